@@ -1,0 +1,73 @@
+"""`edgekd`: joins the commands, and turns errors into one line and an exit code.
+
+0 done; 1 a bug or an unforeseen failure; 2 wrong usage or configuration; 3 bad or missing input; 4 a gate refused;
+130 interrupted. A traceback is shown only with EDGEKD_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from edgekd import __version__
+from edgekd.cli import boards, demo, distill, doctor, export, predict, profile, quantize
+from edgekd.errors import EdgekdError
+
+# Plain help and errors: they are read in logs and over slow serial lines too, and start-up stays instant.
+app = typer.Typer(
+    name="edgekd",
+    help="Distil acoustic classifiers into int8 students that run, verified, on edge devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("distill")(distill.distill)
+app.command("quantize")(quantize.quantize)
+app.command("export")(export.export)
+app.command("profile")(profile.profile)
+app.command("predict")(predict.predict)
+app.command("targets")(boards.targets)
+app.command("teachers")(boards.teachers)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """The entry point of the `edgekd` script."""
+    debug = os.environ.get("EDGEKD_DEBUG") == "1"
+    try:
+        app()
+    except EdgekdError as error:
+        if debug:
+            raise
+        print(f"edgekd: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"edgekd: unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", file=sys.stderr
+        )
+        sys.exit(1)

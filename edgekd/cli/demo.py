@@ -1,0 +1,62 @@
+"""`edgekd demo`: the whole chain on simulated sonar, in a few minutes on two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekd.cli import options
+
+# Sized for minutes: half the rate and bandwidth of a harbour hydrophone, and fewer vessels than anyone should train on.
+DEMO: dict[str, Any] = {
+    "student": "hltdnn_ds",
+    "data": {
+        "dataset": "sonar_sim",
+        "sample_rate": 8_000,
+        "clip_seconds": 4.0,
+        "split": (0.6, 0.2, 0.2),
+        "simulation": {"vessels_per_class": 20, "windows_per_vessel": 6, "seed": 1},
+    },
+    "frontend": {"n_fft": 512, "hop_length": 256, "f_min": 20.0, "f_max": 3_900.0},
+    "teacher": {"name": "convnet", "adaptation": "full", "epochs": 14, "learning_rate": 2e-3},
+    "augment": {"shifts_per_clip": 2, "time_mask_frames": 16},
+    "training": {"epochs": 20, "learning_rate": 3e-3},
+    "quantize": {"epochs": 4, "frozen_epochs": 2},
+}
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run and the bundle.")] = Path("demo-run"),
+    target: Annotated[str, typer.Option(help="A board of 'edgekd targets'.")] = "cpu",
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run the whole chain on simulated sonar: teacher, SSATKD student, int8, verified bundle, profile."""
+    from edgekd.cli.show import print_bundle, print_json, print_profile
+    from edgekd.config import DistillConfig, parse
+    from edgekd.console import ConsoleProgress
+    from edgekd.export import export
+    from edgekd.export.targets import load_target
+    from edgekd.profiling import profile
+    from edgekd.quantization import quantize
+    from edgekd.training import distill
+
+    board = load_target(target)
+    config = parse(DistillConfig, DEMO | {"out": out, "device": device or "auto"}, "demo")
+    advice = f"Start again with: edgekd demo --out {out} --overwrite"
+    with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+        run = distill(config, progress, overwrite=overwrite)
+        quantize(run, progress=progress)
+        bundle = export(run, board, out / "bundle", progress)
+        measured = profile(run, progress)
+    if json_:
+        print_json({"run": str(run.folder), "bundle": str(bundle.folder), "profile": measured.to_dict()})
+        return
+    print_profile(measured)
+    print_bundle(bundle)
+    typer.echo(f"Run: {run.folder}   (config.toml, metrics.csv, curves.png, confusion.png, report.json)")
+    typer.echo(f"Try: edgekd predict {bundle.folder} RECORDING.wav")

@@ -1,0 +1,105 @@
+"""`edgekd distill`: teacher -> tiny student by SSATKD, then int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli import options
+
+Flag = typer.Option
+
+
+def distill(
+    dataset: Annotated[
+        str | None, Flag(envvar="EDGEKD_DATASET", help="esc50, esc10, folder, sonar_sim; else recognised.")
+    ] = None,
+    data_dir: Annotated[Path | None, Flag(envvar="EDGEKD_DATA_DIR", help="Where the recordings are.")] = None,
+    sample_rate: Annotated[int | None, Flag(envvar="EDGEKD_SAMPLE_RATE", help="Hz; clips are resampled to it.")] = None,
+    clip_seconds: Annotated[float | None, Flag(envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")] = None,
+    fold: Annotated[int | None, Flag(envvar="EDGEKD_FOLD", help="Test fold.")] = None,
+    split_seed: Annotated[int | None, Flag(envvar="EDGEKD_SPLIT_SEED", help="Seed of a split by groups.")] = None,
+    teacher: Annotated[str | None, Flag(envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'.")] = None,
+    teacher_weights: Annotated[
+        Path | None, Flag(envvar="EDGEKD_TEACHER_WEIGHTS", help="Pre-trained weights file.")
+    ] = None,
+    adaptation: Annotated[
+        str | None, Flag(envvar="EDGEKD_ADAPTATION", help="head or full: what of the teacher is trained.")
+    ] = None,
+    student: Annotated[str | None, Flag(envvar="EDGEKD_STUDENT", help="hltdnn_ds or hltdnn.")] = None,
+    terms: Annotated[
+        str | None,
+        Flag(
+            envvar="EDGEKD_TERMS",
+            help="Loss terms, by comma: classification,statistical,structural,distillation. Alone, classification "
+            "trains on labels without a teacher.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, Flag(envvar="EDGEKD_EPOCHS", help="Epochs of the student.")] = None,
+    batch_size: Annotated[int | None, Flag(envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")] = None,
+    learning_rate: Annotated[float | None, Flag(envvar="EDGEKD_LEARNING_RATE", help="Of the student.")] = None,
+    recipe: Annotated[
+        str | None, Flag(envvar="EDGEKD_RECIPE", help="Calibration recipe: a name or a TOML file.")
+    ] = None,
+    out: Annotated[Path | None, Flag(envvar="EDGEKD_OUT", help="Run folder to write.")] = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    no_quantize: Annotated[bool, Flag("--no-quantize", help="Stop after the float student.")] = False,
+    resume: Annotated[bool, Flag("--resume", help="Go on with the interrupted run in --out.")] = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Distil a teacher into a tiny student by SSATKD, then train it for int8."""
+    from edgekd.errors import UsageError
+
+    flags = {
+        "data.dataset": dataset,
+        "data.data_dir": data_dir,
+        "data.sample_rate": sample_rate,
+        "data.clip_seconds": clip_seconds,
+        "data.fold": fold,
+        "data.split_seed": split_seed,
+        "teacher.name": teacher,
+        "teacher.weights": teacher_weights,
+        "teacher.adaptation": adaptation,
+        "student": student,
+        "loss.terms": None if terms is None else [term.strip() for term in terms.split(",") if term.strip()],
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "quantize.recipe": recipe,
+        "out": out,
+        "seed": seed,
+        "device": device,
+    }
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite replaces it: pass one of them.")
+    if resume and config is None and out is not None:
+        config = out / "config.toml" if (out / "config.toml").is_file() else None
+    resolved = options.resolve(config, flags, set_)
+    if dry_run:
+        from edgekd.training.run import to_toml
+
+        typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
+        return
+
+    from edgekd.cli.show import print_json, print_run
+    from edgekd.console import ConsoleProgress
+    from edgekd.quantization import quantize as quantize_run
+    from edgekd.training import distill as distill_run
+
+    advice = f"Go on with: edgekd distill --out {resolved.out} --resume"
+    with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+        run = distill_run(resolved, progress, resume=resume, overwrite=overwrite)
+        if not no_quantize:
+            quantize_run(run, progress=progress, resume=resume)
+    if json_:
+        print_json({"run": str(run.folder), **run.report()})
+    else:
+        print_run(run)

@@ -1,0 +1,43 @@
+"""`edgekd profile`: accuracy, size and latency, student against teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli import options
+
+
+def profile(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders or bundles.", metavar="RUN|BUNDLE...")],
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a run's teacher and students, or a bundle, and write report.json into its folder."""
+    import json
+
+    from edgekd.cli.show import print_json, print_profile
+    from edgekd.console import ConsoleProgress
+    from edgekd.errors import InputError
+    from edgekd.export.bundle import read_bundle
+    from edgekd.files import write_text
+    from edgekd.profiling import profile as measure
+    from edgekd.training.run import Run
+
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder. Name a run ('edgekd distill') or a bundle ('edgekd export').")
+        with options.interruptible("Nothing was reported."), ConsoleProgress(quiet) as progress:
+            if (folder / "manifest.json").is_file():
+                measured = measure(read_bundle(folder), progress)
+                write_text(folder / "report.json", json.dumps(measured.to_dict(), indent=2) + "\n")
+            else:
+                measured = measure(Run.open(folder), progress)
+        found.append(measured)
+        if not json_:
+            print_profile(measured)
+    if json_:
+        print_json(found[0].to_dict() if len(found) == 1 else [measured.to_dict() for measured in found])

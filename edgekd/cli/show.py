@@ -1,0 +1,147 @@
+"""How results are shown: tables on standard output that fit 80 columns, plain text when piped, or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekd.export.bundle import Bundle
+    from edgekd.profiling import Profile
+    from edgekd.training.run import Run
+
+SUBJECTS = {"teacher": "teacher", "student": "float student", "int8": "int8 student"}
+
+
+def print_json(values: Any) -> None:
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in `numbers` are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in columns:
+        number = column in numbers
+        shown.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    Console(highlight=False, width=None).print(shown)
+
+
+def print_run(run: Run) -> None:
+    """Test scores of a run's teacher and students, and where things are."""
+    test = run.report()["test"]
+    rows = [
+        (
+            SUBJECTS[subject],
+            percent(test[subject]["accuracy"]),
+            interval(test[subject]["accuracy_interval"]),
+            percent(test[subject]["macro_f1"]),
+            interval(test[subject]["macro_f1_interval"]),
+        )
+        for subject in SUBJECTS
+        if subject in test
+    ]
+    anyone = next(iter(test.values()))
+    typer.echo(f"Test side: {anyone['clips']} clips from {anyone['groups']} recordings; intervals are 95 %.")
+    table(
+        ("", "accuracy", "interval", "macro-F1", "interval "),
+        rows,
+        numbers=("accuracy", "interval", "macro-F1", "interval "),
+    )
+    typer.echo(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
+    if "int8" in test:
+        typer.echo(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+
+
+def print_profile(profile: Profile) -> None:
+    """What was given up and what was gained: scores with their intervals, then size and time."""
+    typer.echo(f"{profile.folder}: {profile.clips}; intervals are 95 %.")
+    rows: list[dict[str, Any]] = [dict(row) for row in profile.rows()]
+    table(
+        ("", "accuracy", "interval", "macro-F1", "interval "),
+        [
+            (
+                SUBJECTS[str(row["subject"])],
+                percent(row["accuracy"]),
+                interval((row["accuracy_low"], row["accuracy_high"])),
+                percent(row["macro_f1"]),
+                interval((row["macro_f1_low"], row["macro_f1_high"])),
+            )
+            for row in rows
+        ],
+        numbers=("accuracy", "interval", "macro-F1", "interval "),
+    )
+    columns = ("", "params", "MMAC", "KiB", "p50 ms", "p95", "p99", "mel", "net", "RTF")
+    table(
+        columns,
+        [
+            (
+                SUBJECTS[str(row["subject"])],
+                f"{row['parameters']:,}",
+                f"{(row['macs'] or 0) / 1e6:.1f}",
+                f"{row['file_bytes'] / 1024:,.0f}",
+                milliseconds(row["p50_ms"]),
+                milliseconds(row["p95_ms"]),
+                milliseconds(row["p99_ms"]),
+                milliseconds(row["frontend_ms"]),
+                milliseconds(row["network_ms"]),
+                f"{row['real_time_factor']:.1g}",
+            )
+            for row in rows
+        ],
+        numbers=columns[1:],
+    )
+    typer.echo(
+        "Waveform to scores, one clip, one thread; mel: front end alone, net: network alone; RTF: real-time factor."
+    )
+    for runtime, names in _runtimes(rows).items():
+        typer.echo(f"{runtime}: {', '.join(names)}")
+    typer.echo(f"CPU: {profile.machine.cpu}")
+    for note in profile.notes:
+        typer.echo(f"Note: {note}")
+    typer.echo(f"Written: {profile.folder / 'report.json'}")
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """Size and parity of a bundle that was just written."""
+    manifest = bundle.manifest
+    parity = manifest.parity
+    model = (bundle.folder / "model.onnx").stat().st_size
+    typer.echo(f"{bundle.folder}: {manifest.classifier.student} for {manifest.target.title}")
+    typer.echo(
+        f"  model.onnx {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "
+        f"opset {manifest.target.opset}, {manifest.target.flavour} int8"
+    )
+    typer.echo(
+        f"  verified on {parity.clips} clips: same class on {parity.agreement:.1%}, "
+        f"largest difference in probability {parity.largest_difference:.2g} "
+        f"(tolerance {manifest.target.tolerance.probability:g})"
+    )
+    typer.echo("  on the device: python3 edgekd_runner.py verify")
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _runtimes(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["runtime"], []).append(SUBJECTS[row["subject"]])
+    return found
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def interval(shares: Sequence[float]) -> str:
+    return f"{100 * shares[0]:.1f}-{100 * shares[1]:.1f}"

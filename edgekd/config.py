@@ -1,0 +1,218 @@
+"""The configuration of a run, validated once, here; inside the package its values are trusted.
+
+A run is described by one `DistillConfig`. It is read from TOML under environment variables under flags (see
+`edgekd.cli.options`), written in full to `config.toml` in the run folder, and read back from there by every later
+command. Unknown keys are refused with the nearest valid one, and all mistakes are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgekd.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+Term = Literal["classification", "statistical", "structural", "distillation"]
+TERMS: tuple[Term, ...] = ("classification", "statistical", "structural", "distillation")
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys and numbers that are not finite refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SimulationConfig(Section):
+    """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
+
+    vessels_per_class: int = Field(20, ge=5, description="distinct vessels a class; a vessel is a group")
+    windows_per_vessel: int = Field(8, ge=1, description="clips cut from one vessel's recording")
+    snr_db: tuple[float, float] = Field((-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
+    seed: int = 0
+
+
+class DataConfig(Section):
+    """Where clips come from, how they are cut, and how they are split."""
+
+    dataset: str | None = Field(None, description="data set layout; None: recognised from data_dir")
+    data_dir: Path | None = None
+    sample_rate: int = Field(32_000, ge=2_000, le=192_000, description="Hz")
+    clip_seconds: float = Field(5.0, gt=0.1, le=60.0)
+    padding: Literal["repeat", "zeros"] = Field("repeat", description="how a short clip is filled")
+    fold: int = Field(1, ge=1, description="test fold, where the data set has folds")
+    val_fold: int | None = Field(None, ge=1, description="validation fold; None: the one after the test fold")
+    split: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="train, validation, test: shares of groups")
+    split_seed: int = 0
+    simulation: SimulationConfig = SimulationConfig()
+
+    @model_validator(mode="after")
+    def _split_sums_to_one(self) -> Self:
+        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
+            raise ValueError("split: the three shares must be positive and sum to 1")
+        return self
+
+
+class FrontendConfig(Section):
+    """Log-mel front end; the defaults are the SSATKD paper's."""
+
+    n_fft: int = Field(1024, ge=64, le=8192, multiple_of=2, description="Hann window and DFT length, samples")
+    hop_length: int = Field(320, ge=16, description="samples")
+    n_mels: int = Field(64, ge=8, le=256)
+    f_min: float = Field(50.0, ge=0, description="Hz")
+    f_max: float = Field(14_000.0, gt=0, description="Hz")
+
+
+class TeacherConfig(Section):
+    """The teacher, and how it is adapted to the target data before distillation."""
+
+    name: str = "cnn14"
+    weights: Path | None = Field(None, description="published weights; None: trained from scratch (full only)")
+    adaptation: Literal["head", "full"] = "head"
+    epochs: int = Field(60, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=2)
+
+
+class LossConfig(Section):
+    """The terms of SSATKD and their forms."""
+
+    terms: tuple[Term, ...] = TERMS
+    distillation: Literal["emd", "kl"] = "emd"
+    temperature: float = Field(2.0, gt=0)
+    statistical: Literal["sinkhorn", "published"] = "sinkhorn"
+    statistical_levels: int = Field(4, ge=2, le=16)
+    structural_levels: int = Field(3, ge=2, le=5)
+    structural_fusion: Literal["all", "max"] = "all"
+
+    @model_validator(mode="after")
+    def _needs_classification(self) -> Self:
+        if "classification" not in self.terms:
+            raise ValueError("terms: 'classification' must be one of the terms")
+        if len(set(self.terms)) != len(self.terms):
+            raise ValueError("terms: a term is named twice")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes to what the student sees; the teacher sees the same shifted waveform."""
+
+    time_shift: bool = Field(True, description="circular shift of the waveform")
+    shifts_per_clip: int = Field(4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused")
+    time_masks: int = Field(2, ge=0)
+    time_mask_frames: int = Field(48, ge=1)
+    frequency_masks: int = Field(2, ge=0)
+    frequency_mask_bins: int = Field(8, ge=1)
+
+
+class TrainingConfig(Section):
+    """The student's optimisation; defaults from the SSATKD paper where it gives them."""
+
+    epochs: int = Field(60, ge=1)
+    batch_size: int = Field(16, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    decay_power: float = Field(0.9, gt=0, description="polynomial learning-rate decay over all steps")
+    patience: int = Field(50, ge=1, description="epochs without a better validation score before stopping")
+
+
+class QuantizeConfig(Section):
+    """int8 quantisation-aware training."""
+
+    recipe: str = Field("default", description="name of a calibration recipe, or a path to a TOML")
+    epochs: int = Field(12, ge=1)
+    frozen_epochs: int = Field(4, ge=0, description="last epochs with the scales frozen")
+    learning_rate: float = Field(2e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _frozen_within_epochs(self) -> Self:
+        if self.frozen_epochs >= self.epochs:
+            raise ValueError(f"frozen_epochs ({self.frozen_epochs}) must be below epochs ({self.epochs})")
+        return self
+
+
+class DistillConfig(Section):
+    """Everything that decides the outcome of a run."""
+
+    out: Path = Path("runs/edgekd")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    student: str = "hltdnn_ds"
+    data: DataConfig = DataConfig()
+    frontend: FrontendConfig = FrontendConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    training: TrainingConfig = TrainingConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+
+    @model_validator(mode="after")
+    def _front_end_fits_rate(self) -> Self:
+        nyquist = self.data.sample_rate / 2
+        if self.frontend.f_max > nyquist:
+            raise ValueError(
+                f"frontend.f_max ({self.frontend.f_max:g} Hz) is above half of data.sample_rate ({nyquist:g} Hz)"
+            )
+        if self.frontend.f_min >= self.frontend.f_max:
+            raise ValueError("frontend.f_min must be below frontend.f_max")
+        if self.frontend.hop_length > self.frontend.n_fft:
+            raise ValueError("frontend.hop_length must not exceed frontend.n_fft")
+        samples = round(self.data.clip_seconds * self.data.sample_rate)
+        if samples <= self.frontend.n_fft // 2:  # the borders are reflected
+            raise ValueError(
+                f"a clip (data.clip_seconds at data.sample_rate: {samples} samples) must be longer than half of "
+                f"frontend.n_fft ({self.frontend.n_fft})"
+            )
+        return self
+
+
+def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Build `model` from `values`; every mistake becomes one line of one `UsageError`.
+
+    `source` names where the values come from (a file, "command line") for the message.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as failure:
+        lines = [_describe(model, error) for error in failure.errors(include_url=False)]
+        raise UsageError(f"{source}: " + "; ".join(lines)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file. Raises `UsageError` naming the file (and line) when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise UsageError(f"{path}: not valid TOML: {failure}.") from None
+    except OSError as failure:
+        raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
+
+
+def _describe(model: type[BaseModel], error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        valid = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return f"unknown key '{place}'.{hint} Valid: {', '.join(valid)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not place:
+        return message
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    for part in location:
+        inner = model.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return sorted(model.model_fields)

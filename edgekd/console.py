@@ -1,0 +1,95 @@
+"""Progress: how long work reports how far it is, and how that is shown.
+
+Work takes a `Progress` callback and calls it as `progress("student", done, total, loss=0.31)`; it never prints.
+`edgekd.cli` passes a `ConsoleProgress`: a bar with rate and time left on a terminal, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+class Progress(Protocol):
+    """Called whenever `done` of `total` units of `stage` are finished, with figures worth showing."""
+
+    def __call__(self, stage: str, done: int, total: int, /, **figures: float | str) -> None: ...
+
+
+def silent(stage: str, done: int, total: int, /, **figures: float | str) -> None:
+    """The `Progress` that shows nothing."""
+
+
+class ConsoleProgress:
+    """Shows progress on standard error; a context manager, so that the bars are closed on any exit."""
+
+    _line_every_s = 5.0
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self.console = console or Console(file=sys.stderr)
+        self.quiet = quiet
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, tuple[float, int]] = {}  # when a stage was first heard of, and how far it was
+        self._last_line: dict[str, float] = {}
+        self._done: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        if not self.quiet and self.console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bars = RichProgress(
+                TextColumn("{task.description:<18}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", style="dim"),
+                console=self.console,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, /, **figures: float | str) -> None:
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if done < self._done.get(stage, 0):  # a second stage of this name
+            for record in (self._started, self._last_line, self._tasks):
+                record.pop(stage, None)
+        self._done[stage] = done
+        started, before = self._started.setdefault(stage, (now, done))
+        rate = (done - before) / (now - started) if now > started else 0.0
+        shown = " ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        if self._bars is not None:
+            task = self._tasks.get(stage)
+            if task is None:
+                task = self._tasks[stage] = self._bars.add_task(stage, total=total, rate="", figures="")
+            self._bars.update(
+                task, completed=done, total=total, rate=f"{rate:.3g}/s" if rate > 0 else "", figures=shown
+            )
+        elif done >= total or now - self._last_line.get(stage, started) >= self._line_every_s:
+            self._last_line[stage] = now
+            left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+            speed = f" ({rate:.3g}/s{left})" if rate > 0 else ""
+            self.console.print(f"{stage}: {done}/{total}{speed} {shown}".rstrip(), highlight=False, soft_wrap=True)
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

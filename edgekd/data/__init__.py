@@ -1,0 +1,175 @@
+"""Which data sets there are, and how one is found, recognised and loaded.
+
+A data set is a module with a `load` that returns a `ClipIndex`, and one line in `DATASETS`. Names here import nothing
+heavy; the modules are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekd.console import Progress, silent
+from edgekd.errors import InputError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
+    from edgekd.data.index import ClipIndex
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A layout: what a folder of it holds, for messages, and its loader. `simulated`: made when no folder is
+    given."""
+
+    expected: str
+    load: Callable[[Path, DataConfig], ClipIndex]
+    simulated: bool = False
+
+
+def load_index(config: DataConfig, progress: Progress = silent) -> ClipIndex:
+    """The rows of the data set `config` names, or of the one recognised in `config.data_dir`.
+
+    `sonar_sim` is simulated once: into `data_dir` if that is absent or empty, without `data_dir` into the cache
+    folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
+    read as it is.
+
+    Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there or of another
+    layout.
+    """
+    if config.dataset is None:
+        if config.data_dir is None:
+            names = ", ".join(sorted(DATASETS))
+            raise UsageError(
+                f"No data: pass --data-dir FOLDER, or --dataset sonar_sim to simulate. Data sets: {names}."
+            )
+        name = recognise(config.data_dir)
+    else:
+        name = config.dataset
+    if name not in DATASETS:
+        raise unknown_name("data set", name, DATASETS)
+    dataset = DATASETS[name]
+    if dataset.simulated:
+        return dataset.load(_simulated(config, progress), config)
+    if config.data_dir is None:
+        raise UsageError(f"Data set '{name}' needs its folder: pass --data-dir FOLDER ({dataset.expected}).")
+    _check_folder(config.data_dir)
+    return dataset.load(config.data_dir, config)
+
+
+def recognise(data_dir: Path) -> str:
+    """The name of the data set whose layout `data_dir` has. Raises `InputError` for another layout, or no data."""
+    _check_folder(data_dir)
+    name = _recognised(data_dir)
+    if name is None:
+        layouts = "; ".join(f"{name}: {dataset.expected}" for name, dataset in DATASETS.items())
+        raise InputError(f"{data_dir}: no known layout: found {_found(data_dir)}. Known: {layouts}.")
+    return name
+
+
+def wrong_layout(data_dir: Path, name: str) -> InputError:
+    """The error for a folder not in the layout of `name`: what was expected, what is there, and what would fit."""
+    _check_folder(data_dir)
+    expected, found, fits = DATASETS[name].expected, _found(data_dir), _recognised(data_dir)
+    hint = f" It looks like --dataset {fits}." if fits not in (None, name) else ""
+    return InputError(f"{data_dir}: not in the layout of '{name}': expected {expected}, found {found}.{hint}")
+
+
+def _esc50(root: Path, _config: DataConfig) -> ClipIndex:
+    from edgekd.data.esc50 import load
+
+    return load(root, "esc50")
+
+
+def _esc10(root: Path, _config: DataConfig) -> ClipIndex:
+    from edgekd.data.esc50 import load
+
+    return load(root, "esc10")
+
+
+def _folder(root: Path, config: DataConfig) -> ClipIndex:
+    from edgekd.data.folder import load
+
+    return load(root, config.clip_seconds)
+
+
+def _sonar_sim(root: Path, config: DataConfig) -> ClipIndex:
+    from edgekd.data.folder import load
+
+    return load(root, config.clip_seconds, dataset="sonar_sim")
+
+
+DATASETS: dict[str, Dataset] = {
+    "esc50": Dataset("meta/esc50.csv and audio/", _esc50),
+    "esc10": Dataset("meta/esc50.csv and audio/, the rows with esc10 = True", _esc10),
+    "folder": Dataset("a folder of recordings for each class (and optionally groups.csv)", _folder),
+    "sonar_sim": Dataset("recordings.csv and a folder for each class, as simulated", _sonar_sim, simulated=True),
+}
+
+
+# Folders that say how a data set is divided, not what was recorded: their layout needs a loader of its own.
+_NOT_CLASSES = frozenset(
+    {"train", "training", "val", "valid", "validation", "test", "audio", "meta", "metadata", "fold1"}
+)
+
+
+def _recognised(data_dir: Path) -> str | None:
+    from edgekd.data import esc50, folder
+
+    if (data_dir / esc50.TABLE).is_file():
+        return "esc10" if esc50.is_esc10(data_dir) else "esc50"
+    classes = [path for path in folder.class_folders(data_dir) if folder.audio_files(path)]
+    if classes and not any(path.name.lower() in _NOT_CLASSES for path in classes):
+        return "folder"
+    return None
+
+
+def _check_folder(data_dir: Path) -> None:
+    if not data_dir.exists():
+        raise InputError(f"{data_dir}: no such folder. Check --data-dir.")
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")
+    if not any(data_dir.iterdir()):
+        raise InputError(f"{data_dir}: the folder is empty. Put the data set there, or check --data-dir.")
+
+
+def _found(data_dir: Path, shown: int = 5) -> str:
+    """A few of the names in a folder."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in data_dir.iterdir())
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _simulated(config: DataConfig, progress: Progress) -> Path:
+    """The folder with the simulated recordings, made first if it is not there."""
+    from edgekd.data import ocean, simulation, vessels
+    from edgekd.data.cache import cache_folder, locked
+
+    if config.data_dir is None:
+        key = hashlib.sha256(
+            f"{config.simulation.model_dump_json()} {config.sample_rate} {config.clip_seconds}".encode()
+        )
+        for module in (simulation, ocean, vessels):  # other code, other recordings
+            key.update(inspect.getsource(module).encode())
+        folder = cache_folder() / f"sonar_sim-recordings-{key.hexdigest()[:24]}"
+    else:
+        folder = config.data_dir
+    lock = cache_folder() / f"simulate-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with locked(lock, lambda: progress("wait for another simulation", 0, 1)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()  # the recordings come by renaming a whole folder to this name
+            if not folder.exists():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                simulation.simulate(folder, config.simulation, config.sample_rate, config.clip_seconds, progress)
+    except OSError as failure:
+        raise InputError(f"{folder}: the simulated recordings cannot be written: {failure.strerror}.") from None
+    if not (folder / "recordings.csv").is_file():
+        raise wrong_layout(folder, "sonar_sim")
+    return folder

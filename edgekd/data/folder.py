@@ -1,0 +1,104 @@
+"""A folder a class: the layout for one's own recordings.
+
+    root/<class>/**/<recording>.wav      any format libsndfile reads
+    root/groups.csv                      optional: path (relative to root), group
+
+A recording longer than a clip is cut into consecutive windows; its windows, and all recordings with the same group (a
+vessel, a hydrophone, a day), stay on one side of every split. Without `groups.csv` each file is its own group.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from edgekd.data import wrong_layout
+from edgekd.data.audio import AUDIO_SUFFIXES, probe
+from edgekd.data.index import Clip, ClipIndex
+from edgekd.errors import InputError
+
+GROUPS = "groups.csv"
+
+
+def load(root: Path, clip_seconds: float, dataset: str = "folder") -> ClipIndex:
+    """The windows of every recording, class by class in alphabetical order.
+
+    Raises `InputError` when there are no class folders, fewer than two, one without audio, an unreadable recording,
+    or a `groups.csv` that names an unknown file or leaves one out.
+    """
+    folders = class_folders(root)
+    if not folders:
+        raise wrong_layout(root, dataset)
+    if len(folders) < 2:
+        raise InputError(f"{root}: only one class folder ('{folders[0].name}'); a classifier needs at least two.")
+    recordings: list[tuple[int, Path]] = []
+    for label, folder in enumerate(folders):
+        files = audio_files(folder)
+        if not files:
+            kinds = " ".join(sorted(AUDIO_SUFFIXES))
+            raise InputError(f"{folder}: class '{folder.name}' has no audio files ({kinds}). Add some or take it out.")
+        recordings += [(label, path) for path in files]
+    groups = _groups(root, [path for _, path in recordings])
+    clips = [
+        Clip(path, label, groups[path], None, start, length)
+        for label, path in recordings
+        for start, length in windows(path, clip_seconds)
+    ]
+    return ClipIndex(dataset, root, tuple(folder.name for folder in folders), tuple(clips))
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The folders directly under `root`, hidden ones left out, in alphabetical order."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files at any depth below `folder`, in alphabetical order."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def windows(path: Path, clip_seconds: float) -> list[tuple[int, int]]:
+    """`(start, length)` in the file's samples of its consecutive clips.
+
+    What is left at the end counts from half a clip on. A recording shorter than a clip is one short window.
+    """
+    info = probe(path)
+    length = round(clip_seconds * info.rate)
+    whole, left = divmod(info.frames, length)
+    cut = [(number * length, length) for number in range(whole)]
+    if 2 * left >= length or not cut:
+        cut.append((whole * length, left))
+    return cut
+
+
+def _groups(root: Path, recordings: list[Path]) -> dict[Path, str]:
+    """The group of each recording."""
+    names = {path.relative_to(root).as_posix(): path for path in recordings}
+    table = root / GROUPS
+    if not table.is_file():
+        return {path: name for name, path in names.items()}
+    groups: dict[Path, str] = {}
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            absent = [column for column in ("path", "group") if column not in (reader.fieldnames or ())]
+            if absent:
+                raise InputError(f"{table}: no column {', '.join(absent)}; needed: path, group.")
+            for line in reader:
+                if line["path"] not in names:
+                    raise InputError(
+                        f"{table}, line {reader.line_num}: '{line['path']}' is no audio file under {root}."
+                    )
+                path = names[line["path"]]
+                if not line["group"] or groups.setdefault(path, line["group"]) != line["group"]:
+                    raise InputError(f"{table}, line {reader.line_num}: '{line['path']}' needs exactly one group.")
+    except (UnicodeDecodeError, csv.Error) as failure:
+        raise InputError(f"{table}: not a CSV table ({failure}).") from None
+    left_out = [name for name, path in names.items() if path not in groups]
+    if left_out:
+        raise InputError(f"{table}: no group for '{left_out[0]}' ({len(left_out)} left out). Add a line for each.")
+    return groups

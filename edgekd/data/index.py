@@ -1,0 +1,60 @@
+"""`ClipIndex`: the rows of a dataset. Everything after it works with row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Side = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One window of one recording.
+
+    `start` and `length` are in samples of the file, at the file's own rate. Of a `length` above the clip length only
+    the beginning is used; a shorter clip is padded. `group` is what must not cross a split: the recording, or the
+    vessel where it is known.
+    """
+
+    path: Path
+    label: int
+    group: str
+    fold: int | None
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ClipIndex:
+    """The clips of a dataset, in a fixed order, and its class names in label order."""
+
+    dataset: str
+    root: Path
+    classes: tuple[str, ...]
+    clips: tuple[Clip, ...]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    @property
+    def labels(self) -> list[int]:
+        return [clip.label for clip in self.clips]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each side of a `ClipIndex`."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+    def side(self, name: Side) -> tuple[int, ...]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]

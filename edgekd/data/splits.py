@@ -1,0 +1,204 @@
+"""Grouped splits, and the audit that no group is on two sides.
+
+Windows of one recording, or recordings of one vessel, resemble each other more than they resemble their class. A
+split that parts them measures memory, not classification: the leak that makes published sonar scores unreachable at
+sea. So whole groups are dealt out, either by the data set's own folds or, stratified by class, in given shares
+(greedily, the largest group first, to the side that lacks most of its classes, as Sechidis et al. do for several
+labels, ECML 2011; then single groups are moved while that brings the shares closer).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.config import DataConfig
+from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
+from edgekd.errors import GateError, InputError, UsageError
+from edgekd.files import write_text
+
+COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
+
+
+def make_split(index: ClipIndex, config: DataConfig) -> Split:
+    """Train, validation and test rows, by fold where every clip has one, else by group.
+
+    By fold: `fold` is the test side, `val_fold` (None: the next one, cyclically) validation. By group: `split` gives
+    the shares of each class's clips, met as nearly as whole groups permit, `split_seed` which groups.
+
+    Raises `UsageError` for a fold that is not there, `InputError` for a class that cannot be on every side,
+    `GateError` when the data set's own folds part a group.
+    """
+    folds = [clip.fold for clip in index]
+    if any(fold is None for fold in folds) and not all(fold is None for fold in folds):
+        raise InputError(f"{index.root}: some clips have a fold and some have none.")
+    sides = _by_group(index, config) if folds[0] is None else _by_fold(index, config)
+    split = _split(sides)
+    for side in SIDES:
+        present = {index.clips[row].label for row in split.side(side)}
+        for label, name in enumerate(index.classes):
+            if label not in present:
+                raise InputError(f"{index.root}: class '{name}' has no clip on the {side} side. Choose another fold.")
+    check_no_leak(index, split)
+    return split
+
+
+def check_no_leak(index: ClipIndex, split: Split) -> None:
+    """Raises `GateError` naming a group that is on two sides, or a row that is."""
+    side_of: dict[str, Side] = {}
+    seen: dict[int, Side] = {}
+    for side in SIDES:
+        for row in split.side(side):
+            group = index.clips[row].group
+            if side_of.setdefault(group, side) != side:
+                raise GateError(
+                    f"{index.root}: the split leaks: group '{group}' is on the {side_of[group]} and the {side} side. "
+                    "Keep its clips together (same fold), or split by group."
+                )
+            if row in seen:
+                raise GateError(f"{index.root}: the split holds clip {row} ({index.clips[row].path.name}) twice.")
+            seen[row] = side
+
+
+def write_splits(path: Path, index: ClipIndex, split: Split) -> None:
+    """Write `splits.csv`: a line a clip, in the order of `index`, paths relative to its root."""
+    side_of = {row: side for side in SIDES for row in split.side(side)}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row, line in enumerate(_lines(index)):
+        writer.writerow([*line, side_of[row]])
+    write_text(path, table.getvalue())
+
+
+def read_splits(path: Path, index: ClipIndex) -> Split:
+    """The split in a `splits.csv`. Raises `InputError` where it is unreadable or its clips are not those of `index`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; is this a complete run?") from None
+    except (UnicodeDecodeError, csv.Error) as failure:
+        raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    if tuple(header) != COLUMNS:
+        raise InputError(f"{path}: columns are {', '.join(header)}; needed: {', '.join(COLUMNS)}.")
+    if len(lines) != len(index):
+        raise InputError(
+            f"{path}: {len(lines)} clips, but {index.root} now has {len(index)}. Restore the data of the run."
+        )
+    sides: list[Side] = []
+    for number, (line, expected) in enumerate(zip(lines, _lines(index), strict=True), 2):
+        side = next((side for side in SIDES if side == line[-1]), None) if line else None
+        if line[:-1] != expected or side is None:
+            raise InputError(
+                f"{path}, line {number}: {','.join(line)} does not match the data, which has {','.join(expected)} "
+                f"there (side: one of {', '.join(SIDES)}). Restore the data of the run."
+            )
+        sides.append(side)
+    return _split(sides)
+
+
+def _lines(index: ClipIndex) -> Iterator[list[str]]:
+    """What identifies each clip, as text."""
+    for clip in index:
+        name = clip.path.relative_to(index.root).as_posix()
+        fold = "" if clip.fold is None else str(clip.fold)
+        yield [name, index.classes[clip.label], clip.group, fold, str(clip.start), str(clip.length)]
+
+
+def _split(sides: list[Side]) -> Split:
+    train, validation, test = (tuple(row for row, on in enumerate(sides) if on == side) for side in SIDES)
+    return Split(train, validation, test)
+
+
+def _by_fold(index: ClipIndex, config: DataConfig) -> list[Side]:
+    folds = sorted({clip.fold for clip in index if clip.fold is not None})
+    available = ", ".join(map(str, folds))
+    if len(folds) < 3:
+        raise InputError(f"{index.root}: only folds {available}; train, validation and test need at least three.")
+    for name, fold in (("fold", config.fold), ("val_fold", config.val_fold)):
+        if fold is not None and fold not in folds:
+            raise UsageError(f"{name} = {fold}: {index.dataset} has no such fold. Available: {available}.")
+    if config.val_fold == config.fold:
+        raise UsageError(f"val_fold = {config.val_fold}: is the test fold. Choose another of {available}.")
+    following = folds[(folds.index(config.fold) + 1) % len(folds)]
+    validation = following if config.val_fold is None else config.val_fold
+
+    def side(clip: Clip) -> Side:
+        return "test" if clip.fold == config.fold else "validation" if clip.fold == validation else "train"
+
+    return [side(clip) for clip in index]
+
+
+def _by_group(index: ClipIndex, config: DataConfig) -> list[Side]:
+    clips_of: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for clip in index:
+        clips_of[clip.group][clip.label] += 1
+    groups = sorted(clips_of)
+    counts = np.zeros((len(groups), len(index.classes)))  # clips of each class in each group
+    for number, group in enumerate(groups):
+        for label, clips in clips_of[group].items():
+            counts[number, label] = clips
+    for label, name in enumerate(index.classes):
+        found = int((counts[:, label] > 0).sum())
+        if found < len(SIDES):
+            raise InputError(
+                f"{index.root}: class '{name}' has {found} group(s) (recordings or vessels) and needs {len(SIDES)}: "
+                "one each for train, validation and test. Add recordings or take the class out."
+            )
+    side_of = _deal(counts, np.array(config.split), np.random.default_rng(config.split_seed))
+    for label, name in enumerate(index.classes):
+        for number, side in enumerate(SIDES):
+            if not counts[side_of == number, label].any():
+                raise InputError(
+                    f"{index.root}: class '{name}' cannot be on the {side} side too, because its "
+                    f"{int((counts[:, label] > 0).sum())} groups are shared with other classes. Add recordings."
+                )
+    chosen = {group: SIDES[side] for group, side in zip(groups, side_of.tolist(), strict=True)}
+    return [chosen[clip.group] for clip in index]
+
+
+def _deal(counts: NDArray[np.float64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.intp]:
+    """The side (0, 1, 2) of each group; `counts (G, K)` clips of each class, `shares (3,)`.
+
+    No class missing on a side comes first; then, little squared distance of the clips on each side from those wanted.
+    """
+    wanted = np.outer(shares, counts.sum(axis=0))  # (3, K)
+
+    def cost(dealt: NDArray[np.float64]) -> tuple[int, float]:
+        return int((dealt == 0).sum()), float(((dealt - wanted) ** 2).sum())
+
+    shuffled = rng.permutation(len(counts))
+    order = shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]
+    side_of = np.zeros(len(counts), dtype=np.intp)
+    dealt = np.zeros_like(wanted)
+    for group in order:
+        # Of (lack - clips)^2 on the side that gets the group, only the mixed term differs between sides.
+        side_of[group] = int(np.argmax((wanted - dealt) @ counts[group]))
+        dealt[side_of[group]] += counts[group]
+
+    improved = True
+    while improved:
+        improved = False
+        for group in order[::-1]:  # small groups first: they disturb least
+            present = int(side_of[group])
+            costs = []
+            for side in range(len(shares)):
+                dealt[present] -= counts[group]
+                dealt[side] += counts[group]
+                costs.append(cost(dealt))
+                dealt[side] -= counts[group]
+                dealt[present] += counts[group]
+            best = costs.index(min(costs))
+            if costs[best] < costs[present]:
+                dealt[present] -= counts[group]
+                dealt[best] += counts[group]
+                side_of[group] = best
+                improved = True
+    return side_of

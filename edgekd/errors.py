@@ -1,0 +1,42 @@
+"""Errors a user can cause, each with the exit code the command line ends with.
+
+A message is written for a person at a terminal: what is wrong, where (file, key, value), what to do next.
+Anything that is not an `EdgekdError` is a bug and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgekdError(Exception):
+    """Base of every error that is shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(EdgekdError):
+    """Wrong usage or configuration: an unknown name, a key that does not exist, a value out of range."""
+
+    exit_code = 2
+
+
+class InputError(EdgekdError):
+    """Bad or missing input: data, weights, a run folder, a bundle."""
+
+    exit_code = 3
+
+
+class GateError(EdgekdError):
+    """A gate refused: parity, accuracy drop, memory budget, a leaking split."""
+
+    exit_code = 4
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a table: the nearest valid one and the whole list."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"Unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}.")

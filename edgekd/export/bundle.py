@@ -1,0 +1,312 @@
+"""A bundle: the folder that goes to a device, with everything needed to run, check and measure one classifier.
+
+`model.onnx` (waveform in, probabilities out), `manifest.json`, `golden.npz` (real clips with the outputs expected of
+them), `edgekd_runner.py`, `README.md`, and `build_engine.sh` for TensorRT. A bundle is written whole and checked with
+its own runner, or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, StringConstraints
+
+from edgekd import __version__
+from edgekd.config import FrontendConfig, Section, parse
+from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
+from edgekd.errors import GateError, InputError, UsageError
+from edgekd.export.targets import Target
+from edgekd.export.tensorrt import build_script
+from edgekd.runtime import edgekd_runner as runner
+
+# The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Resampler(Section):
+    """How the training data was resampled: the parameters of the filter in `edgekd.data.audio`."""
+
+    method: Literal["sinc_interp_hann"] = "sinc_interp_hann"
+    lowpass_filter_width: int = Field(default=RESAMPLE_FILTER_WIDTH, ge=1, le=256, description="zero crossings a side")
+    rolloff: float = Field(
+        default=RESAMPLE_ROLLOFF, gt=0, le=1, description="cut-off, as a share of the lower Nyquist frequency"
+    )
+
+
+class Classifier(Section):
+    """What goes into the graph and what comes out."""
+
+    student: str
+    classes: tuple[str, ...] = Field(min_length=2, description="in the order of the output")
+    sample_rate: int = Field(ge=2_000, le=192_000, description="Hz")
+    clip_samples: int = Field(ge=1, description="samples of one input")
+    hop_samples: int = Field(
+        default_factory=lambda fields: max(1, fields["clip_samples"] // 2),
+        ge=1,
+        description="samples between two windows of a longer signal; by default half a clip",
+    )
+    padding: Literal["repeat", "zeros"] = Field(description="how a shorter signal is filled")
+    frontend: FrontendConfig = Field(description="log-mel, inside the graph")
+    gain: float = Field(gt=0, description="factor on the waveform, inside the graph")
+    resampler: Resampler = Resampler()
+
+
+class Provenance(Section):
+    """The run a bundle was exported from."""
+
+    run: str
+    dataset: str
+    fold: int | None = Field(description="test fold, where the data set has folds")
+    seed: int
+    test_accuracy: float | None = Field(ge=0, le=1, description="of the int8 student, on the test side")
+
+
+class Parity(Section):
+    """The exported graph against the quantised student it was made from, on real clips."""
+
+    clips: int = Field(ge=1)
+    agreement: float = Field(ge=0, le=1, description="share of clips with the same winning class")
+    largest_difference: float = Field(ge=0, description="of any class probability")
+
+
+class Manifest(Section):
+    """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
+
+    format: Literal[1] = 1
+    edgekd: str = __version__
+    classifier: Classifier
+    target: Target
+    provenance: Provenance
+    parity: Parity
+    files: dict[FileName, Sha256] = Field(description="every other file")
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class GoldenExamples:
+    """Real clips and what the model must answer.
+
+    `waveform` int16 `(N, S)` and `scale` float32 `(N,)`: sample values are `waveform * scale / 32767`;
+    `probabilities` float32 `(N, K)`: the expected output for exactly those values; `labels` int64 `(N,)`.
+    """
+
+    waveform: NDArray[np.int16]
+    scale: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose files match its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the files the manifest lists, and of the manifest."""
+        return sum((self.folder / name).stat().st_size for name in (*self.manifest.files, "manifest.json"))
+
+
+def write_bundle(
+    out: Path,
+    model: bytes,
+    *,
+    classifier: Classifier,
+    provenance: Provenance,
+    parity: Parity,
+    golden: GoldenExamples,
+    target: Target,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write the bundle folder `out` for `target`; `model` is the serialised ONNX graph.
+
+    Raises `UsageError` when `out` exists (with `overwrite`, only when it is not a bundle), `InputError` when it cannot
+    be written, `GateError` when it is over the target's storage budget or its own runner does not get the golden
+    probabilities. Whenever it raises, nothing is left behind and an older bundle is untouched.
+    """
+    refuse_existing(out, overwrite)
+    with _written_whole(out, overwrite) as folder:
+        (folder / "model.onnx").write_bytes(model)
+        np.savez_compressed(folder / "golden.npz", **vars(golden))
+        shutil.copyfile(runner.__file__, folder / "edgekd_runner.py")
+        (folder / "README.md").write_text(_readme(classifier, provenance, parity, target), encoding="utf-8")
+        if target.tensorrt is not None:
+            script = folder / "build_engine.sh"
+            script.write_text(build_script(target.tensorrt, classifier.clip_samples), encoding="utf-8")
+            script.chmod(0o755)
+        manifest = _write_manifest(folder, classifier, provenance, parity, target)
+        bundle = Bundle(folder, manifest)
+        if bundle.size_bytes > target.storage_bytes:
+            raise GateError(
+                f"The bundle takes {bundle.size_bytes:,} bytes; target '{target.name}' allows {target.storage_bytes:,}"
+                " (storage_bytes). Use a smaller student or fewer golden examples."
+            )
+        _check_with_its_runner(folder)
+    return Bundle(out, manifest)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`. Raises `InputError` naming the first missing, changed or malformed file."""
+    try:
+        contents = runner.read_manifest(folder)
+        manifest = parse(Manifest, contents, str(folder / "manifest.json"))
+        runner.check_files(folder, contents)
+    except (runner.RunnerError, UsageError) as failure:
+        raise InputError(str(failure)) from None
+    return Bundle(folder, manifest)
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where `write_bundle` would refuse `out`; worth asking before the work is done."""
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not overwrite:
+        raise UsageError(f"{out}: already exists. Choose another --out, or replace the bundle with --overwrite.")
+    # What --overwrite deletes must be a bundle, so that a mistyped --out does not cost somebody a home directory.
+    if out.is_symlink() or not (out / "manifest.json").is_file() or not (out / "model.onnx").is_file():
+        raise UsageError(f"{out}: is not a bundle, so --overwrite does not replace it. Choose another --out.")
+
+
+@contextmanager
+def _written_whole(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well and vanishes when it does not."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            folder = scratch / "new"  # made by mkdir: unlike mkdtemp's, readable as the user's umask says
+            folder.mkdir()
+            yield folder
+            _swap(folder, out, scratch / "replaced", overwrite)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as failure:
+        reason = "no space left on the device" if failure.errno == errno.ENOSPC else failure.strerror
+        raise InputError(f"{out}: cannot be written: {reason}. Nothing was left behind.") from None
+
+
+def _swap(folder: Path, out: Path, replaced: Path, overwrite: bool) -> None:
+    if overwrite and out.exists():
+        out.rename(replaced)
+    try:
+        folder.rename(out)
+    except OSError as failure:
+        if replaced.exists():
+            replaced.rename(out)
+        if failure.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UsageError(f"{out}: was made by another process meanwhile. Choose another --out.") from None
+        raise
+
+
+def _write_manifest(
+    folder: Path, classifier: Classifier, provenance: Provenance, parity: Parity, target: Target
+) -> Manifest:
+    files = {path.name: runner.file_digest(path) for path in sorted(folder.iterdir())}
+    unsigned = Manifest(
+        classifier=classifier, target=target, provenance=provenance, parity=parity, files=files, sha256="0" * 64
+    )
+    contents = unsigned.model_dump(mode="json")
+    contents["sha256"] = runner.manifest_digest(contents)
+    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    return unsigned.model_copy(update={"sha256": contents["sha256"]})
+
+
+def _check_with_its_runner(folder: Path) -> None:
+    try:
+        outcome = runner.Runner(folder).verify()
+    except runner.RunnerError as failure:
+        raise InputError(f"The new bundle cannot be run: {failure}") from None
+    if not outcome["agrees"]:
+        raise GateError(
+            f"The bundle's runner does not get the golden probabilities: largest difference"
+            f" {outcome['largest_difference']:.3g} (at most {outcome['tolerance']['probability']:g}), agreement"
+            f" {outcome['agreement']:.1%} (at least {outcome['tolerance']['agreement']:.1%}). No bundle was written."
+        )
+
+
+def _readme(classifier: Classifier, provenance: Provenance, parity: Parity, target: Target) -> str:
+    seconds = classifier.clip_samples / classifier.sample_rate
+    hop_seconds = classifier.hop_samples / classifier.sample_rate
+    accuracy = "" if provenance.test_accuracy is None else f", {provenance.test_accuracy:.1%} right on its test clips"
+    trained = f"`{classifier.student}`, distilled on {provenance.dataset}{accuracy}"
+    facts: dict[str, Any] = {
+        "Classes": ", ".join(classifier.classes),
+        "Student": trained,
+        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged",
+        "Longer files": f"the mean over windows every {hop_seconds:g} s",
+        "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
+        "Export check": f"{parity.clips} clips, same top class on {parity.agreement:.1%}, "
+        f"largest difference in probability {parity.largest_difference:.2g}",
+        "Exported by": f"edgekd {__version__} from run `{provenance.run}`",
+    }
+    return _README.format(
+        title=target.title,
+        prepare=_prepare(target),
+        notes="".join(f"- {note}\n" for note in target.notes),
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+    )
+
+
+def _prepare(target: Target) -> str:
+    if target.tensorrt is not None:
+        release = f"JetPack {target.tensorrt.jetpack}, " if target.tensorrt.jetpack else ""
+        return f"""\
+Made for {release}TensorRT {target.tensorrt.version}. Build the engine here, once:
+
+    sudo apt install nvidia-jetpack python3-libnvinfer python3-numpy
+    sh build_engine.sh
+
+Without `model.engine` the runner uses onnxruntime on the CPU (`python3 -m pip install onnxruntime`), which is the quick
+way to see that the model itself is sound."""
+    return """\
+    python3 -m venv ~/edgekd-runner
+    . ~/edgekd-runner/bin/activate
+    python3 -m pip install numpy onnxruntime"""
+
+
+_README = """\
+# An audio classifier for {title}
+
+This folder is all that is needed. Copy it to the device whole.
+
+## Prepare
+
+{prepare}
+
+## Check
+
+    python3 edgekd_runner.py verify
+
+compares every file with its sha256 and runs the golden examples. Exit code 0: whole, and this device agrees;
+3: a file is missing or changed; 4: the device computes something else.
+
+## Use
+
+    python3 edgekd_runner.py predict recording.wav
+    python3 edgekd_runner.py predict *.wav --top 3 --json
+
+## Measure
+
+    python3 edgekd_runner.py bench
+
+{notes}
+## Facts
+
+| | |
+|---|---|
+{facts}
+"""

@@ -1,0 +1,80 @@
+"""Classifying audio files of any rate and length with a run or a bundle.
+
+Both do what the device does: resample, cut a longer recording into windows half a clip apart and average their scores,
+fill up a shorter one by the data set's rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekd.data.audio import fit, probe, read
+from edgekd.errors import InputError
+from edgekd.export.bundle import read_bundle
+from edgekd.quantization import load_int8
+from edgekd.runtime.edgekd_runner import Runner, RunnerError
+from edgekd.training.run import Run
+
+Scores = NDArray[np.float32]
+
+
+class Predictor(Protocol):
+    """Something that classifies files."""
+
+    classes: tuple[str, ...]
+
+    def predict_file(self, path: Path) -> Scores:
+        """Class probabilities `(K,)`. Raises `InputError` for a file that cannot be decoded."""
+
+
+class BundlePredictor:
+    """The shipped model, through the runner that ships with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.classes = read_bundle(folder).manifest.classifier.classes
+        self.runner = Runner(folder)
+
+    def predict_file(self, path: Path) -> Scores:
+        rate = probe(path).rate
+        try:
+            return self.runner.predict(read(path, rate), rate)
+        except RunnerError as failure:
+            raise InputError(f"{path}: {failure}.") from None
+
+
+class RunPredictor:
+    """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
+
+    def __init__(self, folder: Path) -> None:
+        run = Run.open(folder)
+        self.classes = run.classes
+        self.data = run.config.data
+        self.samples = round(self.data.clip_seconds * self.data.sample_rate)
+        self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
+
+    def predict_file(self, path: Path) -> Scores:
+        waveform = read(path, self.data.sample_rate)
+        if len(waveform) < self.samples:
+            waveform = fit(waveform, self.samples, self.data.padding)
+        last = len(waveform) - self.samples
+        starts = [*range(0, last, max(1, self.samples // 2)), last]
+        scores = [self._probabilities(waveform[start : start + self.samples]) for start in starts]
+        return np.mean(scores, axis=0, dtype=np.float32)
+
+    @torch.inference_mode()
+    def _probabilities(self, clip: Scores) -> Scores:
+        return self.student(torch.from_numpy(clip)[None]).logits.softmax(1)[0].numpy()
+
+
+def open_predictor(folder: Path) -> Predictor:
+    """The predictor of a run folder or a bundle. Raises `InputError` for a folder that is neither."""
+    if (folder / "manifest.json").is_file():
+        return BundlePredictor(folder)
+    if (folder / "config.toml").is_file():
+        return RunPredictor(folder)
+    raise InputError(f"{folder}: neither a run folder (config.toml) nor a bundle (manifest.json).")

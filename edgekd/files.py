@@ -1,0 +1,35 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from edgekd.errors import InputError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `path` under a temporary name beside it, then rename: a reader sees the old file or the new one.
+
+    Raises `InputError` when it cannot be written; the old file is then still there, and nothing else.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as failure:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{path}: no space left on the disk ({len(data):,} bytes were to be written). "
+                "What was written before is whole: free some space, then go on (--resume for a run)."
+            ) from None
+        raise InputError(f"{path}: cannot be written: {failure.strerror or failure}.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())

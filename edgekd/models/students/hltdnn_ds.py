@@ -1,0 +1,57 @@
+"""HLTDNN-DS: the histogram-layer student for small devices.
+
+HLTDNN's two branches, averaged features beside local histograms, on a backbone of depthwise-separable convolutions
+(Howard et al. 2017, arXiv 1704.04861) that stride early, where HLTDNN stays at full resolution. Batch norm follows
+every convolution and folds away before quantisation. Under 12 M MAC and 40 k parameters for 5 s at 32 kHz.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.models.outputs import StudentOutput
+from edgekd.models.students.histogram import HistogramLayer
+
+
+class HLTDNNDS(nn.Module):
+    """Normalised log-mel `(B, 1, T, F)` -> `StudentOutput`; the tap is `(B, 16, T/2, F/2)`, after the stem."""
+
+    tap_channels = 16
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+        )
+        self.blocks = nn.Sequential(
+            _separable(16, 32, stride=2),
+            _separable(32, 36),
+            _separable(36, 64, stride=2),
+            _separable(64, 80),
+            _separable(80, 80, stride=2),
+        )
+        self.expand = nn.Sequential(nn.Conv2d(80, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True))
+        self.squeeze = nn.Sequential(nn.Conv2d(64, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.histogram = HistogramLayer(4)
+        self.dropout = nn.Dropout(0.3)
+        self.classifier = nn.Linear(128 + self.histogram.output_size, num_classes)
+
+    def forward(self, log_mel: Tensor) -> StudentOutput:
+        tap = self.stem(log_mel)
+        middle = self.blocks[2](self.blocks[1](self.blocks[0](tap)))
+        features = self.expand(self.blocks[4](self.blocks[3](middle)))
+        averages = features.mean(dim=(2, 3))
+        both = torch.cat([averages, self.histogram(self.squeeze(middle))], dim=1)
+        return StudentOutput(self.classifier(self.dropout(both)), tap)
+
+
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,46 @@
+"""A student as it ships: waveform gain, log-mel, batch norm over mel bins, network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.config import FrontendConfig
+from edgekd.frontend import LogMel
+from edgekd.models.outputs import StudentOutput
+
+
+class Student(nn.Module):
+    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> `StudentOutput`.
+
+    `gain` is the waveform normalisation fitted on the training side. `network` maps a normalised log-mel
+    `(B, 1, T, F)` to `(logits, tap)`; quantisation replaces it and leaves the rest in float.
+    """
+
+    gain: Tensor
+
+    def __init__(
+        self, name: str, network: nn.Module, tap_channels: int, frontend: FrontendConfig, sample_rate: int
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.frontend = LogMel(frontend, sample_rate)
+        self.norm = nn.BatchNorm2d(frontend.n_mels)
+        self.network = network
+        self.tap_channels = tap_channels
+        self.register_buffer("gain", torch.ones(()))
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Normalised log-mel `(B, 1, T, F)`: what the network sees."""
+        return self.normalise(self.frontend(waveform * self.gain))
+
+    def normalise(self, log_mel: Tensor) -> Tensor:
+        """Batch norm over mel bins of `(B, 1, T, F)`."""
+        return self.norm(log_mel.transpose(1, 3)).transpose(1, 3)
+
+    def forward(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> StudentOutput:
+        """`augment` changes the normalised log-mel on its way to the network (SpecAugment in training)."""
+        log_mel = self.log_mel(waveform)
+        return self.network(log_mel if augment is None else augment(log_mel))

@@ -1,0 +1,89 @@
+"""What every teacher offers to the rest of the package.
+
+A teacher turns a waveform into an embedding, and a linear head turns that into class logits. An early feature map, the
+tap, is what structural and statistical texture distillation compares with the student's. Teachers keep the sampling
+rate and the front end they were trained with: waveforms arrive at the rate of the data and are resampled inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekd._torchaudio import transforms
+from edgekd.models.outputs import TeacherOutput
+from edgekd.models.weights import State, load_matching, read_weights
+
+
+class Teacher(nn.Module, ABC):
+    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> logits `(B, K)` and the tap `(B, C, T, F)`."""
+
+    def __init__(
+        self, num_classes: int, sample_rate: int, own_rate: int, tap_channels: int, embedding_size: int
+    ) -> None:
+        """Take waveforms at `sample_rate` Hz; the network works at `own_rate` Hz."""
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.tap_channels = tap_channels
+        self.embedding_size = embedding_size
+        self.head = nn.Linear(embedding_size, num_classes)
+        self._resample = _resampler(sample_rate, own_rate)
+
+    @abstractmethod
+    def tap(self, waveform: Tensor) -> Tensor:
+        """The early feature map `(B, C, T, F)` alone, without the cost of the layers above it."""
+
+    @abstractmethod
+    def embed(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedding `(B, E)` that the head classifies, and the same feature map as `tap`."""
+
+    def forward(self, waveform: Tensor) -> TeacherOutput:
+        embedding, tap = self.embed(waveform)
+        return TeacherOutput(self.head(embedding), tap)
+
+    def load_pretrained(self, path: Path) -> None:
+        """Load published weights, or those of a teacher adapted earlier; the head keeps the values it has.
+
+        Raises `InputError` when the file is not one of this architecture's.
+        """
+        self.load_all_but_head(read_weights(path), path)
+
+    def load_all_but_head(self, state: State, path: Path) -> None:
+        """Copy the tensors read from `path`, named as in this module, into it."""
+        load_matching(self, state, path, ignore_prefixes=("head.",), reinitialised=("head.",))
+
+    def at_own_rate(self, waveform: Tensor) -> Tensor:
+        """The waveform at the network's rate, in float32 even under autocast: half precision would be audible noise."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self._resample(waveform.float())
+
+
+def repeat_frames(features: Tensor, frames: int) -> Tensor:
+    """`(B, C, T, F)` repeated along time to at least `frames`, for clips shorter than a network needs."""
+    copies = ceil(frames / features.shape[2])
+    return features if copies <= 1 else features.repeat(1, 1, copies, 1)[:, :, :frames]
+
+
+def mean_and_max(features: Tensor) -> Tensor:
+    """`(B, C, T, F)` -> `(B, C)`: mean over frequency, then maximum plus mean over time, as in PANNs."""
+    over_time = features.mean(dim=3)
+    return over_time.amax(dim=2) + over_time.mean(dim=2)
+
+
+def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
+    """Batch norm with a mean and a variance for each mel bin: `(B, 1, T, F)` -> `(B, 1, T, F)`."""
+    return norm(log_mel.transpose(1, 3)).transpose(1, 3)
+
+
+def _resampler(sample_rate: int, own_rate: int) -> nn.Module:
+    """Windowed-sinc resampling, its kernel computed once."""
+    if sample_rate == own_rate:
+        return nn.Identity()
+    resample = transforms.Resample(sample_rate, own_rate)
+    # The kernel follows from the two rates, so it is no part of a checkpoint.
+    resample.register_buffer("kernel", resample.kernel, persistent=False)
+    return resample

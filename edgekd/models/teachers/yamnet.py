@@ -1,0 +1,152 @@
+"""YAMNet: a MobileNet trained on AudioSet, as a teacher.
+
+Plakal & Ellis, *YAMNet* (TensorFlow model garden, research/audioset, 2019, Apache-2.0): a 3x3 convolution and 13
+depthwise-separable ones (Howard et al. 2017, arXiv 1704.04861), 32 to 1024 channels, 3.2 M parameters without the
+AudioSet classifier. It hears 16 kHz patches of 0.96 s; the embedding of a clip is the mean over its patches.
+
+The weights come as an `.npz` with batch norm folded into the convolutions: `conv{i}.weight (out, in/groups, kh, kw)`,
+`conv{i}.bias`, `conv{i}.stride` and `conv{i}.groups` for i = 0..26 in forward order, with `fc.weight`, `fc.bias` and
+`class_names`, the AudioSet classifier, which is not used here.
+"""
+
+from __future__ import annotations
+
+import re
+from math import log
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.errors import InputError
+from edgekd.models.teachers.base import Teacher, repeat_frames
+from edgekd.models.weights import read_weights
+
+OWN_RATE = 16_000  # Hz
+WINDOW, HOP, N_FFT = 400, 160, 512  # samples
+N_MELS, F_MIN, F_MAX = 64, 125.0, 7500.0  # bins, Hz, Hz
+LOG_OFFSET = 0.001
+PATCH_FRAMES, PATCH_HOP = 96, 48  # 0.96 s every 0.48 s
+
+# (channels in, channels out, stride) of the depthwise-separable convolutions.
+SEPARABLE = (
+    (32, 64, 1),
+    (64, 128, 2),
+    (128, 128, 1),
+    (128, 256, 2),
+    (256, 256, 1),
+    (256, 512, 2),
+    *[(512, 512, 1)] * 5,
+    (512, 1024, 2),
+    (1024, 1024, 1),
+)
+STEM_LAYERS = 3  # the first convolution and the first depthwise-separable one
+
+
+class YamNet(Teacher):
+    """The tap is the map after the first depthwise-separable convolution, `(B, 64, T / 2, 32)`, T frames of 10 ms.
+
+    It is computed on the whole clip rather than on patches: it sees only a few frames around each point, and patches
+    would leave seams in the texture. There is no batch norm, so the network is the same in training and evaluation.
+    """
+
+    def __init__(self, num_classes: int, sample_rate: int) -> None:
+        super().__init__(num_classes, sample_rate, OWN_RATE, tap_channels=64, embedding_size=1024)
+        self.log_mel = MagnitudeLogMel()
+        self.conv = nn.ModuleList([SameConv2d(1, 32, 3, stride=2)])
+        for inputs, outputs, stride in SEPARABLE:
+            self.conv.append(SameConv2d(inputs, inputs, 3, stride=stride, groups=inputs))
+            self.conv.append(SameConv2d(inputs, outputs, 1))
+
+    def tap(self, waveform: Tensor) -> Tensor:
+        return self._convolve(self.log_mel(self.at_own_rate(waveform)), STEM_LAYERS)
+
+    def embed(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        log_mel = self.log_mel(self.at_own_rate(waveform))
+        patches = cut_patches(log_mel)  # (B, P, 1, 96, 64)
+        features = self._convolve(patches.flatten(0, 1), len(self.conv))  # (B * P, 1024, 3, 2)
+        embedding = features.mean(dim=(2, 3)).unflatten(0, patches.shape[:2]).mean(dim=1)
+        return embedding, self._convolve(log_mel, STEM_LAYERS)
+
+    def load_pretrained(self, path: Path) -> None:
+        state = read_weights(path)
+        strides = [2, *(step for _, _, stride in SEPARABLE for step in (stride, 1))]
+        for number, stride in enumerate(strides):
+            given = state.get(f"conv{number}.stride")
+            if given is not None and given.flatten().tolist() != [stride]:
+                raise InputError(
+                    f"{path}: not weights of YamNet: conv{number}.stride is {given.tolist()}, not {stride}. "
+                    "Convert the original YAMNet again, or give another file."
+                )
+        unused = re.compile(r"fc\.|conv\d+\.(stride|groups)$")
+        kept = {name: tensor for name, tensor in state.items() if not unused.match(name)}
+        self.load_all_but_head({re.sub(r"^conv(\d+)", r"conv.\1", name): kept[name] for name in kept}, path)
+
+    def _convolve(self, features: Tensor, layers: int) -> Tensor:
+        """The map after the first `layers` convolutions."""
+        for layer in self.conv[:layers]:
+            features = F.relu(layer(features))
+        return features
+
+
+class MagnitudeLogMel(nn.Module):
+    """YAMNet's front end: waveform `(B, S)` at 16 kHz -> `log(M |STFT(x)| + 0.001)`, `(B, 1, T, 64)`.
+
+    Magnitudes, not powers; frames are not centred, so `T = (S - 400) // 160 + 1`; each is zero-padded at its end from
+    400 to 512 samples.
+    """
+
+    window: Tensor
+    mel_weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.register_buffer("mel_weights", mel_linear_filterbank(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        with torch.autocast(waveform.device.type, enabled=False):
+            frames = waveform.unfold(-1, WINDOW, HOP) * self.window
+            magnitude = torch.fft.rfft(frames, n=N_FFT).abs()  # (B, T, 257)
+            return torch.log(magnitude @ self.mel_weights + LOG_OFFSET).unsqueeze(1)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution padded as TensorFlow's "same": output `ceil(size / stride)`, an odd pixel of padding goes last."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        padding = [
+            max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            for size, stride, kernel in zip(features.shape[2:], self.stride, self.kernel_size, strict=True)
+        ]
+        if any(total % 2 for total in padding):
+            time, mel = padding
+            features = F.pad(features, (mel // 2, mel - mel // 2, time // 2, time - time // 2))
+            padding = [0, 0]
+        halves = [total // 2 for total in padding]
+        return F.conv2d(features, self.weight, self.bias, self.stride, halves, self.dilation, self.groups)
+
+
+def cut_patches(log_mel: Tensor) -> Tensor:
+    """`(B, 1, T, F)` -> `(B, P, 1, 96, F)`: a patch every 48 frames, and one at the end where frames are left over.
+
+    A clip shorter than one patch is repeated.
+    """
+    log_mel = repeat_frames(log_mel, PATCH_FRAMES)
+    last = log_mel.shape[2] - PATCH_FRAMES
+    starts = [*range(0, last, PATCH_HOP), last]
+    return torch.stack([log_mel[:, :, start : start + PATCH_FRAMES] for start in starts], dim=1)
+
+
+def mel_linear_filterbank() -> Tensor:
+    """YAMNet's mel filters `(257, 64)`: triangles of height 1, linear on the scale `1127 ln(1 + f / 700)`."""
+
+    def mel(frequency: float) -> float:
+        return 1127.0 * log(1.0 + frequency / 700.0)
+
+    bins = torch.tensor([mel(k * OWN_RATE / N_FFT) for k in range(N_FFT // 2 + 1)], dtype=torch.float64).unsqueeze(1)
+    edges = torch.linspace(mel(F_MIN), mel(F_MAX), N_MELS + 2, dtype=torch.float64)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
+    return torch.minimum(rising, falling).clamp(min=0).float()

@@ -1,0 +1,195 @@
+"""Weights in and out of files, safely.
+
+Weight files come from strangers. A `.pth` is a pickle, and a pickle can run any code when it is read; so it is read
+with PyTorch's restricted unpickler, which builds tensors and plain containers and refuses everything else. The files of
+PANNs keep the state of their training sampler, numpy arrays, beside the tensors: those are read past, and numpy is not
+asked to build them. `.npz` is read without pickle, and `.safetensors` cannot hold code at all: it is what this package
+writes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from edgekd.errors import InputError
+from edgekd.files import write_bytes
+
+State = dict[str, Tensor]
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of a `.safetensors`, `.pth`/`.pt` or `.npz` file, by name, on the CPU.
+
+    A checkpoint that wraps them, `{"model": {...}}` or `{"state_dict": {...}}`, is unwrapped; entries that are not
+    tensors (class names, step counts) are left out. Raises `InputError` when the file is missing, damaged, not a
+    weights file, or holds code; no code in it is ever run.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such weights file. Check the path, or see `edgekd teachers` for where to get one."
+        )
+    if reader is None:
+        raise InputError(f"{path}: not a weights file: its name must end in {', '.join(_READERS)}.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: not a weights file: it is empty. Copy or download it again.")
+    try:
+        state = reader(path)
+    except OSError as failure:
+        raise InputError(f"{path}: cannot be read: {failure.strerror or failure}.") from None
+    if not state:
+        raise InputError(f"{path}: not a weights file: it holds no named tensors.")
+    return state
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors to a `.safetensors` file, whole or not at all. Raises `InputError` when the disk refuses."""
+    # Tensors that share memory or are views would be refused, so each is made whole and its own.
+    whole = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save(whole))
+
+
+def load_matching(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    path: Path,
+    ignore_prefixes: tuple[str, ...] = (),
+    reinitialised: tuple[str, ...] = (),
+) -> None:
+    """Copy `state`, read from `path`, into `module`; every name and shape has to agree.
+
+    Names in the file that start with one of `ignore_prefixes` are left out; those of the module that start with one of
+    `reinitialised` keep the values they have. Raises `InputError` that says how much agrees and what does not.
+    """
+    own = module.state_dict()
+    wanted = {name: tensor.shape for name, tensor in own.items() if not name.startswith(reinitialised)}
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(ignore_prefixes)}
+    # Files of PyTorch before 0.4.1 have no batch counts; nothing computed in this package depends on them.
+    missing = [name for name in wanted if name not in given and not name.endswith(".num_batches_tracked")]
+    unexpected = [name for name in given if name not in wanted]
+    misshaped = [name for name in wanted if name in given and given[name].shape != wanted[name]]
+    if missing or unexpected or misshaped:
+        agree = sum(name in given for name in wanted) - len(misshaped)
+        shapes = [f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name])}" for name in misshaped]
+        differences = [
+            f"{kind}: {_first(names)}"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            if names
+        ]
+        raise InputError(
+            f"{path}: not weights of {type(module).__name__}: {agree} of its {len(wanted)} tensors are there; "
+            f"{'; '.join(differences)}. Give a file of that model, or name the model this file is of."
+        )
+    module.load_state_dict({**own, **given})
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except SafetensorError as failure:
+        raise _damaged(path, str(failure)) from None
+
+
+def _read_npz(path: Path) -> State:
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, "it is not an archive of arrays")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except ValueError as failure:
+        if "allow_pickle" in str(failure):
+            raise _code(path, "an array of Python objects") from None
+        raise _damaged(path, str(failure)) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as failure:
+        raise _damaged(path, str(failure)) from None
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
+    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numbers.items()}
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_ReadPast, name) for name in _NUMPY_NAMES]):
+            warnings.simplefilter("ignore", UserWarning)  # that the pickle may be refused: then it is, below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as failure:
+        forbidden = _FORBIDDEN.search(str(failure))
+        if forbidden is None:
+            raise _damaged(path, "torch.save did not write it") from None
+        raise _code(path, forbidden[1]) from None
+    except _TORCH_DAMAGE as failure:
+        raise _damaged(path, str(failure)) from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+class _ReadPast:
+    """What the unpickler gets in place of numpy's functions and classes: takes any arguments and keeps nothing."""
+
+    def __init__(self, *_arguments: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
+
+
+def _code(path: Path, offender: str) -> InputError:
+    return InputError(
+        f"{path}: contains code, not only tensors ({offender}): refused, and nothing in it was run. "
+        "Use a file with tensors only, best a .safetensors."
+    )
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    line = (reason.strip() or "it ends too early").splitlines()[0].rstrip(".")
+    return InputError(f"{path}: not a weights file, or a damaged one ({line[:120]}). Copy or download it again.")
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
+# What a pickle calls to rebuild a numpy array or number, before and since numpy 2.
+_NUMPY_NAMES = (
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+)
+# How PyTorch's restricted unpickler words the refusal of a function or class that it does not allow.
+_FORBIDDEN = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
+# What a file that is cut short, or is something else under this name, makes `torch.load` raise.
+_TORCH_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+_READERS: dict[str, Callable[[Path], State]] = {
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".npz": _read_npz,
+}

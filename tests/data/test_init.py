@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgekd.config import DataConfig, SimulationConfig
+from edgekd.data import DATASETS, load_index, recognise, simulation
+from edgekd.errors import InputError, UsageError
+
+RATE = 8_000
+SIMULATION = SimulationConfig(vessels_per_class=5, windows_per_vessel=2)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    root = tmp_path / "ships"
+    for name in ("cargo", "tug"):
+        (root / name).mkdir(parents=True)
+        soundfile.write(root / name / "a.wav", np.full(RATE, 0.1), RATE)
+    return root
+
+
+def write_esc50(root: Path, *esc10: bool) -> Path:
+    (root / "meta").mkdir(parents=True)
+    (root / "audio").mkdir()
+    soundfile.write(root / "audio" / "a.wav", np.full(RATE, 0.1), RATE)
+    rows = "".join(f"a.wav,1,{target},t{target},{member},s\n" for target, member in enumerate(esc10))
+    (root / "meta" / "esc50.csv").write_text(f"filename,fold,target,category,esc10,src_file\n{rows}")
+    return root
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "soundfile", "scipy", "pydantic"}
+    code = f"import sys, edgekd.data; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_layout_alone_is_enough(tmp_path: Path, classes: Path) -> None:
+    assert recognise(classes) == "folder"
+    assert recognise(write_esc50(tmp_path / "a", True, False)) == "esc50"
+    assert recognise(write_esc50(tmp_path / "b", True, True)) == "esc10"
+    assert load_index(DataConfig(data_dir=tmp_path / "b")).classes == ("t0", "t1")
+    assert load_index(DataConfig(data_dir=classes)).classes == ("cargo", "tug")
+
+
+def test_real_esc10_is_recognised(esc10: Path) -> None:
+    assert recognise(esc10) == "esc10"
+
+
+def test_the_clip_length_reaches_the_windows(classes: Path) -> None:
+    assert len(load_index(DataConfig(dataset="folder", data_dir=classes, clip_seconds=0.25))) == 8
+
+
+def test_folders_that_divide_a_data_set_are_not_taken_for_classes(classes: Path) -> None:
+    (classes / "cargo").rename(classes / "train")
+    (classes / "tug").rename(classes / "test")
+    with pytest.raises(InputError, match=r"no known layout: found test/, train/"):
+        recognise(classes)
+
+
+def test_an_unknown_layout_lists_what_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(
+        InputError, match=r"found letter.txt. Known: esc50: meta/esc50.csv and audio/; .*folder: "
+    ) as caught:
+        recognise(tmp_path)
+    assert all(name in str(caught.value) for name in DATASETS)
+
+
+@pytest.mark.parametrize("dataset", [None, "esc50", "folder"])
+def test_a_folder_that_is_missing_empty_or_a_file_is_named(tmp_path: Path, dataset: str | None) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, says in (("nowhere", "no such folder"), ("empty", "the folder is empty"), ("file", "a file, where")):
+        with pytest.raises(InputError, match=rf"{name}: {says}"):
+            load_index(DataConfig(dataset=dataset, data_dir=tmp_path / name))
+
+
+def test_a_wrong_name_for_a_layout_gets_the_right_one(classes: Path) -> None:
+    with pytest.raises(InputError, match=r"found cargo/, tug/\. It looks like --dataset folder"):
+        load_index(DataConfig(dataset="esc10", data_dir=classes))
+
+
+def test_an_unknown_data_set_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"Unknown data set 'esc5'\. Did you mean 'esc50'\? Valid: esc10, esc50, folder"
+    ):
+        load_index(DataConfig(dataset="esc5", data_dir=tmp_path))
+
+
+def test_a_data_set_without_its_folder_says_what_to_pass() -> None:
+    with pytest.raises(UsageError, match=r"'esc50' needs its folder: pass --data-dir FOLDER \(meta/esc50.csv"):
+        load_index(DataConfig(dataset="esc50"))
+
+
+def test_no_data_at_all_says_what_to_pass() -> None:
+    with pytest.raises(UsageError, match=r"pass --data-dir FOLDER, or --dataset sonar_sim"):
+        load_index(DataConfig())
+
+
+# Simulated sonar: made once
+
+
+@pytest.fixture
+def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A cache folder of the test's own, and the folders that are simulated into, as a list that grows."""
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    made: list[Path] = []
+    simulate = simulation.simulate
+
+    def counted(folder: Path, *arguments: object) -> None:
+        made.append(folder)
+        simulate(folder, *arguments)
+
+    monkeypatch.setattr(simulation, "simulate", counted)
+    return made
+
+
+def sonar(**changes: object) -> DataConfig:
+    values = {"dataset": "sonar_sim", "sample_rate": RATE, "clip_seconds": 0.5, "simulation": SIMULATION}
+    return DataConfig(**{**values, **changes})
+
+
+def test_sonar_is_simulated_once_into_the_cache(simulated: list[Path], tmp_path: Path) -> None:
+    index = load_index(sonar())
+    assert load_index(sonar()) == index
+    assert [folder.parent for folder in simulated] == [tmp_path / "cache"]
+    assert (index.dataset, len(index)) == ("sonar_sim", 5 * 5 * 2)
+    assert index.classes == ("background", "cargo", "passengership", "tanker", "tug")
+    assert len({clip.group for clip in index}) == 25
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"simulation": SIMULATION.model_copy(update={"seed": 1})}, {"sample_rate": 4_000}, {"clip_seconds": 0.25}],
+)
+def test_other_settings_are_simulated_apart(simulated: list[Path], change: dict[str, object]) -> None:
+    load_index(sonar())
+    load_index(sonar(**change))
+    assert len(set(simulated)) == 2
+
+
+def test_other_code_is_simulated_apart(simulated: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    load_index(sonar())
+    monkeypatch.setattr("inspect.getsource", lambda module: f"a new {module.__name__}")
+    load_index(sonar())
+    assert len(set(simulated)) == 2
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_sonar_is_simulated_into_a_folder_given_and_read_from_there(
+    simulated: list[Path], tmp_path: Path, exists: bool
+) -> None:
+    folder = tmp_path / "new" / "sonar"
+    if exists:
+        folder.mkdir(parents=True)
+    index = load_index(sonar(data_dir=folder))
+    assert load_index(sonar(data_dir=folder)) == index
+    assert simulated == [folder]
+    assert index.root == folder
+    assert [path.name for path in folder.parent.iterdir()] == ["sonar"]
+
+
+def test_sonar_is_not_simulated_over_other_files(simulated: list[Path], classes: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"not in the layout of 'sonar_sim': expected recordings.csv .*--dataset folder"
+    ):
+        load_index(sonar(data_dir=classes))
+    assert not simulated
+
+
+def test_a_folder_that_cannot_be_written_is_named(simulated: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/sonar"):
+        load_index(sonar(data_dir=tmp_path / "file" / "sonar"))

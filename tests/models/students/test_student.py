@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgekd.config import FrontendConfig
+from edgekd.models import build_student
+from edgekd.models.students import STUDENTS, Student
+
+CONFIG = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+
+
+@pytest.fixture
+def student() -> Student:
+    torch.manual_seed(0)
+    return build_student("hltdnn_ds", 4, 4_000, CONFIG)
+
+
+def test_a_whole_student_is_gain_log_mel_norm_and_network(student: Student) -> None:
+    student.gain.fill_(3.0)
+    student.train()(torch.randn(8, 4_000))  # so that the norm's statistics are not those it starts with
+    student.eval()
+    waveform = 0.1 * torch.randn(2, 4_000)
+    log_mel = student.frontend(3.0 * waveform)
+    mean, variance = student.norm.running_mean, student.norm.running_var
+    assert mean is not None
+    assert variance is not None
+    normalised = (log_mel - mean) / torch.sqrt(variance + student.norm.eps)
+    torch.testing.assert_close(student.log_mel(waveform), normalised, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(student(waveform).logits, student.network(normalised).logits, rtol=1e-3, atol=1e-4)
+
+
+def test_norm_is_over_mel_bins(student: Student) -> None:
+    assert student.norm.num_features == CONFIG.n_mels
+    normalised = student.train().log_mel(torch.randn(6, 4_000))
+    torch.testing.assert_close(normalised.mean((0, 1, 2)), torch.zeros(32), rtol=0, atol=1e-4)
+    torch.testing.assert_close(normalised.std((0, 1, 2), correction=0), torch.ones(32), rtol=0, atol=1e-3)
+
+
+def test_gain_is_saved_with_the_weights(student: Student) -> None:
+    student.gain.fill_(2.5)
+    other = build_student("hltdnn_ds", 4, 4_000, CONFIG)
+    other.load_state_dict(student.state_dict())
+    assert other.gain == 2.5
+    assert not [name for name in student.state_dict() if name.startswith("frontend")]
+
+
+def test_augmentation_changes_what_the_network_sees(student: Student) -> None:
+    student.eval()
+    waveform, seen = torch.randn(1, 4_000), []
+
+    def hide(log_mel: Tensor) -> Tensor:
+        seen.append(log_mel)
+        return torch.zeros_like(log_mel)
+
+    hidden = student(waveform, hide).logits
+    torch.testing.assert_close(seen[0], student.log_mel(waveform))
+    torch.testing.assert_close(hidden, student.network(torch.zeros(1, 1, 32, 32)).logits)
+    assert not torch.allclose(hidden, student(waveform).logits)
+
+
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_every_network_traces_for_quantisation(name: str) -> None:
+    student = build_student(name, 4, 4_000, CONFIG).eval()
+    log_mel = torch.randn(2, 1, 32, 32)
+    traced = torch.fx.symbolic_trace(student.network)
+    for part, expected in zip(traced(log_mel), student.network(log_mel), strict=True):
+        torch.testing.assert_close(part, expected)

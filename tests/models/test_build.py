@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekd.config import FrontendConfig
+from edgekd.errors import InputError, UsageError
+from edgekd.models import build_student, build_teacher, check_names
+from edgekd.models.students import STUDENTS
+from edgekd.models.weights import save_weights
+
+SMALL = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+
+
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_every_student_maps_waveforms_to_logits_and_a_tap(name: str) -> None:
+    student = build_student(name, 7, 4_000, SMALL).eval()
+    logits, tap = student(torch.randn(2, 4_000))
+    assert logits.shape == (2, 7)
+    assert tap.shape[:2] == (2, student.tap_channels)
+    assert student.name == name
+    assert student.frontend.config == SMALL
+
+
+def test_a_student_without_a_front_end_gets_the_papers() -> None:
+    assert build_student("hltdnn_ds", 4).frontend.config == FrontendConfig()
+
+
+def test_names_that_are_in_no_table_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"Unknown student 'hltdnn-ds'\. Did you mean 'hltdnn_ds'\?"):
+        build_student("hltdnn-ds", 4)
+    with pytest.raises(UsageError, match=r"Unknown teacher 'cnn41'\. Did you mean 'cnn14'\?"):
+        build_teacher("cnn41", 4)
+
+
+def test_names_are_checked_before_anything_slow() -> None:
+    check_names("hltdnn", "yamnet")
+    check_names("hltdnn", None)
+    with pytest.raises(UsageError, match="Unknown student 'x'"):
+        check_names("x", None)
+    with pytest.raises(UsageError, match="Unknown teacher 'yamnett'"):
+        check_names("hltdnn", "yamnett")
+
+
+def test_weights_are_loaded_into_all_but_the_head(tmp_path: Path) -> None:
+    donor = build_teacher("convnet", 3, None, 4_000, SMALL)
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, donor.state_dict())
+    teacher = build_teacher("convnet", 9, path, 4_000, SMALL)
+    assert teacher.head.out_features == 9
+    for name, tensor in donor.state_dict().items():
+        if not name.startswith("head."):
+            assert torch.equal(teacher.state_dict()[name], tensor)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    save_weights(path, build_student("hltdnn", 3, 4_000, SMALL).state_dict())
+    with pytest.raises(InputError, match=r"student\.safetensors: not weights of ConvNet.*missing"):
+        build_teacher("convnet", 3, path, 4_000, SMALL)

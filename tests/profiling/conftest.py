@@ -1,0 +1,118 @@
+"""A small finished run on real files, profiled once for all tests of the room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from edgekd.config import DataConfig, DistillConfig, FrontendConfig, TeacherConfig
+from edgekd.data import load_index
+from edgekd.data.cache import open_store
+from edgekd.data.splits import make_split, write_splits
+from edgekd.models import build_student, build_teacher
+from edgekd.models.students import Student
+from edgekd.models.weights import save_weights
+from edgekd.profiling import Profile, profile, report
+from edgekd.quantization.calibration import calibrate, load_recipe
+from edgekd.quantization.prepare import prepare
+from edgekd.training.evaluation import predict_probabilities, score
+from edgekd.training.run import Run
+
+RATE, SECONDS = 8_000, 0.5
+PITCH_HZ = {"high": 2000.0, "low": 150.0, "middle": 600.0}
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A run, its profile, the student, and the graphs that were measured, by subject."""
+
+    run: Run
+    profile: Profile
+    student: Student
+    graphs: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiled]:
+    folder = tmp_path_factory.mktemp("profiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKD_CACHE_DIR", str(folder / "cache"))
+        patch.setattr(report, "REPETITIONS", 10)
+        graphs: dict[str, bytes] = {}
+        exporters = {"student": report.float_onnx, "int8": report.quantized_onnx}
+
+        def float_onnx(*arguments: object) -> bytes:
+            graphs["student"] = exporters["student"](*arguments)
+            return graphs["student"]
+
+        def quantized_onnx(*arguments: object) -> bytes:
+            graphs["int8"] = exporters["int8"](*arguments)
+            return graphs["int8"]
+
+        patch.setattr(report, "float_onnx", float_onnx)
+        patch.setattr(report, "quantized_onnx", quantized_onnx)
+        run, student = _finished_run(folder)
+        yield Profiled(run, profile(run), student, graphs)
+
+
+def _finished_run(folder: Path) -> tuple[Run, Student]:
+    """A run folder as training leaves it, with a student that has seen a few steps only."""
+    _write_tones(folder / "data")
+    config = DistillConfig(
+        out=folder / "run",
+        student="hltdnn_ds",
+        data=DataConfig(dataset="folder", data_dir=folder / "data", sample_rate=RATE, clip_seconds=SECONDS),
+        frontend=FrontendConfig(n_fft=256, hop_length=80, n_mels=32, f_min=50, f_max=4000),
+        teacher=TeacherConfig(name="convnet"),
+    )
+    index = load_index(config.data)
+    split = make_split(index, config.data)
+    store = open_store(index, config.data)
+    run = Run.create(config, index.classes, "cpu")
+    write_splits(run.folder / "splits.csv", index, split)
+
+    torch.manual_seed(0)
+    teacher = build_teacher("convnet", 3, None, RATE, config.frontend).eval()
+    student = build_student("hltdnn_ds", 3, RATE, config.frontend)
+    optimizer = torch.optim.Adam(student.parameters(), 3e-3)
+    waveforms, labels = store.waveforms(split.train), torch.tensor([index.clips[row].label for row in split.train])
+    for _ in range(25):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(student(waveforms).logits, labels).backward()
+        optimizer.step()
+    student.eval()
+    save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.state_dict())
+    save_weights(run.stage_folder("student") / "best.safetensors", student.state_dict())
+
+    quantised = build_student("hltdnn_ds", 3, RATE, config.frontend).eval()
+    quantised.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        log_mel = quantised.log_mel(waveforms)
+        quantised.network = network = prepare(quantised.network, log_mel[:1])
+        calibrate(network, [log_mel], load_recipe("default"))
+    save_weights(run.stage_folder("int8") / "best.safetensors", quantised.state_dict())
+
+    truth = [index.clips[row].label for row in split.test]
+    groups = [index.clips[row].group for row in split.test]
+    for name, model in {"teacher": teacher, "student": student, "int8": quantised}.items():
+        probabilities = predict_probabilities(lambda clips, model=model: model(clips).logits, store, split.test)
+        run.update_report("test", {name: score(probabilities, truth, groups, index.classes).to_dict()})
+    return run, student
+
+
+def _write_tones(data: Path) -> None:
+    """Ten recordings a class, of two clips each: a tone of about the class's pitch in noise."""
+    generator = np.random.default_rng(0)
+    time = np.arange(2 * int(RATE * SECONDS)) / RATE
+    for name, pitch in PITCH_HZ.items():
+        (data / name).mkdir(parents=True)
+        for number in range(10):
+            tone = np.sin(2 * np.pi * pitch * generator.uniform(0.9, 1.1) * time)
+            noisy = 0.3 * tone + 0.1 * generator.standard_normal(len(time))
+            soundfile.write(data / name / f"{number}.wav", noisy.clip(-1, 1), RATE)

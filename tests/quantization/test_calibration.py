@@ -1,0 +1,140 @@
+"""Recipes, the choice of clips, and the ranges read from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgekd.errors import InputError, UsageError
+from edgekd.models import build_student
+from edgekd.quantization.calibration import (
+    CalibrationRecipe,
+    MagnitudeObserver,
+    calibrate,
+    load_recipe,
+    select_clips,
+)
+from edgekd.quantization.prepare import QuantizedNetwork, prepare
+
+
+@pytest.fixture
+def network() -> QuantizedNetwork:
+    torch.manual_seed(0)
+    return prepare(build_student("hltdnn_ds", 3).network, torch.randn(2, 1, 32, 32))
+
+
+def test_default_recipe_file_says_what_the_code_defaults_to() -> None:
+    assert load_recipe("default") == CalibrationRecipe()
+
+
+def test_a_recipe_is_read_from_a_users_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('clips = 7\nobserver = "percentile"\npercentile = 99.9\n')
+    recipe = load_recipe(str(path))
+    assert recipe.clips == 7
+    assert recipe.coverage == pytest.approx(0.999)
+
+
+def test_unknown_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(UsageError, match=r"Unknown calibration recipe 'defualt'. Did you mean 'default'"):
+        load_recipe("defualt")
+
+
+def test_unknown_key_in_a_recipe_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("clip = 7\n")
+    with pytest.raises(UsageError, match=r"mine.toml: unknown key 'clip'. Did you mean 'clips'"):
+        load_recipe(str(path))
+
+
+def test_stratified_choice_takes_as_many_of_each_class_until_one_runs_out() -> None:
+    labels = [0] * 50 + [1] * 50 + [2] * 3
+    rows = select_clips(labels, range(len(labels)), CalibrationRecipe(clips=23), seed=1)
+    assert Counter(labels[row] for row in rows) == {0: 10, 1: 10, 2: 3}
+
+
+def test_choice_is_decided_by_the_seed_and_stays_within_the_rows_given() -> None:
+    labels, train = [0, 1] * 40, list(range(10, 60))
+    recipe = CalibrationRecipe(clips=12)
+    first = select_clips(labels, train, recipe, seed=3)
+    assert first == select_clips(labels, train, recipe, seed=3)
+    assert first != select_clips(labels, train, recipe, seed=4)
+    assert len(set(first)) == 12
+    assert set(first) <= set(train)
+
+
+def test_fewer_clips_than_asked_are_all_taken() -> None:
+    assert select_clips([0, 1, 0], [2, 0], CalibrationRecipe(clips=10), seed=0) == [0, 2]
+    assert select_clips([0, 1, 0], [2, 0], CalibrationRecipe(clips=10, selection="random"), seed=0) == [0, 2]
+
+
+def test_histogram_percentile_is_the_quantile_of_all_that_was_seen() -> None:
+    torch.manual_seed(0)
+    batches = [torch.randn(20_000) * scale for scale in (0.1, 1.0, 7.0, 2.0)]
+    observer = MagnitudeObserver()
+    for batch in batches:
+        observer(batch)
+    every = torch.cat(batches).abs()
+    for coverage in (0.9, 0.999):
+        bound = observer.bound(coverage).item()
+        assert bound == pytest.approx(torch.quantile(every, coverage).item(), abs=every.max().item() / 1024)
+    assert observer.bound(1.0) == every.max()
+
+
+def test_calibrated_range_of_the_input_is_its_largest_magnitude(network: QuantizedNetwork) -> None:
+    batches = [torch.randn(2, 1, 32, 32), 3 * torch.randn(2, 1, 32, 32)]
+    calibrate(network, batches, CalibrationRecipe())
+    largest = torch.cat(batches).abs().max().item()
+    assert network.quantisers()["log_mel_quant"].scale.item() == pytest.approx(largest / 127)
+    assert all(torch.isfinite(value).all() for name, value in network.state_dict().items() if name.endswith("scale"))
+
+
+def test_percentile_recipe_narrows_the_range_and_stays_in_training(network: QuantizedNetwork) -> None:
+    batch = torch.randn(2, 1, 32, 32)
+    batch[0, 0, 0, 0] = 100.0
+    calibrate(network, [batch], CalibrationRecipe(observer="percentile", percentile=99.0))
+    quantiser = network.quantisers()["log_mel_quant"]
+    assert quantiser.scale.item() < 5 / 127
+    network.train()(batch)
+    assert quantiser.scale.item() < 5 / 127
+
+
+def test_calibration_sees_the_float_network(network: QuantizedNetwork) -> None:
+    """Scales from a network that was already rounding would depend on those it had before."""
+    batch = torch.randn(2, 1, 32, 32)
+    calibrate(network, [batch], CalibrationRecipe())
+    once = {name: value.clone() for name, value in network.state_dict().items()}
+    calibrate(network, [batch], CalibrationRecipe())
+    assert all(torch.equal(once[name], value) for name, value in network.state_dict().items())
+
+
+def test_calibration_without_clips_says_so(network: QuantizedNetwork) -> None:
+    with pytest.raises(InputError, match="no clips"):
+        calibrate(network, [], CalibrationRecipe())
+
+
+def test_calibration_on_nan_names_the_activation(network: QuantizedNetwork) -> None:
+    with pytest.raises(InputError, match="'log_mel_quant' is not finite"):
+        calibrate(network, [torch.full((1, 1, 32, 32), float("nan"))], CalibrationRecipe())
+
+
+def test_a_branch_that_is_always_zero_gets_a_finite_scale() -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, bias=False)
+            self.head = nn.Linear(2, 2)
+            nn.init.zeros_(self.conv.weight)
+
+        def forward(self, log_mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            tap = torch.relu(self.conv(log_mel))
+            return self.head(tap.mean(dim=(2, 3))), tap
+
+    log_mel = torch.randn(2, 1, 8, 8)
+    network = prepare(Dead(), log_mel)
+    calibrate(network, [log_mel], CalibrationRecipe())
+    assert torch.isfinite(network(log_mel)[0]).all()

@@ -1,0 +1,191 @@
+"""What `prepare` does to a network: folding, and where it rounds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.models import build_student
+from edgekd.models.outputs import StudentOutput
+from edgekd.models.students.histogram import HistogramLayer
+from edgekd.quantization.calibration import CalibrationRecipe, calibrate
+from edgekd.quantization.fake_quant import ActivationFakeQuant, set_enabled, set_frozen
+from edgekd.quantization.prepare import QuantizedNetwork, prepare
+
+
+class Residual(nn.Module):
+    """A residual block between a strided stem and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.stem_norm = nn.BatchNorm2d(8)
+        self.pool = nn.MaxPool2d(2)
+        self.conv1 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, log_mel: Tensor) -> StudentOutput:
+        tap = self.pool(self.relu(self.stem_norm(self.stem(log_mel))))
+        inner = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(tap)))))
+        return StudentOutput(self.head(self.relu(inner + tap).mean(dim=(2, 3))), tap)
+
+
+@pytest.fixture
+def log_mel() -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(3, 1, 40, 32)
+
+
+@pytest.fixture
+def residual(log_mel: Tensor) -> nn.Module:
+    return with_statistics(Residual(), log_mel)
+
+
+def with_statistics(network: nn.Module, log_mel: Tensor) -> nn.Module:
+    """Give the batch norms something to fold: statistics and affine parameters other than the initial ones."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    network.train()
+    for _ in range(5):
+        network(log_mel * 2 + 1)
+    return network.eval()
+
+
+def prepared(network: nn.Module, log_mel: Tensor) -> QuantizedNetwork:
+    quantised = prepare(network, log_mel)
+    calibrate(quantised, [log_mel], CalibrationRecipe())
+    return quantised
+
+
+@pytest.mark.parametrize("name", ["hltdnn", "hltdnn_ds"])
+def test_folding_batch_norm_changes_nothing_in_float(name: str, log_mel: Tensor) -> None:
+    network = with_statistics(build_student(name, 4).network, log_mel)
+    quantised = prepare(network, log_mel)
+    set_enabled(quantised, False)
+    for before, after in zip(network(log_mel), quantised(log_mel), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_after_a_convolution_is_gone_and_after_an_average_stays(log_mel: Tensor) -> None:
+    assert not any(
+        isinstance(m, nn.BatchNorm2d) for m in prepare(build_student("hltdnn_ds", 4).network, log_mel).modules()
+    )
+    kept = [m for m in prepare(build_student("hltdnn", 4).network, log_mel).modules() if isinstance(m, nn.BatchNorm1d)]
+    assert len(kept) == 1
+
+
+def test_every_convolution_and_linear_layer_is_quantised(log_mel: Tensor) -> None:
+    network = build_student("hltdnn_ds", 4).network
+    layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
+    assert len(prepare(network, log_mel).layers()) == layers
+
+
+def test_the_network_passed_in_is_left_as_it_is(residual: nn.Module, log_mel: Tensor) -> None:
+    before = copy.deepcopy(residual.state_dict())
+    prepared(residual, log_mel)
+    after = residual.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_every_layer_sees_and_gives_at_most_256_values(residual: nn.Module, log_mel: Tensor) -> None:
+    quantised = prepared(residual, log_mel)
+    seen: list[Tensor] = []
+    for layer, _ in quantised.layers():
+        layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    logits, tap = quantised(log_mel)
+    assert len(seen) == 4
+    for values in (*seen, tap):
+        assert values.unique().numel() <= 256
+    assert logits.unique().numel() == logits.numel()
+
+
+def test_both_inputs_and_the_output_of_a_residual_addition_are_rounded(residual: nn.Module, log_mel: Tensor) -> None:
+    quantised = prepare(residual, log_mel)
+    addition = next(node for node in quantised.graph.nodes if node.op == "call_function" and node.name == "add")
+    assert all("quant" in str(term.target) for term in addition.all_input_nodes)
+    (relu,) = addition.users
+    assert [str(user.target) for user in relu.users] == [f"{relu.name}_quant"]
+
+
+def test_a_max_pool_keeps_the_scale_of_its_input_and_loses_nothing(residual: nn.Module, log_mel: Tensor) -> None:
+    quantised = prepared(residual, log_mel)
+    (pool,) = (node for node in quantised.graph.nodes if node.target == "pool")
+    (after,) = pool.users
+    assert pool.all_input_nodes[0].target == after.target
+    values: dict[str, Tensor] = {}
+    quantised.pool.register_forward_hook(lambda module, inputs, output: values.update(pool=output))
+    _, tap = quantised(log_mel)
+    assert torch.equal(tap, values["pool"])
+
+
+def test_quantisers_know_what_cannot_be_negative(residual: nn.Module, log_mel: Tensor) -> None:
+    signs = {name: quantiser.non_negative for name, quantiser in prepare(residual, log_mel).quantisers().items()}
+    assert signs == {
+        "log_mel_quant": False,
+        "relu_quant": True,
+        "relu_1_quant": True,
+        "conv2_quant": False,
+        "relu_2_quant": True,
+        "mean_quant": True,
+    }
+
+
+def test_histogram_layer_stays_whole_and_in_float(log_mel: Tensor) -> None:
+    quantised = prepare(build_student("hltdnn", 4).network, log_mel)
+    (histogram,) = (module for module in quantised.modules() if isinstance(module, HistogramLayer))
+    assert not any(isinstance(module, ActivationFakeQuant) for module in histogram.modules())
+
+
+def test_the_classifier_input_is_rounded_before_dropout_scales_it(log_mel: Tensor) -> None:
+    quantised = prepare(build_student("hltdnn", 4).network, log_mel)
+    (dropout,) = (node for node in quantised.graph.nodes if node.target == "dropout")
+    assert dropout.all_input_nodes[0].target == "cat_quant"
+    assert [user.target for user in dropout.users] == ["classifier"]
+
+
+def test_state_dict_rebuilds_a_trained_quantised_network(residual: nn.Module, log_mel: Tensor) -> None:
+    trained = prepared(residual, log_mel).train()
+    trained(log_mel)
+    rebuilt = prepare(Residual(), log_mel)
+    rebuilt.load_state_dict(trained.state_dict())
+    assert torch.equal(rebuilt(log_mel)[0], trained.eval()(log_mel)[0])
+
+
+def test_quantised_training_lowers_the_loss_and_frozen_scales_stay(residual: nn.Module, log_mel: Tensor) -> None:
+    clips = log_mel * torch.tensor([0.3, 1.0, 3.0]).view(3, 1, 1, 1)
+    quantised = prepared(residual, clips).train()
+    set_frozen(quantised, True)
+    scales = {name: value.clone() for name, value in quantised.state_dict().items() if name.endswith("scale")}
+    optimiser = torch.optim.AdamW(quantised.parameters(), lr=1e-2)
+    labels = torch.tensor([0, 1, 2])
+    losses = []
+    for _ in range(25):
+        loss = nn.functional.cross_entropy(quantised(clips)[0], labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(torch.equal(quantised.state_dict()[name], value) for name, value in scales.items())
+
+
+def test_a_network_that_branches_on_its_mode_is_refused(log_mel: Tensor) -> None:
+    class Moody(nn.Module):
+        calls = 0
+
+        def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+            Moody.calls += 1
+            return log_mel.mean(dim=(1, 2)) * Moody.calls, log_mel
+
+    with pytest.raises(ValueError, match="the traced Moody differs from the original"):
+        prepare(Moody(), log_mel)
