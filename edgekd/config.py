@@ -11,15 +11,23 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 Term = Literal["classification", "statistical", "structural", "distillation"]
 TERMS: tuple[Term, ...] = ("classification", "statistical", "structural", "distillation")
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+# Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
+InputPath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -41,7 +49,7 @@ class DataConfig(Section):
     """Where clips come from, how they are cut, and how they are split."""
 
     dataset: str | None = Field(None, description="data set layout; None: recognised from data_dir")
-    data_dir: Path | None = None
+    data_dir: InputPath | None = None
     sample_rate: int = Field(32_000, ge=2_000, le=192_000, description="Hz")
     clip_seconds: float = Field(5.0, gt=0.1, le=60.0)
     padding: Literal["repeat", "zeros"] = Field("repeat", description="how a short clip is filled")
@@ -72,7 +80,7 @@ class TeacherConfig(Section):
     """The teacher, and how it is adapted to the target data before distillation."""
 
     name: str = "cnn14"
-    weights: Path | None = Field(None, description="published weights; None: trained from scratch (full only)")
+    weights: InputPath | None = Field(None, description="published weights; None: trained from scratch (full only)")
     adaptation: Literal["head", "full"] = "head"
     epochs: int = Field(60, ge=1)
     learning_rate: float = Field(1e-3, gt=0)

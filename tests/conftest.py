@@ -100,3 +100,40 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[...
         return quantize(distill(tiny_config(tmp_path_factory.mktemp("runs") / "tiny")))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def graph_of_tiny_run() -> Callable[..., bytes]:
+    """Stands in for `quantized_onnx` in tests of `tiny_run`: the same, but called once a flavour, as it takes long."""
+    from edgekd.export.onnx_graph import quantized_onnx
+
+    graphs: dict[tuple[object, ...], bytes] = {}
+
+    def once(student: object, network: object, *settings: object) -> bytes:
+        if settings not in graphs:
+            graphs[settings] = quantized_onnx(student, network, *settings)
+        return graphs[settings]
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_run: Run, graph_of_tiny_run: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The bundle of `tiny_run` for the target `cpu`. Read-only: copy it to change it."""
+    from edgekd.export import export, pipeline
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+        return export(tiny_run, "cpu", tmp_path_factory.mktemp("bundles") / "cpu").folder
+
+
+@pytest.fixture
+def tiny_copy(tiny_run: Run, tmp_path: Path) -> Run:
+    """A copy of `tiny_run` that a test may change."""
+    import shutil
+
+    from edgekd.training import Run
+
+    return Run.open(shutil.copytree(tiny_run.folder, tmp_path / "copy"))

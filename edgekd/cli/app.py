@@ -14,7 +14,7 @@ import typer
 
 from edgekd import __version__
 from edgekd.cli import boards, demo, distill, doctor, export, predict, profile, quantize
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, InputError
 
 # Plain help and errors: they are read in logs and over slow serial lines too, and start-up stays instant.
 app = typer.Typer(
@@ -56,18 +56,22 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """The entry point of the `edgekd` script."""
-    debug = os.environ.get("EDGEKD_DEBUG") == "1"
     try:
         app()
-    except EdgekdError as error:
-        if debug:
-            raise
-        print(f"edgekd: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except Exception as error:
-        if debug:
+        if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
-        print(
-            f"edgekd: unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", file=sys.stderr
-        )
-        sys.exit(1)
+        line, exit_code = _explain(error)
+        print(f"edgekd: {line}", file=sys.stderr)
+        sys.exit(exit_code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line and the exit code for what ended a command."""
+    if isinstance(error, EdgekdError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, OSError) and error.errno is not None:  # the machine refused; without errno, a library did
+        where = f"{error.filename}: " if error.filename else ""
+        advice = "Check the path, its permissions and the space on its disk."
+        return f"error: {where}{error.strerror}. {advice}", InputError.exit_code
+    return f"unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", 1

@@ -28,14 +28,11 @@ def targets(
         return
     boards = list_targets()
     if json_:
-        print_json([board.model_dump(mode="json") for board in boards])
+        print_json({"targets": [board.model_dump(mode="json", exclude_none=True) for board in boards]})
         return
     table(
-        ("target", "also", "runtime", "int8 form", "opset", "board"),
-        [
-            (board.name, ", ".join(board.aliases), board.runtime, board.flavour, str(board.opset), board.title)
-            for board in boards
-        ],
+        ("target", "also", "runtime", "board"),
+        [(board.name, ", ".join(board.aliases), board.runtime, board.title) for board in boards],
     )
 
 
@@ -56,7 +53,7 @@ def teachers(json_: options.Json = False) -> None:
         for name, spec in TEACHERS.items()
     ]
     if json_:
-        print_json(rows)
+        print_json({"teachers": rows})
         return
     for row in rows:
         rate = f"{row['input_rate']} Hz" if row["input_rate"] else "the data's rate"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -15,12 +16,12 @@ DEMO: dict[str, Any] = {
     "data": {
         "dataset": "sonar_sim",
         "sample_rate": 8_000,
-        "clip_seconds": 4.0,
-        "split": (0.6, 0.2, 0.2),
-        "simulation": {"vessels_per_class": 20, "windows_per_vessel": 6, "seed": 1},
+        "clip_seconds": 3.0,
+        "split": (0.6, 0.15, 0.25),
+        "simulation": {"vessels_per_class": 40, "windows_per_vessel": 4, "snr_db": (-10.0, 10.0), "seed": 1},
     },
     "frontend": {"n_fft": 512, "hop_length": 256, "f_min": 20.0, "f_max": 3_900.0},
-    "teacher": {"name": "convnet", "adaptation": "full", "epochs": 14, "learning_rate": 2e-3},
+    "teacher": {"name": "convnet", "adaptation": "full", "epochs": 20, "learning_rate": 2e-3, "batch_size": 16},
     "augment": {"shifts_per_clip": 2, "time_mask_frames": 16},
     "training": {"epochs": 20, "learning_rate": 3e-3},
     "quantize": {"epochs": 4, "frozen_epochs": 2},
@@ -39,6 +40,7 @@ def demo(
     from edgekd.cli.show import print_bundle, print_json, print_profile
     from edgekd.config import DistillConfig, parse
     from edgekd.console import ConsoleProgress
+    from edgekd.errors import UsageError
     from edgekd.export import export
     from edgekd.export.targets import load_target
     from edgekd.profiling import profile
@@ -47,7 +49,12 @@ def demo(
 
     board = load_target(target)
     config = parse(DistillConfig, DEMO | {"out": out, "device": device or "auto"}, "demo")
-    advice = f"Start again with: edgekd demo --out {out} --overwrite"
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already. Replace it (--overwrite) or name another folder (--out).")
+
+    def advice() -> str:
+        return f"Start again with: edgekd demo --out {quote(str(out))} --overwrite"
+
     with options.interruptible(advice), ConsoleProgress(quiet) as progress:
         run = distill(config, progress, overwrite=overwrite)
         quantize(run, progress=progress)

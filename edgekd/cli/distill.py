@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from edgekd.cli import options
 
 Flag = typer.Option
+NOTHING_WRITTEN = "No run was begun: start it again with the same command."
 
 
 def distill(
@@ -80,9 +82,14 @@ def distill(
     }
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: pass one of them.")
-    if resume and config is None and out is not None:
-        config = out / "config.toml" if (out / "config.toml").is_file() else None
+    if resume and config is None:
+        if out is None:
+            raise UsageError("--resume: say which run is to go on, with --out FOLDER.")
+        from edgekd.training.run import Run
+
+        config = Run.open(out).folder / "config.toml"
     resolved = options.resolve(config, flags, set_)
+    options.check_names(resolved, quantized=not no_quantize)
     if dry_run:
         from edgekd.training.run import to_toml
 
@@ -94,7 +101,10 @@ def distill(
     from edgekd.quantization import quantize as quantize_run
     from edgekd.training import distill as distill_run
 
-    advice = f"Go on with: edgekd distill --out {resolved.out} --resume"
+    def advice() -> str:
+        started = (resolved.out / "config.toml").is_file()
+        return f"Go on with: edgekd distill --out {quote(str(resolved.out))} --resume" if started else NOTHING_WRITTEN
+
     with options.interruptible(advice), ConsoleProgress(quiet) as progress:
         run = distill_run(resolved, progress, resume=resume, overwrite=overwrite)
         if not no_quantize:

@@ -11,7 +11,7 @@ from edgekd.cli import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of 'edgekd distill'.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of 'edgekd distill'.", metavar="RUN")],
     target: Annotated[str, typer.Option(envvar="EDGEKD_TARGET", help="A board of 'edgekd targets', or a TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Bundle folder; RUN/bundle-TARGET where left out.")] = None,
     overwrite: options.Overwrite = False,
@@ -28,7 +28,7 @@ def export(
     from edgekd.export import export as export_run
     from edgekd.training.run import Run
 
-    with options.interruptible("No bundle was written."), ConsoleProgress(quiet) as progress:
+    with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
         bundle = export_run(Run.open(run), board, out, progress, overwrite=overwrite)
     if json_:
         print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json")})

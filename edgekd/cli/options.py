@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.config import DistillConfig, parse, read_toml
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, unknown_name
 
 Config = Annotated[
     Path | None, typer.Option("--config", envvar="EDGEKD_CONFIG", help="TOML file with settings; flags override it.")
@@ -55,13 +55,39 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
+def check_names(config: DistillConfig, quantized: bool) -> None:
+    """Raise one `UsageError` for all the names in `config` that are in no table, before anything slow is done."""
+    from edgekd.data import DATASETS
+    from edgekd.models.students import STUDENTS
+    from edgekd.models.teachers import TEACHERS
+    from edgekd.quantization.calibration import load_recipe
+    from edgekd.training.lesson import needs_teacher
+
+    named: list[tuple[str, str | None, Collection[str]]] = [
+        ("data set", config.data.dataset, DATASETS),
+        ("student", config.student, STUDENTS),
+    ]
+    if needs_teacher(config.loss.terms):
+        named.append(("teacher", config.teacher.name, TEACHERS))
+    mistakes = [
+        str(unknown_name(kind, name, table)) for kind, name, table in named if name is not None and name not in table
+    ]
+    if quantized:
+        try:
+            load_recipe(config.quantize.recipe)
+        except UsageError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:
+        raise UsageError(" ".join(mistakes))
+
+
 @contextmanager
-def interruptible(advice: str) -> Iterator[None]:
+def interruptible(advice: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C ends with one line that says how to go on, and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. {advice}", err=True)
+        typer.echo(f"\nInterrupted. {advice()}", err=True)
         raise typer.Exit(130) from None
 
 

@@ -11,7 +11,7 @@ from edgekd.cli import options
 
 
 def profile(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders or bundles.", metavar="RUN|BUNDLE...")],
+    folders: Annotated[list[Path], typer.Argument(help="Run folders or bundles.", metavar="RUN|BUNDLE")],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -20,18 +20,17 @@ def profile(
 
     from edgekd.cli.show import print_json, print_profile
     from edgekd.console import ConsoleProgress
-    from edgekd.errors import InputError
+    from edgekd.export import kind_of
     from edgekd.export.bundle import read_bundle
     from edgekd.files import write_text
     from edgekd.profiling import profile as measure
     from edgekd.training.run import Run
 
+    kinds = [kind_of(folder) for folder in folders]  # all of them, before minutes go into the first
     found = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder. Name a run ('edgekd distill') or a bundle ('edgekd export').")
-        with options.interruptible("Nothing was reported."), ConsoleProgress(quiet) as progress:
-            if (folder / "manifest.json").is_file():
+    for folder, kind in zip(folders, kinds, strict=True):
+        with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
+            if kind == "bundle":
                 measured = measure(read_bundle(folder), progress)
                 write_text(folder / "report.json", json.dumps(measured.to_dict(), indent=2) + "\n")
             else:
@@ -40,4 +39,5 @@ def profile(
         if not json_:
             print_profile(measured)
     if json_:
-        print_json(found[0].to_dict() if len(found) == 1 else [measured.to_dict() for measured in found])
+        profiles = [measured.to_dict() for measured in found]
+        print_json(profiles[0] if len(profiles) == 1 else {"profiles": profiles})

@@ -29,7 +29,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
         number = column in numbers
-        shown.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        whole = number or column == columns[0]  # a name is typed again by whoever reads it
+        shown.add_column(column, justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*row)
     Console(highlight=False, width=None).print(shown)

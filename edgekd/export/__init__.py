@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgekd.console import Progress, silent
+from edgekd.errors import InputError
 
 if TYPE_CHECKING:
     from edgekd.export.bundle import Bundle
@@ -27,4 +28,16 @@ def export(
     return export_run(run, board, out or run.folder / f"bundle-{board.name}", progress, overwrite=overwrite)
 
 
-__all__ = ["export"]
+def kind_of(folder: Path) -> Literal["run", "bundle"]:
+    """What `folder` holds, by its description file. Raises `InputError` for one that is neither."""
+    if (folder / "manifest.json").is_file():
+        return "bundle"
+    if (folder / "config.toml").is_file():
+        return "run"
+    if folder.is_dir():
+        raise InputError(f"{folder}: neither a run folder (config.toml) nor a bundle (manifest.json).")
+    reason = "a file" if folder.exists() else "no such folder"
+    raise InputError(f"{folder}: {reason}. Name a run ('edgekd distill') or a bundle ('edgekd export').")
+
+
+__all__ = ["export", "kind_of"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from edgekd.export.bundle import (
 )
 from edgekd.export.flavours import check_structure
 from edgekd.export.onnx_graph import quantized_onnx
-from edgekd.export.targets import Target
+from edgekd.export.targets import Target, Tolerance
 from edgekd.export.verify import MIN_CLIPS, reference, verify
 from edgekd.models.students import Student
 from edgekd.quantization import load_int8
@@ -32,6 +33,8 @@ from edgekd.quantization.qat import quantized_network
 from edgekd.training.run import Run
 
 GOLDEN_CLIPS = 12
+GOLDEN_CANDIDATES = 48  # test clips they are chosen from
+MAX_CLIPS = 512  # more take memory and time and tell no more
 STEPS = 5
 
 
@@ -47,14 +50,14 @@ def export_run(run: Run, target: Target, out: Path, progress: Progress = silent,
     trained = reference(student, network, target.flavour)
     index = run.index()
     split = run.split(index)
+    rows = verification_rows(split)
     store = run.store(index)
     progress("export", 1, STEPS, step="graph")
     model = quantized_onnx(student, network, store.samples, target.flavour, target.opset)
     progress("export", 2, STEPS, step="structure")
     check_structure(model, target.flavour)
     progress("export", 3, STEPS, step="verify")
-    clips = store.waveforms(verification_rows(split))
-    parity = verify(model, trained, clips, target.tolerance)
+    parity = verify(model, trained, store.waveforms(rows), target.tolerance)
     progress("export", 4, STEPS, step="bundle")
     bundle = write_bundle(
         out,
@@ -62,7 +65,7 @@ def export_run(run: Run, target: Target, out: Path, progress: Progress = silent,
         classifier=_classifier(run, student, store),
         provenance=_provenance(run, index),
         parity=parity,
-        golden=_golden(trained, index, split, store),
+        golden=_golden(trained, index, split, store, target.tolerance),
         target=target,
         overwrite=overwrite,
     )
@@ -71,8 +74,9 @@ def export_run(run: Run, target: Target, out: Path, progress: Progress = silent,
 
 
 def verification_rows(split: Split) -> list[int]:
-    """The test side, filled up from validation and training clips where it is smaller than `MIN_CLIPS`."""
-    rows = list(split.test)
+    """`MIN_CLIPS` to `MAX_CLIPS` rows: test clips evenly spaced, filled up from validation and training if too few."""
+    spacing = max(1, ceil(len(split.test) / MAX_CLIPS))
+    rows = list(split.test[::spacing])
     for side in (split.validation, split.train):
         rows += side[: max(0, MIN_CLIPS - len(rows))]
     if len(rows) < MIN_CLIPS:
@@ -82,22 +86,32 @@ def verification_rows(split: Split) -> list[int]:
     return rows
 
 
-def _golden(trained: Callable[[Tensor], Tensor], index: ClipIndex, split: Split, store: ClipStore) -> GoldenExamples:
-    """Test clips, classes in turn, rounded to int16, with what the fake-quantised student says of the rounded clips."""
+def _golden(
+    trained: Callable[[Tensor], Tensor], index: ClipIndex, split: Split, store: ClipStore, tolerance: Tolerance
+) -> GoldenExamples:
+    """Test clips, classes in turn, rounded to int16, with what the fake-quantised student says of the rounded clips.
+
+    A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device, so
+    such clips come last, the least ambiguous first.
+    """
     by_class: dict[int, list[int]] = {}
     for row in split.test:
         by_class.setdefault(index.clips[row].label, []).append(row)
-    turns = [rows[turn] for turn in range(GOLDEN_CLIPS) for rows in by_class.values() if turn < len(rows)]
-    rows = turns[:GOLDEN_CLIPS]
+    turns = [rows[turn] for turn in range(GOLDEN_CANDIDATES) for rows in by_class.values() if turn < len(rows)]
+    rows = turns[:GOLDEN_CANDIDATES]
     waveforms = store.waveforms(rows).numpy()
     scale = np.maximum(np.abs(waveforms).max(axis=1), 1e-9).astype(np.float32)
     integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
     exact: NDArray[np.float32] = integers * scale[:, None] / np.float32(32767)
+    probabilities = np.concatenate([trained(batch).numpy() for batch in torch.from_numpy(exact).split(GOLDEN_CLIPS)])
+    second, best = np.sort(probabilities, axis=1)[:, -2:].T
+    margin = np.minimum(best - second, 2 * tolerance.probability)
+    chosen = np.argsort(-margin, kind="stable")[:GOLDEN_CLIPS]
     return GoldenExamples(
-        waveform=integers,
-        scale=scale,
-        probabilities=trained(torch.from_numpy(exact)).numpy(),
-        labels=np.array([index.clips[row].label for row in rows], dtype=np.int64),
+        waveform=integers[chosen],
+        scale=scale[chosen],
+        probabilities=probabilities[chosen],
+        labels=np.array([index.clips[rows[number]].label for number in chosen], dtype=np.int64),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.audio import fit, probe, read
 from edgekd.errors import InputError
+from edgekd.export import kind_of
 from edgekd.export.bundle import read_bundle
 from edgekd.quantization import load_int8
 from edgekd.runtime.edgekd_runner import Runner, RunnerError
@@ -37,7 +38,10 @@ class BundlePredictor:
 
     def __init__(self, folder: Path) -> None:
         self.classes = read_bundle(folder).manifest.classifier.classes
-        self.runner = Runner(folder)
+        try:
+            self.runner = Runner(folder)
+        except RunnerError as failure:  # what it runs on is missing, or refuses the graph
+            raise InputError(str(failure)) from None
 
     def predict_file(self, path: Path) -> Scores:
         rate = probe(path).rate
@@ -73,8 +77,4 @@ class RunPredictor:
 
 def open_predictor(folder: Path) -> Predictor:
     """The predictor of a run folder or a bundle. Raises `InputError` for a folder that is neither."""
-    if (folder / "manifest.json").is_file():
-        return BundlePredictor(folder)
-    if (folder / "config.toml").is_file():
-        return RunPredictor(folder)
-    raise InputError(f"{folder}: neither a run folder (config.toml) nor a bundle (manifest.json).")
+    return BundlePredictor(folder) if kind_of(folder) == "bundle" else RunPredictor(folder)

@@ -36,6 +36,8 @@ def build_teacher(
 
     Its head is new. Raises `UsageError` for an unknown name, `InputError` when the file does not fit the architecture.
     """
+    import torch
+
     from edgekd.models.teachers import TEACHERS
 
     if name not in TEACHERS:
@@ -43,6 +45,8 @@ def build_teacher(
     teacher = TEACHERS[name].build(num_classes, sample_rate, frontend or FrontendConfig())
     if weights is not None:
         teacher.load_pretrained(weights)
+    # Depthwise convolutions are up to 1.8 times as fast on a CPU in this order. (`to` says it returns a plain module.)
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher
 
 

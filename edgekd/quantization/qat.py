@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from edgekd.config import QuantizeConfig
+from edgekd.config import QuantizeConfig, parse, read_toml
 from edgekd.console import Progress, silent
 from edgekd.data.cache import ClipStore
 from edgekd.errors import InputError
@@ -36,13 +36,19 @@ def quantize(
 ) -> Run:
     """Train and score the int8 student of a finished `run`, with the run's own settings or other ones.
 
-    An int8 student that is there already is replaced, unless `resume` goes on with one that was interrupted.
+    An int8 student that is there already is replaced, unless `resume` goes on with one that was interrupted, and with
+    the settings it was begun with.
     Raises `InputError` when the run has no finished float student, `UsageError` for an unknown recipe.
     """
+    settings = run.folder / "int8" / "quantize.toml"
+    if config is None and resume and settings.is_file():
+        config = parse(QuantizeConfig, read_toml(settings), str(settings))
     config = config or run.config.quantize
     recipe = load_recipe(config.recipe)
     student = run.student()
     if not resume and (run.folder / "int8").is_dir():
+        run.forget("profile")
+        run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
         shutil.rmtree(run.folder / "int8")
     folder = run.stage_folder("int8")
     write_text(folder / "quantize.toml", to_toml(config.model_dump(mode="json")))

@@ -1,12 +1,15 @@
-"""Random changes to training clips: circular time shifts (teacher and student alike) and SpecAugment (student only).
+"""Random changes to training clips: circular time shifts, for teacher and student alike, and SpecAugment for the learner.
 
 SpecAugment: Park et al. 2019, arXiv 1904.08779; the constants are the SSATKD paper's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
@@ -30,6 +33,21 @@ def shift(waveforms: Tensor, shifts: Tensor) -> Tensor:
     positions = torch.arange(waveforms.shape[1], device=waveforms.device)
     source = (positions[None, :] - shifts.to(waveforms.device)[:, None]) % waveforms.shape[1]
     return waveforms.gather(1, source)
+
+
+@contextmanager
+def augmented_front_end(log_mel: nn.Module, config: AugmentConfig) -> Iterator[None]:
+    """Within it, SpecAugment masks what the module `log_mel` returns, `(B, 1, T, F)`, with each clip's own mean."""
+
+    def mask(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        mean = output.mean(dim=(2, 3), keepdim=True)
+        return spec_augment(output - mean, config) + mean
+
+    handle = log_mel.register_forward_hook(mask)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def spec_augment(log_mel: Tensor, config: AugmentConfig) -> Tensor:

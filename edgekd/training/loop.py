@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,8 +175,14 @@ def _load(path: Path, stage: Stage, scheduler: torch.optim.lr_scheduler.LRSchedu
             stage.loss.load_state_dict(saved["loss"])
         stage.optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
-    except (RuntimeError, KeyError, ValueError, OSError) as failure:
-        raise InputError(
-            f"{path}: cannot be resumed from ({failure}). Delete {path.name} to repeat this stage from its start."
-        ) from None
+    except (pickle.UnpicklingError, EOFError):
+        raise _not_resumable(path, "it is damaged") from None
+    except (RuntimeError, LookupError, ValueError, OSError) as failure:
+        raise _not_resumable(path, str(failure).partition("\n")[0]) from None
     return _Progressed(saved["epoch"], saved["best_epoch"], tuple(saved["best_score"]))
+
+
+def _not_resumable(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path}: cannot be resumed from ({reason}). Delete {path.name} to repeat this stage from its start."
+    )

@@ -105,6 +105,13 @@ class Run:
         report[section] = {**report.get(section, {}), **values}
         write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
+    def forget(self, section: str, entry: str | None = None) -> None:
+        """Take a section, or one entry of it, out of `report.json`, before what it tells of is made anew."""
+        report = self.report()
+        told = report.pop(section, None) if entry is None else report.get(section, {}).pop(entry, None)
+        if told is not None:
+            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+
     def index(self) -> ClipIndex:
         """The data set of the run, read again. Raises `InputError` where it has moved or changed its classes."""
         from edgekd.data import load_index
@@ -216,8 +223,10 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON scalar or flat list is also a TOML one.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
+    ]
     text = "\n".join(lines) + "\n" if lines else ""
     if prefix and lines:
         text = f"\n[{prefix}]\n{text}"

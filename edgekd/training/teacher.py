@@ -25,14 +25,14 @@ from edgekd.models import build_teacher
 from edgekd.models.teachers import TEACHERS
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.weights import save_weights
-from edgekd.training.augment import shift
+from edgekd.training.augment import augmented_front_end, shift
 from edgekd.training.lesson import validate
 from edgekd.training.loop import Stage, StepOutput, batches, fit, seed_all
 from edgekd.training.run import Run
 
 BACKBONE_RATE = 0.1  # learning rate of pre-trained layers, relative to the new head's
 HEAD_WEIGHT_DECAY = 1e-2
-FULL_WEIGHT_DECAY = 1e-4
+FULL_WEIGHT_DECAY = 1e-2
 
 
 def adapted_teacher(
@@ -174,7 +174,9 @@ def _train_all(
         waveforms = store.waveforms(rows.tolist()).to(fabric.device)
         if run.config.augment.time_shift:
             waveforms = shift(waveforms, torch.randint(0, store.samples, (len(rows),)))
-        loss = cross_entropy(wrapped(waveforms).logits, labels[rows].to(fabric.device))
+        with augmented_front_end(teacher.get_submodule("log_mel"), run.config.augment):
+            logits = wrapped(waveforms).logits
+        loss = cross_entropy(logits, labels[rows].to(fabric.device))
         return StepOutput(loss, {"classification": loss}, {})
 
     stage = Stage(

@@ -21,17 +21,15 @@ class HLTDNNDS(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
-        )
+        self.stem = convolution(1, 16, 3, stride=2)
         self.blocks = nn.Sequential(
-            _separable(16, 32, stride=2),
-            _separable(32, 36),
-            _separable(36, 64, stride=2),
-            _separable(64, 80),
-            _separable(80, 80, stride=2),
+            separable(16, 32, stride=2),
+            separable(32, 36),
+            separable(36, 64, stride=2),
+            separable(64, 80),
+            separable(80, 80, stride=2),
         )
-        self.expand = nn.Sequential(nn.Conv2d(80, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True))
+        self.expand = convolution(80, 128, 1)
         self.squeeze = nn.Sequential(nn.Conv2d(64, 4, 1, bias=False), nn.BatchNorm2d(4))
         self.histogram = HistogramLayer(4)
         self.dropout = nn.Dropout(0.3)
@@ -46,12 +44,15 @@ class HLTDNNDS(nn.Module):
         return StudentOutput(self.classifier(self.dropout(both)), tap)
 
 
-def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A `same` convolution, batch norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3x3 depthwise convolution, then a 1x1 one."""
+    return nn.Sequential(convolution(inputs, inputs, 3, stride, groups=inputs), convolution(inputs, outputs, 1))

@@ -97,7 +97,7 @@ TEACHERS: dict[str, TeacherSpec] = {
         ),
     ),
     "convnet": TeacherSpec(
-        summary="plain CNN, 0.3 M parameters, trained on your own data at its own rate (adaptation: full)",
+        summary="the small student three times as wide, 0.25 M parameters, trained on your own data (adaptation: full)",
         build=_convnet,
         needs_weights=False,
         own_rate=None,

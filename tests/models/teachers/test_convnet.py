@@ -17,14 +17,14 @@ def test_cost_is_what_a_cpu_can_train() -> None:
     teacher = ConvNet(5, 4_000, LOW_RATE).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         teacher(torch.randn(1, 149 * 80))  # 150 frames
-    assert 100e6 < counter.get_total_flops() / 2 < 150e6
+    assert 20e6 < counter.get_total_flops() / 2 < 50e6
     assert sum(weight.numel() for weight in teacher.parameters()) < 600_000
 
 
 def test_the_tap_follows_the_runs_own_front_end() -> None:
     teacher = ConvNet(5, 4_000, LOW_RATE).eval()
     with torch.no_grad():
-        assert teacher.tap(torch.randn(2, 149 * 80)).shape == (2, 16, 75, 32)
+        assert teacher.tap(torch.randn(2, 149 * 80)).shape == (2, 48, 75, 32)
 
 
 @pytest.mark.parametrize("n_mels", [8, 33])

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd import quantization, training
+from edgekd.cli import demo
+from edgekd.config import DistillConfig, parse
+from edgekd.export import pipeline
+from edgekd.profiling import report
+from edgekd.training import Run
+
+
+def test_the_chain_of_the_demo_is_a_valid_configuration() -> None:
+    config = parse(DistillConfig, demo.DEMO, "demo")
+    assert config.data.dataset == "sonar_sim"
+    assert config.loss.terms == ("classification", "statistical", "structural", "distillation")
+
+
+def test_an_existing_folder_is_refused_with_what_the_demo_can_do(edgekd: Callable, tmp_path: Path) -> None:
+    line = edgekd("demo", "--out", tmp_path).refusal(2)
+    assert line == f"{tmp_path} exists already. Replace it (--overwrite) or name another folder (--out)."
+
+
+def test_an_unknown_target_is_told_before_minutes_have_passed(edgekd: Callable, tmp_path: Path) -> None:
+    assert "Did you mean 'jetson'?" in edgekd("demo", "--out", tmp_path / "demo", "--target", "jetsn").refusal(2)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
+    edgekd: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_run: Run,
+    graph_of_tiny_run: Callable[..., bytes],
+) -> None:
+    trained: list[DistillConfig] = []
+
+    def distill(config: DistillConfig, *_: Any, overwrite: bool) -> Run:
+        """A training that was done before."""
+        trained.append(config)
+        return Run.open(Path(shutil.copytree(tiny_run.folder, config.out)))
+
+    monkeypatch.setattr(training, "distill", distill)
+    monkeypatch.setattr(quantization, "quantize", lambda run, **_: run)
+    monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, 20))
+    # Here only the chain matters, not the figures: an exported graph less.
+    monkeypatch.setattr(report, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
+    monkeypatch.setattr(report, "REPETITIONS", 5)
+    out = tmp_path / "demo"
+    shown = edgekd("demo", "--out", out, "--device", "cpu", "--quiet")
+    assert (shown.code, shown.err) == (0, "")
+    assert (trained[0].out, trained[0].device, trained[0].data.dataset) == (out, "cpu", "sonar_sim")
+    names = [line.split()[0] for line in shown.out.splitlines() if " %" in line and "intervals" not in line]
+    assert names == ["teacher", "float", "int8"]
+    assert f"Try: edgekd predict {out / 'bundle'} " in shown.out
+    assert (out / "bundle" / "model.onnx").is_file()

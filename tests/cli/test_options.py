@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekd.cli import options
+from edgekd.config import DistillConfig, parse
+from edgekd.errors import UsageError
+
+TAUGHT_BY_CONVNET = ("--teacher", "convnet", "--adaptation", "full")
+
+
+def test_a_file_is_under_the_environment_under_flags_under_set(
+    edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("seed = 1\n[training]\nepochs = 1\nbatch_size = 3\n[data]\nfold = 2\nsplit_seed = 7\n")
+
+    def resolved(*flags: str) -> tuple[int, ...]:
+        values = tomllib.loads(edgekd("distill", "--config", str(file), "--dry-run", *flags).out)
+        training, data = values["training"], values["data"]
+        return values["seed"], training["epochs"], training["batch_size"], data["fold"], data["split_seed"]
+
+    assert resolved() == (1, 1, 3, 2, 7)
+    monkeypatch.setenv("EDGEKD_EPOCHS", "20")
+    monkeypatch.setenv("EDGEKD_BATCH_SIZE", "20")
+    monkeypatch.setenv("EDGEKD_FOLD", "4")
+    assert resolved() == (1, 20, 20, 4, 7)
+    assert resolved("--epochs", "30", "--fold", "5") == (1, 30, 20, 5, 7)
+    assert resolved("--epochs", "30", "--set", "training.epochs=40") == (1, 40, 20, 4, 7)
+
+
+def test_the_file_itself_can_come_from_the_environment(
+    edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.toml").write_text("seed = 11\n")
+    monkeypatch.setenv("EDGEKD_CONFIG", str(tmp_path / "run.toml"))
+    assert tomllib.loads(edgekd("distill", "--dry-run").out)["seed"] == 11
+
+
+def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Path) -> None:
+    flags = [
+        *("--dataset", "esc10", "--data-dir", 'a "quoted" folder/häfen', "--fold", "3"),
+        *("--terms", "classification, distillation", "--learning-rate", "1e-05", "--out", "runs/x", "--seed", "9"),
+        *("--set", "data.split=[0.5, 0.25, 0.25]", "--set", "augment.time_shift=false", "--set", "data.val_fold=4"),
+        *("--set", "loss.distillation=kl", "--teacher-weights", "w.pth"),
+    ]
+    plan = edgekd("distill", *flags, "--dry-run")
+    assert (plan.code, plan.err) == (0, "")
+    values = tomllib.loads(plan.out)
+    config = parse(DistillConfig, values, "plan")
+    assert config.data.data_dir == Path('a "quoted" folder/häfen').absolute()
+    assert (config.data.fold, config.data.val_fold, config.data.split) == (3, 4, (0.5, 0.25, 0.25))
+    assert (config.loss.terms, config.loss.distillation) == (("classification", "distillation"), "kl")
+    assert (config.training.learning_rate, config.augment.time_shift, config.seed) == (1e-5, False, 9)
+    (tmp_path / "plan.toml").write_text(plan.out)
+    assert edgekd("distill", "--config", tmp_path / "plan.toml", "--dry-run") == plan
+
+
+def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
+    edgekd("distill", "--dataset", "sonar_sim", "--out", tmp_path / "run", "--dry-run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "esc5"], "Unknown data set 'esc5'. Did you mean 'esc50'?"),
+        (["--teacher", "yamnt"], "Unknown teacher 'yamnt'. Did you mean 'yamnet'?"),
+        (["--student", "hltdn"], "Unknown student 'hltdn'. Did you mean 'hltdnn'?"),
+        (["--recipe", "defalt"], "Unknown calibration recipe 'defalt'. Did you mean 'default'?"),
+        (["--recipe", "nowhere.toml"], "nowhere.toml: no such configuration file."),
+        (["--device", "gpu"], "device = 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
+        (["--adaptation", "heads"], "teacher.adaptation = 'heads': input should be 'head' or 'full'"),
+        (["--terms", "classifcation"], "loss.terms.0 = 'classifcation'"),
+        (["--set", "training.epoch=3"], "unknown key 'training.epoch'. Did you mean 'epochs'?"),
+        (["--set", "trainin.epochs=3"], "unknown key 'trainin'. Did you mean 'training'?"),
+        (["--set", "training.epochs=many"], "training.epochs = 'many': input should be a valid integer"),
+        (["--set", "training.epochs"], "--set training.epochs: write it as KEY=VALUE, e.g. "),
+        (["--set", "seed=1", "--set", "seed.x=1"], "--set seed.x: 'seed' is a setting, not a section."),
+        (["--set", "data.split=[0.5, 0.5]"], "data.split"),
+        (["--sample-rate", "8000"], "frontend.f_max (14000 Hz) is above half of data.sample_rate (4000 Hz)"),
+        (["--config", "nowhere.toml"], "nowhere.toml: no such configuration file."),
+    ],
+)
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_mistake_in_the_settings_is_told_before_anything_is_done(
+    edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], words: str, dry: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = edgekd("distill", "--dataset", "sonar_sim", *TAUGHT_BY_CONVNET, *flags, *(["--dry-run"] if dry else []))
+    assert words in done.refusal(2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_in_a_file_names_the_file(edgekd: Callable, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[training]\nepoch = 3\n")
+    assert edgekd("distill", "--config", file, "--epochs", "3").refusal(2).startswith(f"{file}: unknown key 'training")
+    file.write_text("seed = = 3\n")
+    assert "run.toml: not valid TOML" in edgekd("distill", "--config", file).refusal(2)
+
+
+def test_all_wrong_values_and_keys_are_told_at_once(edgekd: Callable) -> None:
+    line = edgekd(
+        *("distill", "--sample-rate", "100", "--epochs", "0", "--set", "sed=1", "--set", "loss.temperature=-1")
+    ).refusal(2)
+    for words in ("data.sample_rate = 100", "training.epochs = 0", "Did you mean 'seed'?", "loss.temperature = -1"):
+        assert words in line
+
+
+def test_all_wrong_names_are_told_at_once(edgekd: Callable) -> None:
+    line = edgekd(
+        *("distill", "--dataset", "esc5", "--teacher", "yamnt", "--student", "hltdn", "--recipe", "defalt")
+    ).refusal(2)
+    for name in ("'esc50'", "'yamnet'", "'hltdnn'", "'default'"):
+        assert f"Did you mean {name}?" in line
+
+
+def test_names_that_are_not_used_are_not_checked(edgekd: Callable) -> None:
+    unused = ("--terms", "classification", "--teacher", "nobody", "--recipe", "none", "--no-quantize")
+    assert edgekd("distill", *unused, "--dry-run").code == 0
+
+
+def test_set_takes_toml_values_and_plain_words() -> None:
+    config = options.resolve(
+        None,
+        {"seed": None, "data.fold": 2},
+        ["loss.distillation=kl", "data.simulation.snr_db=[-3.0, 3]", "data.data_dir=a/b", "augment.time_shift=false"],
+    )
+    assert (config.seed, config.data.fold, config.loss.distillation) == (0, 2, "kl")
+    assert (config.data.simulation.snr_db, config.data.data_dir) == ((-3.0, 3.0), Path("a/b").absolute())
+    assert config.augment.time_shift is False
+
+
+def test_an_assignment_makes_the_sections_it_needs() -> None:
+    values: dict[str, object] = {}
+    options.assign(values, "a.b.c", 1)
+    options.assign(values, "a.d", 2)
+    assert values == {"a": {"b": {"c": 1}, "d": 2}}
+    with pytest.raises(UsageError, match=r"--set a\.d\.e: 'd' is a setting"):
+        options.assign(values, "a.d.e", 3)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekd.training import Run, loop
+
+
+class Killed(BaseException):
+    """Ends a stage as a kill would: nothing after it is run."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Let training be killed once `epoch` of a stage is saved."""
+    save = loop._save
+
+    def save_and_die(path: Path, state: loop._Progressed, *rest: object) -> None:
+        save(path, state, *rest)
+        if state.epoch == epoch:
+            raise Killed
+
+    monkeypatch.setattr(loop, "_save", save_and_die)
+
+
+def test_other_settings_make_another_int8_student(edgekd: Callable, run: Path) -> None:
+    recipe = run.parent / "mine.toml"
+    recipe.write_text('clips = 4\nselection = "random"\nobserver = "absmax"\npercentile = 99.0\n')
+    before = (run / "int8" / "best.safetensors").read_bytes()
+    done = edgekd("quantize", run, "--recipe", recipe, "--epochs", "2", "--frozen-epochs", "1", "--quiet", "--json")
+    assert set(done.json()["test"]) == {"student", "int8"}
+    assert (run / "int8" / "best.safetensors").read_bytes() != before
+    settings = tomllib.loads((run / "int8" / "quantize.toml").read_text())
+    assert (settings["recipe"], settings["epochs"], settings["frozen_epochs"]) == (str(recipe), 2, 1)
+
+
+def test_a_plan_shows_the_settings_and_changes_nothing(edgekd: Callable, run: Path) -> None:
+    before = (run / "int8" / "best.safetensors").stat().st_mtime_ns
+    plan = tomllib.loads(edgekd("quantize", run, "--epochs", "7", "--dry-run").out)
+    assert (plan["epochs"], plan["frozen_epochs"], plan["recipe"]) == (7, 0, "default")
+    assert (run / "int8" / "best.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--recipe", "defalt"], "Unknown calibration recipe 'defalt'. Did you mean 'default'?"),
+        (["--recipe", "nowhere.toml"], "nowhere.toml: no such configuration file."),
+        (["--epochs", "0"], "epochs = 0: input should be greater than or equal to 1"),
+        (["--epochs", "2", "--frozen-epochs", "2"], "frozen_epochs (2) must be below epochs (2)"),
+    ],
+)
+def test_a_mistake_leaves_the_int8_student_there(edgekd: Callable, run: Path, flags: list[str], words: str) -> None:
+    assert words in edgekd("quantize", run, *flags).refusal(2)
+    assert (run / "int8" / "best.safetensors").is_file()
+
+
+def test_a_wrong_key_in_a_recipe_is_named_with_the_nearest(edgekd: Callable, run: Path) -> None:
+    recipe = run.parent / "mine.toml"
+    recipe.write_text("clip = 4\n")
+    line = edgekd("quantize", run, "--recipe", recipe).refusal(2)
+    assert line.startswith(f"{recipe}: unknown key 'clip'. Did you mean 'clips'?")
+
+
+def test_a_folder_that_is_no_run_is_refused(edgekd: Callable, tmp_path: Path) -> None:
+    assert "no such run folder" in edgekd("quantize", tmp_path / "nowhere").refusal(3)
+    assert "not a run folder of 'edgekd distill' (no config.toml in it)" in edgekd("quantize", tmp_path).refusal(3)
+
+
+@pytest.mark.parametrize("command", [["quantize"], ["export", "--target", "cpu"], ["profile"]])
+def test_a_run_without_a_finished_student_is_refused_with_the_next_command(
+    edgekd: Callable, run: Path, command: list[str]
+) -> None:
+    (run / "report.json").unlink()
+    shutil.rmtree(run / "int8")
+    line = edgekd(command[0], run, *command[1:]).refusal(3)
+    assert line.startswith(f"{run}: this run was interrupted after epoch 1 of 1 of the student.")
+    assert line.endswith(f"edgekd distill --out {run} --resume")
+
+
+def test_an_int8_training_that_was_killed_is_not_taken_for_finished(
+    edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 1)
+        edgekd("quantize", run, "--epochs", "3", "--quiet")
+    line = edgekd("export", run, "--target", "cpu").refusal(3)
+    assert "was interrupted after epoch 1 of its int8 training" in line
+    assert line.endswith(" --resume")
+    assert "int8" not in Run.open(run).report()["test"]
+
+
+def test_resuming_goes_on_with_the_settings_that_were_begun_with(
+    edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 1)
+        edgekd("quantize", run, "--epochs", "3", "--quiet")
+    line = edgekd("quantize", run, "--resume", "--epochs", "4").refusal(2)
+    assert line == "--resume goes on with the settings that were begun with: leave out --epochs."
+    assert edgekd("quantize", run, "--resume", "--quiet").code == 0
+    assert Run.open(run).metrics().last_epoch("int8") == 3
+
+
+def test_there_is_nothing_to_resume_where_nothing_was_begun(edgekd: Callable, run: Path) -> None:
+    shutil.rmtree(run / "int8")
+    line = edgekd("quantize", run, "--resume").refusal(3)
+    assert line == f"{run}: no int8 training was begun here. Leave --resume out to begin one."

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekd.cli import show
+
+
+def test_a_table_fits_80_columns_and_never_breaks_a_name_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"a-rather-long-name-{number}", "words " * 30, "1,234,567") for number in range(3)]
+    show.table(("name", "notes", "figure"), rows, numbers=("figure",))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for number in range(3):
+        assert f"a-rather-long-name-{number} " in shown
+    assert shown.count("1,234,567") == 3
+    assert "\x1b" not in shown, "plain text when piped"
+
+
+def test_figures_are_short() -> None:
+    assert (show.percent(0.97531), show.interval((0.5, 1.0))) == ("97.5 %", "50.0-100.0")
+    assert [show.milliseconds(value) for value in (None, 0.123, 12.3456, 123.4)] == ["-", "0.12", "12.35", "123"]

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgekd.config import QuantizeConfig
+from edgekd.errors import InputError, UsageError
+from edgekd.models.weights import read_weights
+from edgekd.quantization import load_int8, qat, quantize
+from edgekd.quantization.prepare import QuantizedNetwork
+from edgekd.training.evaluation import predict_probabilities, score
+from edgekd.training.run import Run
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_no_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, as the runs it is compared with; pictures take most of the time of a run this small."""
+    module = sys.modules["edgekd.training.distill"]  # `edgekd.training.distill` is the function
+    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "plot_curves", lambda *_: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupting(stage: str, done: int) -> Callable[..., None]:
+    def progress(current: str, units: int, total: int, /, **_: float | str) -> None:
+        if (current, units) == (stage, done):
+            raise Interrupted
+
+    return progress
+
+
+def probabilities(run: Run, logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """On the test side, `(N, K)`."""
+    index = run.index()
+    return torch.from_numpy(predict_probabilities(logits, run.store(index), run.split(index).test))
+
+
+def test_stored_scores_are_those_of_the_student_read_back(tiny_run: Run) -> None:
+    student = load_int8(tiny_run)
+    assert isinstance(student.network, QuantizedNetwork)
+    assert not any(module.training for module in student.modules())
+    index = tiny_run.index()
+    rows = tiny_run.split(index).test
+    labels, groups = [index.clips[row].label for row in rows], [index.clips[row].group for row in rows]
+    found = probabilities(tiny_run, lambda clips: student(clips).logits).numpy()
+    stored = tiny_run.report()["test"]["int8"]
+    scores = score(found, labels, groups, tiny_run.classes, tiny_run.config.seed)
+    assert json.loads(json.dumps(scores.to_dict())) == stored
+
+
+def test_the_int8_student_says_nearly_what_the_float_one_does(tiny_run: Run) -> None:
+    """It was trained for some more epochs, so not exactly."""
+    floating, rounded = tiny_run.student(), load_int8(tiny_run)
+    difference = (
+        probabilities(tiny_run, lambda clips: floating(clips).logits)
+        - probabilities(tiny_run, lambda clips: rounded(clips).logits)
+    ).abs()
+    assert 0 < difference.mean() < 0.1
+    test = tiny_run.report()["test"]
+    assert abs(test["int8"]["accuracy"] - test["student"]["accuracy"]) <= 0.4  # 6 of 15 clips
+
+
+def test_activations_take_at_most_256_values(tiny_run: Run) -> None:
+    student = load_int8(tiny_run)
+    index = tiny_run.index()
+    waveforms = tiny_run.store(index).waveforms(tiny_run.split(index).test)
+    assert isinstance(student.network, QuantizedNetwork)
+    with torch.no_grad():
+        tap = student(waveforms).tap
+    assert 2 < len(tap.unique()) <= 256
+    step = tap[tap > 0].min()
+    torch.testing.assert_close(tap / step, (tap / step).round(), rtol=0, atol=1e-3)
+
+
+def test_gain_and_norm_statistics_stay_those_of_the_float_student(tiny_run: Run) -> None:
+    floating, rounded = tiny_run.student(), load_int8(tiny_run)
+    assert rounded.gain == floating.gain
+    assert torch.equal(rounded.norm.running_mean, floating.norm.running_mean)  # type: ignore[arg-type]
+    assert torch.equal(rounded.norm.running_var, floating.norm.running_var)  # type: ignore[arg-type]
+
+
+def test_quantising_again_gives_the_same_student(tiny_copy: Run, tiny_run: Run) -> None:
+    torch.manual_seed(123)
+    quantize(tiny_copy)
+    best = "int8/best.safetensors"
+    assert (tiny_copy.folder / best).read_bytes() == (tiny_run.folder / best).read_bytes()
+    assert tiny_copy.report()["test"]["int8"] == tiny_run.report()["test"]["int8"]
+    assert (tiny_copy.folder / "student" / "best.safetensors").read_bytes() == (
+        tiny_run.folder / "student" / "best.safetensors"
+    ).read_bytes()
+
+
+def test_other_settings_replace_the_student_and_are_recorded(tiny_copy: Run, tiny_run: Run) -> None:
+    config = QuantizeConfig(epochs=1, frozen_epochs=0, learning_rate=1e-3)
+    quantize(tiny_copy, config)
+    assert tiny_copy.metrics().last_epoch("int8") == 1
+    assert "learning_rate = 0.001" in (tiny_copy.folder / "int8" / "quantize.toml").read_text()
+    best = "int8/best.safetensors"
+    assert (tiny_copy.folder / best).read_bytes() != (tiny_run.folder / best).read_bytes()
+    assert load_int8(tiny_copy).network is not None
+
+
+def test_scales_stand_still_in_the_last_epochs_and_the_teacher_teaches(
+    tiny_copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[list[Any]] = []
+    norms: list[bool] = []
+    set_frozen, fit = qat.set_frozen, qat.fit
+
+    def watched_fit(stage: Any, *rest: Any) -> None:
+        on_epoch = stage.on_epoch
+
+        def watched(epoch: int) -> None:
+            on_epoch(epoch)
+            norms.append(stage.model.norm.training)
+            buffers = stage.model.network.named_buffers()
+            scales.append([buffer.tolist() for name, buffer in buffers if name.endswith(".scale")])
+
+        stage.on_epoch = watched
+        fit(stage, *rest)
+
+    frozen: list[bool] = []
+    monkeypatch.setattr(qat, "fit", watched_fit)
+    monkeypatch.setattr(qat, "set_frozen", lambda network, on: frozen.append(on) or set_frozen(network, on))
+    quantize(tiny_copy, QuantizeConfig(epochs=4, frozen_epochs=2))
+    assert frozen[:4] == [False, False, True, True]
+    assert norms == [False] * 4
+    assert len(scales[0]) > 5
+    assert scales[0] != scales[1] != scales[2], "scales are trained in the first epochs"
+    assert scales[2] == scales[3]
+    rows = [row for row in tiny_copy.metrics().rows if row["stage"] == "int8"]
+    assert all(float(row["distillation"]) > 0 and float(row["structural"]) > 0 for row in rows)
+
+
+def test_the_terms_go_on_from_the_weights_that_distillation_left(tiny_run: Run) -> None:
+    rows = tiny_run.metrics().rows
+    last = next(row for row in reversed(rows) if row["stage"] == "student")
+    first = next(row for row in rows if row["stage"] == "int8")
+    for term in ("classification", "statistical", "structural", "distillation"):
+        assert float(first[f"weight_{term}"]) == pytest.approx(float(last[f"weight_{term}"]), rel=0.02)
+        assert float(first[f"weight_{term}"]) != pytest.approx(1, rel=1e-3)
+
+
+def test_an_interrupted_requantisation_is_not_taken_for_a_finished_one(tiny_copy: Run) -> None:
+    """The scores of the student that was replaced are gone with it."""
+    with pytest.raises(Interrupted):
+        quantize(tiny_copy, progress=interrupting("int8", 1))
+    with pytest.raises(InputError, match=r"was interrupted after epoch 1 of its int8 training\. First: .* --resume"):
+        load_int8(tiny_copy)
+
+
+def test_resuming_goes_on_with_the_settings_that_were_begun_with(tiny_copy: Run) -> None:
+    config = QuantizeConfig(epochs=2, frozen_epochs=0, learning_rate=1e-3)
+    with pytest.raises(Interrupted):
+        quantize(tiny_copy, config, interrupting("int8", 1))
+    quantize(tiny_copy, resume=True)
+    assert tiny_copy.metrics().last_epoch("int8") == 2
+    assert "learning_rate = 0.001" in (tiny_copy.folder / "int8" / "quantize.toml").read_text()
+
+
+def test_an_unknown_recipe_leaves_the_int8_student_alone(tiny_copy: Run) -> None:
+    with pytest.raises(UsageError, match="defalt"):
+        quantize(tiny_copy, QuantizeConfig(recipe="defalt"))
+    assert load_int8(tiny_copy).network is not None
+
+
+def test_a_run_without_a_finished_student_cannot_be_quantised(tiny_copy: Run) -> None:
+    report = tiny_copy.report()
+    del report["test"]["student"]
+    (tiny_copy.folder / "report.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"interrupted after epoch 8 of 8 of the student.*--resume"):
+        quantize(tiny_copy)
+    assert (tiny_copy.folder / "int8" / "best.safetensors").is_file()
+
+
+def test_int8_weights_of_another_student_are_refused(tiny_copy: Run) -> None:
+    other = tiny_copy.folder / "student" / "best.safetensors"
+    (tiny_copy.folder / "int8" / "best.safetensors").write_bytes(other.read_bytes())
+    with pytest.raises(InputError, match=r"int8/best\.safetensors: not weights of"):
+        load_int8(tiny_copy)
+
+
+def test_a_state_holds_scales_and_folded_weights(tiny_run: Run) -> None:
+    state = read_weights(tiny_run.folder / "int8" / "best.safetensors")
+    assert "gain" in state
+    assert any(name.endswith(".scale") for name in state)
+    network = [name for name in state if name.startswith("network.")]
+    assert not any("running_mean" in name for name in network), "batch norms are folded away"

@@ -1,0 +1,356 @@
+"""Whole runs on 75 clips of simulated sonar, and what interrupting them does: nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.config import LossConfig
+from edgekd.errors import GateError, InputError, UsageError
+from edgekd.models.outputs import TeacherOutput
+from edgekd.models.teachers.base import Teacher
+from edgekd.models.weights import read_weights
+from edgekd.quantization import load_int8, quantize
+from edgekd.ssatkd import SSATKDLoss
+from edgekd.training import distill
+from edgekd.training.distill import make_fabric, make_optimizer
+from edgekd.training.evaluation import predict_probabilities, score
+from edgekd.training.run import MetricsLog, Run, to_toml
+
+TinyConfig = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in another order end in other bits, so all runs that are compared use one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time of a run this small."""
+    module = sys.modules["edgekd.training.distill"]  # `edgekd.training.distill` is the function
+    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "plot_curves", lambda *_: None)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def figures(run: Run) -> list[dict[str, str]]:
+    """The metrics but for the time they took."""
+    return [{**row, "seconds": ""} for row in run.metrics().rows]
+
+
+def weights(run: Run, stage: str) -> bytes:
+    return (run.folder / stage / "best.safetensors").read_bytes()
+
+
+def with_only_a_teacher(run: Run, folder: Path, **training: object) -> Run:
+    """A copy of a finished `run` as if it had been stopped after its teacher, perhaps with other training settings."""
+    shutil.copytree(run.folder, folder)
+    for stage in ("student", "int8"):
+        shutil.rmtree(folder / stage)
+    (folder / "teacher" / "logits.safetensors").unlink()
+    log = MetricsLog(folder / "metrics.csv")
+    log.truncate("student", 0)
+    log.truncate("int8", 0)
+    report = run.report()
+    kept = {section: {"teacher": report[section]["teacher"]} for section in ("training", "test")}
+    (folder / "report.json").write_text(json.dumps({"version": 1, **kept}))
+    values = run.config.model_dump(mode="json", exclude={"out"})
+    values["training"] |= training
+    (folder / "config.toml").write_text(to_toml(values))
+    return Run.open(folder)
+
+
+# What a run leaves
+
+
+def test_a_run_folder_holds_every_file_of_the_design(tiny_run: Run) -> None:
+    found = {path.relative_to(tiny_run.folder).as_posix() for path in tiny_run.folder.rglob("*") if path.is_file()}
+    stages = {f"{stage}/{name}" for stage in ("teacher", "student", "int8") for name in ("best.safetensors", "last.pt")}
+    assert found == stages | {
+        *("config.toml", "environment.json", "classes.json", "splits.csv", "metrics.csv", "report.json"),
+        *("curves.png", "confusion.png", "teacher/logits.safetensors", "int8/quantize.toml"),
+    }
+    for picture in ("curves.png", "confusion.png"):
+        assert (tiny_run.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_recording_is_on_two_sides(tiny_run: Run) -> None:
+    with open(tiny_run.folder / "splits.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 75
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault(row["path"], set()).add(row["side"])
+        assert row["group"] == Path(row["path"]).name or row["group"] in row["path"]
+    assert all(len(side) == 1 for side in sides.values())
+    assert Counter(row["side"] for row in rows) == {"train": 45, "validation": 15, "test": 15}
+    for side in ("train", "validation", "test"):
+        assert {row["class"] for row in rows if row["side"] == side} == set(tiny_run.classes)
+
+
+def test_metrics_have_a_row_an_epoch_with_every_term(tiny_run: Run) -> None:
+    rows = tiny_run.metrics().rows
+    assert Counter(row["stage"] for row in rows) == {"teacher": 4, "student": 8, "int8": 3}
+    for row in rows:
+        if row["stage"] == "teacher":
+            continue
+        for term in ("classification", "statistical", "structural", "distillation"):
+            assert float(row[term]) >= 0
+            assert float(row[f"weight_{term}"]) > 0
+        parts = sum(
+            float(row[term]) * float(row[f"weight_{term}"]) - torch.log(torch.tensor(float(row[f"weight_{term}"])))
+            for term in ("classification", "statistical", "structural", "distillation")
+        )
+        assert float(row["total"]) == pytest.approx(float(parts), rel=0.02), "L = sum exp(-s) L_i + s_i"
+
+
+def test_the_student_learns_what_the_teacher_says(tiny_run: Run) -> None:
+    rows = [row for row in tiny_run.metrics().rows if row["stage"] == "student"]
+    for figure in ("total", "classification", "structural", "distillation"):
+        assert float(rows[-1][figure]) < float(rows[0][figure]), figure
+
+
+def test_best_weights_are_those_of_the_best_validation(tiny_run: Run) -> None:
+    for stage in ("teacher", "student", "int8"):
+        rows = [row for row in tiny_run.metrics().rows if row["stage"] == stage]
+        best = max(rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"])))
+        last = torch.load(tiny_run.folder / stage / "last.pt", weights_only=True)
+        assert last["best_epoch"] == int(best["epoch"])
+        assert last["epoch"] == len(rows)
+
+
+@pytest.mark.parametrize("subject", ["teacher", "student"])
+def test_stored_scores_are_those_of_the_stored_weights_on_the_test_side(subject: str, tiny_run: Run) -> None:
+    model = tiny_run.teacher() if subject == "teacher" else tiny_run.student()
+    assert isinstance(model, nn.Module)
+    index = tiny_run.index()
+    rows = tiny_run.split(index).test
+    probabilities = predict_probabilities(lambda clips: model(clips).logits, tiny_run.store(index), rows)
+    labels, groups = [index.clips[row].label for row in rows], [index.clips[row].group for row in rows]
+    found = score(probabilities, labels, groups, index.classes, tiny_run.config.seed)
+    assert json.loads(json.dumps(found.to_dict())) == tiny_run.report()["test"][subject]
+
+
+# The teacher's part
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_teacher_is_asked_once_about_each_clip_and_shift_frozen_and_in_eval_mode(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_only_a_teacher(tiny_run, tmp_path / "run", epochs=2)
+    asked, forward = [], Teacher.forward
+
+    def watched(self: Teacher, waveform: Tensor) -> TeacherOutput:
+        assert not any(module.training for module in self.modules())
+        assert not torch.is_grad_enabled()
+        asked.extend(tuple(clip[:64].tolist()) for clip in waveform)
+        return forward(self, waveform)
+
+    monkeypatch.setattr(Teacher, "forward", watched)
+    distill(run.config, resume=True)
+    assert len(asked) == 45 * 2 + 15, "training clips at both shifts, and the test side for its scores"
+    assert len(set(asked)) == len(asked)
+    assert weights(run, "teacher") == weights(tiny_run, "teacher"), "distillation does not touch it"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_labels_alone_need_no_teacher(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "run",
+        teacher={"name": "cnn14", "adaptation": "head"},  # which would need weights
+        loss={"terms": ("classification",)},
+        training={"epochs": 1},
+        quantize={"epochs": 2},
+    )
+    run = distill(config)
+    assert run.teacher() is None
+    assert set(run.report()["test"]) == {"student"}
+    assert {row["stage"] for row in run.metrics().rows} == {"student"}
+    (row,) = run.metrics().rows
+    assert (row["structural"], row["total"]) == ("", row["classification"])
+    quantize(run)
+    assert set(run.report()["test"]) == {"student", "int8"}
+    assert load_int8(run).network is not None
+
+
+# Interruptions
+
+
+def interrupting(stage: str, done: int) -> Callable[..., None]:
+    def progress(current: str, units: int, total: int, /, **_: float | str) -> None:
+        if (current, units) == (stage, done):
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_interrupted_in_every_stage_ends_as_an_unbroken_one(
+    tiny_run: Run, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    config = tiny_config(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        distill(config, interrupting("teacher", 2))
+    with pytest.raises(InputError, match=r"interrupted before the student\. Finish it first"):
+        load_int8(Run.open(config.out))
+    for stage, done in (("teacher outputs", 45), ("student", 3), ("student", 7)):
+        with pytest.raises(Interrupted):
+            distill(config, interrupting(stage, done), resume=True)
+    with pytest.raises(InputError, match=r"interrupted after epoch 7 of 8 of the student\. Finish it first"):
+        load_int8(Run.open(config.out))
+    run = distill(config, resume=True)
+    with pytest.raises(InputError, match=r"this run has no int8 student\. First: edgekd quantize"):
+        load_int8(run)
+    with pytest.raises(Interrupted):
+        quantize(run, progress=interrupting("int8", 2))
+    with pytest.raises(InputError, match=r"interrupted after epoch 2 of its int8 training\. First: .* --resume"):
+        load_int8(run)
+    quantize(run, resume=True)
+
+    assert figures(run) == figures(tiny_run)
+    for stage in ("teacher", "student", "int8"):
+        assert weights(run, stage) == weights(tiny_run, stage), stage
+    assert run.report()["test"] == tiny_run.report()["test"]
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from edgekd.training import Run, distill
+torch.set_num_threads(1)
+distill(Run.open(Path(sys.argv[1])).config, resume=True)
+"""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_killed_run_resumes_to_the_bytes_of_an_unbroken_one(tiny_run: Run, tmp_path: Path) -> None:
+    run = with_only_a_teacher(tiny_run, tmp_path / "run")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(run.folder)], env=environment)
+    try:
+        give_up = time.monotonic() + 120
+        while run.metrics().last_epoch("student") < 2 and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was still running"
+    killed_after = run.metrics().last_epoch("student")
+    assert 2 <= killed_after < 8
+    assert "student" not in run.report()["test"]
+
+    distill(run.config, resume=True)
+    assert weights(run, "student") == weights(tiny_run, "student")
+    assert figures(run) == [row for row in figures(tiny_run) if row["stage"] != "int8"]
+    assert run.report()["test"]["student"] == tiny_run.report()["test"]["student"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resuming_a_finished_run_changes_nothing(tiny_copy: Run, tiny_run: Run) -> None:
+    distill(tiny_copy.config, resume=True)
+    quantize(tiny_copy, resume=True)
+    assert figures(tiny_copy) == figures(tiny_run)
+    assert tiny_copy.report()["test"] == tiny_run.report()["test"]
+    for stage in ("teacher", "student", "int8"):
+        assert weights(tiny_copy, stage) == weights(tiny_run, stage)
+
+
+# Refusals
+
+
+def test_a_split_made_to_leak_is_refused(tiny_copy: Run) -> None:
+    path = tiny_copy.folder / "splits.csv"
+    lines = path.read_text().splitlines()
+    number = next(place for place, line in enumerate(lines) if line.endswith(",train"))
+    lines[number] = lines[number].removesuffix("train") + "test"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        GateError, match=r"the split leaks: group '.*' is on the (train|test) and the (train|test) side"
+    ):
+        distill(tiny_copy.config, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"student": "hltdn"}, UsageError, "Unknown student 'hltdn'"),
+        ({"teacher": {"name": "convnett"}}, UsageError, "Unknown teacher 'convnett'"),
+        ({"teacher": {"name": "yamnet"}}, UsageError, "'yamnet' needs pre-trained weights"),
+        ({"teacher": {"adaptation": "head"}}, UsageError, "pass --adaptation full"),
+        ({"data": {"dataset": "esc"}}, UsageError, "Unknown data set 'esc'"),
+        ({"data": {"dataset": "esc10", "data_dir": Path("nowhere")}}, InputError, "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    changes: dict[str, Any], error: type[Exception], words: str, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        distill(tiny_config(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_not_trained_over(tiny_run: Run) -> None:
+    before = weights(tiny_run, "student")
+    with pytest.raises(UsageError, match="exists already"):
+        distill(tiny_run.config)
+    assert weights(tiny_run, "student") == before
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"--device cuda: this machine has no CUDA device"):
+        make_fabric("cuda")
+    assert make_fabric("auto").device.type == "cpu"
+
+
+def test_learned_weights_of_the_terms_are_not_decayed() -> None:
+    student, loss = nn.Linear(3, 2), SSATKDLoss(LossConfig(), student_channels=4, teacher_channels=6)
+    optimizer = make_optimizer(student, loss, learning_rate=0.1, weight_decay=0.5)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {decay[id(parameter)] for parameter in student.parameters()} == {0.5}
+    assert {decay[id(parameter)] for parameter in loss.parameters()} == {0.0}
+    assert len(decay) == len([*student.parameters(), *loss.parameters()])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_full_disk_ends_a_run_that_can_be_resumed(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_only_a_teacher(tiny_run, tmp_path / "run", epochs=2)
+    whole = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if ".last.pt." in self.name:
+            raise OSError(28, "No space left on device")
+        return whole(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(InputError, match=r"last\.pt: no space left on the disk"):
+            distill(run.config, resume=True)
+    assert not list(run.folder.rglob("*.partial"))
+    distill(run.config, resume=True)
+    assert run.report()["test"]["student"]["clips"] == 15
+    assert read_weights(run.folder / "student" / "best.safetensors")
