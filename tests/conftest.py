@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
     from edgekd.training import Run
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is loaded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

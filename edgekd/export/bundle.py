@@ -152,7 +152,7 @@ def write_bundle(
         if bundle.size_bytes > target.storage_bytes:
             raise GateError(
                 f"The bundle takes {bundle.size_bytes:,} bytes; target '{target.name}' allows {target.storage_bytes:,}"
-                " (storage_bytes). Use a smaller student or fewer golden examples."
+                " (storage_bytes). Use a smaller student, or raise storage_bytes."
             )
         _check_with_its_runner(folder)
     return Bundle(out, manifest)
@@ -195,7 +195,9 @@ def _written_whole(out: Path, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as failure:
         reason = "no space left on the device" if failure.errno == errno.ENOSPC else failure.strerror
-        raise InputError(f"{out}: cannot be written: {reason}. Nothing was left behind.") from None
+        raise InputError(
+            f"{out}: cannot be written: {reason}. Nothing was left behind: make room, or choose another --out."
+        ) from None
 
 
 def _swap(folder: Path, out: Path, replaced: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Random changes to training clips: circular time shifts, for teacher and student alike, and SpecAugment for the learner.
+"""Random changes to training clips: circular shifts, which teacher and student share, and SpecAugment for the learner.
 
 SpecAugment: Park et al. 2019, arXiv 1904.08779; the constants are the SSATKD paper's.
 """

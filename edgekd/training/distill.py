@@ -14,7 +14,7 @@ from edgekd.console import Progress, silent
 from edgekd.data import load_index
 from edgekd.data.cache import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
-from edgekd.data.splits import check_no_leak, make_split, write_splits
+from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import UsageError
 from edgekd.models import build_student, check_names
 from edgekd.ssatkd import SSATKDLoss
@@ -22,7 +22,7 @@ from edgekd.training.evaluation import Scores, predict_probabilities, score
 from edgekd.training.figures import plot_confusion, plot_curves
 from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, fit, seed_all
-from edgekd.training.run import Run, claim_folder
+from edgekd.training.run import Run, check_folder
 from edgekd.training.teacher import adapted_teacher, check_teacher
 
 
@@ -38,16 +38,17 @@ def distill(
     check_names(config.student, config.teacher.name if taught else None)
     if taught:
         check_teacher(config.teacher.name, config.teacher.weights is not None, config.teacher.adaptation)
-    claim_folder(config, resume, overwrite)
+    check_folder(config, resume, overwrite)
     fabric = make_fabric(config.device)
 
     index = load_index(config.data, progress)
-    run = Run.create(config, index.classes, str(fabric.device))
-    splits_file = run.folder / "splits.csv"
-    split = run.split(index) if resume and splits_file.is_file() else make_split(index, config.data)
+    splits_file = config.out / "splits.csv"
+    split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
     check_no_leak(index, split)
-    write_splits(splits_file, index, split)
     store = open_store(index, config.data, progress)
+    # Only now, when data and device are known to be good, is an older run given up.
+    run = Run.create(config, index.classes, str(fabric.device), replace=overwrite)
+    write_splits(splits_file, index, split)
 
     teacher = adapted_teacher(run, index, split, store, fabric, progress) if taught else None
     if teacher is not None:

@@ -61,13 +61,21 @@ class Run:
         if not config_file.is_file() or not classes_file.is_file():
             missing = config_file.name if not config_file.is_file() else classes_file.name
             raise InputError(f"{folder}: not a run folder of 'edgekd distill' (no {missing} in it).")
-        config = parse(DistillConfig, read_toml(config_file), str(config_file))
+        try:
+            config = parse(DistillConfig, read_toml(config_file), str(config_file))
+        except UsageError as failure:  # nobody's wrong setting now: the run is damaged
+            raise InputError(str(failure)) from None
         return cls(folder, config.model_copy(update={"out": folder}), tuple(_read_json(classes_file)))
 
     @classmethod
-    def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str) -> Run:
-        """Start a run folder for `config`, or go on with the one that is there (see `claim_folder`)."""
+    def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str, *, replace: bool = False) -> Run:
+        """Start a run folder for `config` in place of an older one (see `check_folder`), or go on with that.
+
+        `replace`: what an older run left is deleted.
+        """
         folder = config.out
+        if replace and folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
         write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
@@ -194,8 +202,8 @@ class MetricsLog:
         write_text(self.path, text.getvalue())
 
 
-def claim_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
-    """Make sure that `config.out` may be written to.
+def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
+    """Make sure that `config.out` may be written to; nothing is changed yet.
 
     Raises `UsageError` for an existing folder unless it is to be resumed (by the same configuration) or overwritten,
     and for a resume that would change the configuration of the run.
@@ -216,7 +224,6 @@ def claim_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
             )
         if not (folder / "config.toml").is_file():
             raise UsageError(f"{folder} is not a run folder, so it is not overwritten. Name another (--out).")
-        shutil.rmtree(folder)
 
 
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:

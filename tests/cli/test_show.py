@@ -6,8 +6,8 @@ from edgekd.cli import show
 
 
 def test_a_table_fits_80_columns_and_never_breaks_a_name_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(f"a-rather-long-name-{number}", "words " * 30, "1,234,567") for number in range(3)]
-    show.table(("name", "notes", "figure"), rows, numbers=("figure",))
+    rows = [(f"a-rather-long-name-{number}", *["words " * 30] * 4, "1,234,567") for number in range(3)]
+    show.table(("name", "notes", "more", "still more", "yet more", "figure"), rows, numbers=("figure",))
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     for number in range(3):

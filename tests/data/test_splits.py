@@ -123,7 +123,7 @@ def test_a_class_with_too_few_groups_is_named() -> None:
 
 
 def test_groups_shared_so_that_no_split_exists_are_named() -> None:
-    # Classes 0 and 1 each need their three groups on three sides, which puts c and d on one: class 2 is then short of one.
+    # Classes 0 and 1 each need their groups on three sides, which puts c and d on one: class 2 is then short of one.
     shared = [("a", {0: 1, 1: 1}), ("b", {0: 1, 1: 1}), ("c", {0: 1, 2: 1}), ("d", {1: 1, 2: 1}), ("e", {2: 1})]
     with pytest.raises(InputError, match=r"cannot be on the \w+ side too, because its 3 groups are shared"):
         make_split(make_index(shared, 3), DataConfig())

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import LossConfig
+from edgekd.config import DistillConfig, LossConfig
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
@@ -316,6 +316,16 @@ def test_an_existing_run_is_not_trained_over(tiny_run: Run) -> None:
     with pytest.raises(UsageError, match="exists already"):
         distill(tiny_run.config)
     assert weights(tiny_run, "student") == before
+
+
+def test_overwriting_gives_up_the_older_run_only_when_the_data_are_good(tiny_copy: Run) -> None:
+    changed = {
+        "data": {**tiny_copy.config.data.model_dump(), "data_dir": tiny_copy.folder / "nowhere", "dataset": "folder"}
+    }
+    config = DistillConfig.model_validate(tiny_copy.config.model_dump() | changed)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        distill(config, overwrite=True)
+    tiny_copy.require_student()
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

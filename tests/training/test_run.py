@@ -14,7 +14,7 @@ import pytest
 from edgekd import __version__
 from edgekd.config import DistillConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.training.run import METRIC_COLUMNS, MetricsLog, Run, claim_folder, to_toml
+from edgekd.training.run import METRIC_COLUMNS, MetricsLog, Run, check_folder, to_toml
 
 CLASSES = ("cargo", "tug")
 
@@ -124,19 +124,19 @@ def test_a_configuration_spoilt_by_hand_names_the_file_and_the_key(run: Run) -> 
         Run.open(run.folder)
 
 
-# claim_folder
+# check_folder
 
 
 def test_a_new_or_empty_folder_is_free(tmp_path: Path) -> None:
-    claim_folder(DistillConfig(out=tmp_path / "new"), resume=False, overwrite=False)
-    claim_folder(DistillConfig(out=tmp_path), resume=False, overwrite=False)
-    claim_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
+    check_folder(DistillConfig(out=tmp_path / "new"), resume=False, overwrite=False)
+    check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=False)
+    check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
     assert tmp_path.is_dir()
 
 
 def test_an_existing_run_is_refused_with_the_ways_on(run: Run) -> None:
     with pytest.raises(UsageError, match=r"exists already\. Go on with it \(--resume\), replace it \(--overwrite\)"):
-        claim_folder(run.config, resume=False, overwrite=False)
+        check_folder(run.config, resume=False, overwrite=False)
     assert (run.folder / "config.toml").is_file()
 
 
@@ -145,29 +145,32 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     path.write_text("precious")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="out"):
-            claim_folder(DistillConfig(out=path), resume=False, overwrite=overwrite)
+            check_folder(DistillConfig(out=path), resume=False, overwrite=overwrite)
     assert path.read_text() == "precious"
 
 
 def test_overwriting_removes_a_run_and_nothing_else(run: Run, tmp_path: Path) -> None:
-    claim_folder(run.config, resume=False, overwrite=True)
-    assert not run.folder.exists()
+    (run.folder / "metrics.csv").write_text("of the older run")
+    check_folder(run.config, resume=False, overwrite=True)
+    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run starts
+    Run.create(run.config, run.classes, "cpu", replace=True)
+    assert not (run.folder / "metrics.csv").exists()
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="is not a run folder, so it is not overwritten"):
-        claim_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
+        check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
 def test_resuming_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run folder"):
-        claim_folder(DistillConfig(out=tmp_path / "new"), resume=True, overwrite=False)
+        check_folder(DistillConfig(out=tmp_path / "new"), resume=True, overwrite=False)
 
 
 def test_resuming_may_not_change_the_settings(run: Run) -> None:
-    claim_folder(run.config, resume=True, overwrite=False)
+    check_folder(run.config, resume=True, overwrite=False)
     changed = DistillConfig.model_validate({"out": run.folder, "seed": 9, "training": {"epochs": 3}})
     with pytest.raises(UsageError, match=r"these differ: seed, training\.epochs\. Leave them out"):
-        claim_folder(changed, resume=True, overwrite=False)
+        check_folder(changed, resume=True, overwrite=False)
 
 
 # metrics.csv
