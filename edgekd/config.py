@@ -133,9 +133,9 @@ class QuantizeConfig(Section):
     """int8 quantisation-aware training."""
 
     recipe: str = Field("default", description="name of a calibration recipe, or a path to a TOML")
-    epochs: int = Field(12, ge=1)
-    frozen_epochs: int = Field(4, ge=0, description="last epochs with the scales frozen")
-    learning_rate: float = Field(2e-4, gt=0)
+    epochs: int = Field(6, ge=1)
+    frozen_epochs: int = Field(2, ge=0, description="last epochs with the scales frozen")
+    learning_rate: float = Field(3e-5, gt=0, description="low: int8 is to be the float student, not another one")
 
     @model_validator(mode="after")
     def _frozen_within_epochs(self) -> Self:

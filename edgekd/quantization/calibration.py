@@ -29,7 +29,7 @@ class CalibrationRecipe(Section):
 
     clips: int = Field(128, ge=1, description="training clips; all of them where there are fewer")
     selection: Literal["stratified", "random"] = Field("stratified", description="stratified: as many of each class")
-    observer: Literal["absmax", "percentile"] = Field("absmax", description="how a range is read from the values")
+    observer: Literal["absmax", "percentile"] = Field("percentile", description="how a range is read from the values")
     percentile: float = Field(99.99, gt=50, le=100, description="share of magnitudes inside the range; percentile only")
 
     @property

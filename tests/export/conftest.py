@@ -71,7 +71,7 @@ def exported() -> Exported:
     student.eval()
     log_mel = student.log_mel(waveforms).detach()
     network = prepare(student.network, log_mel)
-    calibrate(network, log_mel.split(16), CalibrationRecipe())
+    calibrate(network, log_mel.split(16), CalibrationRecipe(observer="absmax"))
     return Exported(
         student=student,
         network=network,

@@ -87,7 +87,7 @@ def test_histogram_percentile_is_the_quantile_of_all_that_was_seen() -> None:
 
 def test_calibrated_range_of_the_input_is_its_largest_magnitude(network: QuantizedNetwork) -> None:
     batches = [torch.randn(2, 1, 32, 32), 3 * torch.randn(2, 1, 32, 32)]
-    calibrate(network, batches, CalibrationRecipe())
+    calibrate(network, batches, CalibrationRecipe(observer="absmax"))
     largest = torch.cat(batches).abs().max().item()
     assert network.quantisers()["log_mel_quant"].scale.item() == pytest.approx(largest / 127)
     assert all(torch.isfinite(value).all() for name, value in network.state_dict().items() if name.endswith("scale"))
@@ -106,20 +106,20 @@ def test_percentile_recipe_narrows_the_range_and_stays_in_training(network: Quan
 def test_calibration_sees_the_float_network(network: QuantizedNetwork) -> None:
     """Scales from a network that was already rounding would depend on those it had before."""
     batch = torch.randn(2, 1, 32, 32)
-    calibrate(network, [batch], CalibrationRecipe())
+    calibrate(network, [batch], CalibrationRecipe(observer="absmax"))
     once = {name: value.clone() for name, value in network.state_dict().items()}
-    calibrate(network, [batch], CalibrationRecipe())
+    calibrate(network, [batch], CalibrationRecipe(observer="absmax"))
     assert all(torch.equal(once[name], value) for name, value in network.state_dict().items())
 
 
 def test_calibration_without_clips_says_so(network: QuantizedNetwork) -> None:
     with pytest.raises(InputError, match="no clips"):
-        calibrate(network, [], CalibrationRecipe())
+        calibrate(network, [], CalibrationRecipe(observer="absmax"))
 
 
 def test_calibration_on_nan_names_the_activation(network: QuantizedNetwork) -> None:
     with pytest.raises(InputError, match="'log_mel_quant' is not finite"):
-        calibrate(network, [torch.full((1, 1, 32, 32), float("nan"))], CalibrationRecipe())
+        calibrate(network, [torch.full((1, 1, 32, 32), float("nan"))], CalibrationRecipe(observer="absmax"))
 
 
 def test_a_branch_that_is_always_zero_gets_a_finite_scale() -> None:
@@ -136,5 +136,5 @@ def test_a_branch_that_is_always_zero_gets_a_finite_scale() -> None:
 
     log_mel = torch.randn(2, 1, 8, 8)
     network = prepare(Dead(), log_mel)
-    calibrate(network, [log_mel], CalibrationRecipe())
+    calibrate(network, [log_mel], CalibrationRecipe(observer="absmax"))
     assert torch.isfinite(network(log_mel)[0]).all()

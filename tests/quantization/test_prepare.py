@@ -62,7 +62,7 @@ def with_statistics(network: nn.Module, log_mel: Tensor) -> nn.Module:
 
 def prepared(network: nn.Module, log_mel: Tensor) -> QuantizedNetwork:
     quantised = prepare(network, log_mel)
-    calibrate(quantised, [log_mel], CalibrationRecipe())
+    calibrate(quantised, [log_mel], CalibrationRecipe(observer="absmax"))
     return quantised
 
 

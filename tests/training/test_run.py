@@ -120,7 +120,7 @@ def test_opening_what_is_no_run_says_so(tmp_path: Path) -> None:
 def test_a_configuration_spoilt_by_hand_names_the_file_and_the_key(run: Run) -> None:
     path = run.folder / "config.toml"
     path.write_text(path.read_text() + "\n[colour]\n")
-    with pytest.raises(UsageError, match=r"config\.toml: unknown key 'colour'"):
+    with pytest.raises(InputError, match=r"config\.toml: unknown key 'colour'"):
         Run.open(run.folder)
 
 
