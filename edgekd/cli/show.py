@@ -86,7 +86,7 @@ def print_profile(profile: Profile) -> None:
         [
             (
                 SUBJECTS[str(row["subject"])],
-                f"{row['parameters']:,}",
+                compact(row["parameters"]),
                 f"{(row['macs'] or 0) / 1e6:.1f}",
                 f"{row['file_bytes'] / 1024:,.0f}",
                 milliseconds(row["p50_ms"]),
@@ -127,6 +127,11 @@ def print_bundle(bundle: Bundle) -> None:
         f"(tolerance {manifest.target.tolerance.probability:g})"
     )
     typer.echo("  on the device: python3 edgekd_runner.py verify")
+
+
+def compact(count: int) -> str:
+    """`33.5 k`, `3.2 M`: three digits say enough of a count in a table."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def milliseconds(value: float | None) -> str:
