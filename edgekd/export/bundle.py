@@ -69,7 +69,7 @@ class Provenance(Section):
     dataset: str
     fold: int | None = Field(description="test fold, where the data set has folds")
     seed: int
-    test_accuracy: float | None = Field(ge=0, le=1, description="of the int8 student, on the test side")
+    test_accuracy: float | None = Field(ge=0, le=1, description="of the shipped graph, on the test side")
 
 
 class Parity(Section):

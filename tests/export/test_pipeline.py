@@ -26,6 +26,7 @@ from edgekd.export.targets import load_target
 from edgekd.export.verify import MIN_CLIPS
 from edgekd.quantization import load_int8
 from edgekd.quantization.fake_quant import set_flavour
+from edgekd.runtime.edgekd_runner import Runner
 from edgekd.training import Run
 
 TARGETS = ("jetson-orin-nano", "raspberry-pi-5", "cpu")
@@ -130,7 +131,11 @@ def test_a_bundle_says_where_it_comes_from_and_what_was_checked(
     assert (manifest.classifier.frontend, manifest.classifier.padding) == (tiny_run.config.frontend, data.padding)
     assert manifest.classifier.gain == pytest.approx(float(tiny_run.student().gain))
     assert (manifest.provenance.dataset, manifest.provenance.fold, manifest.provenance.seed) == ("sonar_sim", None, 3)
-    assert manifest.provenance.test_accuracy == tiny_run.report()["test"]["int8"]["accuracy"]
+    index = tiny_run.index()
+    rows = tiny_run.split(index).test
+    scores = Runner(bundles[name]).probabilities(tiny_run.store(index).waveforms(rows).numpy())
+    right = np.mean(scores.argmax(axis=1) == [index.clips[row].label for row in rows])
+    assert manifest.provenance.test_accuracy == pytest.approx(right, abs=1e-6)
     assert manifest.parity.clips == MIN_CLIPS
     assert manifest.parity.agreement >= target.tolerance.agreement
     assert manifest.parity.largest_difference <= target.tolerance.probability
