@@ -97,10 +97,10 @@ def test_a_bug_ends_with_1_and_says_how_to_see_more(edgekd: Callable, monkeypatc
 
 
 def test_what_the_machine_refuses_is_bad_input(edgekd: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/root/run")
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/srv/run")
     code, line = ended_by(edgekd, monkeypatch, refused)
     assert code == 3
-    assert line.startswith("edgekd: error: /root/run: Permission denied. Check the path, ")
+    assert line.startswith("edgekd: error: /srv/run: Permission denied. Check the path, ")
 
 
 def test_a_library_that_cannot_be_loaded_is_not_the_users_path(
