@@ -169,6 +169,11 @@ def _distinct_bins(n_fft: int, inner: int) -> tuple[Tensor, Tensor]:
     return torch.tensor([first_row[int(number)] for number in bins]), bins
 
 
+def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
+    """Batch norm with a mean and a variance for each mel bin: `(B, 1, T, F)` -> `(B, 1, T, F)`."""
+    return norm(log_mel.transpose(1, 3)).transpose(1, 3)
+
+
 def mel_filterbank(config: FrontendConfig, sample_rate: int) -> Tensor:
     """Slaney mel filters `(n_fft/2+1, n_mels)`, each of unit area."""
     return audio_functional.melscale_fbanks(

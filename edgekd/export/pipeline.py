@@ -24,9 +24,9 @@ from edgekd.export.bundle import (
     write_bundle,
 )
 from edgekd.export.flavours import check_structure
-from edgekd.export.onnx_graph import INPUT, quantized_onnx
+from edgekd.export.onnx_graph import quantized_onnx
 from edgekd.export.targets import Target, Tolerance
-from edgekd.export.verify import MIN_CLIPS, reference, session, verify
+from edgekd.export.verify import MIN_CLIPS, graph_classifier, reference, session, verify
 from edgekd.models.students import Student
 from edgekd.quantization import load_int8
 from edgekd.quantization.qat import quantized_network
@@ -134,12 +134,7 @@ def shipped_accuracy(model: bytes, index: ClipIndex, split: Split, store: ClipSt
 
     The run's own int8 score is that of its arithmetic in training; a flavour whose integers reach further may differ.
     """
-    runtime = session(model)
-
-    def log_probabilities(waveforms: Tensor) -> Tensor:  # whose softmax is the probabilities again
-        return torch.from_numpy(runtime.run(None, {INPUT: waveforms.numpy()})[0]).log()
-
-    predicted = predict_probabilities(log_probabilities, store, split.test).argmax(axis=1)
+    predicted = predict_probabilities(graph_classifier(session(model)), store, split.test).argmax(axis=1)
     return float((predicted == np.array([index.clips[row].label for row in split.test])).mean())
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.data.audio import fit, probe, read
+from edgekd.data.audio import probe, read
 from edgekd.errors import InputError
 from edgekd.export import kind_of
 from edgekd.export.bundle import read_bundle
 from edgekd.quantization import load_int8
-from edgekd.runtime.edgekd_runner import Runner, RunnerError
+from edgekd.runtime.edgekd_runner import Runner, RunnerError, windows
 from edgekd.training.run import Run
 
 Scores = NDArray[np.float32]
@@ -63,16 +63,10 @@ class RunPredictor:
 
     def predict_file(self, path: Path) -> Scores:
         waveform = read(path, self.data.sample_rate)
-        if len(waveform) < self.samples:
-            waveform = fit(waveform, self.samples, self.data.padding)
-        last = len(waveform) - self.samples
-        starts = [*range(0, last, max(1, self.samples // 2)), last]
-        scores = [self._probabilities(waveform[start : start + self.samples]) for start in starts]
-        return np.mean(scores, axis=0, dtype=np.float32)
-
-    @torch.inference_mode()
-    def _probabilities(self, clip: Scores) -> Scores:
-        return self.student(torch.from_numpy(clip)[None]).logits.softmax(1)[0].numpy()
+        clips = windows(waveform, self.samples, max(1, self.samples // 2), self.data.padding)
+        with torch.inference_mode():
+            scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
+        return np.concatenate(scores).mean(axis=0)
 
 
 def open_predictor(folder: Path) -> Predictor:

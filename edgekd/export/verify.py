@@ -49,6 +49,17 @@ def session(model_bytes: bytes, threads: int = 1) -> onnxruntime.InferenceSessio
         raise GateError(f"ONNX Runtime {onnxruntime.__version__} cannot load the exported model: {refusal}") from None
 
 
+def graph_classifier(runtime: onnxruntime.InferenceSession) -> Callable[[Tensor], Tensor]:
+    """An exported graph as a classifier: its logits are log-probabilities, whose softmax is the probabilities again."""
+    name = runtime.get_inputs()[0].name
+
+    def classify(waveforms: Tensor) -> Tensor:
+        probabilities = torch.from_numpy(runtime.run(None, {name: waveforms.numpy()})[0])
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    return classify
+
+
 def reference(
     student: Student, network: QuantizedNetwork | None = None, flavour: FlavourName = "onnxruntime"
 ) -> Callable[[Tensor], Tensor]:

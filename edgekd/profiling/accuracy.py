@@ -17,7 +17,7 @@ from edgekd.training.evaluation import Scores, Waveforms, predict_probabilities,
 from edgekd.training.run import Run
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    pass
 
 Classifier = Callable[[Tensor], Tensor]
 """Waveforms `(B, S)` -> logits `(B, K)`."""
@@ -83,17 +83,6 @@ def score_on(
         classifier, clips.store, clips.rows, batch_size=8, progress=progress, stage=stage
     )
     return score(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
-
-
-def graph_classifier(session: InferenceSession) -> Classifier:
-    """An exported graph as a classifier: its logits are log-probabilities, whose softmax is the probabilities again."""
-    name = session.get_inputs()[0].name
-
-    def classify(waveforms: Tensor) -> Tensor:
-        probabilities = torch.from_numpy(session.run(None, {name: waveforms.numpy()})[0])
-        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
-
-    return classify
 
 
 class _InMemory:

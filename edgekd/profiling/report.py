@@ -38,13 +38,13 @@ from edgekd.console import Progress, silent
 from edgekd.errors import InputError, UsageError
 from edgekd.export.bundle import Bundle
 from edgekd.export.onnx_graph import float_onnx, quantized_onnx
+from edgekd.export.verify import graph_classifier
 from edgekd.export.verify import session as onnx_session
 from edgekd.models.teachers.base import Teacher
 from edgekd.profiling.accuracy import (
     LabelledClips,
     clips_of_bundle,
     clips_of_run,
-    graph_classifier,
     score_on,
 )
 from edgekd.profiling.cost import Cost, graph_cost, module_macs, module_parameters, split_at_log_mel

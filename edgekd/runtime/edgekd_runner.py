@@ -318,6 +318,23 @@ class _TensorRT:
         return scores
 
 
+def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+    """A waveform `(samples,)` as batches of clips `(B, clip_samples)`.
+
+    A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
+    "repeat" or "zeros".
+    """
+    missing = clip_samples - len(waveform)
+    if missing > 0:
+        repeated = np.resize(waveform, clip_samples)  # numpy fills a larger size with copies
+        yield (repeated if padding == "repeat" else np.pad(waveform, (0, missing)))[None]
+        return
+    last = len(waveform) - clip_samples
+    starts = [*range(0, last, hop_samples), last]
+    for i in range(0, len(starts), BATCH):
+        yield np.stack([waveform[start : start + clip_samples] for start in starts[i : i + BATCH]])
+
+
 class Runner:
     """The classifier of a bundle folder, every file of which is compared with the manifest first.
 
@@ -364,19 +381,9 @@ class Runner:
             raise RunnerError("some samples are NaN or infinite")
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
-        scores = [self.probabilities(clips) for clips in self._windows(resampled)]
+        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
+        scores = [self.probabilities(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0)
-
-    def _windows(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
-        missing = self.clip_samples - len(waveform)
-        if missing > 0:
-            repeated = np.resize(waveform, self.clip_samples)  # numpy fills a larger size with copies
-            yield (repeated if self.padding == "repeat" else np.pad(waveform, (0, missing)))[None]
-            return
-        last = len(waveform) - self.clip_samples
-        starts = [*range(0, last, self.hop_samples), last]
-        for i in range(0, len(starts), BATCH):
-            yield np.stack([waveform[start : start + self.clip_samples] for start in starts[i : i + BATCH]])
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
         """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them."""

@@ -31,8 +31,7 @@ from edgekd.training.loop import Stage, StepOutput, batches, fit, seed_all
 from edgekd.training.run import Run
 
 BACKBONE_RATE = 0.1  # learning rate of pre-trained layers, relative to the new head's
-HEAD_WEIGHT_DECAY = 1e-2
-FULL_WEIGHT_DECAY = 1e-2
+WEIGHT_DECAY = 1e-2
 
 
 def adapted_teacher(
@@ -94,7 +93,7 @@ def _train_head(
     train_labels, validation_labels = labels[list(split.train)], labels[list(split.validation)]
     head = nn.Linear(train.shape[1], len(run.classes))
     nn.init.zeros_(head.weight)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=HEAD_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
     log = run.metrics()
     log.truncate("teacher", 0)
     best, best_score, best_epoch = copy.deepcopy(head.state_dict()), (-1.0, 0.0), 0
@@ -168,7 +167,7 @@ def _train_all(
         {"params": list(teacher.head.parameters())},
         {"params": [parameter for parameter in teacher.parameters() if parameter not in head], "lr": backbone_rate},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=FULL_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
 
     def step(rows: Tensor) -> StepOutput:
         waveforms = store.waveforms(rows.tolist()).to(fabric.device)

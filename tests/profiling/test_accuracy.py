@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgekd.export.verify import session
-from edgekd.profiling.accuracy import clips_of_run, graph_classifier, score_on
+from edgekd.export.verify import graph_classifier, session
+from edgekd.profiling.accuracy import clips_of_run, score_on
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled

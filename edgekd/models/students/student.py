@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.frontend import LogMel
+from edgekd.frontend import LogMel, normalise_mel_bins
 from edgekd.models.outputs import StudentOutput
 
 
@@ -34,11 +34,7 @@ class Student(nn.Module):
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Normalised log-mel `(B, 1, T, F)`: what the network sees."""
-        return self.normalise(self.frontend(waveform * self.gain))
-
-    def normalise(self, log_mel: Tensor) -> Tensor:
-        """Batch norm over mel bins of `(B, 1, T, F)`."""
-        return self.norm(log_mel.transpose(1, 3)).transpose(1, 3)
+        return normalise_mel_bins(self.norm, self.frontend(waveform * self.gain))
 
     def forward(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> StudentOutput:
         """`augment` changes the normalised log-mel on its way to the network (SpecAugment in training)."""

@@ -74,11 +74,6 @@ def mean_and_max(features: Tensor) -> Tensor:
     return over_time.amax(dim=2) + over_time.mean(dim=2)
 
 
-def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
-    """Batch norm with a mean and a variance for each mel bin: `(B, 1, T, F)` -> `(B, 1, T, F)`."""
-    return norm(log_mel.transpose(1, 3)).transpose(1, 3)
-
-
 def _resampler(sample_rate: int, own_rate: int) -> nn.Module:
     """Windowed-sinc resampling, its kernel computed once."""
     if sample_rate == own_rate:

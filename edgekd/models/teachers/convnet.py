@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.frontend import LogMel
+from edgekd.frontend import LogMel, normalise_mel_bins
 from edgekd.models.students.histogram import HistogramLayer
 from edgekd.models.students.hltdnn_ds import convolution, separable
-from edgekd.models.teachers.base import Teacher, normalise_mel_bins
+from edgekd.models.teachers.base import Teacher
 
 WIDTHS = (48, 96, 108, 192, 240, 240)
 AVERAGES, HISTOGRAM_CHANNELS = 384, 8

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
-from edgekd.frontend import LogMel
-from edgekd.models.teachers.base import Teacher, mean_and_max, normalise_mel_bins, repeat_frames
+from edgekd.frontend import LogMel, normalise_mel_bins
+from edgekd.models.teachers.base import Teacher, mean_and_max, repeat_frames
 from edgekd.models.weights import read_weights
 
 OWN_RATE = 32_000  # Hz
