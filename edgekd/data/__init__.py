@@ -7,10 +7,11 @@ heavy; the modules are imported when they are needed.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,14 @@ class Dataset:
 def load_index(config: DataConfig, progress: Progress = silent) -> ClipIndex:
     """The rows of the data set `config` names, or of the one recognised in `config.data_dir`.
 
+    `data_dir` is a folder, or for `manifest` also the table itself.
+
     `sonar_sim` is simulated once: into `data_dir` if that is absent or empty, without `data_dir` into the cache
     folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
     read as it is.
 
-    Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there or of another
-    layout.
+    Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there, of another
+    layout, or (without a name) of two.
     """
     if config.dataset is None:
         if config.data_dir is None:
@@ -58,25 +61,46 @@ def load_index(config: DataConfig, progress: Progress = silent) -> ClipIndex:
         return dataset.load(_simulated(config, progress), config)
     if config.data_dir is None:
         raise UsageError(f"Data set '{name}' needs its folder: pass --data-dir FOLDER ({dataset.expected}).")
-    _check_folder(config.data_dir)
+    _check_place(config.data_dir, table=name == "manifest")
     return dataset.load(config.data_dir, config)
 
 
+def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
+    """Raises `UsageError` where most clips would be filled up to more than twice their length.
+
+    VTUAD's are 1 s long: cut to 5 s, a network would be trained on repetition and then meet none.
+    """
+    from edgekd.data.audio import probe
+
+    some = index.clips[:: len(index) // 200 + 1]
+    seconds = sorted(clip.length / probe(clip.path).rate for clip in some)[len(some) // 2]
+    if seconds < config.clip_seconds / 2:
+        raise UsageError(
+            f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
+            f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {seconds:.2g}."
+        )
+
+
 def recognise(data_dir: Path) -> str:
-    """The name of the data set whose layout `data_dir` has. Raises `InputError` for another layout, or no data."""
-    _check_folder(data_dir)
-    name = _recognised(data_dir)
-    if name is None:
+    """The name of the data set whose layout `data_dir` has. Raises `InputError` for another, for two, or no data."""
+    _check_place(data_dir, table=True)
+    names = _layouts(data_dir)
+    if not names:
         layouts = "; ".join(f"{name}: {dataset.expected}" for name, dataset in DATASETS.items())
         raise InputError(f"{data_dir}: no known layout: found {_found(data_dir)}. Known: {layouts}.")
-    return name
+    if len(names) > 1:
+        parts = " and of ".join(f"'{name}' ({DATASETS[name].expected})" for name in names)
+        raise InputError(
+            f"{data_dir}: holds the layout of {parts}. Keep one data set a folder, or choose: --dataset {names[0]}."
+        )
+    return names[0]
 
 
 def wrong_layout(data_dir: Path, name: str) -> InputError:
     """The error for a folder not in the layout of `name`: what was expected, what is there, and what would fit."""
-    _check_folder(data_dir)
-    expected, found, fits = DATASETS[name].expected, _found(data_dir), _recognised(data_dir)
-    hint = f" It looks like --dataset {fits}." if fits not in (None, name) else ""
+    _check_place(data_dir, table=False)
+    expected, found, fits = DATASETS[name].expected, _found(data_dir), _layouts(data_dir)
+    hint = f" It looks like --dataset {fits[0]}." if len(fits) == 1 and fits[0] != name else ""
     return InputError(f"{data_dir}: not in the layout of '{name}': expected {expected}, found {found}.{hint}")
 
 
@@ -90,6 +114,30 @@ def _esc10(root: Path, _config: DataConfig) -> ClipIndex:
     from edgekd.data.esc50 import load
 
     return load(root, "esc10")
+
+
+def _urbansound8k(root: Path, _config: DataConfig) -> ClipIndex:
+    from edgekd.data.urbansound8k import load
+
+    return load(root)
+
+
+def _deepship(root: Path, config: DataConfig) -> ClipIndex:
+    from edgekd.data.deepship import load
+
+    return load(root, config.clip_seconds)
+
+
+def _vtuad(root: Path, config: DataConfig) -> ClipIndex:
+    from edgekd.data.vtuad import load
+
+    return load(root, config.clip_seconds)
+
+
+def _manifest(table_or_folder: Path, config: DataConfig) -> ClipIndex:
+    from edgekd.data.manifest import load
+
+    return load(table_or_folder, config.clip_seconds)
 
 
 def _folder(root: Path, config: DataConfig) -> ClipIndex:
@@ -107,31 +155,55 @@ def _sonar_sim(root: Path, config: DataConfig) -> ClipIndex:
 DATASETS: dict[str, Dataset] = {
     "esc50": Dataset("meta/esc50.csv and audio/", _esc50),
     "esc10": Dataset("meta/esc50.csv and audio/, the rows with esc10 = True", _esc10),
+    "urbansound8k": Dataset("audio/fold1 to fold10 (and metadata/UrbanSound8K.csv)", _urbansound8k),
+    "deepship": Dataset("Cargo/, Passengership/, Tanker/ and Tug/ (and their metafiles)", _deepship),
+    "vtuad": Dataset("train/, validation/ and test/, each with audio/ and a folder a class, or scenarios", _vtuad),
+    "manifest": Dataset(
+        "manifest.csv, or any table as --data-dir: path,label[,group,split,fold,start_s,end_s]", _manifest
+    ),
     "folder": Dataset("a folder of recordings for each class (and optionally groups.csv)", _folder),
     "sonar_sim": Dataset("recordings.csv and a folder for each class, as simulated", _sonar_sim, simulated=True),
 }
 
 
 # Folders that say how a data set is divided, not what was recorded: their layout needs a loader of its own.
-_NOT_CLASSES = frozenset(
-    {"train", "training", "val", "valid", "validation", "test", "audio", "meta", "metadata", "fold1"}
-)
+_NOT_CLASSES = re.compile(r"train(ing)?|val(id|idation)?|test|audio|meta(data)?|fold_?\d+", re.IGNORECASE)
 
 
-def _recognised(data_dir: Path) -> str | None:
-    from edgekd.data import esc50, folder
+def _layouts(data_dir: Path) -> list[str]:
+    """The data sets whose layout is there. A manifest describes the class folders beside it."""
+    from edgekd.data import deepship, esc50, folder, manifest, urbansound8k, vtuad
 
+    if data_dir.is_file():
+        return ["manifest"]
+    names = []
     if (data_dir / esc50.TABLE).is_file():
-        return "esc10" if esc50.is_esc10(data_dir) else "esc50"
-    classes = [path for path in folder.class_folders(data_dir) if folder.audio_files(path)]
-    if classes and not any(path.name.lower() in _NOT_CLASSES for path in classes):
-        return "folder"
-    return None
+        names.append("esc10" if esc50.is_esc10(data_dir) else "esc50")
+    if urbansound8k.looks_like(data_dir):
+        names.append("urbansound8k")
+    if (data_dir / manifest.TABLE).is_file():
+        names.append("manifest")
+    if vtuad.looks_like(data_dir):
+        names.append("vtuad")
+    if "manifest" in names:
+        return names
+    if deepship.looks_like(data_dir):
+        return [*names, "deepship"]
+    folders = folder.class_folders(data_dir)
+    divisions = [path for path in folders if _NOT_CLASSES.fullmatch(path.name) or vtuad.holds_sides(path)]
+    classes = [path for path in folders if path not in divisions and folder.holds_audio(path)]
+    if not names:
+        return ["folder"] if classes and not any(map(folder.holds_audio, divisions)) else []
+    # Beside another data set, one folder of audio may be anything; two are classes.
+    return [*names, "folder"] if len(classes) > 1 else names
 
 
-def _check_folder(data_dir: Path) -> None:
+def _check_place(data_dir: Path, table: bool) -> None:
+    """`table`: a CSV file will do, too."""
     if not data_dir.exists():
-        raise InputError(f"{data_dir}: no such folder. Check --data-dir.")
+        raise InputError(f"{data_dir}: no such {'file' if data_dir.suffix else 'folder'}. Check --data-dir.")
+    if table and data_dir.is_file() and data_dir.suffix.lower() == ".csv":
+        return
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")
     if not any(data_dir.iterdir()):
@@ -155,7 +227,7 @@ def _simulated(config: DataConfig, progress: Progress) -> Path:
             f"{config.simulation.model_dump_json()} {config.sample_rate} {config.clip_seconds}".encode()
         )
         for module in (simulation, ocean, vessels):  # other code, other recordings
-            key.update(inspect.getsource(module).encode())
+            key.update(getsource(module).encode())
         folder = cache_folder() / f"sonar_sim-recordings-{key.hexdigest()[:24]}"
     else:
         folder = config.data_dir

@@ -66,8 +66,31 @@ def probe(path: Path) -> AudioInfo:
     Raises `InputError` for a file that is missing, empty, not audio, without samples, or shorter than its header
     promises (where the container tells without decoding; otherwise `read` finds out).
     """
-    with _opened(path) as file:
-        return AudioInfo(file.samplerate, file.frames, file.channels, file.subtype)
+    try:
+        with _opened(path) as file:
+            return AudioInfo(file.samplerate, file.frames, file.channels, file.subtype)
+    except InputError as failure:
+        if _broken is None:
+            raise
+        _broken[path] = str(failure).removeprefix(f"{path}: ")
+        return AudioInfo(rate=48_000, frames=48_000, channels=1, subtype="")
+
+
+_broken: dict[Path, str] | None = None
+
+
+@contextmanager
+def tolerant() -> Iterator[dict[Path, str]]:
+    """Within it `probe` takes a broken file for a second of sound and notes it, with what is wrong, in the dict given.
+
+    So that all broken files of a data set are found at once, by whichever loader. For one thread.
+    """
+    global _broken  # noqa: PLW0603
+    _broken = {}
+    try:
+        yield _broken
+    finally:
+        _broken = None
 
 
 def read(path: Path, sample_rate: int, start: int = 0, length: int | None = None) -> Waveform:

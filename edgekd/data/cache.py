@@ -174,7 +174,7 @@ def _reserve(file: int, size: int) -> None:
 def _unverified(clips: NDArray[np.int16], records: NDArray, progress: Progress) -> list[int]:
     """The rows that are not there, or do not have the CRC recorded for them."""
     written = np.flatnonzero(records["crc"]).tolist()
-    checked = _threaded(lambda row: _crc(records["peak"][row], clips[row]) == records["crc"][row], written)
+    checked = threaded(lambda row: _crc(records["peak"][row], clips[row]) == records["crc"][row], written)
     good = set()
     for done, (row, right) in enumerate(checked, 1):
         if right:
@@ -206,7 +206,7 @@ def _fill(
 
     flushed = time.monotonic()
     try:
-        for done, (row, record) in enumerate(_threaded(store, missing), 1):
+        for done, (row, record) in enumerate(threaded(store, missing), 1):
             finished[row] = record
             if len(finished) >= _FLUSH_ROWS or time.monotonic() - flushed > _FLUSH_SECONDS:
                 flush()
@@ -227,7 +227,7 @@ def _write(file: int, data: bytes, offset: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
     """`(item, work(item))` in the order they finish; the first exception ends it and nothing more is started.
 
     Threads, not processes: decoding, matrix products and checksums all let go of the interpreter lock.
@@ -277,7 +277,7 @@ def _contents(index: ClipIndex, parent: Path, progress: Progress) -> dict[Path, 
     now = time.time()
     hashes: dict[Path, str] = {}
     remembered: dict[str, list[int | str]] = {}
-    for done, (path, (stamp, digest)) in enumerate(_threaded(lambda path: _content(path, known), files), 1):
+    for done, (path, (stamp, digest)) in enumerate(threaded(lambda path: _content(path, known), files), 1):
         hashes[path] = digest
         if now - stamp[2] / 1e9 > 2:
             remembered[str(path.absolute())] = [*stamp, digest]

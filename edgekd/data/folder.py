@@ -10,6 +10,7 @@ vessel, a hydrophone, a day), stay on one side of every split. Without `groups.c
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgekd.data import wrong_layout
@@ -23,14 +24,15 @@ GROUPS = "groups.csv"
 def load(root: Path, clip_seconds: float, dataset: str = "folder") -> ClipIndex:
     """The windows of every recording, class by class in alphabetical order.
 
-    Raises `InputError` when there are no class folders, fewer than two, one without audio, an unreadable recording,
-    or a `groups.csv` that names an unknown file or leaves one out.
+    Raises `InputError` when there are no class folders, fewer than two, two whose names differ only in case, one
+    without audio, an unreadable recording, or a `groups.csv` that names an unknown file or leaves one out.
     """
     folders = class_folders(root)
     if not folders:
         raise wrong_layout(root, dataset)
     if len(folders) < 2:
         raise InputError(f"{root}: only one class folder ('{folders[0].name}'); a classifier needs at least two.")
+    check_spelling(folders)
     recordings: list[tuple[int, Path]] = []
     for label, folder in enumerate(folders):
         files = audio_files(folder)
@@ -54,11 +56,29 @@ def class_folders(root: Path) -> list[Path]:
 
 def audio_files(folder: Path) -> list[Path]:
     """The audio files at any depth below `folder`, in alphabetical order."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.rglob("*") if is_audio(path))
+
+
+def is_audio(path: Path) -> bool:
+    """Whether `path` is a file named as audio, and not a hidden one."""
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def holds_audio(folder: Path) -> bool:
+    """Whether there is an audio file at any depth below `folder`."""
+    return any(map(is_audio, folder.rglob("*")))
+
+
+def check_spelling(folders: Iterable[Path]) -> None:
+    """Raises `InputError` for two class folders whose names differ only in case: the same class, or a mistake."""
+    spelled: dict[str, Path] = {}
+    for folder in folders:
+        other = spelled.setdefault(folder.name.casefold(), folder)
+        if other.name != folder.name:
+            raise InputError(
+                f"{folder}: class '{folder.name}' differs from '{other.name}' ({other}) only in case. Rename one, or "
+                "put their recordings together."
+            )
 
 
 def windows(path: Path, clip_seconds: float) -> list[tuple[int, int]]:
@@ -67,12 +87,17 @@ def windows(path: Path, clip_seconds: float) -> list[tuple[int, int]]:
     What is left at the end counts from half a clip on. A recording shorter than a clip is one short window.
     """
     info = probe(path)
-    length = round(clip_seconds * info.rate)
-    whole, left = divmod(info.frames, length)
-    cut = [(number * length, length) for number in range(whole)]
-    if 2 * left >= length or not cut:
-        cut.append((whole * length, left))
-    return cut
+    return cut(0, info.frames, clip_seconds * info.rate)
+
+
+def cut(start: int, stop: int, samples: float) -> list[tuple[int, int]]:
+    """`windows` between two samples of a recording, of as many `samples` as a clip has at its rate."""
+    length = max(1, round(samples))
+    whole, left = divmod(stop - start, length)
+    pieces = [(start + number * length, length) for number in range(whole)]
+    if 2 * left >= length or not pieces:
+        pieces.append((start + whole * length, left))
+    return pieces
 
 
 def _groups(root: Path, recordings: list[Path]) -> dict[Path, str]:

@@ -17,7 +17,7 @@ class Clip:
 
     `start` and `length` are in samples of the file, at the file's own rate. Of a `length` above the clip length only
     the beginning is used; a shorter clip is padded. `group` is what must not cross a split: the recording, or the
-    vessel where it is known.
+    vessel where it is known. `fold` and `side` are given by the data set's authors, or None.
     """
 
     path: Path
@@ -26,6 +26,7 @@ class Clip:
     fold: int | None
     start: int
     length: int
+    side: Side | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class ClipIndex:
 
     def __iter__(self) -> Iterator[Clip]:
         return iter(self.clips)
+
+    def name(self, clip: Clip) -> str:
+        """The file of `clip` as tables name it: relative to `root` where it lies below, else in full."""
+        below = clip.path.is_relative_to(self.root)
+        return (clip.path.relative_to(self.root) if below else clip.path).as_posix()
 
     @property
     def labels(self) -> list[int]:

@@ -2,9 +2,10 @@
 
 Windows of one recording, or recordings of one vessel, resemble each other more than they resemble their class. A
 split that parts them measures memory, not classification: the leak that makes published sonar scores unreachable at
-sea. So whole groups are dealt out, either by the data set's own folds or, stratified by class, in given shares
-(greedily, the largest group first, to the side that lacks most of its classes, as Sechidis et al. do for several
-labels, ECML 2011; then single groups are moved while that brings the shares closer).
+sea. So whole groups are dealt out, either by the data set's own sides or folds or, stratified by class, in given
+shares (greedily, the largest group first, to the side that lacks most of its classes, as Sechidis et al. do for
+several labels, ECML 2011; then single groups are moved while that brings the shares closer). Shares are of clips, that
+is of minutes: one long recording weighs as much as many short ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +29,32 @@ COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
 
 
 def make_split(index: ClipIndex, config: DataConfig) -> Split:
-    """Train, validation and test rows, by fold where every clip has one, else by group.
+    """Train, validation and test rows: by the data set's own sides, or folds, where every clip has one, else by group.
 
-    By fold: `fold` is the test side, `val_fold` (None: the next one, cyclically) validation. By group: `split` gives
-    the shares of each class's clips, met as nearly as whole groups permit, `split_seed` which groups.
+    By fold: `fold` is the test side, `val_fold` (None: the next one, cyclically) validation. By group, or when
+    `given_split` is off: `split` gives the shares of each class's clips, met as nearly as whole groups permit,
+    `split_seed` which groups.
 
-    Raises `UsageError` for a fold that is not there, `InputError` for a class that cannot be on every side,
-    `GateError` when the data set's own folds part a group.
+    Raises `UsageError` for a fold that is not there, `InputError` for sides or folds that only some clips have and for
+    a class that is not, or cannot be, on every side, `GateError` when the data set's own sides or folds part a group.
     """
-    folds = [clip.fold for clip in index]
-    if any(fold is None for fold in folds) and not all(fold is None for fold in folds):
-        raise InputError(f"{index.root}: some clips have a fold and some have none.")
-    sides = _by_group(index, config) if folds[0] is None else _by_fold(index, config)
+    given = _given(index) if config.given_split else None
+    if given == "side":
+        sides = [clip.side for clip in index if clip.side is not None]
+    elif given == "fold":
+        sides = _by_fold(index, config)
+    else:
+        sides = _by_group(index, config)
     split = _split(sides)
+    advice = "Choose another fold" if given == "fold" else "Add some"
+    advice += ", or split by group: --set data.given_split=false."
     for side in SIDES:
         present = {index.clips[row].label for row in split.side(side)}
+        if not present:
+            raise InputError(f"{index.root}: the data set's own split has no {side} side. {advice}")
         for label, name in enumerate(index.classes):
             if label not in present:
-                raise InputError(f"{index.root}: class '{name}' has no clip on the {side} side. Choose another fold.")
+                raise InputError(f"{index.root}: class '{name}' has no clip on the {side} side. {advice}")
     check_no_leak(index, split)
     return split
 
@@ -59,7 +69,7 @@ def check_no_leak(index: ClipIndex, split: Split) -> None:
             if side_of.setdefault(group, side) != side:
                 raise GateError(
                     f"{index.root}: the split leaks: group '{group}' is on the {side_of[group]} and the {side} side. "
-                    "Keep its clips together (same fold), or split by group."
+                    "Keep its clips together, or split by group: --set data.given_split=false."
                 )
             if row in seen:
                 raise GateError(f"{index.root}: the split holds clip {row} ({index.clips[row].path.name}) twice.")
@@ -107,7 +117,7 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
 def _lines(index: ClipIndex) -> Iterator[list[str]]:
     """What identifies each clip, as text."""
     for clip in index:
-        name = clip.path.relative_to(index.root).as_posix()
+        name = index.name(clip)
         fold = "" if clip.fold is None else str(clip.fold)
         yield [name, index.classes[clip.label], clip.group, fold, str(clip.start), str(clip.length)]
 
@@ -115,6 +125,21 @@ def _lines(index: ClipIndex) -> Iterator[list[str]]:
 def _split(sides: list[Side]) -> Split:
     train, validation, test = (tuple(row for row, on in enumerate(sides) if on == side) for side in SIDES)
     return Split(train, validation, test)
+
+
+def _given(index: ClipIndex) -> Literal["side", "fold"] | None:
+    """Which part of the split the data set brings along. Raises `InputError` where only some clips have it."""
+    kinds: tuple[Literal["side", "fold"], ...] = ("side", "fold")
+    for kind in kinds:
+        without = [clip for clip in index if getattr(clip, kind) is None]
+        if not without:
+            return kind
+        if len(without) < len(index):
+            raise InputError(
+                f"{index.root}: some clips have a {kind} and {len(without)} have none ({index.name(without[0])}). Give "
+                "each one, or split by group: --set data.given_split=false."
+            )
+    return None
 
 
 def _by_fold(index: ClipIndex, config: DataConfig) -> list[Side]:

@@ -68,17 +68,41 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [("1-7-A-3.wav", "one", 3, "cow", False, "7"), ("1-7-A-3.wav",), ("1-7-A-3.wav", 1, 3, "cow")]
+    ("row", "complaint"),
+    [
+        (("new.wav", "one", 3, "cow", False, "7"), "fold must be a whole number, not 'one'"),
+        (("new.wav", 1, "", "cow", False, "7"), "target must be a whole number, not ''"),
+        (("new.wav",), "has 1 values for 6 columns"),
+        (("new.wav", 1, 3, "cow"), "has 4 values for 6 columns"),
+        (("new.wav", 1, 3, "", False, "7"), "the class has no name"),
+        (("new.wav", 1, 3, "cow", False, ""), "src_file is empty"),
+        (("1-7-B-3.wav", 1, 3, "cow", False, "7"), "'1-7-B-3.wav' is in line 3 already"),
+        (("new.wav", 3, 0, "wolf", True, "9"), "target 0 has two categories, 'dog' and 'wolf'"),
+        (("new.wav", 3, 5, "dog", True, "9"), "category 'dog' is target 0 and 5"),
+        (("new.wav", 3, 5, "Rain", True, "9"), "class 'Rain' is 'rain' in line 4: they differ only in case"),
+    ],
 )
-def test_a_broken_row_is_named_by_its_line(tmp_path: Path, row: tuple[object, ...]) -> None:
+def test_a_broken_row_is_named_by_its_line(tmp_path: Path, row: tuple[object, ...], complaint: str) -> None:
     make_esc50(tmp_path, [*ROWS, row])
-    with pytest.raises(InputError, match=r"esc50.csv, line 6: fold and target must be whole numbers"):
+    with pytest.raises(InputError, match=f"esc50.csv, line 6: {complaint}"):
         esc50.load(tmp_path, "esc50")
 
 
-def test_a_target_with_two_names_is_refused(tmp_path: Path) -> None:
-    make_esc50(tmp_path, [*ROWS, ("3-9-A-0.ogg", 3, 0, "wolf", True, "9")])
-    with pytest.raises(InputError, match="target 0 has two categories, 'dog' and 'wolf'"):
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    make_esc50(tmp_path, ROWS[:2])
+    with pytest.raises(InputError, match=r"esc50.csv: only one class \('cow'\)"):
+        esc50.load(tmp_path, "esc50")
+
+
+def test_clips_without_their_table_say_to_get_it(tmp_path: Path) -> None:
+    (make_esc50(tmp_path) / "meta" / "esc50.csv").unlink()
+    with pytest.raises(InputError, match=r"meta/esc50.csv: not there; .* Download it with the data set\."):
+        esc50.load(tmp_path, "esc50")
+
+
+def test_a_table_without_its_clips_says_where_they_belong(tmp_path: Path) -> None:
+    (make_esc50(tmp_path) / "audio").rename(tmp_path / "clips")
+    with pytest.raises(InputError, match=r"audio: no such folder, but .*esc50.csv lists the clips in it"):
         esc50.load(tmp_path, "esc50")
 
 
@@ -86,7 +110,8 @@ def test_missing_audio_is_named_and_counted(tmp_path: Path) -> None:
     make_esc50(tmp_path)
     for name in ("1-7-B-3.wav", "3-9-A-0.ogg"):
         (tmp_path / "audio" / name).unlink()
-    with pytest.raises(InputError, match=r"1-7-B-3.wav: listed in .*esc50.csv but not there \(2 missing in all\)"):
+    counted = r"1-7-B-3.wav: listed in .*esc50.csv but not there \(2 of 4 missing, with all of fold 3\)"
+    with pytest.raises(InputError, match=counted):
         esc50.load(tmp_path, "esc50")
 
 

@@ -88,6 +88,12 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
         folder.load(tmp_path, 1.0)
 
 
+def test_classes_that_differ_only_in_case_are_refused(root: Path) -> None:
+    record(root / "Tug" / "b.wav")
+    with pytest.raises(InputError, match=r"tug: class 'tug' differs from 'Tug' \(.*/Tug\) only in case. Rename one"):
+        folder.load(root, 1.0)
+
+
 def test_an_empty_class_is_named(root: Path) -> None:
     (root / "ferry").mkdir()
     with pytest.raises(InputError, match=r"class 'ferry' has no audio files"):

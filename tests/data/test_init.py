@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 
 from edgekd.config import DataConfig, SimulationConfig
-from edgekd.data import DATASETS, load_index, recognise, simulation
+from edgekd.data import DATASETS, check_clip_length, load_index, recognise, simulation
 from edgekd.errors import InputError, UsageError
 
 RATE = 8_000
@@ -28,9 +29,38 @@ def classes(tmp_path: Path) -> Path:
 def write_esc50(root: Path, *esc10: bool) -> Path:
     (root / "meta").mkdir(parents=True)
     (root / "audio").mkdir()
-    soundfile.write(root / "audio" / "a.wav", np.full(RATE, 0.1), RATE)
-    rows = "".join(f"a.wav,1,{target},t{target},{member},s\n" for target, member in enumerate(esc10))
+    for target in range(len(esc10)):
+        soundfile.write(root / "audio" / f"{target}.wav", np.full(RATE, 0.1), RATE)
+    rows = "".join(f"{target}.wav,1,{target},t{target},{member},s{target}\n" for target, member in enumerate(esc10))
     (root / "meta" / "esc50.csv").write_text(f"filename,fold,target,category,esc10,src_file\n{rows}")
+    return root
+
+
+def record(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.full(RATE, 0.1), RATE)
+
+
+def write_urbansound8k(root: Path) -> Path:
+    record(*(root / "audio" / f"fold{fold}" / f"{fold}00-{label}-0-0.wav" for fold in (1, 2, 3) for label in (0, 3)))
+    return root
+
+
+def write_vtuad(root: Path) -> Path:
+    sides = ("train", "validation", "test")
+    record(*(root / side / "audio" / name / "0.wav" for side in sides for name in ("background", "tug")))
+    return root
+
+
+def write_deepship(root: Path) -> Path:
+    record(*(root / name / "1.wav" for name in ("Cargo", "Passengership", "Tanker", "Tug")))
+    return root
+
+
+def write_manifest(root: Path) -> Path:
+    record(root / "a.wav", root / "b.wav")
+    (root / "manifest.csv").write_text("path,label\na.wav,cargo\nb.wav,tug\n")
     return root
 
 
@@ -47,6 +77,83 @@ def test_the_layout_alone_is_enough(tmp_path: Path, classes: Path) -> None:
     assert recognise(write_esc50(tmp_path / "b", True, True)) == "esc10"
     assert load_index(DataConfig(data_dir=tmp_path / "b")).classes == ("t0", "t1")
     assert load_index(DataConfig(data_dir=classes)).classes == ("cargo", "tug")
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_urbansound8k, "urbansound8k"),
+        (write_vtuad, "vtuad"),
+        (write_deepship, "deepship"),
+        (write_manifest, "manifest"),
+    ],
+)
+def test_each_layout_is_recognised_and_loaded(tmp_path: Path, write: Callable[[Path], Path], name: str) -> None:
+    root = write(tmp_path / "data")
+    assert recognise(root) == name
+    recognised = load_index(DataConfig(data_dir=root, clip_seconds=1))
+    assert recognised == load_index(DataConfig(dataset=name, data_dir=root, clip_seconds=1))
+    assert recognised.dataset == name
+    other = "esc50" if name != "esc50" else "folder"
+    with pytest.raises(InputError, match=rf"not in the layout of '{other}': .* It looks like --dataset {name}"):
+        load_index(DataConfig(dataset=other, data_dir=root))
+
+
+def test_a_table_with_another_name_is_a_manifest(tmp_path: Path) -> None:
+    table = write_manifest(tmp_path / "data") / "manifest.csv"
+    table = table.rename(tmp_path / "data" / "ships.CSV")
+    assert recognise(table) == "manifest"
+    assert load_index(DataConfig(data_dir=table)).classes == ("cargo", "tug")
+    with pytest.raises(InputError, match=r"ships.CSV: a file, where the folder of a data set is expected"):
+        load_index(DataConfig(dataset="folder", data_dir=table))
+    with pytest.raises(InputError, match=r"boats.csv: no such file"):
+        load_index(DataConfig(data_dir=table.with_name("boats.csv")))
+
+
+def test_a_manifest_describes_the_class_folders_beside_it(classes: Path) -> None:
+    (classes / "manifest.csv").write_text("path,label\ncargo/a.wav,ship\ntug/a.wav,boat\n")
+    assert load_index(DataConfig(data_dir=classes)).classes == ("boat", "ship")
+
+
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        ((lambda root: write_esc50(root, True, False), write_urbansound8k), ("esc50", "urbansound8k")),
+        ((lambda root: write_esc50(root, True, True), write_manifest), ("esc10", "manifest")),
+        ((write_vtuad, write_deepship), ("vtuad", "folder")),
+        ((write_vtuad, lambda root: record(root / "cat" / "1.wav", root / "dog" / "1.wav")), ("vtuad", "folder")),
+        (
+            (write_urbansound8k, lambda root: record(root / "cat" / "1.wav", root / "dog" / "1.wav")),
+            ("urbansound8k", "folder"),
+        ),
+    ],
+)
+def test_two_layouts_in_one_folder_are_both_named(
+    tmp_path: Path, write: tuple[Callable[[Path], object], ...], names: tuple[str, str]
+) -> None:
+    for one in write:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        one(tmp_path / "data")
+    with pytest.raises(
+        InputError, match=rf"layout of '{names[0]}' \(.*\) and of '{names[1]}' \(.*choose: --dataset {names[0]}"
+    ):
+        load_index(DataConfig(data_dir=tmp_path / "data"))
+    assert load_index(DataConfig(dataset=names[0], data_dir=tmp_path / "data", clip_seconds=1)).dataset == names[0]
+
+
+def test_one_stray_folder_of_audio_is_no_second_data_set(tmp_path: Path) -> None:
+    root = write_esc50(tmp_path / "data", True, False)
+    record(root / "demo" / "listen.wav")
+    assert recognise(root) == "esc50"
+
+
+def test_clips_much_shorter_than_the_clip_length_get_advice(tmp_path: Path) -> None:
+    config = DataConfig(data_dir=write_vtuad(tmp_path / "data"))
+    with pytest.raises(UsageError, match=r"are 1 s long or shorter.*clip_seconds = 5\. Pass --clip-seconds 1\."):
+        check_clip_length(load_index(config), config)
+    for seconds in (0.5, 1.0, 2.0):
+        config = config.model_copy(update={"clip_seconds": seconds})
+        check_clip_length(load_index(config), config)
 
 
 def test_real_esc10_is_recognised(esc10: Path) -> None:
@@ -89,7 +196,7 @@ def test_a_wrong_name_for_a_layout_gets_the_right_one(classes: Path) -> None:
 
 def test_an_unknown_data_set_gets_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"Unknown data set 'esc5'\. Did you mean 'esc50'\? Valid: esc10, esc50, folder"
+        UsageError, match=r"Unknown data set 'esc5'\. Did you mean 'esc50'\? Valid: deepship, esc10, esc50, folder"
     ):
         load_index(DataConfig(dataset="esc5", data_dir=tmp_path))
 
@@ -148,7 +255,7 @@ def test_other_settings_are_simulated_apart(simulated: list[Path], change: dict[
 
 def test_other_code_is_simulated_apart(simulated: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     load_index(sonar())
-    monkeypatch.setattr("inspect.getsource", lambda module: f"a new {module.__name__}")
+    monkeypatch.setattr("edgekd.data.getsource", lambda module: f"a new {module.__name__}")
     load_index(sonar())
     assert len(set(simulated)) == 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekd.config import DataConfig
-from edgekd.data.index import SIDES, Clip, ClipIndex, Split
+from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import GateError, InputError, UsageError
 
@@ -170,7 +170,7 @@ def test_a_class_missing_from_a_fold_is_named() -> None:
 def test_folds_for_some_clips_only_are_refused() -> None:
     whole = by_fold()
     index = replace(whole, clips=(replace(whole.clips[0], fold=None), *whole.clips[1:]))
-    with pytest.raises(InputError, match="some clips have a fold and some have none"):
+    with pytest.raises(InputError, match=r"some clips have a fold and 1 have none \(1-0.wav\)"):
         make_split(index, DataConfig())
 
 
@@ -179,6 +179,80 @@ def test_folds_that_part_a_group_are_refused() -> None:
     clips = tuple(replace(clip, group="ferry") if clip.fold in (1, 4) and clip.label == 0 else clip for clip in whole)
     with pytest.raises(GateError, match="group 'ferry' is on the train and the test side"):
         make_split(replace(whole, clips=clips), DataConfig(fold=1))
+
+
+def test_given_folds_are_left_aside_when_told_to() -> None:
+    whole = by_fold()
+    parted = tuple(replace(clip, group="ferry") if clip.fold in (1, 4) and clip.label == 0 else clip for clip in whole)
+    some = (replace(whole.clips[0], fold=None), *whole.clips[1:])
+    for index in (replace(whole, clips=parted), replace(whole, clips=some)):
+        split = make_split(index, DataConfig(given_split=False))
+        assert make_split(index, DataConfig(given_split=False, fold=9, val_fold=9)) == split
+        without = replace(index, clips=tuple(replace(clip, fold=None) for clip in index))
+        assert make_split(without, DataConfig()) == split
+
+
+# By given sides
+
+
+def by_side() -> ClipIndex:
+    groups = [(f"{side}-{label}-{n}", {label: 3}) for side in SIDES for label in range(2) for n in range(4)]
+    index = make_index(groups, 2)
+    side_of = {name: side for side in SIDES for name, _ in groups if name.startswith(side)}
+    return replace(index, clips=tuple(replace(clip, side=side_of[clip.group]) for clip in index))
+
+
+def test_the_data_set_s_own_sides_are_the_split() -> None:
+    index = by_side()
+    split = make_split(index, DataConfig(split_seed=5))
+    assert [{index.clips[row].side for row in split.side(side)} for side in SIDES] == [{side} for side in SIDES]
+    assert sum(len(split.side(side)) for side in SIDES) == len(index)
+
+
+def test_sides_come_before_folds() -> None:
+    index = by_side()
+    with_folds = replace(index, clips=tuple(replace(clip, fold=1 + n % 5) for n, clip in enumerate(index)))
+    assert make_split(with_folds, DataConfig()) == make_split(index, DataConfig())
+
+
+def test_given_sides_are_left_aside_when_told_to() -> None:
+    index = by_side()
+    split = make_split(index, DataConfig(given_split=False))
+    without = replace(index, clips=tuple(replace(clip, side=None) for clip in index))
+    assert split == make_split(without, DataConfig()) != make_split(index, DataConfig())
+
+
+def test_sides_that_part_a_group_are_refused_and_the_way_out_is_named() -> None:
+    whole = by_side()
+    clips = tuple(replace(clip, group="ferry") if clip.group.endswith("0-0") else clip for clip in whole)
+    index = replace(whole, clips=clips)
+    with pytest.raises(
+        GateError, match=r"group 'ferry' is on the train and the validation side.*--set data.given_split=false"
+    ):
+        make_split(index, DataConfig())
+    check_no_leak(index, make_split(index, DataConfig(given_split=False)))
+
+
+def test_sides_for_some_clips_only_are_refused() -> None:
+    whole = by_side()
+    index = replace(whole, clips=(*whole.clips[:-1], replace(whole.clips[-1], side=None)))
+    with pytest.raises(InputError, match=r"some clips have a side and 1 have none \(test-1-3.wav\)"):
+        make_split(index, DataConfig())
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_side_that_is_missing_is_named(side: Side) -> None:
+    whole = by_side()
+    index = replace(whole, clips=tuple(clip for clip in whole if clip.side != side))
+    with pytest.raises(InputError, match=rf"own split has no {side} side. Add some, or split by group: --set data.giv"):
+        make_split(index, DataConfig())
+
+
+def test_a_class_missing_from_a_side_is_named() -> None:
+    whole = by_side()
+    index = replace(whole, clips=tuple(clip for clip in whole if (clip.side, clip.label) != ("validation", 1)))
+    with pytest.raises(InputError, match=r"class 'class1' has no clip on the validation side\. Add some"):
+        make_split(index, DataConfig())
 
 
 # The audit
