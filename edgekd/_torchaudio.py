@@ -56,6 +56,6 @@ def _needs_extension(function: object) -> object:
 
 _import_torchaudio()
 
-from torchaudio import functional, transforms  # noqa: E402 - only importable after the line above
+from torchaudio import functional, models, transforms  # noqa: E402 - only importable after the line above
 
-__all__ = ["functional", "transforms"]
+__all__ = ["functional", "models", "transforms"]

@@ -29,6 +29,7 @@ def import_beside(folder: Path, extension: str) -> subprocess.CompletedProcess[s
         "from torchaudio._extension import _IS_TORCHAUDIO_EXT_AVAILABLE as compiled, fail_if_no_align\n"
         "@fail_if_no_align\ndef align(): return 'aligned'\n"
     )
+    (package / "models.py").write_text("")
     (package / "transforms.py").write_text("")
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PACKAGE_ROOT}"}
     return subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.config import FrontendConfig
-from edgekd.errors import unknown_name
+from edgekd.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from edgekd.models.students import Student
@@ -31,34 +31,90 @@ def build_teacher(
     weights: Path | None = None,
     sample_rate: int = 32_000,
     frontend: FrontendConfig | None = None,
+    *,
+    whole: bool = False,
+    samples: int | None = None,
+    folder: Path | None = None,
 ) -> Teacher:
-    """A teacher of `name` for waveforms at `sample_rate` Hz, with pre-trained `weights` where a file is given.
+    """A teacher of `name` for waveforms at `sample_rate` Hz, with pre-trained `weights` where they are given.
 
-    Its head is new. Raises `UsageError` for an unknown name, `InputError` when the file does not fit the architecture.
+    Its head is new, unless the file is `whole`: a teacher adapted earlier to the same classes. `name` may also be
+    `package.module:factory`, a teacher of the user's own, imported with `folder` on the path and tried on clips of
+    `samples` (default: 5 s). Raises `UsageError` for an unknown name, `InputError` when the weights do not fit the
+    architecture; the message names the teacher they would fit.
     """
     import torch
 
     from edgekd.models.teachers import TEACHERS
+    from edgekd.models.teachers.own import build_own, is_own
 
-    if name not in TEACHERS:
+    spec = TEACHERS.get(name)
+    if is_own(name):
+        teacher = build_own(name, num_classes, sample_rate, samples or 5 * sample_rate, folder)
+    elif spec is None:
         raise unknown_name("teacher", name, TEACHERS)
-    teacher = TEACHERS[name].build(num_classes, sample_rate, frontend or FrontendConfig())
-    if weights is not None:
-        teacher.load_pretrained(weights)
+    elif spec.from_folder and weights is None:
+        raise UsageError(f"Teacher '{name}' needs weights: {spec.weights_from}.")
+    else:
+        teacher = spec.build(num_classes, sample_rate, frontend or FrontendConfig(), weights)
+    if weights is not None and not (spec is not None and spec.from_folder):
+        try:
+            (teacher.load_whole if whole else teacher.load_pretrained)(weights)
+        except InputError as failure:
+            fitting = [other for other in recognised(weights) if other != name]
+            if not fitting or name in recognised(weights):
+                raise
+            raise InputError(f"{failure} It looks like weights of {' or '.join(fitting)}.") from None
     # Depthwise convolutions are up to 1.8 times as fast on a CPU in this order. (`to` says it returns a plain module.)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher
 
 
-def check_names(student: str, teacher: str | None) -> None:
-    """Raise `UsageError` for a name that is in no table, before anything slow is done."""
-    from edgekd.models.students import STUDENTS
+def recognised(weights: Path) -> list[str]:
+    """The names of the teachers that the tensors in a file look like those of; none where it cannot be read."""
+    import re
+
+    from edgekd.models.teachers import TEACHERS
+    from edgekd.models.weights import read_weights
+
+    try:
+        tensors = read_weights(weights)
+    except InputError:
+        return []
+    return [name for name, spec in TEACHERS.items() if spec.mark and any(re.match(spec.mark, key) for key in tensors)]
+
+
+def fetched_weights(name: str) -> Path | None:
+    """The file that `edgekd teachers fetch` left for this teacher; None where there is none."""
+    from edgekd.models.download import teachers_folder
     from edgekd.models.teachers import TEACHERS
 
-    if student not in STUDENTS:
-        raise unknown_name("student", student, STUDENTS)
-    if teacher is not None and teacher not in TEACHERS:
-        raise unknown_name("teacher", teacher, TEACHERS)
+    spec = TEACHERS.get(name)
+    if spec is None or spec.file is None:
+        return None
+    path = teachers_folder() / spec.file.name
+    return path if path.is_file() else None
 
 
-__all__ = ["build_student", "build_teacher", "check_names"]
+def check_names(student: str, teacher: str | None, folder: Path | None = None) -> None:
+    """Raise one `UsageError` for every name that is in no table, before anything slow is done.
+
+    A teacher of the user's own (`package.module:factory`) is imported, with `folder` on the path.
+    """
+    from edgekd.models.students import STUDENTS
+    from edgekd.models.teachers import TEACHERS
+    from edgekd.models.teachers.own import find_factory, is_own
+
+    mistakes = [] if student in STUDENTS else [str(unknown_name("student", student, STUDENTS))]
+    if teacher is not None and is_own(teacher):
+        try:
+            find_factory(teacher, folder)
+        except UsageError as mistake:
+            mistakes.append(str(mistake))
+    elif teacher is not None and teacher not in TEACHERS:
+        mistakes.append(f"{unknown_name('teacher', teacher, TEACHERS)} Your own is named package.module:factory.")
+    if mistakes:
+        raise UsageError(" ".join(mistakes))
+
+
+__all__ = ["build_student", "build_teacher", "check_names", "fetched_weights", "recognised"]

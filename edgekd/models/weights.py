@@ -2,9 +2,9 @@
 
 Weight files come from strangers. A `.pth` is a pickle, and a pickle can run any code when it is read; so it is read
 with PyTorch's restricted unpickler, which builds tensors and plain containers and refuses everything else. The files of
-PANNs keep the state of their training sampler, numpy arrays, beside the tensors: those are read past, and numpy is not
-asked to build them. `.npz` is read without pickle, and `.safetensors` cannot hold code at all: it is what this package
-writes.
+PANNs keep the state of their training sampler, numpy arrays, beside the tensors, and those of fairseq their settings:
+those are read past, and nothing is asked to build them. `.npz` is read without pickle; `.safetensors`, which this
+package writes, and `.h5` cannot hold code at all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ State = dict[str, Tensor]
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a `.safetensors`, `.pth`/`.pt` or `.npz` file, by name, on the CPU.
+    """The tensors of a `.safetensors`, `.pth`/`.pt`/`.bin`, `.npz` or `.h5` file, by name, on the CPU.
 
     A checkpoint that wraps them, `{"model": {...}}` or `{"state_dict": {...}}`, is unwrapped; entries that are not
     tensors (class names, step counts) are left out. Raises `InputError` when the file is missing, damaged, not a
@@ -120,9 +120,29 @@ def _read_npz(path: Path) -> State:
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numbers.items()}
 
 
+def _read_h5(path: Path) -> State:
+    """Keras weights: each array by its path in the file, `layer1/conv/layer1/conv/kernel:0`."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"{path}: reading .h5 needs h5py: pip install h5py.") from None
+    arrays: State = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
+            arrays[name] = torch.from_numpy(item[()].astype(item.dtype.newbyteorder("=")))
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(keep)
+    except (OSError, RuntimeError, KeyError, ValueError) as failure:
+        raise _damaged(path, str(failure)) from None
+    return arrays
+
+
 def _read_torch(path: Path) -> State:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_ReadPast, name) for name in _NUMPY_NAMES]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_ReadPast, name) for name in _READ_PAST]):
             warnings.simplefilter("ignore", UserWarning)  # that the pickle may be refused: then it is, below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as failure:
@@ -165,14 +185,16 @@ def _first(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
-# What a pickle calls to rebuild a numpy array or number, before and since numpy 2.
-_NUMPY_NAMES = (
+# What a pickle calls to rebuild a numpy array or number, before and since numpy 2; what fairseq keeps beside weights.
+_READ_PAST = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.ndarray",
     "numpy.dtype",
+    "argparse.Namespace",
+    "fairseq.data.dictionary.Dictionary",
 )
 # How PyTorch's restricted unpickler words the refusal of a function or class that it does not allow.
 _FORBIDDEN = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
@@ -191,5 +213,7 @@ _READERS: dict[str, Callable[[Path], State]] = {
     ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,
+    ".bin": _read_torch,
     ".npz": _read_npz,
+    ".h5": _read_h5,
 }

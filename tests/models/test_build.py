@@ -7,7 +7,7 @@ import torch
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_student, build_teacher, check_names
+from edgekd.models import build_student, build_teacher, check_names, fetched_weights
 from edgekd.models.students import STUDENTS
 from edgekd.models.weights import save_weights
 
@@ -60,3 +60,35 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     save_weights(path, build_student("hltdnn", 3, 4_000, SMALL).state_dict())
     with pytest.raises(InputError, match=r"student\.safetensors: not weights of ConvNet.*missing"):
         build_teacher("convnet", 3, path, 4_000, SMALL)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("yamnet", "mobilenetv1"), ("mobilenetv1", "convnet")])
+def test_weights_of_another_teacher_are_named_as_its(tmp_path: Path, given: str, wanted: str) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, build_teacher(given, 3, None, 16_000, SMALL).state_dict())
+    with pytest.raises(InputError, match=rf"teacher\.safetensors: not weights of .* looks like weights of {given}\."):
+        build_teacher(wanted, 3, path, 16_000, SMALL)
+
+
+def test_a_whole_teacher_comes_with_its_head_and_only_for_its_classes(tmp_path: Path) -> None:
+    donor = build_teacher("convnet", 3, None, 4_000, SMALL)
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, donor.state_dict())
+    teacher = build_teacher("convnet", 3, path, 4_000, SMALL, whole=True)
+    assert all(torch.equal(tensor, teacher.state_dict()[name]) for name, tensor in donor.state_dict().items())
+    with pytest.raises(InputError, match=r"head\.weight is \(3, \d+\), not \(4, \d+\)"):
+        build_teacher("convnet", 4, path, 4_000, SMALL, whole=True)
+
+
+def test_a_teacher_that_is_a_folder_needs_one() -> None:
+    with pytest.raises(UsageError, match="'whisper' needs weights: a folder with"):
+        build_teacher("whisper", 3)
+
+
+def test_fetched_weights_are_found_by_the_teacher_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
+    assert fetched_weights("yamnet") is None
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers" / "yamnet.h5").touch()
+    assert fetched_weights("yamnet") == tmp_path / "teachers" / "yamnet.h5"
+    assert [fetched_weights(name) for name in ("convnet", "ast", "a.b:c", "nobody")] == [None] * 4

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import resource
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +46,7 @@ def write_sample(path: Path) -> None:
         torch.save(STATE, path, _use_new_zipfile_serialization=path.suffix == ".pth")
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.npz"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.bin", "w.npz"])
 def test_every_format_gives_back_the_tensors(tmp_path: Path, name: str) -> None:
     write_sample(tmp_path / name)
     assert_same(read_weights(tmp_path / name), STATE)
@@ -72,6 +74,29 @@ def test_numpy_1_names_are_read_past_as_well(tmp_path: Path) -> None:
     assert before_numpy_2 != path.read_bytes()
     path.write_bytes(before_numpy_2)
     assert_same(read_weights(path), STATE)
+
+
+def test_the_settings_that_fairseq_keeps_beside_weights_are_read_past(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"args": argparse.Namespace(seed=1, paths=["a"]), "model": STATE}, path)
+    assert_same(read_weights(path), STATE)
+
+
+def test_keras_weights_are_read_by_their_path(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file["layer1/conv/kernel:0"] = np.arange(6.0).reshape(2, 3)
+        file["names"] = ["a", "b"]
+    assert_same(read_weights(path), {"layer1/conv/kernel:0": torch.arange(6.0, dtype=torch.float64).reshape(2, 3)})
+    path.write_bytes(path.read_bytes()[:900])
+    assert "not a weights file, or a damaged one" in refusal(path)
+
+
+def test_without_its_reader_an_h5_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "w.h5").write_bytes(b"\x89HDF")
+    assert "pip install h5py" in refusal(tmp_path / "w.h5")
 
 
 def test_text_arrays_of_an_npz_are_left_out(tmp_path: Path) -> None:
@@ -148,7 +173,7 @@ def test_a_missing_file_a_folder_and_another_suffix_are_refused(tmp_path: Path) 
     assert "no such weights file" in refusal(tmp_path / "absent.pth")
     assert "no such weights file" in refusal(tmp_path)
     (tmp_path / "song.wav").write_bytes(b"RIFF")
-    assert ".safetensors, .pth, .pt, .npz" in refusal(tmp_path / "song.wav")
+    assert ".safetensors, .pth, .pt, .bin, .npz, .h5" in refusal(tmp_path / "song.wav")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:

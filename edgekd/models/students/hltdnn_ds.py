@@ -15,9 +15,12 @@ from edgekd.models.students.histogram import HistogramLayer
 
 
 class HLTDNNDS(nn.Module):
-    """Normalised log-mel `(B, 1, T, F)` -> `StudentOutput`; the tap is `(B, 16, T/2, F/2)`, after the stem."""
+    """Normalised log-mel `(B, 1, T, F)` -> `StudentOutput`; the tap is `(B, 36, T/4, F/4)`, after the second block.
 
-    tap_channels = 16
+    A tap after the stem, as early as HLTDNN's, would have the texture terms teach 176 parameters and no more.
+    """
+
+    tap_channels = 36
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -36,8 +39,8 @@ class HLTDNNDS(nn.Module):
         self.classifier = nn.Linear(128 + self.histogram.output_size, num_classes)
 
     def forward(self, log_mel: Tensor) -> StudentOutput:
-        tap = self.stem(log_mel)
-        middle = self.blocks[2](self.blocks[1](self.blocks[0](tap)))
+        tap = self.blocks[1](self.blocks[0](self.stem(log_mel)))
+        middle = self.blocks[2](tap)
         features = self.expand(self.blocks[4](self.blocks[3](middle)))
         averages = features.mean(dim=(2, 3))
         both = torch.cat([averages, self.histogram(self.squeeze(middle))], dim=1)

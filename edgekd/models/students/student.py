@@ -32,11 +32,18 @@ class Student(nn.Module):
         self.tap_channels = tap_channels
         self.register_buffer("gain", torch.ones(()))
 
+    def front_end(self, waveform: Tensor) -> Tensor:
+        """Log-mel `(B, 1, T, F)` in dB before normalisation: no parameter that is learned has had a part in it."""
+        return self.frontend(waveform * self.gain)
+
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Normalised log-mel `(B, 1, T, F)`: what the network sees."""
-        return normalise_mel_bins(self.norm, self.frontend(waveform * self.gain))
+        return normalise_mel_bins(self.norm, self.front_end(waveform))
 
-    def forward(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> StudentOutput:
-        """`augment` changes the normalised log-mel on its way to the network (SpecAugment in training)."""
-        log_mel = self.log_mel(waveform)
+    def forward(self, sound: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> StudentOutput:
+        """The outputs for `sound`, a waveform `(B, S)` or what `front_end` made of it, `(B, 1, T, F)`.
+
+        `augment` changes the normalised log-mel on its way to the network (SpecAugment in training).
+        """
+        log_mel = normalise_mel_bins(self.norm, self.front_end(sound) if sound.ndim == 2 else sound)
         return self.network(log_mel if augment is None else augment(log_mel))

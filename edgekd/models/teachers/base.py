@@ -45,12 +45,27 @@ class Teacher(nn.Module, ABC):
         embedding, tap = self.embed(waveform)
         return TeacherOutput(self.head(embedding), tap)
 
+    def classifier(self) -> nn.Linear | None:
+        """The layer from the embedding to the logits, which `head` adaptation trains; None where there is none."""
+        return self.head
+
+    def front_end(self) -> nn.Module | None:
+        """The module that gives the log-mel `(B, 1, T, F)`; None for networks that take the waveform itself."""
+        return self._modules.get("log_mel")
+
     def load_pretrained(self, path: Path) -> None:
         """Load published weights, or those of a teacher adapted earlier; the head keeps the values it has.
 
         Raises `InputError` when the file is not one of this architecture's.
         """
         self.load_all_but_head(read_weights(path), path)
+
+    def load_whole(self, path: Path) -> None:
+        """Load a teacher adapted earlier to the same classes, its head included.
+
+        Raises `InputError` when the file is not one of this architecture with this number of classes.
+        """
+        load_matching(self, read_weights(path), path)
 
     def load_all_but_head(self, state: State, path: Path) -> None:
         """Copy the tensors read from `path`, named as in this module, into it."""

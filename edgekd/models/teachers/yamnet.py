@@ -4,9 +4,10 @@ Plakal & Ellis, *YAMNet* (TensorFlow model garden, research/audioset, 2019, Apac
 depthwise-separable ones (Howard et al. 2017, arXiv 1704.04861), 32 to 1024 channels, 3.2 M parameters without the
 AudioSet classifier. It hears 16 kHz patches of 0.96 s; the embedding of a clip is the mean over its patches.
 
-The weights come as an `.npz` with batch norm folded into the convolutions: `conv{i}.weight (out, in/groups, kh, kw)`,
-`conv{i}.bias`, `conv{i}.stride` and `conv{i}.groups` for i = 0..26 in forward order, with `fc.weight`, `fc.bias` and
-`class_names`, the AudioSet classifier, which is not used here.
+The weights are the published `yamnet.h5` (Keras; `h5py` reads it), whose batch norms are folded into the convolutions
+here, or an `.npz` in which they are already: `conv{i}.weight (out, in/groups, kh, kw)`, `conv{i}.bias`,
+`conv{i}.stride` and `conv{i}.groups` for i = 0..26 in forward order, with `fc.weight`, `fc.bias` and `class_names`. The
+AudioSet classifier, `fc` or `logits`, is not used.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from torch.nn import functional as F
 
 from edgekd.errors import InputError
 from edgekd.models.teachers.base import Teacher, repeat_frames
-from edgekd.models.weights import read_weights
+from edgekd.models.weights import State, read_weights
 
 OWN_RATE = 16_000  # Hz
 WINDOW, HOP, N_FFT = 400, 160, 512  # samples
 N_MELS, F_MIN, F_MAX = 64, 125.0, 7500.0  # bins, Hz, Hz
 LOG_OFFSET = 0.001
+KERAS_EPSILON = 1e-4  # of the batch norms in yamnet.h5, which have no scale
 PATCH_FRAMES, PATCH_HOP = 96, 48  # 0.96 s every 0.48 s
 
 # (channels in, channels out, stride) of the depthwise-separable convolutions.
@@ -41,18 +43,18 @@ SEPARABLE = (
     (512, 1024, 2),
     (1024, 1024, 1),
 )
-STEM_LAYERS = 3  # the first convolution and the first depthwise-separable one
+STEM_LAYERS = 7  # the first convolution and the first three depthwise-separable ones
 
 
 class YamNet(Teacher):
-    """The tap is the map after the first depthwise-separable convolution, `(B, 64, T / 2, 32)`, T frames of 10 ms.
+    """The tap is the map after the third depthwise-separable convolution, `(B, 128, T / 4, 16)`, T frames of 10 ms.
 
     It is computed on the whole clip rather than on patches: it sees only a few frames around each point, and patches
     would leave seams in the texture. There is no batch norm, so the network is the same in training and evaluation.
     """
 
     def __init__(self, num_classes: int, sample_rate: int) -> None:
-        super().__init__(num_classes, sample_rate, OWN_RATE, tap_channels=64, embedding_size=1024)
+        super().__init__(num_classes, sample_rate, OWN_RATE, tap_channels=128, embedding_size=1024)
         self.log_mel = MagnitudeLogMel()
         self.conv = nn.ModuleList([SameConv2d(1, 32, 3, stride=2)])
         for inputs, outputs, stride in SEPARABLE:
@@ -71,6 +73,9 @@ class YamNet(Teacher):
 
     def load_pretrained(self, path: Path) -> None:
         state = read_weights(path)
+        if "layer1/conv/layer1/conv/kernel:0" in state:
+            self.load_all_but_head(folded_keras(state, path), path)
+            return
         strides = [2, *(step for _, _, stride in SEPARABLE for step in (stride, 1))]
         for number, stride in enumerate(strides):
             given = state.get(f"conv{number}.stride")
@@ -88,6 +93,28 @@ class YamNet(Teacher):
         for layer in self.conv[:layers]:
             features = F.relu(layer(features))
         return features
+
+
+def folded_keras(state: State, path: Path) -> State:
+    """The convolutions of `yamnet.h5`, each with its batch norm folded in, under this module's names.
+
+    Raises `InputError` when one of the arrays is not there.
+    """
+    layers = ["layer1/conv"]
+    layers += [f"layer{number}/{kind}_conv" for number in range(2, 15) for kind in ("depthwise", "pointwise")]
+    folded: State = {}
+    try:
+        for number, layer in enumerate(layers):
+            depthwise = layer.endswith("depthwise_conv")
+            kernel = state[f"{layer}/{layer}/{'depthwise_kernel' if depthwise else 'kernel'}:0"]  # (kh, kw, in, out)
+            norm = f"{layer}/bn/{layer}/bn"
+            scale = (state[f"{norm}/moving_variance:0"] + KERAS_EPSILON).rsqrt()
+            kernel = kernel.permute(2, 3, 0, 1) if depthwise else kernel.permute(3, 2, 0, 1)
+            folded[f"conv.{number}.weight"] = (kernel * scale[:, None, None, None]).contiguous()
+            folded[f"conv.{number}.bias"] = state[f"{norm}/beta:0"] - state[f"{norm}/moving_mean:0"] * scale
+    except (KeyError, RuntimeError) as failure:
+        raise InputError(f"{path}: not the published yamnet.h5 ({failure}). Fetch it again.") from None
+    return folded
 
 
 class MagnitudeLogMel(nn.Module):

@@ -25,7 +25,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def build(name: str, num_classes: int) -> Teacher:
-    return TEACHERS[name].build(num_classes, 22_050, FrontendConfig(f_max=11_000.0)).eval()
+    return TEACHERS[name].build(num_classes, 22_050, FrontendConfig(f_max=11_000.0), None).eval()
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_a_teacher_hears_the_same_at_any_rate(name: str) -> None:
     assert own_rate is not None
     torch.manual_seed(0)
     at_own, at_other = (
-        TEACHERS[name].build(3, own_rate, FrontendConfig()),
-        TEACHERS[name].build(3, 48_000, FrontendConfig()),
+        TEACHERS[name].build(3, own_rate, FrontendConfig(), None),
+        TEACHERS[name].build(3, 48_000, FrontendConfig(), None),
     )
     at_other.load_state_dict(at_own.state_dict())
     waveform = noise(0.5, 48_000)

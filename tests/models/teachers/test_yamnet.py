@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgekd.errors import InputError
-from edgekd.models.teachers.yamnet import SameConv2d, YamNet, cut_patches, mel_linear_filterbank
+from edgekd.models.teachers.yamnet import SEPARABLE, SameConv2d, YamNet, cut_patches, mel_linear_filterbank
 from edgekd.models.weights import read_weights
 
 
@@ -127,8 +127,8 @@ def test_the_tap_has_no_seams_between_patches(teacher: YamNet) -> None:
     waveform = torch.sin(2 * torch.pi * torch.arange(16) / 16).repeat(1, (400 + 160 * 199) // 16)
     with torch.no_grad():
         tap = teacher.tap(waveform)
-    assert tap.shape == (1, 64, 100, 32)
-    torch.testing.assert_close(tap[:, :, 2:-2], tap[:, :, 2:3].expand(-1, -1, 96, -1), rtol=1e-3, atol=1e-3)
+    assert tap.shape == (1, 128, 50, 16)
+    torch.testing.assert_close(tap[:, :, 3:-3], tap[:, :, 3:4].expand(-1, -1, 44, -1), rtol=1e-3, atol=1e-3)
 
 
 def test_real_weights_hear_dogs_in_real_clips_of_dogs(esc10: Path) -> None:
@@ -151,3 +151,53 @@ def test_real_weights_hear_dogs_in_real_clips_of_dogs(esc10: Path) -> None:
     dog = scores[:, [names.index(name) for name in ("Dog", "Animal", "Bark")]]
     assert dog[:8].mean(dim=0).min() > 0.25 and dog[8:].max() < 0.1
     assert scores[8:, names.index("Rain")].mean() > 0.2
+
+
+NORM = ("moving_mean", "moving_variance", "beta")
+
+
+def keras_file(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
+    """A file with the arrays of `yamnet.h5`, at random, and the arrays by their paths."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, np.ndarray] = {}
+
+    def add(layer: str, kernel: str, shape: tuple[int, ...], outputs: int) -> None:
+        arrays[f"{layer}/{layer}/{kernel}:0"] = 0.1 * rng.standard_normal(shape)
+        for name, low in (("beta", -1.0), ("moving_mean", -1.0), ("moving_variance", 0.1)):
+            arrays[f"{layer}/bn/{layer}/bn/{name}:0"] = rng.uniform(low, 1.0, outputs)
+
+    add("layer1/conv", "kernel", (3, 3, 1, 32), 32)
+    for number, (inputs, outputs, _) in enumerate(SEPARABLE, start=2):
+        add(f"layer{number}/depthwise_conv", "depthwise_kernel", (3, 3, inputs, 1), inputs)
+        add(f"layer{number}/pointwise_conv", "kernel", (1, 1, inputs, outputs), outputs)
+    arrays["logits/logits/kernel:0"], arrays["logits/logits/bias:0"] = np.zeros((1024, 521)), np.zeros(521)
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array.astype(np.float32)
+    return arrays
+
+
+def test_the_published_keras_file_loads_with_its_batch_norms_folded(tmp_path: Path) -> None:
+    """The first separable layer computes what convolution and batch norm, one after the other, do."""
+    arrays = keras_file(tmp_path / "yamnet.h5")
+    teacher = YamNet(3, 16_000)
+    teacher.load_pretrained(tmp_path / "yamnet.h5")
+    features = torch.randn(2, 32, 9, 8)
+    layer = "layer2/depthwise_conv"
+    kernel = torch.from_numpy(arrays[f"{layer}/{layer}/depthwise_kernel:0"]).float().permute(2, 3, 0, 1)
+    norm = {name: torch.from_numpy(arrays[f"{layer}/bn/{layer}/bn/{name}:0"]).float() for name in NORM}
+    mean, variance, beta = (norm[name] for name in NORM)
+    expected = F.batch_norm(F.conv2d(features, kernel, padding=1, groups=32), mean, variance, bias=beta, eps=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.conv[1](features), expected, rtol=1e-4, atol=1e-4)
+    assert teacher.conv[26].weight.shape == (1024, 1024, 1, 1)
+
+
+def test_a_keras_file_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    keras_file(tmp_path / "yamnet.h5")
+    with h5py.File(tmp_path / "yamnet.h5", "r+") as file:
+        del file["layer9/pointwise_conv"]
+    with pytest.raises(InputError, match=r"yamnet\.h5: not the published yamnet\.h5 .*layer9/pointwise_conv"):
+        YamNet(3, 16_000).load_pretrained(tmp_path / "yamnet.h5")
