@@ -57,6 +57,10 @@ class DataConfig(Section):
     val_fold: int | None = Field(None, ge=1, description="validation fold; None: the one after the test fold")
     split: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="train, validation, test: shares of groups")
     split_seed: int = 0
+    given_split: bool = Field(True, description="keep the data set's own folds or sides; False: split by group")
+    near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
+        None, description="the same audio on two sides; None: refuse our own split, warn of one the data set gives"
+    )
     simulation: SimulationConfig = SimulationConfig()
 
     @model_validator(mode="after")
@@ -79,22 +83,53 @@ class FrontendConfig(Section):
 class TeacherConfig(Section):
     """The teacher, and how it is adapted to the target data before distillation."""
 
-    name: str = "cnn14"
-    weights: InputPath | None = Field(None, description="published weights; None: trained from scratch (full only)")
-    adaptation: Literal["head", "full"] = "head"
+    name: str = Field("cnn14", description="see 'edgekd teachers', or package.module:factory, a teacher of your own")
+    weights: InputPath | None = Field(
+        None, description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch"
+    )
+    folder: InputPath | None = Field(None, description="where the module of your own teacher is; None: where you are")
+    adaptation: Literal["head", "full", "none"] = Field(
+        "head", description="what is trained: a new head, everything, or nothing (adapted to these classes before)"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="full: rate of the layers at the input, of that of the last; 1: all alike"
+    )
     epochs: int = Field(60, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(32, ge=2)
 
 
+class LossWeights(Section):
+    """How much each term counts with `weighting = "fixed"`."""
+
+    classification: float = Field(1.0, gt=0)
+    statistical: float = Field(1.0, gt=0)
+    structural: float = Field(1.0, gt=0)
+    distillation: float = Field(1.0, gt=0)
+
+
 class LossConfig(Section):
-    """The terms of SSATKD and their forms."""
+    """The terms of SSATKD and their forms. Where a default is not the paper's, the description says what the paper's is.
+
+    The paper as it stands: `weighting = "learned"`, `distillation = "emd"`, `bandwidth = "paper"`, `texture_share = 1`.
+    """
 
     terms: tuple[Term, ...] = TERMS
-    distillation: Literal["emd", "kl"] = "emd"
+    weighting: Literal["fixed", "learned"] = Field("fixed", description="learned: the paper's log-variances")
+    weights: LossWeights = LossWeights()
+    texture_share: float = Field(
+        0.5, ge=0, le=1, description="share of the epochs, from the first, in which the texture terms count"
+    )
+    distillation: Literal["kl", "emd"] = Field("kl", description="emd: the paper's; depends on the order of classes")
     temperature: float = Field(2.0, gt=0)
+    adapter: Literal["teacher", "student"] = Field(
+        "teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
+    )
     statistical: Literal["sinkhorn", "published"] = "sinkhorn"
     statistical_levels: int = Field(4, ge=2, le=16)
+    bandwidth: Literal["relative", "paper"] = Field(
+        "relative", description="of the soft assignment: the spacing of the levels; paper: sigma = 2/N"
+    )
     structural_levels: int = Field(3, ge=2, le=5)
     structural_fusion: Literal["all", "max"] = "all"
 
@@ -108,10 +143,12 @@ class LossConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes to what the student sees; the teacher sees the same shifted waveform."""
+    """Random changes to what the student hears; the teacher hears the same shifts and mixtures."""
 
     time_shift: bool = Field(True, description="circular shift of the waveform")
     shifts_per_clip: int = Field(4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused")
+    mixes_per_clip: int = Field(0, ge=0, le=64, description="distinct mixtures of a clip with another (mixup)")
+    mix_share: float = Field(0.5, ge=0, lt=1, description="the least share of a mixture that is the clip itself")
     time_masks: int = Field(2, ge=0)
     time_mask_frames: int = Field(48, ge=1)
     frequency_masks: int = Field(2, ge=0)

@@ -77,7 +77,8 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Disti
             },
             "frontend": {"n_fft": 256, "hop_length": 128, "n_mels": 32, "f_max": 1_900.0},
             "teacher": {"name": "convnet", "adaptation": "full", "epochs": 4, "batch_size": 5, "learning_rate": 3e-3},
-            "augment": {"shifts_per_clip": 2, "time_mask_frames": 6},
+            "augment": {"shifts_per_clip": 2, "mixes_per_clip": 1, "time_mask_frames": 6},
+            "loss": {"weighting": "learned", "texture_share": 1.0},
             "training": {"epochs": 8, "batch_size": 5, "learning_rate": 3e-3},
             "quantize": {"epochs": 3, "frozen_epochs": 1},
         }

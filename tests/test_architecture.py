@@ -33,7 +33,7 @@ for last in ("export", "profiling", "cli"):
 HEAVY = {
     *("torch", "torchaudio", "lightning_fabric"),
     *("onnx", "onnxruntime", "onnxsim", "onnxscript"),
-    *("matplotlib", "rich"),
+    *("matplotlib", "rich", "transformers"),
 }
 
 
@@ -120,7 +120,7 @@ def test_light_modules_import_nothing_heavy(name: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_pictures_and_graphs_are_imported_where_they_are_made(module: Path) -> None:
-    optional = {"matplotlib", "onnx", "onnxruntime", "onnxsim", "onnxscript", "tensorrt"}
+    optional = {"matplotlib", "onnx", "onnxruntime", "onnxsim", "onnxscript", "tensorrt", "transformers", "h5py"}
     assert not {name.split(".")[0] for name in at_import(tree_of(module))} & optional
 
 

@@ -17,7 +17,7 @@ def refusal(values: dict[str, Any]) -> str:
     return str(failure.value)
 
 
-def test_defaults_are_the_papers_but_for_the_learning_rate() -> None:
+def test_defaults_are_the_papers_where_nothing_else_was_measured_to_be_better() -> None:
     config = DistillConfig()
     assert config.frontend == FrontendConfig(n_fft=1024, hop_length=320, n_mels=64, f_min=50, f_max=14_000)
     assert (config.data.sample_rate, config.data.clip_seconds, config.data.split) == (32_000, 5.0, (0.7, 0.1, 0.2))
@@ -28,10 +28,11 @@ def test_defaults_are_the_papers_but_for_the_learning_rate() -> None:
     assert (augment.frequency_masks, augment.frequency_mask_bins) == (2, 8)
     assert loss.terms == ("classification", "statistical", "structural", "distillation")
     assert (loss.distillation, loss.temperature, loss.statistical, loss.structural_fusion) == (
-        *("emd", 2.0),
+        *("kl", 2.0),
         *("sinkhorn", "all"),
     )
     assert (loss.statistical_levels, loss.structural_levels) == (4, 3)
+    assert (loss.weighting, loss.bandwidth, loss.texture_share, loss.adapter) == ("fixed", "relative", 0.5, "teacher")
 
 
 def test_an_unknown_key_gets_the_nearest_one_and_the_list() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__
-from edgekd.cli import boards, demo, distill, doctor, export, predict, profile, quantize
+from edgekd.cli import boards, compare, data, demo, distill, doctor, export, predict, profile, quantize, teachers
 from edgekd.errors import EdgekdError, InputError
 
 # Plain help and errors: they are read in logs and over slow serial lines too, and start-up stays instant.
@@ -48,8 +48,11 @@ app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("profile")(profile.profile)
 app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
+app.command("compare-worker", hidden=True)(compare.compare_worker)
+app.add_typer(data.app, name="data")
 app.command("targets")(boards.targets)
-app.command("teachers")(boards.teachers)
+app.add_typer(teachers.app, name="teachers")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

@@ -1,4 +1,4 @@
-"""`edgekd targets` and `edgekd teachers`: what can be named."""
+"""`edgekd targets`: the boards that a bundle can be made for."""
 
 from __future__ import annotations
 
@@ -34,28 +34,3 @@ def targets(
         ("target", "also", "runtime", "board"),
         [(board.name, ", ".join(board.aliases), board.runtime, board.title) for board in boards],
     )
-
-
-def teachers(json_: options.Json = False) -> None:
-    """List the teachers, and where their weights come from."""
-    from edgekd.cli.show import print_json
-    from edgekd.models.teachers import TEACHERS
-
-    rows = [
-        {
-            "teacher": name,
-            "summary": spec.summary,
-            "input_rate": spec.own_rate,
-            "needs_weights": spec.needs_weights,
-            "licence": spec.licence,
-            "weights": spec.weights_from,
-        }
-        for name, spec in TEACHERS.items()
-    ]
-    if json_:
-        print_json({"teachers": rows})
-        return
-    for row in rows:
-        rate = f"{row['input_rate']} Hz" if row["input_rate"] else "the data's rate"
-        typer.echo(f"{row['teacher']}: {row['summary']}")
-        typer.echo(f"    input {rate}; weights ({row['licence']}): {row['weights']}")

@@ -23,7 +23,6 @@ DEMO: dict[str, Any] = {
     "frontend": {"n_fft": 512, "hop_length": 256, "f_min": 20.0, "f_max": 3_900.0},
     "teacher": {"name": "convnet", "adaptation": "full", "epochs": 20, "learning_rate": 2e-3, "batch_size": 16},
     "augment": {"shifts_per_clip": 2, "time_mask_frames": 16},
-    "loss": {"distillation": "kl"},
     "training": {"epochs": 20, "learning_rate": 3e-3},
     "quantize": {"epochs": 4, "frozen_epochs": 2},
 }

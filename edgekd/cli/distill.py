@@ -15,22 +15,16 @@ NOTHING_WRITTEN = "No run was begun: start it again with the same command."
 
 
 def distill(
-    dataset: Annotated[
-        str | None, Flag(envvar="EDGEKD_DATASET", help="esc50, esc10, folder, sonar_sim; else recognised.")
-    ] = None,
-    data_dir: Annotated[Path | None, Flag(envvar="EDGEKD_DATA_DIR", help="Where the recordings are.")] = None,
-    sample_rate: Annotated[int | None, Flag(envvar="EDGEKD_SAMPLE_RATE", help="Hz; clips are resampled to it.")] = None,
-    clip_seconds: Annotated[float | None, Flag(envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")] = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    sample_rate: options.SampleRate = None,
+    clip_seconds: options.ClipSeconds = None,
     fold: Annotated[int | None, Flag(envvar="EDGEKD_FOLD", help="Test fold.")] = None,
     split_seed: Annotated[int | None, Flag(envvar="EDGEKD_SPLIT_SEED", help="Seed of a split by groups.")] = None,
-    teacher: Annotated[str | None, Flag(envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'.")] = None,
-    teacher_weights: Annotated[
-        Path | None, Flag(envvar="EDGEKD_TEACHER_WEIGHTS", help="Pre-trained weights file.")
-    ] = None,
-    adaptation: Annotated[
-        str | None, Flag(envvar="EDGEKD_ADAPTATION", help="head or full: what of the teacher is trained.")
-    ] = None,
-    student: Annotated[str | None, Flag(envvar="EDGEKD_STUDENT", help="hltdnn_ds or hltdnn.")] = None,
+    teacher: options.Teacher = None,
+    teacher_weights: options.TeacherWeights = None,
+    adaptation: options.Adaptation = None,
+    student: options.Student = None,
     terms: Annotated[
         str | None,
         Flag(
@@ -39,9 +33,9 @@ def distill(
             "trains on labels without a teacher.",
         ),
     ] = None,
-    epochs: Annotated[int | None, Flag(envvar="EDGEKD_EPOCHS", help="Epochs of the student.")] = None,
-    batch_size: Annotated[int | None, Flag(envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")] = None,
-    learning_rate: Annotated[float | None, Flag(envvar="EDGEKD_LEARNING_RATE", help="Of the student.")] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
     recipe: Annotated[
         str | None, Flag(envvar="EDGEKD_RECIPE", help="Calibration recipe: a name or a TOML file.")
     ] = None,

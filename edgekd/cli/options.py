@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.config import DistillConfig, parse, read_toml
+from edgekd.data import DATASETS
 from edgekd.errors import UsageError, unknown_name
 
 Config = Annotated[
@@ -18,6 +19,41 @@ Config = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", envvar="EDGEKD_SEED", help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", envvar="EDGEKD_DEVICE", help="auto, cpu or cuda.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", envvar="EDGEKD_DATASET", help=f"{', '.join(DATASETS)}; else recognised."),
+]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="EDGEKD_DATA_DIR", help="Where the recordings are.")]
+SampleRate = Annotated[
+    int | None, typer.Option("--sample-rate", envvar="EDGEKD_SAMPLE_RATE", help="Hz; clips are resampled to it.")
+]
+ClipSeconds = Annotated[
+    float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher", envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'; or package.module:factory, your own."
+    ),
+]
+TeacherWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher-weights", envvar="EDGEKD_TEACHER_WEIGHTS", help="File (ast, whisper: folder) of pre-trained weights."
+    ),
+]
+Adaptation = Annotated[
+    str | None,
+    typer.Option(
+        "--adaptation", envvar="EDGEKD_ADAPTATION", help="head, full or none: what of the teacher is trained."
+    ),
+]
+Student = Annotated[str | None, typer.Option("--student", envvar="EDGEKD_STUDENT", help="hltdnn_ds or hltdnn.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", envvar="EDGEKD_LEARNING_RATE", help="Of the student.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="EDGEKD_QUIET", help="No progress.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as TOML and stop.")]
@@ -29,6 +65,13 @@ Set = Annotated[
 
 
 def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
+    """`combine`, with what depends on the machine settled: the configuration of a run."""
+    from edgekd.training.teacher import settled
+
+    return settled(combine(config_file, flags, sets))
+
+
+def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`."""
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:
@@ -57,21 +100,18 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def check_names(config: DistillConfig, quantized: bool) -> None:
     """Raise one `UsageError` for all the names in `config` that are in no table, before anything slow is done."""
-    from edgekd.data import DATASETS
-    from edgekd.models.students import STUDENTS
-    from edgekd.models.teachers import TEACHERS
+    from edgekd.models import check_names as check_models
     from edgekd.quantization.calibration import load_recipe
     from edgekd.training.lesson import needs_teacher
 
-    named: list[tuple[str, str | None, Collection[str]]] = [
-        ("data set", config.data.dataset, DATASETS),
-        ("student", config.student, STUDENTS),
-    ]
-    if needs_teacher(config.loss.terms):
-        named.append(("teacher", config.teacher.name, TEACHERS))
-    mistakes = [
-        str(unknown_name(kind, name, table)) for kind, name, table in named if name is not None and name not in table
-    ]
+    mistakes = []
+    dataset, taught = config.data.dataset, needs_teacher(config.loss.terms)
+    if dataset is not None and dataset not in DATASETS:
+        mistakes.append(str(unknown_name("data set", dataset, DATASETS)))
+    try:
+        check_models(config.student, config.teacher.name if taught else None, config.teacher.folder)
+    except UsageError as wrong:
+        mistakes.append(str(wrong))
     if quantized:
         try:
             load_recipe(config.quantize.recipe)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from edgekd.export.bundle import Bundle
     from edgekd.profiling import Profile
+    from edgekd.training.compare import Comparison, Spread
     from edgekd.training.run import Run
+    from edgekd.training.statistics import Difference
 
 SUBJECTS = {"teacher": "teacher", "student": "float student", "int8": "int8 student"}
 
@@ -57,6 +59,8 @@ def print_run(run: Run) -> None:
         rows,
         numbers=("accuracy", "interval", "macro-F1", "interval "),
     )
+    for warning in run.report().get("warnings", []):
+        typer.echo(f"Warning: {warning}")
     typer.echo(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
         typer.echo(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
@@ -127,6 +131,73 @@ def print_bundle(bundle: Bundle) -> None:
         f"(tolerance {manifest.target.tolerance.probability:g})"
     )
     typer.echo("  on the device: python3 edgekd_runner.py verify")
+
+
+def print_comparison(found: Comparison) -> None:
+    """What each method scored, and how sure its difference to the first is; then where the rest is."""
+    results = [*found.methods, *found.teachers]
+    int8 = any(result.int8_accuracy is not None for result in results)
+    columns = ["", "cells", "accuracy", "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
+    rows = []
+    for result in results:
+        row = [
+            result.method,
+            f"{result.cells}/{result.planned}",
+            spread(result.accuracy),
+            spread(result.macro_f1),
+            spread(result.int8_accuracy),
+            points(result.int8_difference),
+        ]
+        rows.append(row[: len(columns)])
+    table(columns, rows, numbers=columns[1:])
+    compared = [result for result in found.methods if result.difference is not None]
+    if compared:
+        typer.echo()
+        columns = [f"against {found.reference}", "accuracy", "macro-F1", "McNemar", "sign flip"]
+        table(
+            columns,
+            [
+                (
+                    result.method,
+                    points(result.difference),
+                    points(result.difference, "macro_f1"),
+                    p_value(result.difference.mcnemar),
+                    p_value(result.difference.sign_flip),
+                )
+                for result in compared
+                if result.difference is not None
+            ],
+            numbers=columns[1:],
+        )
+    typer.echo("\nPer cent: mean over cells ± standard deviation over seeds.")
+    if compared or int8:
+        alone = any(result.difference is not None and not result.difference.runs_resampled for result in compared)
+        over = "recordings alone, as one run says nothing of the next" if alone else "recordings and runs"
+        typer.echo(f"Differences: points, with 95 % intervals over {over}.")
+    if compared:
+        typer.echo("p-values: McNemar's test takes seeds and windows for independent and is too small;")
+        typer.echo("the other flips the sign of whole recordings.")
+    typer.echo(f"Written: {found.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
+
+
+def spread(found: Spread | None) -> str:
+    """`80.1 ± 1.0`, in per cent."""
+    if found is None:
+        return "-"
+    return f"{100 * found.mean:.1f}" + (f" ± {100 * found.over_seeds:.1f}" if found.over_seeds is not None else "")
+
+
+def points(found: Difference | None, figure: Literal["accuracy", "macro_f1"] = "accuracy") -> str:
+    """`+2.1 (-0.3, +4.4)`, in points of a per cent."""
+    if found is None:
+        return "-"
+    low, high = found.accuracy_interval if figure == "accuracy" else found.macro_f1_interval
+    estimate = found.accuracy if figure == "accuracy" else found.macro_f1
+    return f"{100 * estimate:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})"
+
+
+def p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def compact(count: int) -> str:

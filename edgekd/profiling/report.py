@@ -276,10 +276,10 @@ def _graph_subject(
 
 
 def _teacher_subject(run: Run, teacher: Teacher, example: Tensor) -> _Subject:
-    log_mel = teacher.get_submodule("log_mel")
+    log_mel = teacher.front_end()  # None: it takes the waveform itself
 
     def front_end(waveform: Tensor) -> Tensor:
-        return log_mel(teacher.at_own_rate(waveform))
+        return waveform if log_mel is None else log_mel(teacher.at_own_rate(waveform))
 
     def timed(call: Callable[[Tensor], object]) -> Callable[[], object]:
         def once() -> object:
@@ -301,7 +301,7 @@ def _teacher_subject(run: Run, teacher: Teacher, example: Tensor) -> _Subject:
         ),
         scores=lambda _clips, _progress: Scores.from_dict(run.report()["test"]["teacher"]),
         whole=timed(teacher),
-        front_end=timed(front_end),
+        front_end=None if log_mel is None else timed(front_end),
         network=None,
     )
 

@@ -25,7 +25,7 @@ from edgekd.models.weights import load_matching, read_weights
 from edgekd.quantization.calibration import calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, prepare
-from edgekd.training.distill import make_fabric, make_optimizer, record_scores, score_test
+from edgekd.training.distill import make_fabric, make_optimizer, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
 from edgekd.training.run import Run, to_toml
@@ -65,10 +65,11 @@ def quantize(
     student.network = network
 
     teacher = run.teacher() if needs_teacher(run.config.loss.terms) else None
-    lesson = prepare_lesson(run, index, split, store, teacher, student, fabric, progress)
+    lesson = prepare_lesson(run, index, split, store, teacher, student, config.epochs, fabric, progress)
     # The adapter between the taps and the weights of the terms go on from where distillation left them.
     last = torch.load(run.folder / "student" / "last.pt", map_location=fabric.device, weights_only=True)
     lesson.loss.load_state_dict(last["loss"])
+    lesson.begin_epoch(run.config.training.epochs)  # int8 training goes on as distillation ended
     wrapped = fabric.setup_module(student)
 
     def on_epoch(epoch: int) -> None:
@@ -96,7 +97,7 @@ def quantize(
         progress,
     )
     run.update_report("training", {"int8": {"seconds": round(time.perf_counter() - started, 1)}})
-    record_scores(run, "int8", score_test(run, student, index, split, store, fabric, progress))
+    record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
     return run
 
 

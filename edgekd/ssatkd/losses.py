@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekd.config import LossConfig
+from edgekd.config import LossConfig, Term
 from edgekd.errors import unknown_name
 from edgekd.models.outputs import StudentOutput, TeacherOutput
 from edgekd.ssatkd.statistical import StatisticalTexture, statistical_loss
@@ -25,6 +25,9 @@ from edgekd.ssatkd.structural import StructuralTexture, cosine_distance, full_pr
 
 LOG_VARIANCE_FLOOR = -5.0
 """The smallest s_i: a term weighs at most exp(5) = 148, and the total is at least -5 times the number of terms."""
+
+
+TEXTURES = frozenset[Term](("statistical", "structural"))
 
 
 class LossOutput(NamedTuple):
@@ -36,12 +39,14 @@ class LossOutput(NamedTuple):
 
 
 class SSATKDLoss(nn.Module):
-    """The total loss, with everything in it that is learned: the teacher's adapter and the log-variances.
+    """The total loss, with everything in it that is learned: the adapter and the log-variances.
 
-    `adapter` is a 1x1 convolution and ReLU from the teacher's tap channels to the student's; it exists only if a
-    texture term is active. `log_variances (terms,)`, in the order of `config.terms`, starts at 0; it exists only if
-    there is more than one term, since a single one needs no weighing: with `terms=("classification",)` the total is the
-    plain cross-entropy.
+    `adapter` is a 1x1 convolution and ReLU from one tap's channels to the other's; it exists only if a texture term is
+    active. The paper's is on the teacher's side, where it can learn to show the student little; with
+    `adapter="student"` the teacher's own map is what the student's is held against. With `weighting="fixed"` each term
+    counts as `config.weights` says. Else `log_variances (terms,)`, in the order of `config.terms`, starts at 0; it
+    exists only if there is more than one term, since a single one needs no weighing: with `terms=("classification",)`
+    the total is the plain cross-entropy.
 
     The best s_i is log(L_i), so a term that reaches 0 would drive it, and the total, to minus infinity. Each forward
     pass first puts the log-variances back to `LOG_VARIANCE_FLOOR` or above. A clamp inside the formula would also bound
@@ -53,42 +58,68 @@ class SSATKDLoss(nn.Module):
         super().__init__()
         self.config = config
         self.adapter: nn.Sequential | None = None
-        if {"structural", "statistical"} & set(config.terms):
-            self.adapter = nn.Sequential(nn.Conv2d(teacher_channels, student_channels, kernel_size=1), nn.ReLU())
+        if TEXTURES & set(config.terms):
+            channels = (teacher_channels, student_channels)
+            if config.adapter == "student":
+                channels = (student_channels, teacher_channels)
+            self.adapter = nn.Sequential(nn.Conv2d(*channels, kernel_size=1), nn.ReLU())
         self.structural = StructuralTexture(config.structural_levels, config.structural_fusion)
-        self.statistical = StatisticalTexture(config.statistical_levels)
+        self.statistical = StatisticalTexture(config.statistical_levels, config.bandwidth)
+        self.active: tuple[Term, ...] = config.terms
         self.log_variances: nn.Parameter | None = None
-        if len(config.terms) > 1:
+        if len(config.terms) > 1 and config.weighting == "learned":
             self.log_variances = nn.Parameter(torch.zeros(len(config.terms)))
 
+    @property
+    def needs_taps(self) -> bool:
+        """Whether one of the terms that count now compares taps."""
+        return bool(TEXTURES & set(self.active))
+
+    def count_textures(self, wanted: bool) -> None:
+        """From now on, have the texture terms count or not, where they are among the terms at all.
+
+        Textures teach the first layers; once these have learned, the student may be left to answer as well as it can
+        (the two stages of FitNets: Romero et al. 2015, arXiv 1412.6550).
+        """
+        self.active = tuple(term for term in self.config.terms if wanted or term not in TEXTURES)
+
     def forward(self, student: StudentOutput, teacher: TeacherOutput | None, labels: Tensor) -> LossOutput:
-        """Compare the two outputs on `labels (B,)`; `teacher` may be None if classification is the only term.
+        """Compare the two outputs on `labels`, classes `(B,)` or shares of each `(B, K)`; `teacher` may be None if
+        classification is the only term.
 
         Raises `ValueError` if a teacher is needed and there is none.
         """
         terms = self._terms(student, teacher, labels)
+        values = torch.stack(list(terms.values()))
         if self.log_variances is None:
-            (total,) = terms.values()
-            return LossOutput(total, terms, dict.fromkeys(terms, torch.ones_like(total)))
+            fixed = self.config.weights.model_dump() if len(terms) > 1 else dict.fromkeys(terms, 1.0)
+            weights = values.new_tensor([fixed[term] for term in terms])
+            return LossOutput((weights * values).sum(), terms, dict(zip(terms, weights, strict=True)))
         with torch.no_grad():
             self.log_variances.clamp_(min=LOG_VARIANCE_FLOOR)
-        weights = torch.exp(-self.log_variances)
-        total = (weights * torch.stack(list(terms.values())) + self.log_variances).sum()
+        log_variances = self.log_variances[[self.config.terms.index(term) for term in self.active]]
+        weights = torch.exp(-log_variances)
+        total = (weights * values + log_variances).sum()
         return LossOutput(total, terms, dict(zip(terms, weights.detach(), strict=True)))
 
     def _terms(self, student: StudentOutput, teacher: TeacherOutput | None, labels: Tensor) -> dict[str, Tensor]:
         """The value of each active term, in the order of the configuration."""
         logits = full_precision(student.logits)
         values = {"classification": F.cross_entropy(logits, labels)}
-        active = self.config.terms
+        active = self.active
         if len(active) > 1 and teacher is None:
             raise ValueError(f"the terms {', '.join(active)} need a teacher's output")
         if teacher is not None and "distillation" in active:
             values["distillation"] = distillation_loss(
                 logits, full_precision(teacher.logits), self.config.distillation, self.config.temperature
             )
-        if teacher is not None and self.adapter is not None:
-            ours, theirs = _same_size(full_precision(student.tap), full_precision(self.adapter(teacher.tap)))
+        if teacher is not None and self.adapter is not None and self.needs_taps:
+            ours, theirs = student.tap, teacher.tap
+            if self.config.adapter == "teacher":
+                theirs = self.adapter(theirs)
+            else:
+                ours = self.adapter(ours)
+            ours, theirs = _same_size(full_precision(ours), full_precision(theirs))
             if "structural" in active:
                 values["structural"] = cosine_distance(
                     self.structural.responses(ours), self.structural.responses(theirs)

@@ -6,8 +6,13 @@ place of the map to the map's mean:
 
     g = mean_hw F(:, h, w)        s(h, w) = cos(F(:, h, w), g)
     q_n = (2n + 1) / (2N) * (max s - min s) + min s               levels, n = 0 .. N-1
-    e_n(h, w) = exp(-(s(h, w) - q_n)^2 / sigma^2)                 soft assignment, sigma = 2 / N
+    e_n(h, w) = exp(-(s(h, w) - q_n)^2 / sigma^2)                 soft assignment
     P(m, n) = sum_hw e_m(h, w) * e_n(h + 1, w + 1)                co-occurrence, normalised to sum 1
+
+The paper's sigma = 2 / N suits similarities that span [-1, 1]. After a ReLU they span [0, 1] at most, often less than
+0.5, where it makes every place belong to every level nearly alike and the matrix nearly uniform whatever the texture.
+`bandwidth="relative"` takes the spacing of the levels instead, sigma = (max s - min s) / N, and shares each place out
+(e sums to 1 over the levels).
 
 Student and teacher are compared as distributions over the plane: bin (m, n) lies at (q_m, q_n).
 """
@@ -22,6 +27,11 @@ from torch import Tensor, nn
 from edgekd.errors import unknown_name
 from edgekd.ssatkd.structural import NORM_FLOOR, full_precision
 from edgekd.ssatkd.transport import transport_cost
+
+Bandwidth = Literal["paper", "relative"]
+
+SPACING_FLOOR = 1e-4
+"""The least spacing of levels, of similarities in [-1, 1]."""
 
 
 class Cooccurrence(NamedTuple):
@@ -40,9 +50,12 @@ class StatisticalTexture(nn.Module):
     Half precision is raised to float32, inside autocast too.
     """
 
-    def __init__(self, levels: int = 4) -> None:
+    def __init__(self, levels: int = 4, bandwidth: Bandwidth = "paper") -> None:
         super().__init__()
+        if bandwidth not in ("paper", "relative"):
+            raise unknown_name("bandwidth", bandwidth, ("paper", "relative"))
         self.levels = levels
+        self.bandwidth = bandwidth
 
     def forward(self, features: Tensor) -> Cooccurrence:
         with torch.autocast(features.device.type, enabled=False):
@@ -50,8 +63,13 @@ class StatisticalTexture(nn.Module):
             low, high = similarity.amin((1, 2)), similarity.amax((1, 2))
             centres = (torch.arange(self.levels, dtype=low.dtype, device=low.device) + 0.5) / self.levels
             levels = low[:, None] + centres * (high - low)[:, None]
-            sigma = 2 / self.levels
-            assignment = torch.exp(-((similarity[:, None] - levels[:, :, None, None]) / sigma).square())
+            distance = similarity[:, None] - levels[:, :, None, None]
+            if self.bandwidth == "paper":
+                assignment = torch.exp(-(distance * self.levels / 2).square())
+            else:
+                # A constant map has no spacing; the floor lets its places belong to all levels.
+                spacing = ((high - low) / self.levels).clamp_min(SPACING_FLOOR)[:, None, None, None]
+                assignment = torch.softmax(-(distance / spacing).square(), dim=1)
             down, right = (int(size > 1) for size in similarity.shape[1:])
             height, width = similarity.shape[1:]
             here = assignment[:, :, : height - down, : width - right].flatten(2)

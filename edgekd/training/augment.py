@@ -1,31 +1,99 @@
-"""Random changes to training clips: circular shifts, which teacher and student share, and SpecAugment for the learner.
+"""Random changes to training clips: views, which teacher and student share, and SpecAugment for the learner alone.
+
+A view is one way of hearing a clip: shifted round its own length, or mixed with another shifted clip (mixup: Zhang et
+al. 2018, arXiv 1710.09412; mixed at equal level, as Tokozume et al. 2018, arXiv 1711.10282, found to matter for
+sound). Views are few and known beforehand, so what the teacher says of each is computed once and is about exactly what
+the student hears (Beyer et al. 2022, arXiv 2106.05237, on why it must be).
 
 SpecAugment: Park et al. 2019, arXiv 1904.08779; the constants are the SSATKD paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
+from edgekd.data.cache import ClipStore
+
+SILENCE = 1e-6  # root mean square below which a clip has no level to be matched
 
 
-def draw_shifts(clips: int, samples: int, config: AugmentConfig, seed: int) -> Tensor:
-    """The shifts in samples that each clip can have, `(clips, shifts_per_clip)`; the first is 0.
+@dataclass(frozen=True)
+class Views:
+    """The V views of each of N training clips, `rows (N,)` of the index; every other field is `(N, V)`.
 
-    A clip is seen at few shifts rather than at any, so that what the teacher says of each can be computed once.
+    View v of clip i is `share * shift(clip i)`, and of `1 - share` the clip at place `partners` shifted by
+    `partner_shifts`. Shifts are in samples. A share of 1 is the clip alone.
     """
-    if not config.time_shift:
-        return torch.zeros(clips, 1, dtype=torch.long)
+
+    rows: tuple[int, ...]
+    shifts: Tensor
+    partners: Tensor
+    partner_shifts: Tensor
+    shares: Tensor
+
+    def __len__(self) -> int:
+        """The views of one clip."""
+        return self.shifts.shape[1]
+
+    def waveforms(self, store: ClipStore, places: Tensor, choices: Tensor) -> Tensor:
+        """`(B, S)`: clips at `places (B,)` of the training side in their views number `choices (B,)`.
+
+        A mixture has the level of its clip: the partner is brought to it first, and the sum, of sounds that do not
+        correlate, back to it.
+        """
+        heard = shift(self._clips(store, places), self.shifts[places, choices])
+        shares = self.shares[places, choices]
+        mixed = (shares < 1).nonzero().flatten()
+        if len(mixed) == 0:
+            return heard
+        partners, share = self.partners[places, choices][mixed], shares[mixed, None]
+        other = shift(self._clips(store, partners), self.partner_shifts[places, choices][mixed])
+        level = [waveform.square().mean(1, keepdim=True).sqrt() for waveform in (heard[mixed], other)]
+        audible = (level[0] > SILENCE) & (level[1] > SILENCE)
+        other = other * torch.where(audible, level[0] / level[1].clamp_min(SILENCE), 1.0)
+        mixture = share * heard[mixed] + (1 - share) * other
+        heard[mixed] = mixture / (share.square() + (1 - share).square()).sqrt()
+        return heard
+
+    def targets(self, labels: Tensor, num_classes: int, places: Tensor, choices: Tensor) -> Tensor:
+        """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`."""
+        classes = one_hot(labels[list(self.rows)], num_classes).float()
+        shares = self.shares[places, choices][:, None]
+        return shares * classes[places] + (1 - shares) * classes[self.partners[places, choices]]
+
+    def _clips(self, store: ClipStore, places: Tensor) -> Tensor:
+        return store.waveforms([self.rows[int(place)] for place in places])
+
+
+def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: int) -> Views:
+    """The views of the training clips `rows` of `samples` samples; the first is the clip as it is.
+
+    Then come the shifts, and `mixes_per_clip` mixtures with clips drawn at random from the same rows, of which the clip
+    itself has at least `mix_share`.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shifts = torch.randint(0, samples, (clips, config.shifts_per_clip), generator=generator)
+    clips, shifted = len(rows), config.shifts_per_clip if config.time_shift else 1
+    total = shifted + config.mixes_per_clip
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(0, high, (clips, total), generator=generator)
+
+    shifts, partners, partner_shifts = draw(samples), draw(clips), draw(samples)
+    shares = config.mix_share + (1 - config.mix_share) * torch.rand(clips, total, generator=generator)
+    shares[:, :shifted] = 1.0
     shifts[:, 0] = 0
-    return shifts
+    if not config.time_shift:
+        shifts.zero_()
+        partner_shifts.zero_()
+    return Views(tuple(rows), shifts, partners, partner_shifts, shares)
 
 
 def shift(waveforms: Tensor, shifts: Tensor) -> Tensor:

@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from edgekd.config import DistillConfig
 from edgekd.console import Progress, silent
-from edgekd.data import load_index
+from edgekd.data import check_clip_length, load_index
+from edgekd.data.audit import audit, check_audit
 from edgekd.data.cache import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
-from edgekd.errors import UsageError
+from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student, check_names
+from edgekd.models.teachers.base import Teacher
 from edgekd.ssatkd import SSATKDLoss
+from edgekd.training.augment import draw_views
 from edgekd.training.evaluation import Scores, predict_probabilities, score
 from edgekd.training.figures import plot_confusion, plot_curves
 from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, fit, seed_all
+from edgekd.training.predictions import read_predictions, write_predictions
 from edgekd.training.run import Run, check_folder
-from edgekd.training.teacher import adapted_teacher, check_teacher
+from edgekd.training.teacher import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
+from edgekd.training.teacher_cache import fill_cache
+
+Probabilities = npt.NDArray[np.float32]
 
 
 def distill(
-    config: DistillConfig, progress: Progress = silent, *, resume: bool = False, overwrite: bool = False
+    config: DistillConfig,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    teacher_run: Run | None = None,
 ) -> Run:
     """Train a student as `config` says, into the run folder `config.out`, and score it and its teacher on the test
     side.
 
-    Raises `UsageError` (names, an existing folder), `InputError` (data, weights) or `GateError` (a split that leaks).
+    `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and
+    its answers: the outcome is the same, and sooner.
+
+    Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
+    `GateError` (a split that leaks).
     """
     taught = needs_teacher(config.loss.terms)
-    check_names(config.student, config.teacher.name if taught else None)
-    if taught:
-        check_teacher(config.teacher.name, config.teacher.weights is not None, config.teacher.adaptation)
-    check_folder(config, resume, overwrite)
-    fabric = make_fabric(config.device)
-
-    index = load_index(config.data, progress)
-    splits_file = config.out / "splits.csv"
-    split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
-    check_no_leak(index, split)
-    store = open_store(index, config.data, progress)
-    # Only now, when data and device are known to be good, is an older run given up.
-    run = Run.create(config, index.classes, str(fabric.device), replace=overwrite)
-    write_splits(splits_file, index, split)
-
-    teacher = adapted_teacher(run, index, split, store, fabric, progress) if taught else None
-    if teacher is not None:
-        record_scores(run, "teacher", score_test(run, teacher, index, split, store, fabric, progress))
+    begun = _begin(config, progress, taught, resume, overwrite)
+    run, index, split, store, fabric = begun.run, begun.index, begun.split, begun.store, begun.fabric
+    teacher = _teacher(begun, teacher_run, progress) if taught else None
 
     seed_all(config.seed, "student")
     student = build_student(config.student, len(index.classes), config.data.sample_rate, config.frontend)
     student.gain = waveform_gain(store, split)
-    lesson = prepare_lesson(run, index, split, store, teacher, student, fabric, progress)
+    student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
+    lesson = prepare_lesson(run, index, split, store, teacher, student, config.training.epochs, fabric, progress)
     wrapped = fabric.setup_module(student)
     training = config.training
     started = time.perf_counter()
@@ -75,6 +83,7 @@ def distill(
             batch_size=training.batch_size,
             patience=training.patience,
             decay_power=training.decay_power,
+            on_epoch=lesson.begin_epoch,
         ),
         fabric,
         progress,
@@ -82,8 +91,37 @@ def distill(
     run.update_report(
         "training", {"student": {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}}
     )
-    record_scores(run, "student", score_test(run, student, index, split, store, fabric, progress))
+    record_test(run, "student", index, split, predict_test(student, split, store, fabric, progress))
+    warn_of_weaker_teacher(run)
     return run
+
+
+def adapt_teacher(
+    config: DistillConfig, progress: Progress = silent, *, resume: bool = False, overwrite: bool = False
+) -> Run:
+    """The teacher's part of `distill` alone: adapt it, score it, and ask it about every view of every training clip.
+
+    What the run folder `config.out` then holds can be lent to any number of students. Raises as `distill` does.
+    """
+    begun = _begin(config, progress, True, resume, overwrite)
+    teacher = _teacher(begun, None, progress)
+    train, store, device = begun.split.train, begun.store, begun.fabric.device
+    views = draw_views(train, store.samples, config.augment, config.seed)
+    saved = begun.run.stage_folder("teacher") / "logits.safetensors"
+    fill_cache(teacher.to(device), store, views, device, False, saved, progress=progress)
+    return begun.run
+
+
+def teacher_settings(config: DistillConfig) -> dict[str, Any]:
+    """All of `config` that decides the adapted teacher and what it is asked: where it is equal, one run's teacher can
+    be lent to another."""
+    asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
+    plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
+    return {
+        **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}),
+        "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
+        "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
+    }
 
 
 def make_fabric(device: str, autocast: bool = True) -> Fabric:
@@ -110,18 +148,12 @@ def make_optimizer(
     )
 
 
-def score_test(
-    run: Run,
-    model: nn.Module,
-    index: ClipIndex,
-    split: Split,
-    store: ClipStore,
-    fabric: Fabric,
-    progress: Progress = silent,
-) -> Scores:
-    """Scores of a student or teacher on the run's test side."""
+def predict_test(
+    model: nn.Module, split: Split, store: ClipStore, fabric: Fabric, progress: Progress = silent
+) -> Probabilities:
+    """What a student or teacher says of the test side, `(N, K)`."""
     model.to(fabric.device).eval()
-    probabilities = predict_probabilities(
+    return predict_probabilities(
         lambda waveforms: model(waveforms).logits,
         store,
         split.test,
@@ -129,14 +161,109 @@ def score_test(
         progress=progress,
         stage="test",
     )
+
+
+def record_test(run: Run, subject: str, index: ClipIndex, split: Split, probabilities: Probabilities) -> None:
+    """Put what `subject` says of the test side into `predictions.csv` and its scores into `report.json`, and draw the
+    pictures of the run again."""
     labels = [index.clips[row].label for row in split.test]
     groups = [index.clips[row].group for row in split.test]
-    return score(probabilities, labels, groups, index.classes, run.config.seed)
-
-
-def record_scores(run: Run, subject: str, scores: Scores) -> None:
-    """Put a subject's test scores into `report.json`, and draw the pictures of the run again."""
+    scores = score(probabilities, labels, groups, index.classes, run.config.seed)
+    write_predictions(run.folder, subject, index, split.test, probabilities)
     run.update_report("test", {subject: scores.to_dict()})
     confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
     plot_confusion(confusions, run.classes, run.folder / "confusion.png")
     plot_curves(Path(run.folder / "metrics.csv"), run.folder / "curves.png")
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run folder that was begun, its data, and the device."""
+
+    run: Run
+    index: ClipIndex
+    split: Split
+    store: ClipStore
+    fabric: Fabric
+
+
+def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool) -> _Begun:
+    """Check names, folder, data and device, in this order, and begin the run folder only then."""
+    config = settled(config)
+    check_names(config.student, config.teacher.name if taught else None, config.teacher.folder)
+    if taught:
+        check_teacher(config.teacher)
+    check_folder(config, resume, overwrite)
+    fabric = make_fabric(config.device)
+
+    index = load_index(config.data, progress)
+    check_clip_length(index, config.data)
+    if taught and not resume:
+        new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
+    splits_file = config.out / "splits.csv"
+    split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
+    check_no_leak(index, split)
+    store = open_store(index, config.data, progress)
+    audited = audit(index, split, store, config.data, progress)
+    let_pass = check_audit(audited, index, config.data)
+    # Only now, when data and device are known to be good, is an older run given up.
+    run = Run.create(config, index.classes, str(fabric.device), replace=overwrite)
+    write_splits(splits_file, index, split)
+    run.update_report("audit", audited.to_dict())
+    if let_pass is not None:
+        run.warn(let_pass)
+    return _Begun(run, index, split, store, fabric)
+
+
+def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
+    """The adapted teacher, scored: the run's own where it has one, else the lender's, else one adapted now."""
+    run = begun.run
+    borrowed = None
+    if lender is not None and "teacher" not in run.report().get("training", {}):
+        borrowed = _borrow_teacher(begun, lender)
+    teacher = adapted_teacher(run, begun.index, begun.split, begun.store, begun.fabric, progress)
+    said = borrowed
+    if said is None:
+        said = predict_test(teacher, begun.split, begun.store, begun.fabric, progress)
+    record_test(run, "teacher", begun.index, begun.split, said)
+    return teacher
+
+
+def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
+    """Take over the teacher of `lender`, its curves and its answers; return what it says of the test side."""
+    run, own, theirs = begun.run, teacher_settings(begun.run.config), teacher_settings(lender.config)
+    different = [name for name, value in own.items() if theirs.get(name) != value]
+    if different:
+        raise UsageError(
+            f"{lender.folder}: its teacher was adapted with other settings ({', '.join(different)}) than {run.folder} "
+            "asks for. Take the same, or let the run adapt its own."
+        )
+    summary = lender.report().get("training", {}).get("teacher")
+    weights = lender.folder / "teacher" / "best.safetensors"
+    if summary is None or not weights.is_file():
+        raise InputError(f"{lender.folder}: its teacher is not finished, so it cannot be lent.")
+    said = read_predictions(lender.folder, "teacher", run.classes)
+    if said.rows != begun.split.test or read_splits(lender.folder / "splits.csv", begun.index) != begun.split:
+        raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
+    folder = run.stage_folder("teacher")
+    _link(weights, folder / weights.name)
+    answers = lender.folder / "teacher" / "logits.safetensors"
+    if answers.is_file():
+        _link(answers, folder / answers.name)
+    log = run.metrics()
+    log.truncate("teacher", 0)
+    for row in lender.metrics().rows:
+        if row["stage"] == "teacher":
+            figures = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
+            log.append("teacher", int(row["epoch"]), **figures)
+    run.update_report("training", {"teacher": {**summary, "from": str(lender.folder)}})  # last: now it is finished
+    return said.probabilities
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the disk has no such links; files are replaced, not changed."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

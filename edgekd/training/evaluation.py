@@ -128,7 +128,7 @@ def score(
     confusion = multiclass_confusion_matrix(predicted, truth, count)
     present = confusion.sum(dim=1).tolist()
 
-    counts = _GroupCounts.of(predicted.numpy(), truth.numpy(), groups, count)
+    counts = GroupCounts.of(predicted.numpy(), truth.numpy(), groups, count)
     accuracy_interval, macro_f1_interval = _intervals(counts, seed)
     return Scores(
         classes=tuple(classes),
@@ -149,7 +149,7 @@ def _share(value: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class _GroupCounts:
+class GroupCounts:
     """Windows of each group and class, `(G, K)` each: classified right, predicted to be, truly are."""
 
     right: Floats
@@ -171,15 +171,23 @@ class _GroupCounts:
 
     def statistics(self, weights: Floats) -> Floats:
         """Accuracy and macro-F1 `(2, R)` of R samples in which group g stands `weights[r, g]` times."""
-        right = weights @ self.right  # (R, K)
-        actual = weights @ self.actual
-        both = weights @ self.predicted + actual
-        accuracy = right.sum(axis=1) / actual.sum(axis=1)
-        f1 = np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
-        return np.stack([accuracy, f1.sum(axis=1) / (both > 0).sum(axis=1)])
+        return _accuracy_and_f1(weights @ self.right, weights @ self.predicted, weights @ self.actual)
+
+    def left_out(self) -> Floats:
+        """Accuracy and macro-F1 `(2, G)` without each group in turn."""
+        parts = (self.right, self.predicted, self.actual)
+        return _accuracy_and_f1(*(part.sum(axis=0) - part for part in parts))
 
 
-def _intervals(counts: _GroupCounts, seed: int) -> tuple[Interval, Interval]:
+def _accuracy_and_f1(right: Floats, predicted: Floats, actual: Floats) -> Floats:
+    """`(2, R)` from windows of R samples by class, `(R, K)`; NaN for a sample of none."""
+    both = predicted + actual
+    f1 = np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
+    with np.errstate(invalid="ignore"):
+        return np.stack([right.sum(axis=1) / actual.sum(axis=1), f1.sum(axis=1) / (both > 0).sum(axis=1)])
+
+
+def _intervals(counts: GroupCounts, seed: int) -> tuple[Interval, Interval]:
     """The 95 % intervals of accuracy and macro-F1."""
     groups = len(counts.right)
     if groups == 1:
@@ -188,7 +196,7 @@ def _intervals(counts: _GroupCounts, seed: int) -> tuple[Interval, Interval]:
     weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(np.float64)
     estimate = counts.statistics(np.ones((1, groups)))[:, 0]
     resampled = counts.statistics(weights)
-    left_out = counts.statistics(1 - np.eye(groups))
+    left_out = counts.left_out()
     accuracy, macro_f1 = (
         _bca(float(estimate[i]), resampled[i], left_out[i])
         if np.ptp(left_out[i]) > 1e-12

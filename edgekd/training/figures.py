@@ -1,4 +1,4 @@
-"""The pictures of a run: `curves.png` and `confusion.png`.
+"""The pictures of a run, `curves.png` and `confusion.png`, of a comparison, and the spectrograms of a data set.
 
 Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touched and no display is needed. Lines have
 Okabe and Ito's colours, which people with colour vision deficiencies can tell apart; shares are shades of one hue.
@@ -28,6 +28,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _NOT_TERMS = {"stage", "epoch", "seconds", "learning_rate", "total", "validation_loss", "validation_accuracy"}
 _STAGE_TITLES = {"teacher": "Teacher adaptation", "student": "Student distillation", "int8": "int8 training"}
 _DPI = 120
+_SHOWN_DB = 70.0
 
 Curve = npt.NDArray[np.float64]
 
@@ -129,6 +130,108 @@ def plot_confusion(
     bar.set_ticks([0, 0.05, 0.2, 0.5, 1.0])
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _save(figure, out)
+
+
+def plot_comparison(
+    accuracies: Mapping[str, Sequence[float]],
+    int8: Mapping[str, Sequence[float]],
+    differences: Mapping[str, tuple[float, tuple[float, float]]],
+    teachers: Mapping[str, float],
+    reference: str,
+    out: Path,
+) -> None:
+    """Draw a comparison to the PNG `out`: left the accuracy of each cell of each method, its mean as a line, int8 below
+    in open circles and teachers as dashed lines; right the differences to the method `reference` with their intervals.
+    """
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+    methods = list(accuracies)
+    places = dict(zip(methods, range(len(methods)), strict=True))
+    figure = _figure(9.6, 1.6 + 0.55 * len(methods))
+    left, right = figure.subplots(1, 2, sharey=True)
+    marks: dict[str, Any] = {"linestyle": "none", "color": _COLOURS[0], "markersize": 5, "alpha": 0.6}
+    for method, place in places.items():
+        for values, offset, style in (
+            (accuracies[method], -0.1, {"marker": "o"}),
+            (int8.get(method, ()), 0.18, {"marker": "o", "fillstyle": "none"}),
+        ):
+            if values:
+                heights = np.full(len(values), place + offset)
+                left.plot(values, heights, **marks, **style)
+                mean = float(np.mean(values))
+                left.plot([mean, mean], [place + offset - 0.14, place + offset + 0.14], color=_BLACK, linewidth=1.8)
+    for colour, (title, mean) in zip(_cycle(len(teachers) + 1)[1:], teachers.items(), strict=True):
+        left.axvline(mean, color=colour, linestyle="--", linewidth=1.2, label=title)
+    left.set_xlabel("accuracy on the test side, each cell and mean" + ("; open: int8" if any(int8.values()) else ""))
+    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    if teachers:
+        left.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+    for method, (estimate, (low, high)) in differences.items():
+        right.plot([low, high], [places[method]] * 2, color=_BLACK, linewidth=1.4)
+        right.plot(estimate, places[method], "o", color=_COLOURS[1], markersize=6)
+    right.axvline(0, color=_GREY, linewidth=1)
+    right.set_xlabel(f"points of accuracy above {reference}, 95 % interval")
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
+    left.set_yticks(list(places.values()), methods)
+    left.set_ylim(len(methods) - 0.5, -0.5)  # shared: the first method on top
+    for panel in (left, right):
+        panel.grid(alpha=0.25, axis="x")
+        panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, out)
+
+
+def plot_spectrograms(
+    spectrograms: Mapping[str, npt.NDArray[np.float32]], frequencies: npt.NDArray[np.float32], frame_s: float, out: Path
+) -> None:
+    """Draw a log-mel spectrogram `(T, F)` in dB for each title to the PNG `out`; `frequencies (F,)` are the centres of
+    the mel bins in Hz, `frame_s` is from frame to frame.
+
+    All share one scale of colours, in dB below the loudest cell of each: recordings differ in gain.
+    """
+    count = len(spectrograms)
+    columns = min(count, next((most for most in (2, 3, 4, 5) if count <= most * most), 6))
+    rows = math.ceil(count / columns)
+    figure = _figure(1.6 + 2.5 * columns, 0.9 + 1.75 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    ticks = _frequency_ticks(frequencies)
+    places = np.interp(ticks, frequencies, np.arange(len(frequencies)) + 0.5)
+    for panel, (title, spectrogram) in zip(axes.flat, spectrograms.items(), strict=False):
+        image = panel.imshow(
+            spectrogram.T - spectrogram.max(),
+            origin="lower",
+            aspect="auto",
+            extent=(0, len(spectrogram) * frame_s, 0, len(frequencies)),
+            cmap="magma",
+            vmin=-_SHOWN_DB,
+            vmax=0,
+            interpolation="nearest",
+        )
+        panel.set_title(title if len(title) <= 26 else title[:25] + "…", fontsize=9.5)
+        panel.set_yticks(places, [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks])
+        panel.tick_params(length=2, labelsize=8)
+    for panel in axes.flat[count:]:
+        panel.set_axis_off()
+    for above, panel in zip(axes.flat, axes.flat[columns:], strict=False):
+        if not panel.axison:  # the last of its column carries the time
+            above.xaxis.set_tick_params(labelbottom=True)
+    figure.supxlabel("time in s", fontsize=10)
+    figure.supylabel("frequency in Hz", fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=min(1.0, 3 / rows), aspect=25, label="dB below the loudest of each")
+    _save(figure, out)
+
+
+def _frequency_ticks(frequencies: npt.NDArray[np.float32]) -> list[float]:
+    """Round frequencies within the band, none closer to the next than a tenth of the axis."""
+    ticks: list[float] = []
+    place = -math.inf
+    for tick in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000):
+        if frequencies[0] <= tick <= frequencies[-1]:
+            here = float(np.interp(tick, frequencies, np.arange(len(frequencies))))
+            if here - place >= len(frequencies) / 10:
+                ticks.append(tick)
+                place = here
+    return ticks
 
 
 def _read_stages(metrics_csv: Path) -> dict[str, dict[str, Curve]]:

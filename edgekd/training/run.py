@@ -3,7 +3,7 @@
     config.toml       the resolved configuration            metrics.csv    a row an epoch
     environment.json  versions, device, seed, git revision  report.json    test scores, later the profile
     classes.json      class names in label order            curves.png, confusion.png
-    splits.csv        every clip, its group and side
+    splits.csv        every clip, its group and side        predictions.csv  what was said of each test clip
     teacher/ student/ int8/   best.safetensors, and last.pt while the stage can be resumed
 
 Every file is written to a temporary name and renamed, so a run killed at any moment leaves a folder that `--resume`
@@ -113,6 +113,14 @@ class Run:
         report[section] = {**report.get(section, {}), **values}
         write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
+    def warn(self, warning: str) -> None:
+        """Add a line to the `warnings` of `report.json`, once."""
+        report = self.report()
+        warnings = report.get("warnings", [])
+        if warning not in warnings:
+            report["warnings"] = [*warnings, warning]
+            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+
     def forget(self, section: str, entry: str | None = None) -> None:
         """Take a section, or one entry of it, out of `report.json`, before what it tells of is made anew."""
         report = self.report()
@@ -159,13 +167,23 @@ class Run:
     def teacher(self) -> Teacher | None:
         """The adapted teacher in eval mode, on the CPU; None for a run that had none."""
         from edgekd.models import build_teacher
+        from edgekd.models.teachers import TEACHERS
         from edgekd.models.weights import load_matching, read_weights
 
         path = self.folder / "teacher" / "best.safetensors"
         if not path.is_file():
             return None
-        config = self.config
-        teacher = build_teacher(config.teacher.name, len(self.classes), None, config.data.sample_rate, config.frontend)
+        config, chosen = self.config, self.config.teacher
+        spec = TEACHERS.get(chosen.name)
+        teacher = build_teacher(
+            chosen.name,
+            len(self.classes),
+            chosen.weights if spec is not None and spec.from_folder else None,  # the folder tells the shape
+            config.data.sample_rate,
+            config.frontend,
+            samples=round(config.data.clip_seconds * config.data.sample_rate),
+            folder=chosen.folder,
+        )
         load_matching(teacher, read_weights(path), path)
         return teacher.eval()
 
@@ -194,6 +212,11 @@ class MetricsLog:
     def last_epoch(self, stage: str) -> int:
         return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
 
+    def best_accuracy(self, stage: str) -> float | None:
+        """The best validation accuracy of a stage, that of the checkpoint it kept; None where it has no rows."""
+        found = [float(row["validation_accuracy"]) for row in self.rows if row["stage"] == stage]
+        return max(found, default=None)
+
     def _write(self) -> None:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, METRIC_COLUMNS, restval="")
@@ -211,7 +234,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     folder = config.out
     if resume:
         stored = Run.open(folder).config
-        changed = _differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+        changed = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
         if changed:
             raise UsageError(
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
@@ -240,11 +263,12 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of the settings in which two configurations differ, but for `out`."""
     found = []
     for key, value in new.items():
         if isinstance(value, Mapping):
-            found += _differences(old[key], value, f"{prefix}{key}.")
+            found += differences(old[key], value, f"{prefix}{key}.")
         elif old[key] != value and prefix + key != "out":
             found.append(prefix + key)
     return found

@@ -1,8 +1,10 @@
 """Adapting a teacher to the target classes, before distillation.
 
 `head`: the pre-trained network stays as it is and a new linear head is trained on its embeddings, which are computed
-once. `full`: all of it is trained, the pre-trained part at a tenth of the head's learning rate; without pre-trained
-weights everything starts at random and learns at the full rate.
+once. `full`: all of it is trained, the pre-trained part at a tenth of the head's learning rate, and less towards the
+input where `teacher.layer_decay` says so; batch norms go on learning their statistics, as the target data has its own.
+Without pre-trained weights everything starts at random and learns at the full rate. `none`: it is used as it is, a
+teacher that was adapted to these classes elsewhere.
 """
 
 from __future__ import annotations
@@ -10,23 +12,27 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.console import Progress, silent
 from edgekd.data.cache import ClipStore
 from edgekd.data.index import ClipIndex, Split
-from edgekd.errors import UsageError
-from edgekd.models import build_teacher
+from edgekd.errors import InputError, UsageError
+from edgekd.models import build_teacher, fetched_weights
 from edgekd.models.teachers import TEACHERS
 from edgekd.models.teachers.base import Teacher
+from edgekd.models.teachers.own import is_own
 from edgekd.models.weights import save_weights
 from edgekd.training.augment import augmented_front_end, shift
-from edgekd.training.lesson import validate
+from edgekd.training.layer_rates import parameter_groups
+from edgekd.training.lesson import needs_teacher, validate
 from edgekd.training.loop import Stage, StepOutput, batches, fit, seed_all
 from edgekd.training.run import Run
 
@@ -34,50 +40,157 @@ BACKBONE_RATE = 0.1  # learning rate of pre-trained layers, relative to the new 
 WEIGHT_DECAY = 1e-2
 
 
+def settled(config: DistillConfig) -> DistillConfig:
+    """`config` with what follows from where it is used written down, so that a run means the same everywhere.
+
+    These are the weights that `edgekd teachers fetch` got, where none are named, and the folder of a teacher of the
+    user's own.
+    """
+    teacher, found = config.teacher, {}
+    if not needs_teacher(config.loss.terms):
+        return config
+    if teacher.weights is None:
+        found["weights"] = fetched_weights(teacher.name)
+    if teacher.folder is None and is_own(teacher.name):
+        found["folder"] = Path.cwd()
+    return config.model_copy(update={"teacher": teacher.model_copy(update=found)})
+
+
+def check_teacher(config: TeacherConfig) -> None:
+    """Raise `UsageError` for a teacher that could not learn, or has nothing to go by: before anything slow is done."""
+    if is_own(config.name):
+        return
+    spec = TEACHERS[config.name]
+    if config.weights is None and spec.needs_weights:
+        fetch = f"get them with 'edgekd teachers fetch {config.name}', or " if spec.file and spec.file.digest else ""
+        raise UsageError(
+            f"Teacher '{config.name}' needs pre-trained weights: {fetch}pass --teacher-weights "
+            f"{'FOLDER' if spec.from_folder else 'FILE'} ({spec.weights_from}), or use --teacher convnet "
+            "--adaptation full, which learns from your data alone."
+        )
+    if spec.from_folder and config.adaptation == "none":
+        raise UsageError(f"Teacher '{config.name}' gets a new head for these classes: pass --adaptation head or full.")
+    if config.weights is None and config.adaptation != "full":
+        raise UsageError(
+            f"Teacher '{config.name}' starts at random: training only its head, or nothing, is no use; pass "
+            "--adaptation full."
+        )
+
+
+def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
+    """The teacher of `config` for `classes`, not adapted yet; the same at every call.
+
+    Raises `InputError` for weights that do not fit (another architecture, adapted to other classes or another rate) and
+    for a teacher of the user's own that fails on a trial, `UsageError` for one without a head to train.
+    """
+    teacher = config.teacher
+    whole = teacher.adaptation == "none"
+    if teacher.weights is not None:
+        _check_origin(teacher.weights, config, classes)
+    seed_all(config.seed, "teacher")
+    built = build_teacher(
+        teacher.name,
+        len(classes),
+        teacher.weights,
+        config.data.sample_rate,
+        config.frontend,
+        whole=whole,
+        samples=round(config.data.clip_seconds * config.data.sample_rate),
+        folder=teacher.folder,
+    )
+    if teacher.adaptation == "head" and built.classifier() is None:
+        raise UsageError(
+            f"Teacher '{teacher.name}' has no 'head' (an nn.Linear) to train: pass --adaptation full, or none to use "
+            "it as it is."
+        )
+    return built
+
+
 def adapted_teacher(
     run: Run, index: ClipIndex, split: Split, store: ClipStore, fabric: Fabric, progress: Progress = silent
 ) -> Teacher:
-    """The run's teacher, adapted to its classes; read back where the run has it already.
-
-    Raises `UsageError` when the head alone is to be trained on a network without weights.
-    """
+    """The run's teacher, adapted to its classes; read back where the run has it already. Raises as `new_teacher`."""
     config = run.config
     done = run.report().get("training", {}).get("teacher")
     if done is not None:
         finished = run.teacher()
         if finished is not None:
             return finished
-    seed_all(config.seed, "teacher")
-    teacher = build_teacher(
-        config.teacher.name,
-        len(run.classes),
-        config.teacher.weights,
-        config.data.sample_rate,
-        config.frontend,
-    )
+    teacher = new_teacher(config, run.classes)
     started = time.perf_counter()
     if config.teacher.adaptation == "head":
         _train_head(teacher, run, index, split, store, fabric, progress)
-    else:
+    elif config.teacher.adaptation == "full":
         _train_all(teacher, run, index, split, store, fabric, progress)
-    summary = {"name": config.teacher.name, "seconds": round(time.perf_counter() - started, 1)}
+    else:
+        _keep(teacher, run, index, split, store, fabric)
+    summary = {
+        "name": config.teacher.name,
+        "adaptation": config.teacher.adaptation,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
     run.update_report("training", {"teacher": summary})
     return teacher.eval()
 
 
-def check_teacher(name: str, has_weights: bool, adaptation: str) -> None:
-    """Raise `UsageError` for a teacher that could not learn: a random network of which only the head is trained."""
-    if has_weights:
+def warn_of_weaker_teacher(run: Run) -> None:
+    """Put a warning into the run's report where its student knows more than the teacher it learned from."""
+    sides = []
+    best = {stage: run.metrics().best_accuracy(stage) for stage in ("teacher", "student")}
+    tested = run.report().get("test", {})
+    for side, figures in (
+        ("validation", best),
+        ("test", {subject: tested[subject]["accuracy"] for subject in best if subject in tested}),
+    ):
+        teacher, student = figures.get("teacher"), figures.get("student")
+        if teacher is not None and student is not None and teacher < student:
+            sides.append(f"{teacher:.1%} against {student:.1%} on the {side} side")
+    if sides:
+        run.warn(
+            f"the teacher is worse than its student ({', '.join(sides)}): it can teach little. "
+            "Try a stronger one, or --adaptation full."
+        )
+
+
+def _check_origin(weights: Path, config: DistillConfig, classes: Sequence[str]) -> None:
+    """Raise `InputError` for the teacher of another run (`RUN/teacher/best.safetensors`) that does not fit this one."""
+    folder = weights.parent.parent
+    if weights.parent.name != "teacher" or not (folder / "config.toml").is_file():
         return
-    if TEACHERS[name].needs_weights:
-        raise UsageError(
-            f"Teacher '{name}' needs pre-trained weights: pass --teacher-weights FILE ({TEACHERS[name].weights_from}), "
-            "or use --teacher convnet --adaptation full, which learns from your data alone."
+    origin = Run.open(folder)
+    if origin.config.teacher.name != config.teacher.name:
+        raise InputError(
+            f"{weights}: this is the teacher {origin.config.teacher.name} of the run {folder}, not "
+            f"{config.teacher.name}: pass --teacher {origin.config.teacher.name}, or other weights."
         )
-    if adaptation == "head":
-        raise UsageError(
-            f"Teacher '{name}' starts at random: training only its head is no use; pass --adaptation full."
+    theirs, ours = origin.config.data.sample_rate, config.data.sample_rate
+    at_data_rate = is_own(config.teacher.name) or TEACHERS[config.teacher.name].own_rate is None
+    if at_data_rate and theirs != ours:
+        raise InputError(
+            f"{weights}: adapted to clips at {theirs} Hz, and these are at {ours} Hz: pass --sample-rate {theirs}, or "
+            "other weights."
         )
+    if config.teacher.adaptation == "none" and origin.classes != tuple(classes):
+        raise InputError(
+            f"{weights}: adapted to the classes {', '.join(origin.classes)}, and the data has {', '.join(classes)}: "
+            "give it a new head (--adaptation head)."
+        )
+
+
+def _keep(teacher: Teacher, run: Run, index: ClipIndex, split: Split, store: ClipStore, fabric: Fabric) -> None:
+    """Store the teacher as it is, and how good that is."""
+    started = time.perf_counter()
+    found = validate(teacher.to(fabric.device), store, split.validation, torch.tensor(index.labels), fabric.device)
+    log = run.metrics()
+    log.truncate("teacher", 0)
+    log.append(
+        "teacher",
+        1,
+        seconds=time.perf_counter() - started,
+        validation_loss=found.loss,
+        validation_accuracy=found.accuracy,
+    )
+    save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.cpu().state_dict())
 
 
 def _train_head(
@@ -125,10 +238,13 @@ def _train_head(
         )
         progress("teacher head", epoch, config.epochs, loss=total, validation=f"{accuracy:.1%}")
     progress("teacher head", config.epochs, config.epochs, best=f"{best_score[0]:.1%} in epoch {best_epoch}")
-    weight = best["weight"] / deviation
+    weight, bias = best["weight"] / deviation, best["bias"]
+    own = teacher.classifier()
+    assert own is not None  # `new_teacher` has seen to it
     with torch.no_grad():
-        teacher.head.weight.copy_(weight)
-        teacher.head.bias.copy_(best["bias"] - weight @ mean)
+        own.weight.copy_(weight)
+        if own.bias is not None:
+            own.bias.copy_(bias - weight @ mean)
     teacher.cpu()
     save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.state_dict())
 
@@ -160,20 +276,26 @@ def _train_all(
 ) -> None:
     config = run.config.teacher
     labels = torch.tensor(index.labels)
-    wrapped = fabric.setup_module(teacher)
-    head = set(teacher.head.parameters())
-    backbone_rate = config.learning_rate * (BACKBONE_RATE if config.weights is not None else 1.0)
-    groups: list[dict[str, Any]] = [
-        {"params": list(teacher.head.parameters())},
-        {"params": [parameter for parameter in teacher.parameters() if parameter not in head], "lr": backbone_rate},
-    ]
+    groups = parameter_groups(
+        teacher,
+        teacher.classifier(),
+        store.waveforms(split.train[:1]),
+        config.learning_rate,
+        *(
+            (config.learning_rate * BACKBONE_RATE, config.layer_decay)
+            if config.weights is not None or is_own(config.name)
+            else (config.learning_rate, 1.0)
+        ),
+    )
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
+    wrapped = fabric.setup_module(teacher)
+    front_end = teacher.front_end()
 
     def step(rows: Tensor) -> StepOutput:
         waveforms = store.waveforms(rows.tolist()).to(fabric.device)
         if run.config.augment.time_shift:
             waveforms = shift(waveforms, torch.randint(0, store.samples, (len(rows),)))
-        with augmented_front_end(teacher.get_submodule("log_mel"), run.config.augment):
+        with nullcontext() if front_end is None else augmented_front_end(front_end, run.config.augment):
             logits = wrapped(waveforms).logits
         loss = cross_entropy(logits, labels[rows].to(fabric.device))
         return StepOutput(loss, {"classification": loss}, {})

@@ -1,14 +1,12 @@
 """What the frozen teacher says of every training clip, computed once.
 
-A clip is seen at a few known shifts (`augment.draw_shifts`), so the teacher's logits are a table `(clips, shifts,
-K)`. Its taps are large (1 MB a clip for YAMNet in float16): they are kept when clips are not shifted and the taps
-fit `TAP_BUDGET`; else each batch runs the teacher's stem again, which is a small part of it (3 % for YAMNet, 11 %
-for CNN14).
+A clip is heard in a few known views (`augment.Views`), so the teacher's logits are a table `(clips, views, K)`. Its
+taps are large (0.5 MB a view for YAMNet in float16): they are kept in memory where they fit `TAP_BUDGET` and each view
+is heard more than once; else each batch runs the layers below the tap again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,26 +18,32 @@ from edgekd.data.cache import ClipStore
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.weights import read_weights, save_weights
-from edgekd.training.augment import shift
+from edgekd.training.augment import Views
 
-TAP_BUDGET = 1 << 30  # bytes
+TAP_BUDGET = 2 << 30  # bytes
 
 
 @dataclass
 class TeacherCache:
-    """Teacher outputs by training clip and shift."""
+    """Teacher outputs by training clip and view."""
 
     teacher: Teacher
-    position: Mapping[int, int]  # row of the index -> row of the tables
-    logits: Tensor  # (clips, shifts, K)
-    taps: Tensor | None  # (clips, C, T, F) float16
+    logits: Tensor  # (clips, views, K)
+    taps: Tensor | None = None  # (clips, views, C, T, F) float16
 
-    def __call__(self, rows: Tensor, choices: Tensor, waveforms: Tensor) -> TeacherOutput:
-        """Outputs for clips `rows (B,)` at shift number `choices (B,)`; `waveforms (B, S)` are shifted already."""
-        places = torch.tensor([self.position[int(row)] for row in rows])
-        logits = self.logits[places, choices].to(waveforms.device)
+    def __call__(
+        self, places: Tensor, choices: Tensor, waveforms: Tensor | None, device: torch.device
+    ) -> TeacherOutput:
+        """Outputs for the clips at `places (B,)` of the training side in their views number `choices (B,)`.
+
+        `waveforms (B, S)` are these views, to compute the taps where these are not kept; without either, the tap is
+        empty.
+        """
+        logits = self.logits[places, choices].to(device)
         if self.taps is not None:
-            return TeacherOutput(logits, self.taps[places].to(waveforms.device).float())
+            return TeacherOutput(logits, self.taps[places, choices].to(device).float())
+        if waveforms is None:
+            return TeacherOutput(logits, logits.new_empty(0))
         with torch.no_grad():
             return TeacherOutput(logits, self.teacher.tap(waveforms))
 
@@ -47,38 +51,46 @@ class TeacherCache:
 def fill_cache(
     teacher: Teacher,
     store: ClipStore,
-    rows: Sequence[int],
-    shifts: Tensor,
+    views: Views,
     device: torch.device,
-    needs_tap: bool,
+    keep_taps: bool,
     saved: Path,
     batch_size: int = 16,
     progress: Progress = silent,
 ) -> TeacherCache:
-    """Run `teacher`, frozen and in eval mode, over every clip of `rows` at each of its `shifts (clips, S)`.
+    """Run `teacher`, frozen and in eval mode, over every view of every training clip.
 
     The order and batches are fixed, so that a resumed run gets the same numbers to the last bit. The logits are kept in
-    the file `saved` and read back from there, unless taps are to be computed with them.
+    the file `saved` and read back from there. `keep_taps`: keep the taps too, where they fit the budget.
     """
     teacher.eval().requires_grad_(False)
-    positions, total = shifts.shape[1], len(rows) * shifts.shape[1]
-    position = {int(row): place for place, row in enumerate(rows)}
-    if saved.is_file() and not (needs_tap and positions == 1):
-        return TeacherCache(teacher, position, read_weights(saved)["logits"], None)
-    logits: list[Tensor] = []
-    taps: list[Tensor] = []
-    keep_taps = needs_tap and positions == 1
+    clips, total = len(views.rows), len(views.rows) * len(views)
+    logits = read_weights(saved)["logits"] if saved.is_file() else None
+    cache = TeacherCache(teacher, torch.empty(0) if logits is None else logits)
+    if logits is not None and not keep_taps:
+        return cache
+    answers: list[Tensor] = []
     with torch.no_grad():
-        for choice in range(positions):
-            for start in range(0, len(rows), batch_size):
-                batch = slice(start, start + batch_size)
-                waveforms = shift(store.waveforms(rows[batch]).to(device), shifts[batch, choice])
+        for done in range(0, total, batch_size):
+            numbers = torch.arange(done, min(done + batch_size, total))
+            places, choices = numbers % clips, numbers // clips
+            waveforms = views.waveforms(store, places, choices).to(device)
+            if logits is None:
                 output = teacher(waveforms)
-                logits.append(output.logits.float().cpu())
+                answers.append(output.logits.float().cpu())
+                tap = output.tap
+            else:
+                tap = teacher.tap(waveforms)
+            if keep_taps and cache.taps is None:
+                keep_taps = tap[0].numel() * 2 * total <= TAP_BUDGET
                 if keep_taps:
-                    taps.append(output.tap.half().cpu())
-                    keep_taps = taps[0][0].nbytes * len(rows) <= TAP_BUDGET
-                progress("teacher outputs", choice * len(rows) + min(start + batch_size, len(rows)), total)
-    table = torch.cat(logits).view(positions, len(rows), -1).transpose(0, 1).contiguous()
-    save_weights(saved, {"logits": table})
-    return TeacherCache(teacher, position, table, torch.cat(taps) if keep_taps else None)
+                    cache.taps = torch.empty(clips, len(views), *tap.shape[1:], dtype=torch.float16)
+                elif logits is not None:
+                    break
+            if cache.taps is not None:
+                cache.taps[places, choices] = tap.half().cpu()
+            progress("teacher outputs", int(numbers[-1]) + 1, total)
+    if logits is None:
+        cache.logits = torch.cat(answers).view(len(views), clips, -1).transpose(0, 1).contiguous()
+        save_weights(saved, {"logits": cache.logits})
+    return cache

@@ -4,7 +4,6 @@ import tomllib
 from collections.abc import Callable
 
 from edgekd.export.targets import Target, list_targets, load_target
-from edgekd.models.teachers import TEACHERS
 
 
 def test_every_target_is_listed_by_a_name_that_can_be_copied(edgekd: Callable) -> None:
@@ -28,13 +27,3 @@ def test_targets_as_json(edgekd: Callable) -> None:
 
 def test_an_unknown_target_gets_the_nearest(edgekd: Callable) -> None:
     assert "Did you mean 'jetson'?" in edgekd("targets", "jetsn").refusal(2)
-
-
-def test_every_teacher_is_listed_with_its_weights(edgekd: Callable) -> None:
-    shown = edgekd("teachers").out
-    for name, teacher in TEACHERS.items():
-        assert f"{name}: {teacher.summary}\n" in shown
-        assert teacher.weights_from in shown
-    listed = edgekd("teachers", "--json").json()["teachers"]
-    assert [teacher["teacher"] for teacher in listed] == list(TEACHERS)
-    assert {teacher["needs_weights"] for teacher in listed} == {True, False}

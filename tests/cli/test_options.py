@@ -46,7 +46,7 @@ def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Pa
         *("--dataset", "esc10", "--data-dir", 'a "quoted" folder/häfen', "--fold", "3"),
         *("--terms", "classification, distillation", "--learning-rate", "1e-05", "--out", "runs/x", "--seed", "9"),
         *("--set", "data.split=[0.5, 0.25, 0.25]", "--set", "augment.time_shift=false", "--set", "data.val_fold=4"),
-        *("--set", "loss.distillation=kl", "--teacher-weights", "w.pth"),
+        *("--set", "loss.distillation=emd", "--teacher-weights", "w.pth"),
     ]
     plan = edgekd("distill", *flags, "--dry-run")
     assert (plan.code, plan.err) == (0, "")
@@ -54,7 +54,7 @@ def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Pa
     config = parse(DistillConfig, values, "plan")
     assert config.data.data_dir == Path('a "quoted" folder/häfen').absolute()
     assert (config.data.fold, config.data.val_fold, config.data.split) == (3, 4, (0.5, 0.25, 0.25))
-    assert (config.loss.terms, config.loss.distillation) == (("classification", "distillation"), "kl")
+    assert (config.loss.terms, config.loss.distillation) == (("classification", "distillation"), "emd")
     assert (config.training.learning_rate, config.augment.time_shift, config.seed) == (1e-5, False, 9)
     (tmp_path / "plan.toml").write_text(plan.out)
     assert edgekd("distill", "--config", tmp_path / "plan.toml", "--dry-run") == plan
@@ -70,11 +70,15 @@ def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
     [
         (["--dataset", "esc5"], "Unknown data set 'esc5'. Did you mean 'esc50'?"),
         (["--teacher", "yamnt"], "Unknown teacher 'yamnt'. Did you mean 'yamnet'?"),
+        (
+            ["--teacher", "no_module_of_mine:make"],
+            "'no_module_of_mine:make': Unknown module 'no_module_of_mine'.",
+        ),
         (["--student", "hltdn"], "Unknown student 'hltdn'. Did you mean 'hltdnn'?"),
         (["--recipe", "defalt"], "Unknown calibration recipe 'defalt'. Did you mean 'default'?"),
         (["--recipe", "nowhere.toml"], "nowhere.toml: no such configuration file."),
         (["--device", "gpu"], "device = 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
-        (["--adaptation", "heads"], "teacher.adaptation = 'heads': input should be 'head' or 'full'"),
+        (["--adaptation", "heads"], "teacher.adaptation = 'heads': input should be 'head', 'full' or 'none'"),
         (["--terms", "classifcation"], "loss.terms.0 = 'classifcation'"),
         (["--set", "training.epoch=3"], "unknown key 'training.epoch'. Did you mean 'epochs'?"),
         (["--set", "trainin.epochs=3"], "unknown key 'trainin'. Did you mean 'training'?"),
@@ -129,9 +133,9 @@ def test_set_takes_toml_values_and_plain_words() -> None:
     config = options.resolve(
         None,
         {"seed": None, "data.fold": 2},
-        ["loss.distillation=kl", "data.simulation.snr_db=[-3.0, 3]", "data.data_dir=a/b", "augment.time_shift=false"],
+        ["loss.distillation=emd", "data.simulation.snr_db=[-3.0, 3]", "data.data_dir=a/b", "augment.time_shift=false"],
     )
-    assert (config.seed, config.data.fold, config.loss.distillation) == (0, 2, "kl")
+    assert (config.seed, config.data.fold, config.loss.distillation) == (0, 2, "emd")
     assert (config.data.simulation.snr_db, config.data.data_dir) == ((-3.0, 3.0), Path("a/b").absolute())
     assert config.augment.time_shift is False
 

@@ -38,9 +38,12 @@ def outputs(dtype: torch.dtype = torch.float32) -> tuple[StudentOutput, TeacherO
     )
 
 
+PAPER = {"weighting": "learned", "distillation": "emd", "bandwidth": "paper"}
+
+
 def ssatkd_loss(**settings: Any) -> SSATKDLoss:
     torch.manual_seed(0)
-    return SSATKDLoss(LossConfig(**settings), student_channels=4, teacher_channels=6)
+    return SSATKDLoss(LossConfig(**{**PAPER, **settings}), student_channels=4, teacher_channels=6)
 
 
 def test_emd_is_the_squared_distance_of_cumulative_distributions() -> None:
@@ -117,6 +120,65 @@ def test_terms_are_the_public_losses_of_the_matched_taps() -> None:
     assert list(terms) == list(TERMS)
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_an_adapter_on_the_students_side_leaves_the_teachers_map_as_it_is() -> None:
+    student, teacher = outputs()
+    loss = ssatkd_loss(adapter="student")
+    assert loss.adapter is not None
+    ours, theirs = (
+        F.interpolate(tap, (40, 26), mode="bilinear", align_corners=False)
+        for tap in (loss.adapter(student.tap), teacher.tap)
+    )
+    assert ours.shape[1] == theirs.shape[1] == 6
+    structural = StructuralTexture()
+    output = loss(student, teacher, LABELS)
+    expected = structural_loss(structural(ours), structural(theirs))
+    torch.testing.assert_close(output.terms["structural"], expected, rtol=1e-4, atol=1e-6)
+    output.total.backward()
+    assert student.tap.grad is not None
+    assert student.tap.grad.abs().sum() > 0
+
+
+def test_fixed_weights_make_a_plain_weighted_sum() -> None:
+    student, teacher = outputs()
+    weights = {"classification": 1.0, "statistical": 0.5, "structural": 3.0, "distillation": 0.25}
+    loss = ssatkd_loss(weighting="fixed", weights=weights)
+    output = loss(student, teacher, LABELS)
+    assert output.total.item() == pytest.approx(sum(weights[name] * output.terms[name].item() for name in TERMS))
+    assert {name: weight.item() for name, weight in output.weights.items()} == weights
+    assert loss.log_variances is None
+    alone = ssatkd_loss(terms=("classification",), weighting="fixed", weights={"classification": 7.0})
+    assert alone(student, None, LABELS).total.item() == pytest.approx(F.cross_entropy(student.logits, LABELS).item())
+
+
+@pytest.mark.parametrize("weighting", ["learned", "fixed"])
+def test_textures_may_stop_counting_and_count_again(weighting: str) -> None:
+    student, teacher = outputs()
+    loss = ssatkd_loss(weighting=weighting)
+    whole = loss(student, teacher, LABELS)
+    loss.count_textures(False)
+    assert not loss.needs_taps
+    rest = loss(student, TeacherOutput(teacher.logits, torch.empty(0)), LABELS)
+    assert list(rest.terms) == ["classification", "distillation"]
+    # All log-variances start at 0, so what is missing is just the two terms.
+    missing = whole.terms["structural"] + whole.terms["statistical"]
+    assert (whole.total - rest.total).item() == pytest.approx(missing.item(), rel=1e-5)
+    rest.total.backward()
+    assert student.tap.grad is None
+    loss.count_textures(True)
+    assert loss(student, teacher, LABELS).total.item() == pytest.approx(whole.total.item())
+
+
+def test_labels_may_be_shares_of_the_classes() -> None:
+    student, teacher = outputs()
+    loss = ssatkd_loss()
+    shares = F.one_hot(LABELS, 5).float()
+    hard, soft = loss(student, teacher, LABELS), loss(student, teacher, shares)
+    assert soft.total.item() == pytest.approx(hard.total.item(), rel=1e-6)
+    mixed = 0.7 * shares + 0.3 * shares[[1, 2, 0]]
+    expected = -(mixed * student.logits.log_softmax(1)).sum(1).mean()
+    assert loss(student, teacher, mixed).terms["classification"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_total_is_the_sum_weighted_by_uncertainty() -> None:

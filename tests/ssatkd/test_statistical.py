@@ -11,10 +11,11 @@ import torch
 
 from edgekd.errors import UsageError
 from edgekd.ssatkd import Cooccurrence, StatisticalTexture, statistical_loss
+from edgekd.ssatkd.statistical import Bandwidth
 from edgekd.ssatkd.transport import transport_cost
 
 
-def reference_texture(features: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
+def reference_texture(features: np.ndarray, levels: int, relative: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """P and q of one sample `(C, H, W)`, one place at a time."""
     _, height, width = features.shape
     mean = features.mean((1, 2))
@@ -25,14 +26,19 @@ def reference_texture(features: np.ndarray, levels: int) -> tuple[np.ndarray, np
             similarity[h, w] = place @ mean / (np.linalg.norm(place) * np.linalg.norm(mean))
     low, high = similarity.min(), similarity.max()
     q = np.array([(2 * n + 1) / (2 * levels) * (high - low) + low for n in range(levels)])
+    sigma = (high - low) / levels if relative else 2 / levels
+
+    def assigned(value: float) -> list[float]:
+        shares = [math.exp(-((value - level) ** 2) / sigma**2) for level in q]
+        return [share / sum(shares) for share in shares] if relative else shares
+
     counts = np.zeros((levels, levels))
-    for m in range(levels):
-        for n in range(levels):
-            for h in range(height - 1):
-                for w in range(width - 1):
-                    here = math.exp(-((similarity[h, w] - q[m]) ** 2) / (2 / levels) ** 2)
-                    there = math.exp(-((similarity[h + 1, w + 1] - q[n]) ** 2) / (2 / levels) ** 2)
-                    counts[m, n] += here * there
+    for h in range(height - 1):
+        for w in range(width - 1):
+            here, there = assigned(similarity[h, w]), assigned(similarity[h + 1, w + 1])
+            for m in range(levels):
+                for n in range(levels):
+                    counts[m, n] += here[m] * there[n]
     return counts / counts.sum(), q
 
 
@@ -76,14 +82,36 @@ def exact_distances(a: Cooccurrence, b: Cooccurrence) -> np.ndarray:
     )
 
 
+@pytest.mark.parametrize("bandwidth", ["paper", "relative"])
 @pytest.mark.parametrize(("levels", "size"), [(4, (7, 9)), (2, (8, 8)), (8, (5, 12))])
-def test_texture_agrees_with_a_loop_over_places(levels: int, size: tuple[int, int]) -> None:
+def test_texture_agrees_with_a_loop_over_places(levels: int, size: tuple[int, int], bandwidth: Bandwidth) -> None:
     features = torch.rand(2, 3, *size, dtype=torch.float64) - 0.3
-    texture = StatisticalTexture(levels)(features)
+    texture = StatisticalTexture(levels, bandwidth)(features)
     for b in range(2):
-        cooccurrence, q = reference_texture(features[b].numpy(), levels)
+        cooccurrence, q = reference_texture(features[b].numpy(), levels, bandwidth == "relative")
         np.testing.assert_allclose(texture.cooccurrence[b].numpy(), cooccurrence, rtol=1e-9)
         np.testing.assert_allclose(texture.levels[b].numpy(), q, rtol=1e-9)
+
+
+def test_relative_bandwidth_tells_textures_apart_that_the_papers_makes_alike() -> None:
+    """After a ReLU, similarities span little: smooth and rough maps of the same values differ in their neighbours."""
+    rough = 1 + 0.2 * torch.rand(1, 6, 32, 32, generator=torch.Generator().manual_seed(0))
+    order = rough[0, 0].flatten().argsort()
+    smooth = rough.flatten(2)[:, :, order].view_as(rough)  # the same places, neighbours alike
+    distances, entropies = {}, {}
+    for bandwidth in ("paper", "relative"):
+        texture = StatisticalTexture(4, bandwidth)  # type: ignore[arg-type]
+        first, second = texture(rough).cooccurrence, texture(smooth).cooccurrence
+        distances[bandwidth] = (first - second).abs().sum().item()
+        entropies[bandwidth] = -(first * first.log()).sum().item() / math.log(16)
+    assert entropies["paper"] > 0.99
+    assert entropies["relative"] < 0.95
+    assert distances["relative"] > 5 * distances["paper"]
+
+
+def test_unknown_bandwidth_names_the_valid_ones() -> None:
+    with pytest.raises(UsageError, match=r"Unknown bandwidth 'wide'.*paper, relative"):
+        StatisticalTexture(bandwidth="wide")  # type: ignore[arg-type]
 
 
 def test_single_rows_and_columns_pair_with_the_next_place() -> None:
@@ -197,12 +225,14 @@ def test_equal_textures_are_at_distance_zero_with_a_finite_gradient() -> None:
     assert gradient.abs().max() < 0.01
 
 
+@pytest.mark.parametrize("bandwidth", ["paper", "relative"])
 @pytest.mark.parametrize("kind", ["sinkhorn", "published"])
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_constant_maps_give_finite_loss_and_gradient(kind: str, value: float) -> None:
+def test_constant_maps_give_finite_loss_and_gradient(kind: str, value: float, bandwidth: Bandwidth) -> None:
     features = torch.full((2, 4, 16, 8), value, requires_grad=True)
+    texture = StatisticalTexture(4, bandwidth)
     for other in (torch.rand(2, 4, 16, 8), torch.zeros(2, 4, 16, 8), features.detach()):
-        student, teacher = StatisticalTexture()(features), StatisticalTexture()(other)
+        student, teacher = texture(features), texture(other)
         loss = statistical_loss(student, teacher, kind)  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(loss, features)
         assert torch.isfinite(loss)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from edgekd.config import AugmentConfig
-from edgekd.training.augment import draw_shifts, shift, spec_augment
+from edgekd.training.augment import Views, draw_views, shift, spec_augment
 
 
 def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
@@ -15,27 +19,102 @@ def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
     np.testing.assert_array_equal(shift(waveforms, shifts).numpy(), expected)
 
 
-def test_a_clip_has_few_shifts_the_first_of_which_is_none() -> None:
-    shifts = draw_shifts(40, 1_000, AugmentConfig(shifts_per_clip=4), seed=1)
-    assert shifts.shape == (40, 4)
-    assert (shifts[:, 0] == 0).all()
-    assert ((shifts >= 0) & (shifts < 1_000)).all()
-    assert len(shifts[:, 1:].unique()) > 90, "clips are shifted independently"
+class Store:
+    """Eight clips of loud and quiet noise."""
+
+    def __init__(self, samples: int = 400) -> None:
+        self.samples = samples
+        levels = torch.tensor([1.0, 0.5, 0.01, 0.2, 0.9, 0.0, 0.3, 0.7])
+        self.clips = torch.randn(8, samples, generator=torch.Generator().manual_seed(0)) * levels[:, None]
+
+    def waveforms(self, rows: Sequence[int]) -> Tensor:
+        return self.clips[list(rows)]
 
 
-def test_shifts_follow_from_the_seed_alone() -> None:
-    config = AugmentConfig()
+ROWS = (7, 0, 2, 4, 5)  # row numbers are not places
+
+
+def draw(seed: int = 1, samples: int = 400, **settings: Any) -> Views:
+    return draw_views(ROWS, samples, AugmentConfig(**settings), seed)
+
+
+def hear(views: Views, choice: int, store: Store | None = None) -> Tensor:
+    places = torch.arange(len(ROWS))
+    return views.waveforms(store or Store(), places, torch.full_like(places, choice))  # type: ignore[arg-type]
+
+
+def test_the_first_view_of_a_clip_is_the_clip_and_the_next_are_shifts() -> None:
+    views = draw_views(range(40), 1_000, AugmentConfig(shifts_per_clip=4, mixes_per_clip=2), seed=1)
+    assert len(views) == 6
+    assert (views.shifts[:, 0] == 0).all()
+    assert ((views.shifts >= 0) & (views.shifts < 1_000)).all()
+    assert len(views.shifts[:, 1:4].unique()) > 90, "clips are shifted independently"
+    assert (views.shares[:, :4] == 1).all()
+    assert ((views.shares[:, 4:] >= 0.5) & (views.shares[:, 4:] < 1)).all()
+    store, few = Store(), draw(shifts_per_clip=3, mixes_per_clip=1)
+    assert torch.equal(hear(few, 0, store), store.waveforms(ROWS))
+    for place, row in enumerate(ROWS):
+        expected = np.roll(store.clips[row].numpy(), int(few.shifts[place, 2]))
+        np.testing.assert_array_equal(hear(few, 2, store)[place].numpy(), expected)
+
+
+def test_a_mixture_holds_both_clips_at_one_level_and_keeps_that_of_its_clip() -> None:
+    store, views = Store(samples=40_000), draw(samples=40_000, shifts_per_clip=1, mixes_per_clip=3)
+    heard = hear(views, 2, store)
+    for place, row in enumerate(ROWS):
+        own = np.roll(store.clips[row].numpy(), int(views.shifts[place, 2]))
+        partner = ROWS[int(views.partners[place, 2])]
+        other = np.roll(store.clips[partner].numpy(), int(views.partner_shifts[place, 2]))
+        if partner == row or not own.any() or not other.any():
+            continue
+        # Least squares finds how much of each is in the mixture.
+        (first, second), *_ = np.linalg.lstsq(np.stack((own, other), 1), heard[place].numpy(), rcond=None)
+        share = float(views.shares[place, 2])
+        loudness = np.sqrt(np.mean(other**2)) / np.sqrt(np.mean(own**2))
+        assert second * loudness / first == pytest.approx((1 - share) / share, rel=1e-3)
+        assert heard[place].square().mean().sqrt() == pytest.approx(np.sqrt(np.mean(own**2)), rel=0.05)
+
+
+def test_silence_mixed_with_anything_stays_finite() -> None:
+    views = draw(mixes_per_clip=12)
+    assert all(hear(views, choice).isfinite().all() for choice in range(len(views)))
+
+
+def test_targets_are_the_shares_of_the_classes_that_are_heard() -> None:
+    views, labels = draw(shifts_per_clip=1, mixes_per_clip=2), torch.tensor([2, 1, 0, 1, 2, 0, 1, 0])
+    places = torch.arange(len(ROWS))
+    alone = views.targets(labels, 3, places, torch.zeros_like(places))
+    assert alone.argmax(1).tolist() == [int(labels[row]) for row in ROWS]
+    assert (alone.amax(1) == 1).all()
+    mixed = views.targets(labels, 3, places, torch.full_like(places, 2))
+    torch.testing.assert_close(mixed.sum(1), torch.ones(len(ROWS)))
+    for place, row in enumerate(ROWS):
+        expected, share = torch.zeros(3), views.shares[place, 2]
+        expected[labels[row]] += share
+        expected[labels[ROWS[int(views.partners[place, 2])]]] += 1 - share
+        torch.testing.assert_close(mixed[place], expected)
+
+
+def test_views_follow_from_the_seed_alone() -> None:
     torch.manual_seed(0)
-    first = draw_shifts(10, 1_000, config, seed=1)
+    first = draw(seed=1, mixes_per_clip=2)
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    assert torch.equal(draw_shifts(10, 1_000, config, seed=1), first)
-    assert not torch.equal(draw_shifts(10, 1_000, config, seed=2), first)
+    again, other = draw(seed=1, mixes_per_clip=2), draw(seed=2, mixes_per_clip=2)
+    for name in ("shifts", "partners", "partner_shifts", "shares"):
+        assert torch.equal(getattr(again, name), getattr(first, name))
+        assert not torch.equal(getattr(other, name), getattr(first, name))
     assert torch.equal(torch.get_rng_state(), state), "the random numbers of training are left alone"
 
 
-def test_without_time_shift_there_is_one_position() -> None:
-    assert draw_shifts(5, 1_000, AugmentConfig(time_shift=False), seed=1).tolist() == [[0]] * 5
+def test_without_shifts_and_mixtures_a_clip_is_heard_as_it_is() -> None:
+    views = draw(time_shift=False, mixes_per_clip=0)
+    assert len(views) == 1
+    assert torch.equal(hear(views, 0), Store().waveforms(ROWS))
+    unshifted = draw(time_shift=False, mixes_per_clip=2)
+    assert len(unshifted) == 3
+    assert not unshifted.shifts.any()
+    assert not unshifted.partner_shifts.any()
 
 
 def masked(config: AugmentConfig, clips: int = 200, frames: int = 120, bins: int = 40) -> torch.Tensor:

@@ -27,7 +27,7 @@ from edgekd.models.weights import read_weights
 from edgekd.quantization import load_int8, quantize
 from edgekd.ssatkd import SSATKDLoss
 from edgekd.training import distill
-from edgekd.training.distill import make_fabric, make_optimizer
+from edgekd.training.distill import adapt_teacher, make_fabric, make_optimizer
 from edgekd.training.evaluation import predict_probabilities, score
 from edgekd.training.run import MetricsLog, Run, to_toml
 
@@ -90,7 +90,7 @@ def test_a_run_folder_holds_every_file_of_the_design(tiny_run: Run) -> None:
     stages = {f"{stage}/{name}" for stage in ("teacher", "student", "int8") for name in ("best.safetensors", "last.pt")}
     assert found == stages | {
         *("config.toml", "environment.json", "classes.json", "splits.csv", "metrics.csv", "report.json"),
-        *("curves.png", "confusion.png", "teacher/logits.safetensors", "int8/quantize.toml"),
+        *("predictions.csv", "curves.png", "confusion.png", "teacher/logits.safetensors", "int8/quantize.toml"),
     }
     for picture in ("curves.png", "confusion.png"):
         assert (tiny_run.folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -157,7 +157,7 @@ def test_stored_scores_are_those_of_the_stored_weights_on_the_test_side(subject:
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_teacher_is_asked_once_about_each_clip_and_shift_frozen_and_in_eval_mode(
+def test_the_teacher_is_asked_once_about_each_view_frozen_and_in_eval_mode(
     tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = with_only_a_teacher(tiny_run, tmp_path / "run", epochs=2)
@@ -171,9 +171,53 @@ def test_the_teacher_is_asked_once_about_each_clip_and_shift_frozen_and_in_eval_
 
     monkeypatch.setattr(Teacher, "forward", watched)
     distill(run.config, resume=True)
-    assert len(asked) == 45 * 2 + 15, "training clips at both shifts, and the test side for its scores"
+    assert len(asked) == 45 * 3 + 15, "training clips in every view, and the test side for its scores"
     assert len(set(asked)) == len(asked)
     assert weights(run, "teacher") == weights(tiny_run, "teacher"), "distillation does not touch it"
+
+
+def without_seconds(run: Run, stage: str) -> list[dict[str, str]]:
+    return [row for row in figures(run) if row["stage"] == stage]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_teacher_that_is_lent_teaches_as_ones_own(
+    tiny_run: Run, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lender = adapt_teacher(tiny_config(tmp_path / "teacher"))
+    assert set(lender.report()["test"]) == {"teacher"}
+    assert not (lender.folder / "student").exists()
+    for name in ("best", "logits"):
+        file = f"teacher/{name}.safetensors"
+        assert (lender.folder / file).read_bytes() == (tiny_run.folder / file).read_bytes()
+
+    module = sys.modules["edgekd.training.teacher"]
+    monkeypatch.setattr(module, "fit", lambda *_: pytest.fail("the teacher is adapted already"))
+    run = distill(tiny_config(tmp_path / "run"), teacher_run=lender)
+    assert weights(run, "student") == weights(tiny_run, "student")
+    assert without_seconds(run, "teacher") == without_seconds(tiny_run, "teacher")
+    assert {name: run.report()["test"][name] for name in ("teacher", "student")} == {
+        name: tiny_run.report()["test"][name] for name in ("teacher", "student")
+    }
+    assert run.report()["training"]["teacher"]["from"] == str(lender.folder)
+
+
+def test_a_teacher_of_other_settings_or_clips_is_not_lent(
+    tiny_copy: Run, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    for changes, words in (
+        ({"seed": 4}, r"adapted with other settings \(seed\)"),
+        ({"teacher": {"epochs": 9}}, r"\(teacher\)"),
+        ({"data": {"split_seed": 1}}, r"\(data\)"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            distill(tiny_config(tmp_path / str(changes), **changes), teacher_run=tiny_copy)
+    (tiny_copy.folder / "predictions.csv").unlink()
+    with pytest.raises(InputError, match=r"predictions\.csv: no such file"):
+        distill(tiny_config(tmp_path / "old"), teacher_run=tiny_copy)
+    tiny_copy.forget("training", "teacher")
+    with pytest.raises(InputError, match=r"its teacher is not finished"):
+        distill(tiny_config(tmp_path / "unfinished"), teacher_run=tiny_copy)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -216,7 +260,7 @@ def test_a_run_interrupted_in_every_stage_ends_as_an_unbroken_one(
         distill(config, interrupting("teacher", 2))
     with pytest.raises(InputError, match=r"interrupted before the student\. Finish it first"):
         load_int8(Run.open(config.out))
-    for stage, done in (("teacher outputs", 45), ("student", 3), ("student", 7)):
+    for stage, done in (("teacher outputs", 48), ("student", 3), ("student", 7)):
         with pytest.raises(Interrupted):
             distill(config, interrupting(stage, done), resume=True)
     with pytest.raises(InputError, match=r"interrupted after epoch 7 of 8 of the student\. Finish it first"):
@@ -336,7 +380,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_learned_weights_of_the_terms_are_not_decayed() -> None:
-    student, loss = nn.Linear(3, 2), SSATKDLoss(LossConfig(), student_channels=4, teacher_channels=6)
+    student, loss = nn.Linear(3, 2), SSATKDLoss(LossConfig(weighting="learned"), student_channels=4, teacher_channels=6)
     optimizer = make_optimizer(student, loss, learning_rate=0.1, weight_decay=0.5)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {decay[id(parameter)] for parameter in student.parameters()} == {0.5}

@@ -1,0 +1,206 @@
+"""`edgekd compare`: methods x folds x seeds in one table, with statistics."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekd.cli import options
+
+if TYPE_CHECKING:
+    from edgekd.config import DistillConfig
+    from edgekd.training.grid import Job
+
+Flag = typer.Option
+
+
+def compare(
+    methods: Annotated[
+        str,
+        Flag(
+            help="By comma, the first is what the others are compared with: labels, kd, ssatkd, ssatkd-structural, "
+            "ssatkd-statistical, or NAME=FILE.toml with the settings that your own method changes."
+        ),
+    ] = "labels,kd,ssatkd",
+    folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
+    splits: Annotated[int, Flag(min=1, help="Number of splits by groups, where there are no folds.")] = 1,
+    seeds: Annotated[str, Flag(help="How many, from --seed on; or which, by comma (5, has one).")] = "3",
+    jobs: Annotated[int, Flag(min=1, help="Cells trained at the same time.")] = 1,
+    quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    sample_rate: options.SampleRate = None,
+    clip_seconds: options.ClipSeconds = None,
+    teacher: options.Teacher = None,
+    teacher_weights: options.TeacherWeights = None,
+    adaptation: options.Adaptation = None,
+    student: options.Student = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    out: Annotated[Path, Flag(envvar="EDGEKD_OUT", help="Folder of the comparison.")] = Path("runs/compare"),
+    seed: options.Seed = None,
+    device: options.Device = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    overwrite: Annotated[bool, Flag("--overwrite", help="Make cells of other settings anew.")] = False,
+    dry_run: options.DryRun = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train every method on every fold with every seed, and say how sure their differences are.
+
+    A finished cell is never trained again: the same command goes on where it was interrupted, and prints the table
+    where all is done.
+    """
+    flags = {
+        "data.dataset": dataset,
+        "data.data_dir": data_dir,
+        "data.sample_rate": sample_rate,
+        "data.clip_seconds": clip_seconds,
+        "teacher.name": teacher,
+        "teacher.weights": teacher_weights,
+        "teacher.adaptation": adaptation,
+        "student": student,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "out": out,
+        "seed": seed,
+        "device": device,
+    }
+    resolved = options.resolve(config, flags, set_)
+    chosen = _methods(methods)
+    numbers = _seeds(seeds, resolved.seed)
+    tested = None if folds == "all" else _numbers("--folds", folds)
+
+    from edgekd.training.grid import plan_cells
+
+    for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
+        options.check_names(cell.config, quantized=quantize)
+    if dry_run:
+        _print_plan(resolved, chosen, folds, splits, numbers)
+        return
+
+    from edgekd.cli.show import print_comparison, print_json
+    from edgekd.console import ConsoleProgress
+    from edgekd.training.compare import compare as compare_methods
+
+    def advice() -> str:
+        return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."
+
+    with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+        found = compare_methods(
+            resolved,
+            chosen,
+            folds=tested,
+            splits=splits,
+            seeds=numbers,
+            jobs=jobs,
+            quantize=quantize,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json_:
+        print_json(found.to_dict())
+    else:
+        print_comparison(found)
+    for hole in found.failed:
+        typer.echo(f"{hole.run} failed: {hole.error}", err=True)
+    if found.failed:
+        again = "The same command tries them again; what they wrote to standard error is in RUN.log."
+        typer.echo(f"{len(found.failed)} of {len(found.cells)} cells failed. {again}", err=True)
+        raise typer.Exit(found.failed[0].exit_code)
+
+
+def compare_worker() -> None:
+    """Do the jobs told on standard input (see `edgekd.training.workers`)."""
+    from edgekd.training.grid import Job
+    from edgekd.training.workers import jobs
+
+    for line in jobs(sys.stdin, sys.stdout):
+        train(Job.from_line(line))
+
+
+def train(job: Job) -> None:
+    """Train the student of `job`, or only its teacher, going on with what is there."""
+    from edgekd.quantization import quantize as quantize_run
+    from edgekd.training.distill import adapt_teacher, distill
+    from edgekd.training.grid import is_begun, scores_of
+    from edgekd.training.run import Run
+
+    resume = is_begun(job.config.out)
+    if not job.student:
+        adapt_teacher(job.config, resume=resume, overwrite=not resume)
+        return
+    if resume and "student" in scores_of(job.config):
+        run = Run.open(job.config.out)
+    else:
+        lender = None if job.teacher is None else Run.open(job.teacher)
+        run = distill(job.config, resume=resume, overwrite=not resume, teacher_run=lender)
+    if job.quantize:
+        quantize_run(run, resume=True)
+
+
+def _methods(text: str) -> dict[str, Any]:
+    """The methods named in `--methods`, and the settings that each changes."""
+    from edgekd.config import read_toml
+    from edgekd.errors import UsageError, unknown_name
+    from edgekd.training.grid import METHODS
+
+    chosen: dict[str, Any] = {}
+    for item in _items(text):
+        name, equals, file = (part.strip() for part in item.partition("="))
+        if name in chosen:
+            raise UsageError(f"--methods: '{name}' is named twice.")
+        if not equals and name not in METHODS:
+            raise unknown_name("method", name, METHODS)
+        if equals and (name in METHODS or not name.replace("-", "").replace("_", "").isalnum()):
+            raise UsageError(f"--methods {item}: give it a name of its own, of letters, digits, '-' and '_'.")
+        chosen[name] = read_toml(Path(file)) if equals else METHODS[name]
+    if not chosen:
+        raise UsageError("--methods: name at least one.")
+    return chosen
+
+
+def _print_plan(config: DistillConfig, methods: dict[str, Any], folds: str, splits: int, seeds: list[int]) -> None:
+    """The shared settings as TOML that `--config` reads, under comments that tell the grid."""
+    from edgekd.training.run import to_toml
+
+    parts = f"folds {folds}" + (f" or {splits} splits" if splits > 1 else "")
+    typer.echo(f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:")
+    typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
+    for name, changes in methods.items():
+        typer.echo(f"\n# {name} changes:")
+        for line in to_toml(changes).strip().splitlines():
+            typer.echo(f"# {line}" if line else "#")
+
+
+def _seeds(text: str, first: int) -> list[int]:
+    """`3` is how many, from `first` on; `5,` and `0,5` are which."""
+    from edgekd.errors import UsageError
+
+    numbers = _numbers("--seeds", text)
+    if "," in text:
+        return numbers
+    if numbers == [0]:
+        raise UsageError("--seeds 0: at least one.")
+    return list(range(first, first + numbers[0]))
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers by comma, none twice."""
+    from edgekd.errors import UsageError
+
+    items = _items(text)
+    if not items or not all(item.isdecimal() for item in items):
+        raise UsageError(f"{option} {text}: whole numbers by comma, such as 1,3.")
+    return list(dict.fromkeys(map(int, items)))
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

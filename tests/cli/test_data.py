@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 4_000
+FORM = ["--sample-rate", str(RATE), "--clip-seconds", "0.5", "--quiet"]
+
+
+@pytest.fixture
+def data(edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`data("audit", folder, ...)`, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda command, folder, *more: edgekd("data", command, "--data-dir", folder, *FORM, *more)
+
+
+@pytest.fixture
+def leaking(recordings: Path) -> Path:
+    """`recordings` of which one is there again under every name of its class, so that it is on every side."""
+    sound, rate = soundfile.read(recordings / "low" / "0.wav")
+    for number in range(1, 4):
+        soundfile.write(recordings / "low" / f"{number}.wav", sound[number * 300 :] / (1 + number), rate)
+    return recordings
+
+
+def test_inspect_shows_what_is_there_and_draws_it(data: Callable, recordings: Path) -> None:
+    done = data("inspect", recordings)
+    assert done.code == 0
+    for words in ("32 from 8 groups", "high", "low", "4000 Hz", "wav PCM_16", "Duplicates: 0", "Unreadable: 0"):
+        assert words in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines() if str(recordings) not in line)
+    assert Path("folder-spectrograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_as_json(data: Callable, recordings: Path) -> None:
+    found = data("inspect", recordings, "--json", "--no-picture").json()
+    assert (found["clips"], found["files"], found["picture"]) == (32, 8, None)
+    assert not list(Path.cwd().glob("*.png"))
+
+
+def test_inspect_lists_broken_files_and_goes_on(data: Callable, recordings: Path) -> None:
+    (recordings / "low" / "0.wav").write_text("not audio")
+    done = data("inspect", recordings, "--no-picture")
+    assert done.code == 0
+    assert "Unreadable: 1 file(s).\n  low/0.wav: not an audio file" in done.out
+
+
+def test_inspect_names_duplicates_whose_labels_differ(data: Callable, recordings: Path) -> None:
+    (recordings / "low" / "copy.wav").write_bytes((recordings / "high" / "0.wav").read_bytes())
+    shown = data("inspect", recordings, "--no-picture").out
+    assert "high/0.wav = low/copy.wav  LABELS DIFFER: high, low" in shown
+
+
+def test_what_is_simulated_is_inspected_and_audited_like_the_rest(edgekd: Callable) -> None:
+    few = ["--set", "data.simulation.vessels_per_class=5", "--set", "data.simulation.windows_per_vessel=1"]
+    call = ["--dataset", "sonar_sim", *FORM, *few, "--json"]
+    assert edgekd("data", "inspect", *call, "--no-picture").json()["clips"] == 25
+    assert edgekd("data", "audit", *call).json()["leaks"] == []
+
+
+def test_audit_passes_a_split_that_does_not_leak(data: Callable, recordings: Path) -> None:
+    done = data("audit", recordings)
+    assert done.code == 0
+    assert "No leak: no group and no near-duplicate audio is on two sides." in done.out
+    assert data("audit", recordings, "--json").json()["leaks"] == []
+
+
+def test_audit_ends_with_4_and_names_what_leaks(data: Callable, leaking: Path) -> None:
+    done = data("audit", leaking)
+    assert done.code == 4
+    assert "Leak: low/" in done.out
+    assert "hold the same audio" in done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"edgekd: error: {leaking}: the split leaks in ")
+    as_json = data("audit", leaking, "--json")
+    assert as_json.code == 4
+    assert json.loads(as_json.out)["leaks"][0]["kind"] == "near-duplicate"
+    assert data("audit", leaking, "--set", "data.near_duplicates=warn").code == 0
+
+
+def test_training_refuses_a_split_that_leaks_and_trains_when_told_to(
+    data: Callable, quick: Callable, leaking: Path
+) -> None:
+    refusal = quick("--data-dir", leaking, "--out", "run", "--no-quantize").refusal(4)
+    assert "the split leaks: low/" in refusal
+    assert "--set data.near_duplicates=warn" in refusal
+    assert not Path("run").exists()
+    done = quick(
+        *("--data-dir", leaking, "--out", "run", "--no-quantize", "--json", "--set", "data.near_duplicates=warn")
+    ).json()
+    assert done["warnings"][0].startswith("the split leaks: low/")
+    assert done["audit"]["warnings"][0]["about"]["crosses"] is True
+
+
+def test_training_writes_down_its_audit(quick: Callable, recordings: Path, tmp_path: Path) -> None:
+    report = quick("--data-dir", recordings, "--out", tmp_path / "run", "--no-quantize", "--json").json()
+    assert (report["audit"]["leaks"], report["audit"]["searched"]) == ([], True)
+    assert sum(report["audit"]["clips"].values()) == 32
+
+
+def test_prepare_decodes_once(data: Callable, recordings: Path) -> None:
+    first = data("prepare", recordings, "--set", "data.padding=zeros", "--json").json()
+    assert (first["clips"], first["decoded"], first["sample_rate"]) == (32, 32, RATE)
+    assert first["real_time_factor"] > 0
+    assert first["bytes"] == sum(file.stat().st_size for file in Path(first["folder"]).iterdir())
+    again = data("prepare", recordings, "--set", "data.padding=zeros", "--json").json()
+    assert (again["folder"], again["decoded"], again["real_time_factor"]) == (first["folder"], 0, None)
+    shown = data("prepare", recordings, "--set", "data.padding=zeros").out
+    assert "32 clips of 0.5 s at 4000 Hz: all there already" in shown
+
+
+@pytest.mark.parametrize("command", ["inspect", "audit", "prepare"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--dataset", "ecs50"], 2, "Did you mean 'esc50'?"),
+        (["--data-dir", "nowhere"], 3, "nowhere: no such folder"),
+        (["--data-dir", "."], 3, "the folder is empty"),
+        (["--set", "data.speed=2"], 2, "unknown key 'data.speed'"),
+        ([], 2, "pass --data-dir FOLDER"),
+    ],
+)
+def test_bad_input_is_one_line(
+    edgekd: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert words in edgekd("data", command, "--quiet", *arguments).refusal(code)
+
+
+def test_a_fold_that_is_not_there_is_wrong_usage(edgekd: Callable, esc10: Path) -> None:
+    assert "fold = 9: esc10 has no such fold" in edgekd(
+        "data", "audit", "--data-dir", esc10, "--fold", "9", "--quiet"
+    ).refusal(2)
+
+
+def test_an_unreadable_file_stops_the_audit_with_its_name(data: Callable, recordings: Path) -> None:
+    (recordings / "low" / "0.wav").write_text("not audio")
+    for command in ("audit", "prepare"):
+        assert "low/0.wav" in data(command, recordings).refusal(3)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_spectrograms_are_drawn_for_any_number_of_classes(tmp_path: Path, count: int) -> None:
+    from edgekd.training.figures import plot_spectrograms
+
+    rng = np.random.default_rng(0)
+    spectrograms = {f"class {number}": rng.normal(-40, 10, (30, 16)).astype(np.float32) for number in range(count)}
+    plot_spectrograms(spectrograms, np.geomspace(60, 3900, 16).astype(np.float32), 0.01, tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 1000
