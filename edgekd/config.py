@@ -109,7 +109,7 @@ class LossWeights(Section):
 
 
 class LossConfig(Section):
-    """The terms of SSATKD and their forms. Where a default is not the paper's, the description says what the paper's is.
+    """The terms of SSATKD and their forms. Where a default is not the paper's, the description names the paper's.
 
     The paper as it stands: `weighting = "learned"`, `distillation = "emd"`, `bandwidth = "paper"`, `texture_share = 1`.
     """

@@ -51,7 +51,7 @@ _SEEN = 24  # following peaks among which its partners are looked for
 _REACH_FRAMES, _REACH_BINS = (2, 40), 63
 
 _FEWEST_VOTES = 4
-_NEIGHBOURS = 64  # partners a landmark votes with at most: bounds the work where many clips share a hash
+_NEIGHBOURS = 32  # partners a landmark votes with at most: bounds the work where many clips share a hash
 _PAIRS_A_BLOCK = 4_000_000  # votes counted at a time: bounds the memory
 _SAME = 1 << 30  # votes of two clips with the same samples
 _TRIES = 8  # pairs of clips correlated before two groups are called different

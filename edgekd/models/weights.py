@@ -125,7 +125,7 @@ def _read_h5(path: Path) -> State:
     try:
         import h5py
     except ImportError:
-        raise InputError(f"{path}: reading .h5 needs h5py: pip install h5py.") from None
+        raise InputError(f"{path}: reading .h5 needs h5py: pip install 'edgekd[yamnet]'.") from None
     arrays: State = {}
 
     def keep(name: str, item: object) -> None:

@@ -96,7 +96,7 @@ def test_keras_weights_are_read_by_their_path(tmp_path: Path) -> None:
 def test_without_its_reader_an_h5_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "w.h5").write_bytes(b"\x89HDF")
-    assert "pip install h5py" in refusal(tmp_path / "w.h5")
+    assert "edgekd[yamnet]" in refusal(tmp_path / "w.h5")
 
 
 def test_text_arrays_of_an_npz_are_left_out(tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ TEACHERS: dict[str, TeacherSpec] = {
         own_rate=16_000,
         licence="Apache-2.0",
         weights_from=(
-            "yamnet.h5 from https://storage.googleapis.com/audioset/yamnet.h5 (read with h5py: pip install h5py), or "
-            "an .npz as described in edgekd/models/teachers/yamnet.py"
+            "yamnet.h5 from https://storage.googleapis.com/audioset/yamnet.h5 (to read it: pip install "
+            "'edgekd[yamnet]'), or an .npz as described in edgekd/models/teachers/yamnet.py"
         ),
         file=WeightsFile(
             "https://storage.googleapis.com/audioset/yamnet.h5",
