@@ -172,11 +172,11 @@ def print_comparison(found: Comparison) -> None:
     typer.echo("\nPer cent: mean over cells ± standard deviation over seeds.")
     if compared or int8:
         alone = any(result.difference is not None and not result.difference.runs_resampled for result in compared)
-        over = "recordings alone, as one run says nothing of the next" if alone else "recordings and runs"
-        typer.echo(f"Differences: points, with 95 % intervals over {over}.")
+        over = "recordings alone: one run tells nothing of the next" if alone else "recordings and runs"
+        typer.echo(f"Points, with 95 % intervals over {over}.")
     if compared:
-        typer.echo("p-values: McNemar's test takes seeds and windows for independent and is too small;")
-        typer.echo("the other flips the sign of whole recordings.")
+        typer.echo("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
+        typer.echo("the other flips the signs of whole recordings.")
     typer.echo(f"Written: {found.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
 
 

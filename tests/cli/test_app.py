@@ -13,7 +13,8 @@ from edgekd import __version__
 from edgekd.cli import app
 from edgekd.errors import GateError, InputError, UsageError
 
-COMMANDS = ("distill", "quantize", "export", "profile", "predict", "targets", "teachers", "doctor", "demo")
+CHAIN = ("distill", "quantize", "export", "profile", "predict")
+COMMANDS = (*CHAIN, "compare", "data", "targets", "teachers", "doctor", "demo")
 HEAVY = {"torch", "torchaudio", "onnx", "onnxruntime", "matplotlib"}
 
 
