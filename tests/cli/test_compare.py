@@ -40,6 +40,7 @@ class InThisProcess:
     def close(self) -> None: ...
 
 
+@pytest.mark.timeout(900)  # three processes that load torch, on a machine that may have other work
 @pytest.mark.usefixtures("one_thread")
 def test_a_grid_is_trained_with_a_hole_and_finished_when_it_is_mended(
     edgekd: Callable, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
