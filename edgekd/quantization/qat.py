@@ -65,11 +65,12 @@ def quantize(
     student.network = network
 
     teacher = run.teacher() if needs_teacher(run.config.loss.terms) else None
-    lesson = prepare_lesson(run, index, split, store, teacher, student, config.epochs, fabric, progress)
+    # int8 training goes on as distillation ended: with the terms of its last epoch.
+    begin = run.config.training.epochs
+    lesson = prepare_lesson(run, index, split, store, teacher, student, config.epochs, fabric, progress, begin=begin)
     # The adapter between the taps and the weights of the terms go on from where distillation left them.
     last = torch.load(run.folder / "student" / "last.pt", map_location=fabric.device, weights_only=True)
     lesson.loss.load_state_dict(last["loss"])
-    lesson.begin_epoch(run.config.training.epochs)  # int8 training goes on as distillation ended
     wrapped = fabric.setup_module(student)
 
     def on_epoch(epoch: int) -> None:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from edgekd.config import AugmentConfig
+from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.console import Progress, silent
 from edgekd.data.cache import ClipStore, fit_gain
 from edgekd.data.index import ClipIndex, Split
@@ -64,9 +64,8 @@ class Lesson:
         return StepOutput(*self.loss(seen, taught, targets))
 
     def begin_epoch(self, epoch: int) -> None:
-        """Say which terms count in `epoch`, counted from 1."""
-        config = self.run.config
-        self.loss.count_textures(epoch <= config.loss.texture_share * config.training.epochs)
+        """Say which terms count in `epoch` of the distillation, counted from 1."""
+        self.loss.count_textures(_textures_count(self.run.config, epoch))
         if self.teacher is not None and not self.loss.needs_taps:
             self.teacher.taps = None  # they are large, and epochs only go forward
 
@@ -97,8 +96,10 @@ def prepare_lesson(
     epochs: int,
     fabric: Fabric,
     progress: Progress = silent,
+    *,
+    begin: int = 1,
 ) -> Lesson:
-    """Draw the views, ask the teacher about each, and build the loss.
+    """Draw the views, ask the teacher about each, and build the loss, as it is in epoch `begin` of the distillation.
 
     What is heard more than once in `epochs` is computed once and kept: log-mels and taps, where memory allows.
     """
@@ -107,11 +108,12 @@ def prepare_lesson(
     repeated = epochs > len(views)
     cache = None
     if teacher is not None and needs_teacher(config.loss.terms):
-        needs_tap = bool(TEXTURES & set(config.loss.terms))
+        needs_tap = bool(TEXTURES & set(config.loss.terms)) and _textures_count(config, begin)
         teacher.to(fabric.device)
         saved = run.stage_folder("teacher") / "logits.safetensors"
         cache = fill_cache(teacher, store, views, fabric.device, needs_tap and repeated, saved, progress=progress)
     loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss.count_textures(_textures_count(config, begin))
     validation: Waveforms = store
     if epochs > 1:
         plain = AugmentConfig(time_shift=False, mixes_per_clip=0)
@@ -131,6 +133,10 @@ def prepare_lesson(
         loss=loss.to(fabric.device),
         device=fabric.device,
     )
+
+
+def _textures_count(config: DistillConfig, epoch: int) -> bool:
+    return epoch <= config.loss.texture_share * config.training.epochs
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from torch.nn import functional as F
 from edgekd._torchaudio import functional as audio_functional  # first: transformers imports torchaudio itself
 from edgekd.errors import InputError, UsageError
 from edgekd.models.teachers.base import Teacher, repeat_frames
+from edgekd.models.teachers.yamnet import mel_linear_filterbank
 
 if TYPE_CHECKING:
     from transformers import ASTModel
@@ -226,16 +226,8 @@ class WhisperLogMel(nn.Module):
 
 
 def kaldi_filterbank(n_mels: int) -> Tensor:
-    """Kaldi's mel filters `(257, n_mels)`, 20 to 8000 Hz: triangles of height 1, linear on `1127 ln(1 + f / 700)`."""
-
-    def mel(frequency: float) -> float:
-        return 1127.0 * log(1.0 + frequency / 700.0)
-
-    bins = torch.tensor([mel(k * OWN_RATE / 512) for k in range(257)], dtype=torch.float64).unsqueeze(1)
-    edges = torch.linspace(mel(20.0), mel(OWN_RATE / 2), n_mels + 2, dtype=torch.float64)
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    """Kaldi's mel filters `(257, n_mels)`, 20 to 8000 Hz."""
+    return mel_linear_filterbank(n_mels, 20.0, OWN_RATE / 2)
 
 
 def _through(layers: nn.ModuleList, tokens: Tensor) -> Tensor:

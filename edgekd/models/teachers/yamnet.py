@@ -166,14 +166,14 @@ def cut_patches(log_mel: Tensor) -> Tensor:
     return torch.stack([log_mel[:, :, start : start + PATCH_FRAMES] for start in starts], dim=1)
 
 
-def mel_linear_filterbank() -> Tensor:
-    """YAMNet's mel filters `(257, 64)`: triangles of height 1, linear on the scale `1127 ln(1 + f / 700)`."""
+def mel_linear_filterbank(n_mels: int = N_MELS, f_min: float = F_MIN, f_max: float = F_MAX) -> Tensor:
+    """Mel filters `(257, n_mels)` at 16 kHz: triangles of height 1, linear on the scale `1127 ln(1 + f / 700)`."""
 
     def mel(frequency: float) -> float:
         return 1127.0 * log(1.0 + frequency / 700.0)
 
     bins = torch.tensor([mel(k * OWN_RATE / N_FFT) for k in range(N_FFT // 2 + 1)], dtype=torch.float64).unsqueeze(1)
-    edges = torch.linspace(mel(F_MIN), mel(F_MAX), N_MELS + 2, dtype=torch.float64)
+    edges = torch.linspace(mel(f_min), mel(f_max), n_mels + 2, dtype=torch.float64)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
     return torch.minimum(rising, falling).clamp(min=0).float()
