@@ -11,7 +11,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -167,9 +167,11 @@ class TrainingConfig(Section):
 
 
 class QuantizeConfig(Section):
-    """int8 quantisation-aware training."""
+    """How a float student becomes an int8 one. Epochs and learning rate are those of quantisation-aware training."""
 
+    method: Literal["qat", "ptq"] = Field("qat", description="qat: calibrated, then trained; ptq: calibrated only")
     recipe: str = Field("default", description="name of a calibration recipe, or a path to a TOML")
+    keep_float: tuple[str, ...] = Field((), description="layers that stay in float, by their names in the student")
     epochs: int = Field(6, ge=1)
     frozen_epochs: int = Field(2, ge=0, description="last epochs with the scales frozen")
     learning_rate: float = Field(3e-5, gt=0, description="low: int8 is to be the float student, not another one")
@@ -257,8 +259,10 @@ def _describe(model: type[BaseModel], error: Any) -> str:
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     for part in location:
-        inner = model.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = model.model_fields[str(part)].annotation
+        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]  # of `Section | None`
+        section = next((kind for kind in inner if issubclass(kind, BaseModel)), None)
+        if section is None:
             return []
-        model = inner
+        model = section
     return sorted(model.model_fields)

@@ -122,6 +122,21 @@ def graph_of_tiny_run() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
+def float_graph_of_tiny_run() -> Callable[..., bytes]:
+    """The same for `float_onnx`."""
+    from edgekd.export.onnx_graph import float_onnx
+
+    graphs: dict[tuple[object, ...], bytes] = {}
+
+    def once(student: object, *settings: object, half: bool = False) -> bytes:
+        if (settings, half) not in graphs:
+            graphs[settings, half] = float_onnx(student, *settings, half=half)
+        return graphs[settings, half]
+
+    return once
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(
     tiny_run: Run, graph_of_tiny_run: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekd.cli import options
+
+if TYPE_CHECKING:
+    from edgekd.export.targets import Target
 
 
 def targets(
@@ -31,6 +34,18 @@ def targets(
         print_json({"targets": [board.model_dump(mode="json", exclude_none=True) for board in boards]})
         return
     table(
-        ("target", "also", "runtime", "board"),
-        [(board.name, ", ".join(board.aliases), board.runtime, board.title) for board in boards],
+        ("target", "also", "runtime", "JetPack", "precisions"),
+        [
+            (board.name, ", ".join(board.aliases), _runtime(board), _jetpack(board), " ".join(board.precisions))
+            for board in boards
+        ],
     )
+    typer.echo("The first precision is what is exported; a TensorRT bundle holds the others too.")
+
+
+def _runtime(board: Target) -> str:
+    return f"TensorRT {board.tensorrt.version}" if board.tensorrt else board.runtime
+
+
+def _jetpack(board: Target) -> str:
+    return (board.tensorrt and board.tensorrt.jetpack) or ""

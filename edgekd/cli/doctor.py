@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -12,6 +13,27 @@ from pathlib import Path
 from edgekd.cli import options
 
 PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "lightning-fabric", "soundfile")
+
+# What export can use and does not need: name -> module and, where it is absent, what it is for and how it is installed.
+MODULES = {
+    "tensorrt": (
+        "tensorrt",
+        "builds engines here (export --build-engine): pip install 'edgekd[tensorrt]', on a Jetson"
+        " sudo apt install python3-libnvinfer",
+    ),
+    "torch-tensorrt": (
+        "torch_tensorrt",
+        "tries graphs that TensorRT refuses: pip install 'edgekd[torch-tensorrt]'",
+    ),
+    "tensorrt-rtx": (
+        "tensorrt_rtx_bindings",
+        "asks NVIDIA's parser about every TensorRT export, no GPU needed: pip install 'edgekd[rtx]'",
+    ),
+}
+PROGRAMS = {
+    "trtexec": "for build_engine.sh, on the device: sudo apt install nvidia-jetpack",
+    "qemu-aarch64-static": "runs bundles as on arm64, in a test: sudo apt install qemu-user-static",
+}
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "avxvnni", "asimddp")  # int8 dot products, on x86-64 and on arm64
 
 
@@ -32,8 +54,8 @@ def examine() -> dict[str, str]:
     facts |= {name: _version(name) for name in PACKAGES}
     facts["cpus"] = f"{os.cpu_count()}, int8 dot products: {_int8_flag() or 'none (int8 will be slow)'}"
     facts["cuda"] = _cuda()
-    facts["tensorrt (Python)"] = _optional("tensorrt", "export needs none of it: engines are built on the device")
-    facts["trtexec"] = shutil.which("trtexec") or "not found; needed on a Jetson only (in nvidia-jetpack)"
+    facts |= {name: _module(module, advice) for name, (module, advice) in MODULES.items()}
+    facts |= {name: _program(name, advice) for name, advice in PROGRAMS.items()}
     facts["cache"] = _cache()
     return facts
 
@@ -49,13 +71,28 @@ def _cuda() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "no device that torch can use; training runs on the CPU"
+        return (
+            "no device that torch can use, so training runs on the CPU; for a GPU, a CUDA build of torch and a driver"
+        )
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return f"{', '.join(names)} (CUDA {torch.version.cuda})"
 
 
-def _optional(module: str, advice: str) -> str:
-    return _version(module) if importlib.util.find_spec(module) is not None else f"not installed; {advice}"
+def _module(module: str, advice: str) -> str:
+    """Version of an optional module, or what it would be good for; it is imported, as a broken one is no use."""
+    if importlib.util.find_spec(module) is None:
+        return f"not installed; {advice}"
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, OSError) as failure:
+        return f"installed, but broken: {' '.join(str(failure).split())}"
+    return str(getattr(found, "__version__", "installed"))
+
+
+def _program(name: str, advice: str) -> str:
+    usual = Path("/usr/src/tensorrt/bin") / name
+    found = shutil.which(name) or (str(usual) if os.access(usual, os.X_OK) else None)
+    return found or f"not found; {advice}"
 
 
 def _int8_flag() -> str | None:

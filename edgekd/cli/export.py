@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from edgekd.cli import options
+from edgekd.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from edgekd.export.targets import Batch, FrontEnd, Precision
+
+Value = TypeVar("Value")
+
+PRECISIONS: Mapping[str, Precision] = {"int8": "int8", "fp16": "fp16", "fp32": "fp32"}
+FRONT_ENDS: Mapping[str, FrontEnd] = {"graph": "graph", "external": "external"}
+BATCHES: Mapping[str, Batch] = {"1": 1, "dynamic": "dynamic"}
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of 'edgekd distill'.", metavar="RUN")],
     target: Annotated[str, typer.Option(envvar="EDGEKD_TARGET", help="A board of 'edgekd targets', or a TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Bundle folder; RUN/bundle-TARGET where left out.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="int8, fp16 or fp32, of those that the board runs; its first where left out.")
+    ] = None,
+    frontend: Annotated[
+        str | None, typer.Option(help="graph: waveform in; external: log-mel in, computed by the caller.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="1: a fixed shape; dynamic: any number of clips.")] = None,
+    build_engine: Annotated[
+        bool, typer.Option("--build-engine", help="Build and compare the TensorRT engines here, on this GPU.")
+    ] = False,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a run's int8 student for a board: waveform in, class scores out, verified."""
+    """Export a run's student for a board: sound in, class scores out, verified."""
     from edgekd.export.targets import load_target
 
-    board = load_target(target)  # before anything slow: a mistyped name is told at once
+    named = load_target(target)
+    board = named.adapted(  # before anything slow: a mistyped name is told at once
+        _one_of("--precision", precision, PRECISIONS),
+        _one_of("--frontend", frontend, FRONT_ENDS),
+        _one_of("--batch", batch, BATCHES),
+    )
+    if build_engine and board.runtime != "tensorrt":
+        raise UsageError(f"--build-engine: target '{board.name}' runs {board.runtime}, which has no engines.")
 
-    from edgekd.cli.show import print_bundle, print_json
+    from edgekd.cli.show import print_bundle, print_engines, print_json
     from edgekd.console import ConsoleProgress
     from edgekd.export import export as export_run
     from edgekd.training.run import Run
 
+    if build_engine:
+        from edgekd.export.engine import build_engines, import_tensorrt
+        from edgekd.export.pipeline import float_modules
+
+        import_tensorrt()  # is it there?
+
+    found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
-        bundle = export_run(Run.open(run), board, out, progress, overwrite=overwrite)
+        opened = Run.open(run)
+        bundle = export_run(opened, board, out, progress, overwrite=overwrite)
+        if build_engine:
+            found = build_engines(bundle.folder, float_modules(opened, board), progress)
     if json_:
-        print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json")})
-    else:
-        print_bundle(bundle)
+        engines = {} if found is None else {"engines": found}
+        print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json"), **engines})
+        return
+    print_bundle(bundle)
+    if "int8" not in named.precisions:
+        typer.echo(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
+    if found is not None:
+        print_engines(found)
+
+
+def _one_of(option: str, given: str | None, values: Mapping[str, Value]) -> Value | None:
+    if given is None:
+        return None
+    if given not in values:
+        raise unknown_name(f"{option} value", given, values)
+    return values[given]

@@ -1,21 +1,42 @@
-"""`edgekd quantize`: int8 training again, with other settings."""
+"""`edgekd quantize`: the int8 student again, with other settings, or what int8 costs each layer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekd.cli import options
 
+if TYPE_CHECKING:
+    from edgekd.quantization.sensitivity import Mixed
+    from edgekd.training.run import Run
+
+MAX_DROP = 0.5  # points
+TRAINING = ("epochs", "frozen_epochs", "learning_rate")
+
 
 def quantize(
     run: Annotated[Path, typer.Argument(help="Run folder of 'edgekd distill'.", metavar="RUN")],
+    ptq: Annotated[bool | None, typer.Option("--ptq/--qat", help="Calibrate only, or train too (default).")] = None,
     recipe: Annotated[
         str | None, typer.Option(envvar="EDGEKD_RECIPE", help="Calibration recipe: a name or a TOML file.")
     ] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER", help="Leave this layer in float. Repeatable.")
+    ] = None,
+    auto_mixed: Annotated[
+        bool, typer.Option("--auto-mixed", help="Leave the fewest layers in float that keep the accuracy.")
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, help=f"Points of validation accuracy that --auto-mixed may lose; default {MAX_DROP}."),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Only measure what int8 costs each layer.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of int8 training.")] = None,
     frozen_epochs: Annotated[int | None, typer.Option(help="Last epochs with the scales frozen.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of int8 training.")] = None,
@@ -24,36 +45,96 @@ def quantize(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a run's student for int8 again; the int8 student it has is replaced."""
-    from edgekd.config import QuantizeConfig, parse, read_toml
-    from edgekd.errors import InputError, UsageError
+    """Make a run's int8 student again, or measure what int8 costs each layer; the int8 student it has is replaced."""
+    from edgekd.config import QuantizeConfig, parse
+    from edgekd.errors import InputError
     from edgekd.training.run import Run, to_toml
 
-    opened = Run.open(run)
-    begun = run / "int8" / "quantize.toml"
-    if resume and not begun.is_file():
-        raise InputError(f"{run}: no int8 training was begun here. Leave --resume out to begin one.")
-    flags = {"recipe": recipe, "epochs": epochs, "frozen_epochs": frozen_epochs, "learning_rate": learning_rate}
+    flags = {
+        "method": None if ptq is None else "ptq" if ptq else "qat",
+        "recipe": recipe,
+        "keep_float": keep_float or None,
+        "epochs": epochs,
+        "frozen_epochs": frozen_epochs,
+        "learning_rate": learning_rate,
+    }
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = parse(QuantizeConfig, read_toml(begun), str(begun)) if resume else opened.config.quantize
+    switches = {"auto_mixed": auto_mixed, "max_drop": max_drop is not None, "resume": resume, "dry_run": dry_run}
+    named = [*given, *(name for name, on in switches.items() if on)]
+    _check_together(named, sensitivity, bool(ptq), auto_mixed)
+    opened = Run.open(run)
+    if sensitivity:
+        _measure(opened, recipe, json_, quiet)
+        return
+    settings = opened.config.quantize
+    if resume:
+        from edgekd.quantization.qat import settings_file, stored_settings
+
+        if not settings_file(opened).is_file():
+            raise InputError(f"{run}: no int8 training was begun here. Leave --resume out to begin one.")
+        settings = stored_settings(opened)
     config = parse(QuantizeConfig, settings.model_dump() | given, "settings")
     if resume and config != settings:
-        changed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"--resume goes on with the settings that were begun with: leave out {changed}.")
+        _refuse("--resume goes on with the settings that were begun with", named, *given)
+    if config.method == "ptq":
+        _refuse("The settings of this run say not to train (quantize.method)", named, *TRAINING)
     if dry_run:
         typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
         return
 
-    from edgekd.cli.show import print_json, print_run
+    from edgekd.cli.show import print_json, print_mixed, print_run
     from edgekd.console import ConsoleProgress
+    from edgekd.quantization import auto_mixed as choose_layers
     from edgekd.quantization import quantize as quantize_run
 
     def advice() -> str:
         return f"Go on with: edgekd quantize {quote(str(run))} --resume"
 
+    mixed: Mixed | None = None
     with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+        if auto_mixed:
+            mixed = choose_layers(opened, MAX_DROP if max_drop is None else max_drop, config.recipe, progress)
+            config = config.model_copy(update={"keep_float": mixed.keep_float})
         quantize_run(opened, config, progress, resume=resume)
     if json_:
-        print_json({"run": str(opened.folder), **opened.report()})
+        chosen: dict[str, Any] = {} if mixed is None else {"auto_mixed": mixed.to_dict()}
+        print_json({"run": str(opened.folder), **chosen, **opened.report()})
+        return
+    if mixed is not None:
+        print_mixed(mixed)
+    print_run(opened)
+
+
+def _check_together(named: list[str], sensitivity: bool, ptq: bool, auto_mixed: bool) -> None:
+    """Refuse options, of those `named`, that mean nothing beside these three."""
+    if sensitivity:
+        _refuse("--sensitivity only measures", named, but="recipe")
+    if ptq:
+        _refuse("--ptq trains nothing", named, *TRAINING, "resume")
+    if auto_mixed:
+        _refuse("--auto-mixed finds the layers itself, by trying", named, "keep_float", "dry_run", "resume")
     else:
-        print_run(opened)
+        _refuse("Without --auto-mixed no layer is chosen by its drop", named, "max_drop")
+
+
+def _measure(run: Run, recipe: str | None, json_: bool, quiet: bool) -> None:
+    from edgekd.cli.show import print_json, print_sensitivity
+    from edgekd.console import ConsoleProgress
+    from edgekd.quantization import sensitivity
+
+    with options.interruptible(lambda: "Nothing was written."), ConsoleProgress(quiet) as progress:
+        found = sensitivity(run, recipe, progress)
+    if json_:
+        print_json({"run": str(run.folder), **found.to_dict()})
+    else:
+        print_sensitivity(found, run.folder)
+
+
+def _refuse(reason: str, named: list[str], *unwanted: str, but: str | None = None) -> None:
+    """Raise a `UsageError` that says which of the options `named` to leave out: the `unwanted`, or all `but` one."""
+    from edgekd.errors import UsageError
+
+    wrong = [name for name in named if name in unwanted or (but is not None and name != but)]
+    if wrong:
+        flags = ", ".join("--ptq/--qat" if name == "method" else f"--{name.replace('_', '-')}" for name in wrong)
+        raise UsageError(f"{reason}: leave out {flags}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -11,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from edgekd.export.bundle import Bundle
     from edgekd.profiling import Profile
+    from edgekd.quantization.sensitivity import Mixed, Sensitivity
     from edgekd.training.compare import Comparison, Spread
     from edgekd.training.run import Run
     from edgekd.training.statistics import Difference
@@ -35,7 +37,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         shown.add_column(column, justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    Console(highlight=False, width=None).print(shown)
+    Console(highlight=False, markup=False, width=None).print(shown)  # edgekd[rtx] is no markup
 
 
 def print_run(run: Run) -> None:
@@ -64,6 +66,49 @@ def print_run(run: Run) -> None:
     typer.echo(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
         typer.echo(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+
+
+def print_sensitivity(found: Sensitivity, folder: Path) -> None:
+    """What int8 costs each layer, the most sensitive first."""
+    columns = ("layer", "params", "lost", "SQNR", "all but it: lost", "SQNR ")
+    table(
+        columns,
+        [
+            (
+                layer.layer,
+                compact(layer.parameters),
+                f"{layer.alone.drop:+.2f}",
+                f"{layer.alone.sqnr_db:.1f}",
+                f"{layer.spared.drop:+.2f}",
+                f"{layer.spared.sqnr_db:.1f}",
+            )
+            for layer in found.layers
+        ],
+        numbers=columns[1:],
+    )
+    everything = found.all_int8
+    typer.echo(f"All in int8: {everything.drop:+.2f} points lost, {everything.sqnr_db:.1f} dB.")
+    typer.echo(
+        f"Points of accuracy lost (float: {percent(found.float_accuracy)}), and dB of logits over rounding noise,\n"
+        f"on {found.clips} validation clips (one: {100 / found.clips:.2f} points); recipe {found.recipe}, no training."
+    )
+    typer.echo(f"Written: {folder} (int8-sensitivity.json, int8-sensitivity.png)")
+
+
+def print_mixed(mixed: Mixed) -> None:
+    """Which layers `--auto-mixed` left in float, and why."""
+    before, after = mixed.all_int8, mixed.loss
+    typer.echo(
+        f"All in int8: {before.drop:+.2f} points lost, {before.sqnr_db:.1f} dB, on {mixed.clips} validation clips, "
+        f"calibrated;\nat most {mixed.max_drop:g} may be lost."
+    )
+    for step in mixed.steps:
+        verb = "left in float" if step.kept else "taken back to int8"
+        typer.echo(f"  {step.layer} {verb}: {step.loss.drop:+.2f} points, {step.loss.sqnr_db:.1f} dB")
+    if mixed.keep_float:
+        typer.echo(f"Left in float: {', '.join(mixed.keep_float)} ({after.drop:+.2f} points, {after.sqnr_db:.1f} dB)")
+    else:
+        typer.echo("No layer is left in float.")
 
 
 def print_profile(profile: Profile) -> None:
@@ -116,21 +161,50 @@ def print_profile(profile: Profile) -> None:
 
 
 def print_bundle(bundle: Bundle) -> None:
-    """Size and parity of a bundle that was just written."""
-    manifest = bundle.manifest
-    parity = manifest.parity
+    """What a bundle that was just written holds, and what it was checked with."""
+    manifest, target = bundle.manifest, bundle.manifest.target
     model = (bundle.folder / "model.onnx").stat().st_size
-    typer.echo(f"{bundle.folder}: {manifest.classifier.student} for {manifest.target.title}")
+    typer.echo(f"{bundle.folder}: {manifest.classifier.student} for {target.title}")
+    others = "".join(f", also {precision}" for precision in manifest.alternatives)
     typer.echo(
         f"  model.onnx {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "
-        f"opset {manifest.target.opset}, {manifest.target.flavour} int8"
+        f"opset {target.opset}, {manifest.precision}{others}"
     )
+    if manifest.precision != "int8":
+        typer.echo(f"  {manifest.precision}: the float student")
+    if manifest.classifier.input == "log_mel":
+        typer.echo(
+            "  takes a log-mel, which edgekd_runner.py computes; your own code must give the same (manifest.json)"
+        )
+    parity = manifest.parity
     typer.echo(
-        f"  verified on {parity.clips} clips: same class on {parity.agreement:.1%}, "
-        f"largest difference in probability {parity.largest_difference:.2g} "
-        f"(tolerance {manifest.target.tolerance.probability:g})"
+        f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {parity.agreement:.1%},\n"
+        f"    largest difference in probability {parity.largest_difference:.2g} "
+        f"(tolerance {target.tolerance.probability:g})"
     )
-    typer.echo("  on the device: python3 edgekd_runner.py verify")
+    others = dict.fromkeys(
+        check.by for check in manifest.checks[1:] if check.figures and check.by != manifest.checks[0].by
+    )
+    if others:
+        typer.echo(f"  also checked by {', '.join(others)}")
+    for by, reason in dict.fromkeys((check.by, check.not_run) for check in manifest.checks):
+        if reason is not None:
+            typer.echo(f"  not checked by {by}: {reason}")
+    floats = manifest.float_operators
+    if manifest.precision == "int8":
+        typer.echo(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
+    typer.echo("  on the device: " + ("sh build_engine.sh" if target.tensorrt else "python3 edgekd_runner.py verify"))
+
+
+def print_engines(found: dict[str, Any]) -> None:
+    """The engines that were built for a bundle, side by side."""
+    rows = []
+    for precision, engine in found["candidates"].items():
+        verdict = "agrees" if engine["agrees"] else "disagrees"
+        chosen = "chosen" if precision == found["precision"] else ""
+        rows.append((precision, f"{engine['p50_ms']:.3f}", verdict, chosen))
+    rows += [(precision, "", f"not built: {reason}", "") for precision, reason in found["refused"].items()]
+    table(("engine", "p50 ms", "golden examples", ""), rows, numbers=("p50 ms",))
 
 
 def print_comparison(found: Comparison) -> None:

@@ -1,8 +1,9 @@
 """A bundle: the folder that goes to a device, with everything needed to run, check and measure one classifier.
 
-`model.onnx` (waveform in, probabilities out), `manifest.json`, `golden.npz` (real clips with the outputs expected of
-them), `edgekd_runner.py`, `README.md`, and `build_engine.sh` for TensorRT. A bundle is written whole and checked with
-its own runner, or not at all.
+`model.onnx` (sound in, probabilities out), `manifest.json`, `golden.npz` (real clips with the outputs expected of
+them), `edgekd_runner.py`, `README.md`, and for TensorRT `build_engine.sh` and the same student in the other precisions
+of the board (`model-fp16.onnx`, ...), since the fastest of a tiny model is often not int8. A bundle is written whole
+and checked with its own runner, or not at all.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,8 @@ from edgekd import __version__
 from edgekd.config import FrontendConfig, Section, parse
 from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.export.targets import Target
+from edgekd.export.onnx_graph import frontend_nodes, input_shape
+from edgekd.export.targets import Batch, FrontEnd, Precision, Target, TensorRT
 from edgekd.export.tensorrt import build_script
 from edgekd.runtime import edgekd_runner as runner
 
@@ -57,8 +59,12 @@ class Classifier(Section):
         description="samples between two windows of a longer signal; by default half a clip",
     )
     padding: Literal["repeat", "zeros"] = Field(description="how a shorter signal is filled")
-    frontend: FrontendConfig = Field(description="log-mel, inside the graph")
-    gain: float = Field(gt=0, description="factor on the waveform, inside the graph")
+    input: Literal["waveform", "log_mel"] = Field(
+        "waveform", description="log_mel: (batch, 1, T, F) in dB, of the waveform times gain, computed by the caller"
+    )
+    batch: Batch = Field("dynamic", description="clips that one call takes; 1: exactly one")
+    frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")
+    gain: float = Field(gt=0, description="factor on the waveform, before the log-mel")
     resampler: Resampler = Resampler()
 
 
@@ -80,6 +86,22 @@ class Parity(Section):
     largest_difference: float = Field(ge=0, description="of any class probability")
 
 
+class Check(Section):
+    """One means of checking the exported graph: what it was, and its figures or why it did not run."""
+
+    by: str = Field(description="what ran it, with its version")
+    precision: Precision = Field(description="of which graph")
+    figures: dict[str, int | float | str] | None = None
+    not_run: str | None = Field(None, description="the reason")
+
+
+class FloatOperators(Section):
+    """Operators that run in floating point: how many of each in the front end, and the nodes after it by name."""
+
+    frontend: dict[str, int] = Field({}, description="operator -> how many")
+    network: tuple[str, ...] = ()
+
+
 class Manifest(Section):
     """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
 
@@ -89,6 +111,10 @@ class Manifest(Section):
     target: Target
     provenance: Provenance
     parity: Parity
+    precision: Precision = Field(description="of model.onnx")
+    alternatives: dict[Precision, FileName] = Field({}, description="the float student in other precisions")
+    checks: tuple[Check, ...] = ()
+    float_operators: FloatOperators = FloatOperators()
     files: dict[FileName, Sha256] = Field(description="every other file")
     sha256: Sha256
 
@@ -98,13 +124,20 @@ class GoldenExamples:
     """Real clips and what the model must answer.
 
     `waveform` int16 `(N, S)` and `scale` float32 `(N,)`: sample values are `waveform * scale / 32767`;
-    `probabilities` float32 `(N, K)`: the expected output for exactly those values; `labels` int64 `(N,)`.
+    `probabilities` float32 `(N, K)`: the expected output of `model.onnx` for exactly those values, and
+    `float_probabilities` that of the float student, which is the same where `model.onnx` is one; `labels` int64 `(N,)`.
     """
 
     waveform: NDArray[np.int16]
     scale: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
+    float_probabilities: NDArray[np.float32] | None = None
+
+    def arrays(self) -> dict[str, Any]:
+        """What `golden.npz` holds, by name."""
+        floats = self.probabilities if self.float_probabilities is None else self.float_probabilities
+        return {**vars(self), "float_probabilities": floats}
 
 
 @dataclass(frozen=True)
@@ -120,42 +153,66 @@ class Bundle:
         return sum((self.folder / name).stat().st_size for name in (*self.manifest.files, "manifest.json"))
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was found out about the graph of a bundle on the way to it."""
+
+    parity: Parity
+    checks: tuple[Check, ...] = ()
+    float_operators: FloatOperators = field(default_factory=FloatOperators)
+
+
 def write_bundle(
     out: Path,
-    model: bytes,
+    models: Mapping[Precision, bytes],
     *,
     classifier: Classifier,
     provenance: Provenance,
-    parity: Parity,
+    findings: Findings,
     golden: GoldenExamples,
     target: Target,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write the bundle folder `out` for `target`; `model` is the serialised ONNX graph.
+    """Write the bundle folder `out` for `target`.
 
+    `models`: serialised ONNX graphs by precision; the first becomes `model.onnx`, another `model-PRECISION.onnx`.
     Raises `UsageError` when `out` exists (with `overwrite`, only when it is not a bundle), `InputError` when it cannot
     be written, `GateError` when it is over the target's storage budget or its own runner does not get the golden
     probabilities. Whenever it raises, nothing is left behind and an older bundle is untouched.
     """
     refuse_existing(out, overwrite)
+    main, *others = models
+    files = {main: "model.onnx", **{precision: f"model-{precision}.onnx" for precision in others}}
+    manifest = Manifest(
+        classifier=classifier,
+        target=target,
+        provenance=provenance,
+        parity=findings.parity,
+        precision=main,
+        alternatives={precision: files[precision] for precision in others},
+        checks=findings.checks,
+        float_operators=findings.float_operators,
+        files={},
+        sha256="0" * 64,
+    )
     with _written_whole(out, overwrite) as folder:
-        (folder / "model.onnx").write_bytes(model)
-        np.savez_compressed(folder / "golden.npz", **vars(golden))
+        for precision, model in models.items():
+            (folder / files[precision]).write_bytes(model)
+        np.savez_compressed(folder / "golden.npz", **golden.arrays())
         shutil.copyfile(runner.__file__, folder / "edgekd_runner.py")
-        (folder / "README.md").write_text(_readme(classifier, provenance, parity, target), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(manifest), encoding="utf-8")
         if target.tensorrt is not None:
             script = folder / "build_engine.sh"
-            script.write_text(build_script(target.tensorrt, classifier.clip_samples), encoding="utf-8")
+            script.write_text(_build_script(classifier, target.tensorrt, files, models[main]), encoding="utf-8")
             script.chmod(0o755)
-        manifest = _write_manifest(folder, classifier, provenance, parity, target)
-        bundle = Bundle(folder, manifest)
+        bundle = Bundle(folder, _sealed(folder, manifest))
         if bundle.size_bytes > target.storage_bytes:
             raise GateError(
                 f"The bundle takes {bundle.size_bytes:,} bytes; target '{target.name}' allows {target.storage_bytes:,}"
                 " (storage_bytes). Use a smaller student, or raise storage_bytes."
             )
         _check_with_its_runner(folder)
-    return Bundle(out, manifest)
+    return Bundle(out, bundle.manifest)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -213,18 +270,21 @@ def _swap(folder: Path, out: Path, replaced: Path, overwrite: bool) -> None:
         raise
 
 
-def _write_manifest(
-    folder: Path, classifier: Classifier, provenance: Provenance, parity: Parity, target: Target
-) -> Manifest:
+def _sealed(folder: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest` with the digests of the files in `folder`, and its own; returns what was written."""
     files = {path.name: runner.file_digest(path) for path in sorted(folder.iterdir())}
-    unsigned = Manifest(
-        classifier=classifier, target=target, provenance=provenance, parity=parity, files=files, sha256="0" * 64
-    )
-    contents = unsigned.model_dump(mode="json")
+    contents = manifest.model_copy(update={"files": files}).model_dump(mode="json")
     contents["sha256"] = runner.manifest_digest(contents)
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8")
-    return unsigned.model_copy(update={"sha256": contents["sha256"]})
+    return Manifest.model_validate_json(text)
+
+
+def _build_script(classifier: Classifier, tensorrt: TensorRT, files: Mapping[Precision, str], model: bytes) -> str:
+    frontend: FrontEnd = "graph" if classifier.input == "waveform" else "external"
+    shape = input_shape(classifier.frontend, classifier.clip_samples, frontend)
+    pinned = frontend_nodes(model) if frontend == "graph" else []  # a log-mel's normalisation bears half precision
+    return build_script(tensorrt, files, classifier.input, shape, classifier.batch, pinned=pinned)
 
 
 def _check_with_its_runner(folder: Path) -> None:
@@ -240,40 +300,51 @@ def _check_with_its_runner(folder: Path) -> None:
         )
 
 
-def _readme(classifier: Classifier, provenance: Provenance, parity: Parity, target: Target) -> str:
+def _readme(manifest: Manifest) -> str:
+    classifier, target = manifest.classifier, manifest.target
     seconds = classifier.clip_samples / classifier.sample_rate
     hop_seconds = classifier.hop_samples / classifier.sample_rate
-    accuracy = "" if provenance.test_accuracy is None else f", {provenance.test_accuracy:.1%} right on its test clips"
-    trained = f"`{classifier.student}`, distilled on {provenance.dataset}{accuracy}"
+    accuracy = manifest.provenance.test_accuracy
+    tested = "" if accuracy is None else f", {accuracy:.1%} right on its test clips"
+    outside = (
+        "" if classifier.input == "waveform" else "; its log-mel is computed by edgekd_runner.py, not by the graph"
+    )
     facts: dict[str, Any] = {
         "Classes": ", ".join(classifier.classes),
-        "Student": trained,
-        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged",
+        "Student": f"`{classifier.student}`, distilled on {manifest.provenance.dataset}{tested}",
+        "Precision": manifest.precision
+        + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
+        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged{outside}",
         "Longer files": f"the mean over windows every {hop_seconds:g} s",
         "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
-        "Export check": f"{parity.clips} clips, same top class on {parity.agreement:.1%}, "
-        f"largest difference in probability {parity.largest_difference:.2g}",
-        "Exported by": f"edgekd {__version__} from run `{provenance.run}`",
+        "Export check": f"{manifest.parity.clips} clips, same top class on {manifest.parity.agreement:.1%}, "
+        f"largest difference in probability {manifest.parity.largest_difference:.2g}",
+        "Exported by": f"edgekd {__version__} from run `{manifest.provenance.run}`",
     }
     return _README.format(
         title=target.title,
         prepare=_prepare(target),
         notes="".join(f"- {note}\n" for note in target.notes),
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        rate=classifier.sample_rate,
     )
 
 
 def _prepare(target: Target) -> str:
     if target.tensorrt is not None:
         release = f"JetPack {target.tensorrt.jetpack}, " if target.tensorrt.jetpack else ""
+        install = "sudo apt install nvidia-jetpack python3-libnvinfer python3-numpy"
+        if target.architecture == "x86_64":
+            install = "python3 -m pip install tensorrt numpy      # and trtexec, from NVIDIA's TensorRT package"
         return f"""\
-Made for {release}TensorRT {target.tensorrt.version}. Build the engine here, once:
+Made for {release}TensorRT {target.tensorrt.version}. Build the engines here, once:
 
-    sudo apt install nvidia-jetpack python3-libnvinfer python3-numpy
+    {install}
     sh build_engine.sh
 
-Without `model.engine` the runner uses onnxruntime on the CPU (`python3 -m pip install onnxruntime`), which is the quick
-way to see that the model itself is sound."""
+builds every precision in this folder, checks each engine's own answers, times them, and keeps the fastest that agrees.
+Without an engine the runner uses onnxruntime on the CPU (`python3 -m pip install onnxruntime`), which is the quick way
+to see that the model itself is sound."""
     return """\
     python3 -m venv ~/edgekd-runner
     . ~/edgekd-runner/bin/activate
@@ -300,6 +371,7 @@ compares every file with its sha256 and runs the golden examples. Exit code 0: w
 
     python3 edgekd_runner.py predict recording.wav
     python3 edgekd_runner.py predict *.wav --top 3 --json
+    arecord -f S16_LE -r {rate} -t raw | python3 edgekd_runner.py stream
 
 ## Measure
 

@@ -31,14 +31,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.console import Progress, silent
 from edgekd.errors import InputError, UsageError
 from edgekd.export.bundle import Bundle
+from edgekd.export.cost import graph_cost, split_at_log_mel
 from edgekd.export.onnx_graph import float_onnx, quantized_onnx
-from edgekd.export.verify import graph_classifier
+from edgekd.export.targets import Precision
+from edgekd.export.verify import graph_classifier, in_onnxruntime
 from edgekd.export.verify import session as onnx_session
 from edgekd.models.teachers.base import Teacher
 from edgekd.profiling.accuracy import (
@@ -47,15 +51,19 @@ from edgekd.profiling.accuracy import (
     clips_of_run,
     score_on,
 )
-from edgekd.profiling.cost import Cost, graph_cost, module_macs, module_parameters, split_at_log_mel
+from edgekd.profiling.cost import Cost, module_macs, module_parameters
 from edgekd.profiling.latency import Latency, Machine, measure
 from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.runtime.edgekd_runner import Runner
 from edgekd.training.evaluation import Scores
 from edgekd.training.run import Run
 
 PROFILE_VERSION = 1
 REPETITIONS = 200
 SECONDS_PER_SUBJECT = 10.0  # of timing; a teacher that is slower than 50 ms is called less than `REPETITIONS` times
+
+PrecisionName = Literal["float32", "float16", "int8"]
+PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 Value = str | int | float | None
 
@@ -66,7 +74,7 @@ class SubjectProfile:
 
     name: str
     architecture: str
-    precision: Literal["float32", "int8"]
+    precision: PrecisionName
     runtime: str
     scores: Scores
     cost: Cost
@@ -167,7 +175,7 @@ class _Subject:
 
     name: str
     architecture: str
-    precision: Literal["float32", "int8"]
+    precision: PrecisionName
     runtime: str
     cost: Cost
     scores: Callable[[LabelledClips, Progress], Scores]
@@ -207,7 +215,13 @@ def _profile_bundle(bundle: Bundle, progress: Progress) -> Profile:
     clips, notes = _clips_for(bundle)
     model = (bundle.folder / "model.onnx").read_bytes()
     example = clips.first()
-    subject = _graph_subject("int8", manifest.classifier.student, "int8", model, None, example)
+    log_mel = None
+    if manifest.classifier.input == "log_mel":
+        log_mel = Runner(bundle.folder, cpu=True).graph_input  # the path that ships
+    name = "int8" if manifest.precision == "int8" else "student"
+    subject = _graph_subject(
+        name, manifest.classifier.student, PRECISIONS[manifest.precision], model, None, example, log_mel
+    )
     if manifest.target.runtime == "tensorrt":
         notes.append(
             f"Times are ONNX Runtime's on this machine, not TensorRT's on {manifest.target.title}; "
@@ -237,12 +251,16 @@ def _clips_for(bundle: Bundle) -> tuple[LabelledClips, list[str]]:
 def _graph_subject(
     name: str,
     architecture: str,
-    precision: Literal["float32", "int8"],
+    precision: PrecisionName,
     model: bytes,
     parameters: int | None,
     example: Tensor,
+    outside: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> _Subject:
-    """An exported graph. `parameters` None: those that the graph stores."""
+    """An exported graph. `parameters` None: those that the graph stores.
+
+    `outside` computes the log-mel of waveforms `(B, S)` for a graph that takes one.
+    """
     import onnx
     import onnxruntime
 
@@ -250,10 +268,15 @@ def _graph_subject(
     parts = split_at_log_mel(graph)
     costs = [graph_cost(part) for part in parts] if parts else [graph_cost(graph)]
     session = onnx_session(model)
+    tensors = None if outside is None else lambda clips: torch.from_numpy(outside(clips.numpy()))
+    classify = in_onnxruntime(model, tensors)
     waveform = example.numpy()
-    feed = {session.get_inputs()[0].name: waveform}
+    sound = session.get_inputs()[0].name
+    feed = {sound: waveform if outside is None else outside(waveform)}
     front_end = network = None
-    if parts:
+    if outside is not None:
+        front_end, network = (lambda: outside(waveform)), (lambda: session.run(None, feed))
+    elif parts:
         first, second = (onnx_session(part.SerializeToString()) for part in parts)
         log_mel = {second.get_inputs()[0].name: first.run(None, feed)[0]}
         front_end, network = (lambda: first.run(None, feed)), (lambda: second.run(None, log_mel))
@@ -268,8 +291,8 @@ def _graph_subject(
             frontend_macs=costs[0].macs if parts else None,
             file_bytes=len(model),
         ),
-        scores=lambda clips, progress: score_on(clips, graph_classifier(session), progress, f"{name} accuracy"),
-        whole=lambda: session.run(None, feed),
+        scores=lambda clips, progress: score_on(clips, graph_classifier(classify), progress, f"{name} accuracy"),
+        whole=lambda: session.run(None, feed if outside is None else {sound: outside(waveform)}),
         front_end=front_end,
         network=network,
     )

@@ -1,8 +1,8 @@
-"""Calibration: the first scales, measured on a few training clips chosen by a recipe.
+"""Calibration: scales, measured on a few training clips chosen by a recipe.
 
-A recipe (`calibration/*.toml`) states how many clips, how they are chosen, and how a range is read from what they make
-each activation do. It is the starting point of quantisation-aware training, and all there is to quantisation without
-it.
+A recipe (`calibration/*.toml`) states how many clips, how they are chosen, how a range is read from what they make each
+activation do (`edgekd.quantization.observers`), and whether biases are corrected afterwards. It is the starting point
+of quantisation-aware training, and all there is to quantisation without it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from torch import Tensor
 
 from edgekd.config import Section, parse, read_toml
 from edgekd.errors import InputError, unknown_name
-from edgekd.quantization.fake_quant import HISTOGRAM_BINS, bound_of_histogram, scale_for, set_enabled
+from edgekd.quantization.fake_quant import QuantizedLayer, scale_for, set_enabled
+from edgekd.quantization.observers import MagnitudeObserver, ObserverName
 from edgekd.quantization.prepare import QuantizedNetwork
 from edgekd.resources import named_resources
+
+SILENCE = 1e-3  # a normalised log-mel that varies by less holds no sound
 
 
 class CalibrationRecipe(Section):
@@ -29,13 +32,9 @@ class CalibrationRecipe(Section):
 
     clips: int = Field(128, ge=1, description="training clips; all of them where there are fewer")
     selection: Literal["stratified", "random"] = Field("stratified", description="stratified: as many of each class")
-    observer: Literal["absmax", "percentile"] = Field("percentile", description="how a range is read from the values")
+    observer: ObserverName = Field("mse", description="how a range is read from the values")
     percentile: float = Field(99.99, gt=50, le=100, description="share of magnitudes inside the range; percentile only")
-
-    @property
-    def coverage(self) -> float:
-        """Share of an activation's magnitudes that its range covers, 0 to 1."""
-        return 1.0 if self.observer == "absmax" else self.percentile / 100
+    bias_correction: bool = Field(False, description="shift biases so that the mean of each channel stays")
 
 
 def load_recipe(name: str) -> CalibrationRecipe:
@@ -74,73 +73,99 @@ def select_clips(labels: Sequence[int], rows: Sequence[int], recipe: Calibration
 def calibrate(network: QuantizedNetwork, batches: Iterable[Tensor], recipe: CalibrationRecipe) -> None:
     """Set every scale in `network` from `batches` of normalised log-mels `(B, 1, T, F)`.
 
-    The network computes in float while it is observed. Raises `InputError` when there are no batches, or when an
-    activation is not finite.
+    The network computes in float while it is observed. While it is trained, a scale follows the batches with the
+    coverage that its bound has here, whatever the observer. Raises `InputError` when there are no batches, when all are
+    silent, or when an activation is not finite.
     """
-    quantisers = network.quantisers()
-    observers = {name: MagnitudeObserver() for name in quantisers}
+    if recipe.bias_correction:
+        batches = list(batches)  # heard once a layer
     was_training = network.training
     network.eval()
+    try:
+        observers = _observe(network, batches)
+        for name, quantiser in network.quantisers().items():
+            bound = observers[name].bound(recipe.observer, recipe.percentile)
+            if not bound < float("inf"):
+                raise InputError(
+                    f"Calibration: '{name}' is not finite: the student's weights or a training clip hold NaN."
+                )
+            quantiser.scale.copy_(scale_for(torch.tensor(bound)))
+            quantiser.coverage = observers[name].coverage(bound)
+        for layer, quantiser in network.layers():
+            layer.follow(quantiser.scale)
+        if recipe.bias_correction:
+            correct_biases(network, batches)
+    finally:
+        network.train(was_training)
+
+
+@torch.no_grad()
+def correct_biases(network: QuantizedNetwork, batches: Iterable[Tensor]) -> None:
+    """Shift the bias of each layer so that the mean of each output channel is that of the float network.
+
+    Rounding a weight moves the mean of what it computes, and later layers add the shifts up. Layers are corrected in
+    the order of execution, each after those before it (Nagel et al. 2019, arXiv 1906.04721, 4.2, measured on data as in
+    its appendix D). `batches` are gone through once for every layer, and once more. A layer without a bias is left.
+    """
+    layers = [(layer, quantiser) for layer, quantiser in network.layers() if layer.layer.bias is not None]
+    set_enabled(network, False)
+    expected = _channel_means(network, [layer for layer, _ in layers], batches)
+    set_enabled(network, True)
+    for layer, quantiser in layers:
+        found = _channel_means(network, [layer], batches)[layer]
+        assert layer.layer.bias is not None
+        layer.layer.bias += expected[layer] - found
+        layer.follow(quantiser.scale)
+
+
+def _observe(network: QuantizedNetwork, batches: Iterable[Tensor]) -> dict[str, MagnitudeObserver]:
+    """What each activation takes while the network computes in float."""
+    quantisers = network.quantisers()
+    observers = {name: MagnitudeObserver() for name in quantisers}
+    lowest = highest = None  # of each mel bin
     set_enabled(network, False)
     try:
         for name, quantiser in quantisers.items():
             quantiser.observer = observers[name]
         for log_mel in batches:
             network(log_mel)
+            low, high = log_mel.amin(dim=(0, 1, 2)), log_mel.amax(dim=(0, 1, 2))
+            lowest = low if lowest is None else torch.minimum(lowest, low)
+            highest = high if highest is None else torch.maximum(highest, high)
     finally:
         for quantiser in quantisers.values():
             quantiser.observer = None
         set_enabled(network, True)
-        network.train(was_training)
-    for name, quantiser in quantisers.items():
-        if observers[name].is_empty:
-            raise InputError("Calibration got no clips: the training side of the split is empty.")
-        bound = observers[name].bound(recipe.coverage)
-        if not torch.isfinite(bound):
-            raise InputError(f"Calibration: '{name}' is not finite: the student's weights or a training clip hold NaN.")
-        quantiser.scale.copy_(scale_for(bound))
-        quantiser.coverage = recipe.coverage
-    for layer, quantiser in network.layers():
-        layer.follow(quantiser.scale)
+    if lowest is None or highest is None:
+        raise InputError("Calibration got no clips: the training side of the split is empty.")
+    if (highest - lowest).amax() < SILENCE:
+        raise InputError(
+            "Calibration heard only silence: every frame of its training clips is the same, so that no range can be "
+            "measured. Look at the recordings of the training side (edgekd data inspect)."
+        )
+    return observers
 
 
-class MagnitudeObserver:
-    """The largest magnitude seen, and a histogram of magnitudes from which any percentile can be read.
+def _channel_means(
+    network: QuantizedNetwork, layers: Sequence[QuantizedLayer], batches: Iterable[Tensor]
+) -> dict[QuantizedLayer, Tensor]:
+    """The mean of each output channel `(C_out,)` of `layers`, over clips and places."""
+    sums: dict[QuantizedLayer, Tensor] = {}
+    counts: defaultdict[QuantizedLayer, int] = defaultdict(int)
 
-    The histogram's range doubles, merging its bins in pairs, whenever a larger magnitude comes, so the order of the
-    batches changes nothing but the width of a bin, at most 1/1024 of the largest magnitude.
-    """
+    def add(layer: torch.nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(layer, QuantizedLayer)
+        linear = isinstance(layer.layer, torch.nn.Linear)
+        values = output.flatten(0, -2) if linear else output.transpose(0, 1).flatten(1).t()  # (places, C_out)
+        total = values.double().sum(0)
+        sums[layer] = sums[layer] + total if layer in sums else total
+        counts[layer] += len(values)
 
-    def __init__(self) -> None:
-        self._largest: Tensor | None = None
-        self._upper = 0.0
-        self._histogram: Tensor | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return self._largest is None
-
-    def __call__(self, values: Tensor) -> None:
-        magnitudes = values.abs().float()
-        largest = magnitudes.amax()
-        self._largest = largest if self._largest is None else torch.maximum(self._largest, largest)
-        peak = largest.item()
-        if not 0 < peak < float("inf"):
-            peak = self._upper  # all zero: nothing to widen for; not finite: `bound` tells
-        if self._histogram is None:
-            self._histogram = torch.zeros(HISTOGRAM_BINS, device=values.device, dtype=torch.float64)
-        if self._upper == 0:
-            self._upper = peak
-        while self._upper < peak:
-            self._histogram = torch.cat([self._histogram.view(-1, 2).sum(1), torch.zeros_like(self._histogram[::2])])
-            self._upper *= 2
-        if self._upper > 0:
-            self._histogram += torch.histc(magnitudes, bins=HISTOGRAM_BINS, min=0.0, max=self._upper)
-
-    def bound(self, coverage: float) -> Tensor:
-        """The magnitude below which a share `coverage` of all values lies; NaN or infinite if a value was."""
-        assert self._largest is not None and self._histogram is not None
-        if coverage >= 1 or not 0 < self._largest.item() < float("inf"):
-            return self._largest
-        upper = torch.full_like(self._largest, self._upper)
-        return torch.minimum(bound_of_histogram(self._histogram, upper, coverage), self._largest)
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    try:
+        for log_mel in batches:
+            network(log_mel)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: (total / counts[layer]).float() for layer, total in sums.items()}

@@ -11,17 +11,22 @@ Values that only move (pooling by maximum, flattening, ...) keep the quantiser o
 rounded with it again: numerically nothing happens, and in the exported graph the operator lies between a
 DequantizeLinear and a QuantizeLinear of one scale, so it can work on integers. The logits are not rounded: what follows
 them is float.
+
+Layers named in `keep_float` stay in float: their weight is not rounded, nor is an activation that no int8 layer reads
+or gives. What an int8 layer gives is rounded whoever reads it, for a runtime can only then compute it in integers.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.models.students.histogram import HistogramLayer
 from edgekd.quantization.fake_quant import ActivationFakeQuant, QuantizedLayer
 
@@ -45,8 +50,8 @@ _KEEP_SIGN = (*_MAX_POOLS, *_DROPOUTS, *_RESHAPES, nn.AvgPool2d, nn.AdaptiveAvgP
 class QuantizedNetwork(fx.GraphModule):
     """A traced network with `ActivationFakeQuant` and `QuantizedLayer` modules; called like the network it came from.
 
-    Its state dict holds the folded weights and all scales, so `prepare(network, log_mel)` of an untrained network of
-    the same architecture, then `load_state_dict`, rebuilds it.
+    Its state dict holds the folded weights and all scales, so `prepare(network, log_mel, keep_float)` of an untrained
+    network of the same architecture, then `load_state_dict`, rebuilds it.
     """
 
     def layers(self) -> list[tuple[QuantizedLayer, ActivationFakeQuant]]:
@@ -61,18 +66,30 @@ class QuantizedNetwork(fx.GraphModule):
                 found.append((module, quantiser))
         return found
 
+    def layer_names(self) -> list[str]:
+        """The int8 layers by their names in the network this one came from, in the order of execution."""
+        return [str(node.target) for node in self.graph.nodes if isinstance(module_of(self, node), QuantizedLayer)]
+
+    def float_layers(self) -> list[str]:
+        """The convolutions and linear layers that were kept in float, named and ordered likewise."""
+        return [str(node.target) for node in self.graph.nodes if isinstance(module_of(self, node), LAYERS)]
+
     def quantisers(self) -> dict[str, ActivationFakeQuant]:
         """The activation quantisers by name."""
         return {name: module for name, module in self.named_modules() if isinstance(module, ActivationFakeQuant)}
 
 
 @torch.no_grad()
-def prepare(network: nn.Module, log_mel: Tensor) -> QuantizedNetwork:
+def prepare(network: nn.Module, log_mel: Tensor, keep_float: Collection[str] = ()) -> QuantizedNetwork:
     """A quantised copy of `network`, in evaluation mode, its scales still to be calibrated; `network` is left as it is.
 
     `log_mel (B, 1, T, F)`: any example input, with which the traced and folded network is compared with the original.
-    Raises `ValueError` if they differ, as they do when a network's Python code branches on its data or its mode.
+    `keep_float`: layers that stay in float, by their names in `network`, such as `stem.0`.
+    Raises `UsageError` for a name in `keep_float` that is no layer's, or where it leaves nothing to quantise,
+    `InputError` for weights that are not finite, and `ValueError` if the traced network differs, as it does when a
+    network's Python code branches on its data or its mode.
     """
+    check_finite(network)
     original = copy.deepcopy(network).eval()
     expected = original(log_mel)
     traced = _Tracer().trace(original)
@@ -85,9 +102,20 @@ def prepare(network: nn.Module, log_mel: Tensor) -> QuantizedNetwork:
                 f"the traced {type(network).__name__} differs from the original by {difference:.2g} in its {name}: "
                 "its forward must not depend on the data or the mode."
             )
-    _insert_quantisers(float_network)
+    _check_names(float_network, keep_float)
+    _insert_quantisers(float_network, keep_float)
     # Only what the graph still uses is taken along: folded batch norms stay behind.
     return QuantizedNetwork(float_network, float_network.graph, class_name="QuantizedNetwork").eval()
+
+
+def check_finite(student: nn.Module) -> None:
+    """Raise `InputError` for the first weight in a student, or its network, that is NaN or infinite."""
+    for name, tensor in student.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"The student's '{name.removeprefix('network.')}' holds NaN or infinite values: its training went "
+                "wrong. Train it again, at a lower --learning-rate."
+            )
 
 
 class _Tracer(fx.Tracer):
@@ -100,6 +128,15 @@ class _Tracer(fx.Tracer):
 def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
     """The module that `node` calls, or None if it calls none."""
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _check_names(root: fx.GraphModule, keep_float: Collection[str]) -> None:
+    layers = [str(node.target) for node in root.graph.nodes if isinstance(module_of(root, node), LAYERS)]
+    for name in keep_float:
+        if name not in layers:
+            raise unknown_name("layer", name, layers)
+    if layers and set(layers) == set(keep_float):
+        raise UsageError("Every layer is to be kept in float, which leaves none to quantise. Keep fewer.")
 
 
 def _fold_batch_norms(root: fx.GraphModule) -> None:
@@ -118,9 +155,9 @@ def _fold_batch_norms(root: fx.GraphModule) -> None:
     root.recompile()
 
 
-def _insert_quantisers(root: fx.GraphModule) -> None:
+def _insert_quantisers(root: fx.GraphModule, keep_float: Collection[str]) -> None:
     graph = root.graph
-    rounded = _values_to_round(root)
+    rounded = _values_to_round(root, keep_float)
     names = {}
     for source in dict.fromkeys(rounded.values()):
         names[source] = f"{source.name}_quant"
@@ -134,7 +171,7 @@ def _insert_quantisers(root: fx.GraphModule) -> None:
             user.replace_input_with(value, quantised)
     for node in list(graph.nodes):
         layer = module_of(root, node)
-        if isinstance(layer, LAYERS):
+        if isinstance(layer, LAYERS) and node.target not in keep_float:
             with graph.inserting_before(node):
                 scale = graph.get_attr(f"{_input_quantiser(root, node)}.scale")
             node.args, node.kwargs = (node.all_input_nodes[0], scale), {}
@@ -142,7 +179,7 @@ def _insert_quantisers(root: fx.GraphModule) -> None:
     root.recompile()
 
 
-def _values_to_round(root: fx.GraphModule) -> dict[fx.Node, fx.Node]:
+def _values_to_round(root: fx.GraphModule, keep_float: Collection[str]) -> dict[fx.Node, fx.Node]:
     """Value -> the value whose quantiser rounds it, itself or one it was moved from; in graph order."""
     nodes = list(root.graph.nodes)
     logits = _source(root, _logits(root.graph))
@@ -158,7 +195,7 @@ def _values_to_round(root: fx.GraphModule) -> dict[fx.Node, fx.Node]:
             value = value.all_input_nodes[0]
 
     for node in nodes:
-        if isinstance(module_of(root, node), LAYERS):
+        if isinstance(module_of(root, node), LAYERS) and node.target not in keep_float:
             choose(node.all_input_nodes[0])
             if node is not logits:
                 choose(_after_relu(root, node))

@@ -1,8 +1,9 @@
-"""int8 quantisation-aware training: the float student, rounded, taught by the same teacher with the same loss.
+"""The int8 student of a run: calibrated, and, unless that is all that is asked for, trained.
 
-The network is folded and prepared (`prepare`), its scales are set on training clips chosen by a calibration recipe
-(`calibration`), and it is trained at a low rate; in the last epochs the scales stand still, so that the weights
-settle on the grid that ships.
+The network of the float student is folded and prepared (`prepare`), and its scales are set on training clips chosen by
+a calibration recipe (`calibration`). Post-training quantisation (PTQ) ends there. Quantisation-aware training (QAT)
+goes on at a low rate, taught by the same teacher with the same loss; in its last epochs the scales stand still, so that
+the weights settle on the grid that ships.
 """
 
 from __future__ import annotations
@@ -10,60 +11,170 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from edgekd.config import QuantizeConfig, parse, read_toml
 from edgekd.console import Progress, silent
 from edgekd.data.cache import ClipStore
-from edgekd.errors import InputError
+from edgekd.data.index import ClipIndex, Split
+from edgekd.errors import InputError, UsageError
 from edgekd.files import write_text
 from edgekd.models import build_student
 from edgekd.models.students import Student
-from edgekd.models.weights import load_matching, read_weights
-from edgekd.quantization.calibration import calibrate, load_recipe, select_clips
+from edgekd.models.weights import load_matching, read_weights, save_weights
+from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
-from edgekd.quantization.prepare import QuantizedNetwork, prepare
+from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
 from edgekd.training.distill import make_fabric, make_optimizer, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
-from edgekd.training.run import Run, to_toml
+from edgekd.training.run import Run, differences, to_toml
 
 
 def quantize(
     run: Run, config: QuantizeConfig | None = None, progress: Progress = silent, *, resume: bool = False
 ) -> Run:
-    """Train and score the int8 student of a finished `run`, with the run's own settings or other ones.
+    """Make and score the int8 student of a finished `run`, with the run's own settings or other ones.
 
-    An int8 student that is there already is replaced, unless `resume` goes on with one that was interrupted, and with
-    the settings it was begun with.
-    Raises `InputError` when the run has no finished float student, `UsageError` for an unknown recipe.
+    An int8 student that is there already is replaced once its successor is calibrated, unless `resume` goes on with one
+    that was interrupted, and with the settings it was begun with.
+    Raises `InputError` when the run has no finished float student or calibration fails, `UsageError` for an unknown
+    recipe or layer, and for a `config` other than that of the student to be resumed.
     """
-    settings = run.folder / "int8" / "quantize.toml"
-    if config is None and resume and settings.is_file():
-        config = parse(QuantizeConfig, read_toml(settings), str(settings))
-    config = config or run.config.quantize
+    config = _settled(run, config, resume)
     recipe = load_recipe(config.recipe)
     student = run.student()
-    if not resume and (run.folder / "int8").is_dir():
-        run.forget("profile")
-        run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
-        shutil.rmtree(run.folder / "int8")
-    folder = run.stage_folder("int8")
-    write_text(folder / "quantize.toml", to_toml(config.model_dump(mode="json")))
-
     fabric = make_fabric(run.config.device, autocast=False)  # multiples of a scale do not fit bfloat16
     index = run.index()
     split = run.split(index)
     store = run.store(index)
     seed_all(run.config.seed, "int8")
+    started = time.perf_counter()
     student.to(fabric.device)
-    network = prepare(student.network, _example_log_mel(student, store.samples).to(fabric.device))
-    rows = select_clips(index.labels, split.train, recipe, run.config.seed)
-    calibrate(network, _log_mels(student, store, rows), recipe)
-    student.network = network
+    student.network = calibrated_network(student, index, split, store, recipe, run.config.seed, config.keep_float)
+    if not resume:
+        _give_up_old_student(run)
+    folder = run.stage_folder("int8")
+    write_text(folder / "quantize.toml", to_toml(config.model_dump(mode="json")))
+    if config.method == "qat":
+        _train(run, config, student, index, split, store, fabric, progress)
+    else:
+        save_weights(folder / "best.safetensors", student.state_dict())
+    seconds = round(time.perf_counter() - started, 1)
+    run.update_report("training", {"int8": {"method": config.method, "seconds": seconds}})
+    record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
+    return run
 
+
+def calibrated_network(
+    student: Student,
+    index: ClipIndex,
+    split: Split,
+    store: ClipStore,
+    recipe: CalibrationRecipe,
+    seed: int,
+    keep_float: Sequence[str] = (),
+) -> QuantizedNetwork:
+    """The network of a float `student`, prepared, its scales set on training clips; `student` is left as it is."""
+    check_finite(student)
+    network = prepare(student.network, _example_log_mel(student, store.samples), keep_float)
+    calibrate(network, log_mels(student, store, select_clips(index.labels, split.train, recipe, seed)), recipe)
+    return network
+
+
+def load_int8(run: Run) -> Student:
+    """The int8 student of `run`, fake-quantised, in eval mode, on the CPU.
+
+    Raises `InputError` where the run has none, or was interrupted while it was trained.
+    """
+    run.require_student()
+    settings = stored_settings(run)
+    if "int8" not in run.report()["test"]:
+        done = run.metrics().last_epoch("int8")
+        state = f"was interrupted after epoch {done} of its int8 training" if done else "has no int8 student"
+        method = " --ptq" if settings.method == "ptq" else ""
+        command = f"distill --out {run.folder} --resume" if done else f"quantize {run.folder}{method}"
+        raise InputError(f"{run.folder}: this run {state}. First: edgekd {command}")
+    config = run.config
+    student = build_student(config.student, len(run.classes), config.data.sample_rate, config.frontend).eval()
+    samples = round(config.data.clip_seconds * config.data.sample_rate)
+    try:
+        student.network = prepare(student.network, _example_log_mel(student, samples), settings.keep_float)
+    except UsageError as failure:  # nobody's wrong setting now: the run is damaged
+        raise InputError(f"{settings_file(run)}: keep_float: {failure}") from None
+    path = run.folder / "int8" / "best.safetensors"
+    load_matching(student, read_weights(path), path)
+    set_frozen(student.network, True)
+    return student.eval()
+
+
+def quantized_network(student: Student) -> QuantizedNetwork:
+    """The fake-quantised network of a student from `load_int8`."""
+    assert isinstance(student.network, QuantizedNetwork)
+    return student.network
+
+
+def settings_file(run: Run) -> Path:
+    """Where a run keeps the settings that its int8 student was made with."""
+    return run.folder / "int8" / "quantize.toml"
+
+
+def stored_settings(run: Run) -> QuantizeConfig:
+    """The settings that the int8 student of `run` was made with; the run's own where it has none yet."""
+    path = settings_file(run)
+    if not path.is_file():
+        return run.config.quantize
+    try:
+        return parse(QuantizeConfig, read_toml(path), str(path))
+    except UsageError as failure:  # edgekd wrote it: the run is damaged
+        raise InputError(str(failure)) from None
+
+
+@torch.no_grad()
+def log_mels(student: Student, store: ClipStore, rows: Sequence[int], batch_size: int = 16) -> Iterator[Tensor]:
+    """The normalised log-mels of `rows`, `(B, 1, T, F)` a batch, on the device of `student`."""
+    for start in range(0, len(rows), batch_size):
+        yield student.log_mel(store.waveforms(rows[start : start + batch_size]).to(student.gain.device))
+
+
+def _settled(run: Run, config: QuantizeConfig | None, resume: bool) -> QuantizeConfig:
+    if not resume:
+        return config or run.config.quantize
+    begun = stored_settings(run)
+    if config is not None and settings_file(run).is_file():
+        changed = differences(begun.model_dump(mode="json"), config.model_dump(mode="json"))
+        if changed:
+            raise UsageError(
+                f"{run.folder}: an int8 training goes on with the settings that it was begun with, but these differ: "
+                f"{', '.join(changed)}. Leave them out, or begin anew (without resuming)."
+            )
+    return begun if config is None else config
+
+
+def _give_up_old_student(run: Run) -> None:
+    run.forget("profile")
+    run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
+    run.metrics().truncate("int8", 0)
+    if (run.folder / "int8").is_dir():
+        shutil.rmtree(run.folder / "int8")
+
+
+def _train(
+    run: Run,
+    config: QuantizeConfig,
+    student: Student,
+    index: ClipIndex,
+    split: Split,
+    store: ClipStore,
+    fabric: Fabric,
+    progress: Progress,
+) -> None:
+    """Train a calibrated `student` into the run folder, and leave it with its best weights."""
+    network = quantized_network(student)
     teacher = run.teacher() if needs_teacher(run.config.loss.terms) else None
     # int8 training goes on as distillation ended: with the terms of its last epoch.
     begin = run.config.training.epochs
@@ -77,7 +188,6 @@ def quantize(
         set_frozen(network, epoch > config.epochs - config.frozen_epochs)
         student.norm.eval()  # folded into the front end at export, so its statistics stand still
 
-    started = time.perf_counter()
     fit(
         Stage(
             name="int8",
@@ -97,44 +207,8 @@ def quantize(
         fabric,
         progress,
     )
-    run.update_report("training", {"int8": {"seconds": round(time.perf_counter() - started, 1)}})
-    record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
-    return run
-
-
-def load_int8(run: Run) -> Student:
-    """The int8 student of `run`, fake-quantised, in eval mode, on the CPU.
-
-    Raises `InputError` where the run has none, or was interrupted while it was trained.
-    """
-    run.require_student()
-    if "int8" not in run.report()["test"]:
-        done = run.metrics().last_epoch("int8")
-        state = f"was interrupted after epoch {done} of its int8 training" if done else "has no int8 student"
-        command = f"edgekd distill --out {run.folder} --resume" if done else f"edgekd quantize {run.folder}"
-        raise InputError(f"{run.folder}: this run {state}. First: {command}")
-    config = run.config
-    student = build_student(config.student, len(run.classes), config.data.sample_rate, config.frontend).eval()
-    samples = round(config.data.clip_seconds * config.data.sample_rate)
-    student.network = prepare(student.network, _example_log_mel(student, samples))
-    path = run.folder / "int8" / "best.safetensors"
-    load_matching(student, read_weights(path), path)
-    set_frozen(student.network, True)
-    return student.eval()
-
-
-def quantized_network(student: Student) -> QuantizedNetwork:
-    """The fake-quantised network of a student from `load_int8`."""
-    assert isinstance(student.network, QuantizedNetwork)
-    return student.network
 
 
 def _example_log_mel(student: Student, samples: int) -> Tensor:
     with torch.no_grad():
         return student.log_mel(torch.zeros(1, samples, device=student.gain.device))
-
-
-@torch.no_grad()
-def _log_mels(student: Student, store: ClipStore, rows: Sequence[int], batch_size: int = 16) -> Iterator[Tensor]:
-    for start in range(0, len(rows), batch_size):
-        yield student.log_mel(store.waveforms(rows[start : start + batch_size]).to(student.gain.device))

@@ -1,33 +1,44 @@
 #!/usr/bin/env python3
-"""Run the classifier in this folder: check it, classify WAV files, time it.
+"""Run the classifier in this folder: check it, classify WAV files or a live signal, time it.
 
     python3 edgekd_runner.py verify
     python3 edgekd_runner.py predict FILE... [--top K] [--json]
+    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--hop SECONDS] [--smooth N]
     python3 edgekd_runner.py bench [--threads N] [--json]
+    python3 edgekd_runner.py choose
 
-Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime; or TensorRT's Python module where `model.engine` has
-been built. Everything else it needs to know is in `manifest.json`.
+Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime; or TensorRT's Python module (8.5 or later) where
+`build_engine.sh` has built engines. Everything else it needs to know is in `manifest.json`.
 
 Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
-4 this device does not agree with the golden examples. `EDGEKD_DEBUG=1` shows where an error came from.
+4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 import resource
+import shutil
+import signal
+import stat
 import struct
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
+from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence  # noqa: UP035 - collections.abc cannot be subscripted on 3.8
+from typing import Any, Callable, Iterator, NamedTuple, Sequence  # noqa: UP035 - for Python 3.8
 
 try:
     import numpy as np
@@ -37,18 +48,27 @@ except ImportError:
 
 FORMAT = 1  # of manifest.json
 BATCH = 8  # windows of a long file that are classified together
-BAD_INPUT, DISAGREES = 3, 4
+WRONG_USAGE, BAD_INPUT, DISAGREES, INTERRUPTED = 2, 3, 4, 130
 PLAUSIBLE_RATES = range(1_000, 768_001)  # Hz; outside, a header is damaged and resampling could fill the memory
 
 _AGAIN = "Copy or export the bundle again."
-
-Classify = Callable[["np.ndarray"], "np.ndarray"]
+_BUILD = "Next: sh build_engine.sh"
 
 
 class RunnerError(Exception):
     """What is wrong, where, and what to do next, in one line."""
 
     exit_code = BAD_INPUT
+
+
+class WrongUsage(RunnerError):
+    """Asked for in a way that cannot be done."""
+
+    exit_code = WRONG_USAGE
+
+
+class BadSamples(RunnerError):
+    """These samples cannot be classified; others may."""
 
 
 # --- The bundle -------------------------------------------------------------------------------------------------------
@@ -93,6 +113,41 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise RunnerError(f"{folder / name}: {failure.strerror}. {_AGAIN}") from None
         if found != expected:
             raise RunnerError(f"{folder / name}: changed since the bundle was written. {_AGAIN}")
+
+
+def graphs(manifest: dict[str, Any]) -> dict[str, str]:
+    """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
+    return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
+
+
+def engine_file(folder: Path, precision: str) -> Path:
+    """Where `build_engine.sh` puts the TensorRT engine of a precision."""
+    return folder / f"model-{precision}.engine"
+
+
+def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Precisions whose engine is there; none where the target does not run TensorRT."""
+    if manifest["target"]["runtime"] != "tensorrt":
+        return []
+    return [precision for precision in graphs(manifest) if engine_file(folder, precision).exists()]
+
+
+def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """The precision that `choose` wrote to `engine.json`, None before that. Raises `RunnerError`."""
+    path = folder / "engine.json"
+    try:
+        precision = json.loads(path.read_bytes())["precision"]
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
+    except (ValueError, TypeError, KeyError):
+        precision = None
+    if precision not in list(graphs(manifest)):
+        raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
+    if not engine_file(folder, precision).exists():
+        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {_BUILD}")
+    return str(precision)
 
 
 # --- Audio ------------------------------------------------------------------------------------------------------------
@@ -147,9 +202,12 @@ def _decode(data: bytes, layout: bytes) -> tuple[np.ndarray, int]:
     frame = channels * bits // 8
     if len(data) < frame:
         raise RunnerError("no samples in it")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by `Runner.predict`
-        samples = convert(data[: len(data) // frame * frame])
-        return samples.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
+    return _mono(data[: len(data) // frame * frame], channels, convert), rate
+
+
+def _mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
+        return convert(data).reshape(-1, channels).mean(axis=1, dtype=np.float32)
 
 
 def _pcm24(data: bytes) -> np.ndarray:
@@ -170,31 +228,60 @@ _ENCODINGS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
 }
 
 
-def resample(waveform: np.ndarray, source: int, target: int, width: int, rolloff: float) -> np.ndarray:
-    """`(samples,)` at `source` Hz -> `(ceil(samples * target / source),)` at `target` Hz.
+class Resampler:
+    """Changes the rate of a signal that arrives in pieces: `push` as they come, `finish` at the end.
 
     Band-limited interpolation with a Hann-windowed sinc of `width` zero crossings a side and a cut-off at `rolloff` of
     the lower Nyquist frequency (J. O. Smith, "Digital Audio Resampling", ccrma.stanford.edu/~jos/resample): the numbers
-    of `torchaudio.functional.resample`, and of the training data.
+    of `torchaudio.functional.resample`, and of the training data. Silence is assumed before and after.
+
+    Output comes in frames of `source / gcd` inputs: with 44 100 to 32 000 Hz every 10 ms. Rates without a large common
+    divisor make longer frames, of up to a second, which delay a live signal and change no sample of it.
     """
+
+    def __init__(self, source: int, target: int, width: int, rolloff: float) -> None:
+        self._source, self._target = source, target
+        self._advance, reach, self._blocks = _sinc_blocks(source, target, width, rolloff)
+        self._columns = sum(weights.shape[1] for _, weights in self._blocks)
+        self._needed = max(first + len(weights) for first, weights in self._blocks)  # inputs of one frame
+        self._held = np.zeros(reach, np.float32)
+        self._heard = self._made = 0  # samples in and out so far
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next input samples; returns the outputs that are certain now."""
+        self._heard += len(samples)
+        return self._interpolate(samples)
+
+    def finish(self) -> np.ndarray:
+        """The rest, so that n inputs have made `ceil(n * target / source)` outputs."""
+        missing = -(-self._heard * self._target // self._source) - self._made
+        frames = -(-missing // self._columns)
+        silence = max(0, self._needed + (frames - 1) * self._advance - len(self._held))
+        return self._interpolate(np.zeros(silence, np.float32))[:missing]
+
+    def _interpolate(self, samples: np.ndarray) -> np.ndarray:
+        held = np.concatenate([self._held, samples])
+        frames = max(0, (len(held) - self._needed) // self._advance + 1)
+        output = np.empty((frames, self._columns), np.float32)
+        column = 0
+        for first, weights in self._blocks if frames else []:
+            taps, outputs = weights.shape
+            windows = np.lib.stride_tricks.sliding_window_view(held, taps)[first :: self._advance][:frames]
+            for start in range(0, frames, 4096):  # in pieces: windows overlap, so a copy of all of them is large
+                part = slice(start, start + 4096)
+                output[part, column : column + outputs] = np.ascontiguousarray(windows[part]) @ weights
+            column += outputs
+        self._held = held[frames * self._advance :].copy()
+        self._made += output.size
+        return output.reshape(-1)
+
+
+def resample(waveform: np.ndarray, source: int, target: int, width: int, rolloff: float) -> np.ndarray:
+    """`(samples,)` at `source` Hz -> `(ceil(samples * target / source),)` at `target` Hz: a whole signal at once."""
     if source == target:
         return waveform
-    advance, reach, blocks = _sinc_blocks(source, target, width, rolloff)
-    columns = sum(weights.shape[1] for _, weights in blocks)
-    length = -(-len(waveform) * target // source)
-    frames = -(-length // columns)
-    padded = np.zeros(frames * advance + 2 * reach + 2, np.float32)
-    padded[reach : reach + len(waveform)] = waveform
-    output = np.empty((frames, columns), np.float32)
-    column = 0
-    for first, weights in blocks:
-        taps, outputs = weights.shape
-        windows = np.lib.stride_tricks.sliding_window_view(padded, taps)[first::advance]
-        for start in range(0, frames, 4096):  # in pieces: windows overlap, so a copy of all of them is large
-            part = slice(start, min(start + 4096, frames))
-            output[part, column : column + outputs] = np.ascontiguousarray(windows[part]) @ weights
-        column += outputs
-    return output.reshape(-1)[:length]
+    resampler = Resampler(source, target, width, rolloff)
+    return np.concatenate([resampler.push(waveform), resampler.finish()])
 
 
 @lru_cache(maxsize=8)
@@ -219,28 +306,83 @@ def _sinc_blocks(source: int, target: int, width: int, rolloff: float) -> tuple[
     return source * periods, reach, blocks
 
 
-# --- The model --------------------------------------------------------------------------------------------------------
+class LogMel:
+    """The log-mel of bundles whose graph has no front end of its own: clips `(B, S)` -> `(B, 1, T, F)`, float32, dB.
+
+    `10 log10(max(M |STFT(gain x)|^2, 1e-10))` with a periodic Hann window, centred frames, reflected borders, and
+    Slaney-scale mel filters of unit area (M. Slaney, "Auditory Toolbox", 1998): the numbers of training.
+    """
+
+    def __init__(
+        self, n_fft: int, hop_length: int, n_mels: int, f_min: float, f_max: float, *, sample_rate: int, gain: float
+    ) -> None:
+        self._n_fft, self._hop_length = n_fft, hop_length
+        self._window = gain * np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
+        self._filters = mel_filters(n_fft, n_mels, f_min, f_max, sample_rate)
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray:
+        return np.stack([self._one(clip) for clip in clips])[:, None]
+
+    def _one(self, clip: np.ndarray) -> np.ndarray:
+        padded = np.pad(clip.astype(np.float64), self._n_fft // 2, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self._n_fft)[:: self._hop_length]
+        mel = np.empty((len(frames), self._filters.shape[1]))
+        for start in range(0, len(frames), 32):  # in pieces that stay in the cache: three times as fast
+            spectrum = np.fft.rfft(frames[start : start + 32] * self._window)
+            mel[start : start + 32] = (spectrum.real**2 + spectrum.imag**2) @ self._filters
+        return (10 * np.log10(np.maximum(mel, 1e-10))).astype(np.float32)
 
 
-def _open_onnxruntime(model: Path, threads: int) -> Classify:
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-    except ImportError:
-        raise RunnerError("onnxruntime is not installed. Next: python3 -m pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    refusals = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
-    try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except refusals as failure:
-        reason = str(failure).splitlines()[0]
-        raise RunnerError(f"{model}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from None
-    return lambda clips: session.run(["probabilities"], {"waveform": clips})[0]
+def mel_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate: int) -> np.ndarray:
+    """Triangular mel filters `(n_fft / 2 + 1, n_mels)`, each of unit area."""
+    # The mel scale: linear to 1 kHz, 200 / 3 Hz a step; logarithmic above, 27 steps for a factor of 6.4.
+    low, high = (f / (200 / 3) if f < 1000 else 15 + 27 * math.log(f / 1000) / math.log(6.4) for f in (f_min, f_max))
+    mels = np.linspace(low, high, n_mels + 2)
+    edges = np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
+    bins = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])
+
+
+# --- Engines ----------------------------------------------------------------------------------------------------------
+
+
+class _Contract(NamedTuple):
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+
+    input: str
+    shape: tuple[int, ...]
+    classes: int
+    max_batch: int
+
+
+class _OnnxRuntime:
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, contract: _Contract, threads: int) -> None:
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as failures
+        except ImportError:
+            raise RunnerError("onnxruntime is not installed. Next: python3 -m pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only
+        # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        refusals = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
+        self.version: str = onnxruntime.__version__
+        self._input = contract.input
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except refusals as failure:
+            reason = str(failure).splitlines()[0]
+            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {reason}") from None
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(["probabilities"], {self._input: batch})[0]
 
 
 class _Cuda:
@@ -254,7 +396,7 @@ class _Cuda:
                 return
             except OSError:
                 continue
-        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or delete model.engine")
+        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or add --cpu")
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -280,42 +422,115 @@ class _Cuda:
 
 
 class _TensorRT:
-    # An engine that build_engine.sh made on this device; clips (B, S) in, probabilities (B, K) out.
-    def __init__(self, engine: Path, clip_samples: int, num_classes: int) -> None:
-        try:
-            import tensorrt
-        except ImportError:
-            raise RunnerError(
-                "TensorRT's Python module is not installed. Next: sudo apt install python3-libnvinfer,"
-                " or delete model.engine to use onnxruntime"
-            ) from None
+    # An engine that build_engine.sh made on this device, by TensorRT's Python module from 8.5 on.
+    name = "tensorrt"
+
+    def __init__(self, tensorrt: Any, engine: Path, contract: _Contract) -> None:
+        self.version: str = tensorrt.__version__
+        self._contract = contract
         self._cuda = _Cuda()
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
-            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. Next: sh build_engine.sh")
+            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {_BUILD}")
+        # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
+        if len(names) != 2 or len(inputs) != 1:
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {_BUILD}")
+        (self._sound,) = inputs
+        (scores,) = set(names) - set(inputs)
+        shape = tuple(self._engine.get_tensor_shape(self._sound))
+        classes = tuple(self._engine.get_tensor_shape(scores))[-1]
+        if shape[1:] != contract.shape or classes != contract.classes:
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {_BUILD}")
+        self._fixed = shape[0] != -1
+        profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._sound, 0)
+        self._batch = profile[2][0] if profile else shape[0]
         self._context = self._engine.create_execution_context()
-        self._batch = self._engine.get_tensor_profile_shape("waveform", 0)[2][0]
-        self._num_classes = num_classes
         self._stream = self._cuda.stream()
-        self._input = self._cuda.allocate(self._batch * clip_samples * 4)
-        self._output = self._cuda.allocate(self._batch * num_classes * 4)
-        self._context.set_tensor_address("waveform", self._input)
-        self._context.set_tensor_address("probabilities", self._output)
+        self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
+        self._output = self._cuda.allocate(self._batch * contract.classes * 4)
+        self._context.set_tensor_address(self._sound, self._input)
+        self._context.set_tensor_address(scores, self._output)
 
-    def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return np.concatenate([self._run(clips[i : i + self._batch]) for i in range(0, len(clips), self._batch)])
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._run(batch[i : i + self._batch]) for i in range(0, len(batch), self._batch)])
 
-    def _run(self, clips: np.ndarray) -> np.ndarray:
-        clips = np.ascontiguousarray(clips, np.float32)
-        scores = np.empty((len(clips), self._num_classes), np.float32)
-        self._cuda.copy(self._input, clips.ctypes.data, clips.nbytes, self._cuda.TO_DEVICE)
-        self._context.set_input_shape("waveform", clips.shape)
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        batch = np.ascontiguousarray(batch, np.float32)
+        scores = np.empty((len(batch), self._contract.classes), np.float32)
+        self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
+        if not self._fixed:
+            self._context.set_input_shape(self._sound, batch.shape)
         if not self._context.execute_async_v3(self._stream):
-            raise RunnerError("TensorRT could not run the engine. Next: sh build_engine.sh")
+            raise RunnerError(f"TensorRT could not run the engine. {_BUILD}")
         self._cuda.wait(self._stream)
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
+
+
+class _Trtexec:
+    # The same engine by NVIDIA's command line tool, where there is no Python module for this Python, as on JetPack 4.6.
+    # Each call starts it anew, which takes seconds.
+    name = "trtexec"
+    version: str | None = None
+
+    def __init__(self, program: str, engine: Path, contract: _Contract) -> None:
+        self._command = [program, f"--loadEngine={engine.resolve()}"]
+        self._contract = contract
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        step = self._contract.max_batch
+        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
+        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
+            if tensor["name"] == "probabilities":
+                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
+        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {_BUILD}")
+
+    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
+        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
+        trace = self._trtexec(batch, "--exportTimes=result.json", f"--iterations={runs}", "--duration=0")
+        return [float(row["latencyMs"]) for row in trace][-runs:]
+
+    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
+            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
+            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
+            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
+                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode:
+                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
+                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {_BUILD}")
+            try:
+                return json.loads(Path(folder, "result.json").read_bytes())
+            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
+                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
+
+
+def _open_engine(engine: Path, contract: _Contract) -> _TensorRT | _Trtexec:
+    try:
+        import tensorrt
+    except ImportError:
+        tensorrt = None
+    if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
+        return _TensorRT(tensorrt, engine, contract)
+    usual = "/usr/src/tensorrt/bin/trtexec"
+    program = usual if os.access(usual, os.X_OK) else shutil.which("trtexec")
+    if program is None:
+        raise RunnerError(
+            "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
+            " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
+        )
+    return _Trtexec(program, engine, contract)
+
+
+# --- The classifier ---------------------------------------------------------------------------------------------------
 
 
 def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
@@ -338,11 +553,12 @@ def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: 
 class Runner:
     """The classifier of a bundle folder, every file of which is compared with the manifest first.
 
-    `engine` tells what runs it: "onnxruntime", or "tensorrt" where the target is a TensorRT one and `model.engine` is
-    there. Raises `RunnerError`.
+    `engine` tells what runs it: "tensorrt" or "trtexec" where the target is a TensorRT one and an engine has been
+    built, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
+    bundle's first, unless it is asked for. Raises `RunnerError`.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, precision: str | None = None, cpu: bool = False) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         check_files(self.folder, self.manifest)
@@ -353,20 +569,45 @@ class Runner:
         self.hop_samples: int = classifier["hop_samples"]
         self.padding: str = classifier["padding"]
         self.resampler: dict[str, Any] = classifier["resampler"]
-        built = self.folder / "model.engine"
-        if self.manifest["target"]["runtime"] == "tensorrt" and built.exists():
-            self.engine = "tensorrt"
-            self._classify: Classify = _TensorRT(built, self.clip_samples, len(self.classes))
+        self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
+        self.log_mel: LogMel | None = None  # where the graph does not compute it
+        shape: tuple[int, ...] = (self.clip_samples,)
+        if classifier["input"] == "log_mel":
+            frontend = classifier["frontend"]
+            self.log_mel = LogMel(**frontend, sample_rate=self.sample_rate, gain=classifier["gain"])
+            shape = (1, self.clip_samples // frontend["hop_length"] + 1, frontend["n_mels"])
+        self.precision, built = self._choice(precision, cpu)
+        largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
+        contract = _Contract(classifier["input"], shape, len(self.classes), largest)
+        self._engine: _OnnxRuntime | _TensorRT | _Trtexec
+        if built:
+            self._engine = _open_engine(engine_file(self.folder, self.precision), contract)
         else:
-            self.engine = "onnxruntime"
-            self._classify = _open_onnxruntime(self.folder / "model.onnx", threads)
+            self._engine = _OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
+        self.engine, self.engine_version = self._engine.name, self._engine.version
+
+    def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
+        """The precision, and whether its engine runs it."""
+        known = list(graphs(self.manifest))
+        if precision is not None and precision not in known:
+            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(known)}")
+        built = [] if cpu else built_engines(self.folder, self.manifest)
+        if not built:
+            return precision or known[0], False
+        if precision is not None and precision not in built:
+            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {_BUILD}")
+        return precision or chosen_engine(self.folder, self.manifest) or built[0], True
+
+    def graph_input(self, clips: np.ndarray) -> np.ndarray:
+        """What the graph takes for clips `(B, clip_samples)`: these, or their log-mel `(B, 1, T, F)`."""
+        return clips if self.log_mel is None else self.log_mel(clips)
 
     def probabilities(self, clips: np.ndarray) -> np.ndarray:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
-        batches = [self._classify(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
-        scores = np.concatenate(batches)
+        batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
+        scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
         if not np.isfinite(scores).all():
-            raise RunnerError("the model's output is not finite; is the waveform's full scale 1?")
+            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
         return scores
 
     def predict(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -377,8 +618,7 @@ class Runner:
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not waveform.size:
             raise RunnerError(f"expected a mono waveform, got an array of shape {waveform.shape}")
-        if not np.isfinite(waveform).all():
-            raise RunnerError("some samples are NaN or infinite")
+        refuse_what_is_not_finite(waveform)
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
@@ -386,10 +626,14 @@ class Runner:
         return np.concatenate(scores).mean(axis=0)
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
-        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them."""
+        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
+
+        int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
+        """
+        expected = "probabilities" if self.precision == "int8" else "float_probabilities"
         with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
             scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-            return golden["waveform"].astype(np.float32) * scale, golden["probabilities"]
+            return golden["waveform"].astype(np.float32) * scale, golden[expected]
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by."""
@@ -405,20 +649,353 @@ class Runner:
             "largest_difference": difference,
             "tolerance": tolerance,
             "engine": self.engine,
+            "precision": self.precision,
         }
+
+    def time(self, clip: np.ndarray, runs: int) -> np.ndarray:
+        """Wall times `(runs, 2)` in ms, of front end (0 where it is in the graph) and engine, for one clip `(1, S)`."""
+        times = []
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            batch = self.graph_input(clip)
+            between = time.perf_counter()
+            if not isinstance(self._engine, _Trtexec):
+                self._engine(batch)
+            times.append((between - start, time.perf_counter() - between))
+        milliseconds = 1e3 * np.array(times[1:])  # the first brings code and weights back into the caches
+        if isinstance(self._engine, _Trtexec):
+            milliseconds[:, 1] = self._engine.latencies(batch, runs)
+        return milliseconds
+
+
+def refuse_what_is_not_finite(waveform: np.ndarray) -> None:
+    """Raises `BadSamples`."""
+    if not np.isfinite(waveform).all():
+        raise BadSamples("some samples are NaN or infinite")
+
+
+# --- A live signal ----------------------------------------------------------------------------------------------------
+
+STREAM_FORMATS = {"s16": (PCM, 16), "s24": (PCM, 24), "s32": (PCM, 32), "u8": (PCM, 8), "f32": (FLOAT, 32)}
+READ = 1 << 16  # bytes at a time: what a pipe holds
+PATIENCE = 0.5  # s that a window may have waited in any case before it is left out for a newer one
+PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
+HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
+
+
+class Cutter:
+    """Cuts an endless signal into clips every `hop_samples`, holding two clips' worth of it.
+
+    Positions are counted in whole samples, so they are exact for ever.
+    """
+
+    def __init__(self, clip_samples: int, hop_samples: int) -> None:
+        self._clip, self._hop = clip_samples, hop_samples
+        self._buffer = np.empty(2 * clip_samples, np.float32)
+        self._first = self._last = 0  # what is held lies between them in the buffer
+        self._gap = 0  # samples to leave out first, where windows do not touch
+        self.position = 0  # of the next window in the signal
+
+    def completed_by(self, samples: int) -> int:
+        """How many windows that many samples more will complete."""
+        return max(0, 1 + (samples - self._gap - self._clip + self._last - self._first) // self._hop)
+
+    def push(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Position and samples of each window that is complete now; the samples are good until the next."""
+        while len(samples):
+            held, left_out = self._last - self._first, min(self._gap, len(samples))
+            taken = min(self._clip - held, len(samples) - left_out)
+            if self._last + taken > len(self._buffer):
+                self._buffer[:held] = self._buffer[self._first : self._last]
+                self._first, self._last = 0, held
+            self._buffer[self._last : self._last + taken] = samples[left_out : left_out + taken]
+            self._gap, self._last, samples = self._gap - left_out, self._last + taken, samples[left_out + taken :]
+            if held + taken == self._clip:
+                yield self.position, self._buffer[self._first : self._last]
+                self.position += self._hop
+                self._first += min(self._hop, self._clip)
+                self._gap = max(0, self._hop - self._clip)
+
+
+class Stream:
+    """Classifies the windows of an endless PCM signal; `hear` takes its bytes as they come, `finish` ends it.
+
+    Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
+    last `smooth` windows), `silent` (every sample 0), or `error`; `latency_ms` of the classification, `late_s` since
+    the window's last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for
+    longer than a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        rate: int,
+        encoding: tuple[int, int] = (PCM, 16),
+        channels: int = 1,
+        hop_samples: int | None = None,
+        smooth: int = 1,
+        may_skip: Callable[[], bool] = lambda: False,
+        more_waits: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._runner, self._may_skip, self._more_waits = runner, may_skip, more_waits
+        self._channels, self._convert, self.frame_bytes = channels, _ENCODINGS[encoding], channels * encoding[1] // 8
+        hop_samples = hop_samples or runner.hop_samples
+        self._cutter = Cutter(runner.clip_samples, hop_samples)
+        self._resampler: Resampler | None = None
+        if rate != runner.sample_rate:
+            width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
+            self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
+        self._recent: deque[np.ndarray] = deque(maxlen=smooth)
+        self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
+        self.rest = b""  # of a frame that is not complete
+        self.frames = self.classified = self.skipped = self.refused = 0
+        self._samples = self._end = 0  # at the bundle's rate: all of them, and up to the end of the last window
+
+    @property
+    def unused_s(self) -> float:
+        """What has come since the end of the last window."""
+        return max(0, self._samples - self._end) / self._runner.sample_rate
+
+    def hear(self, data: bytes, arrived: float) -> Iterator[dict[str, Any]]:
+        """The next bytes, which came at `arrived` on the monotonic clock."""
+        data = self.rest + data
+        whole = len(data) - len(data) % self.frame_bytes
+        self.rest = data[whole:]
+        if not self.frames and data[:4] == b"RIFF":
+            raise RunnerError(
+                "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
+            )
+        self.frames += whole // self.frame_bytes
+        samples = _mono(data[:whole], self._channels, self._convert)
+        return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
+
+    def finish(self) -> Iterator[dict[str, Any]]:
+        """What resampling has held back."""
+        silence_follows = np.zeros(0, np.float32) if self._resampler is None else self._resampler.finish()
+        return self._windows(silence_follows, time.monotonic())
+
+    def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
+        rate, left = self._runner.sample_rate, self._cutter.completed_by(len(samples))
+        self._samples += len(samples)
+        for position, clip in self._cutter.push(samples):
+            began, left, end = time.monotonic(), left - 1, position + len(clip)
+            self._end = end
+            if began - arrived > self._patience and (left or self._more_waits()) and self._may_skip():
+                self.skipped += 1
+                continue
+            row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
+            try:
+                row.update(self._classified(clip))
+                self.classified += 1
+            except BadSamples as failure:
+                row["error"] = str(failure)
+                self.refused += 1
+            ended = time.monotonic()
+            row["latency_ms"] = round(1e3 * (ended - began), 3)
+            yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
+
+    def _classified(self, clip: np.ndarray) -> dict[str, Any]:
+        refuse_what_is_not_finite(clip)
+        self._recent.append(self._runner.probabilities(clip[None])[0])
+        mean = np.mean(self._recent, axis=0)
+        scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
+        best = next(iter(scores))
+        return {"class": best, "score": scores[best], "scores": scores, "silent": not clip.any()}
+
+
+class Inbox(threading.Thread):
+    """Reads a file descriptor ahead, so that a recorder's buffer does not run over while a window is classified.
+
+    Holds up to its capacity, then leaves the writer waiting. `can_wait` tells that nothing is lost by that: it is a
+    file, it has ended, or it came faster than real time in the first `PROBATION` seconds, so it is no microphone.
+    """
+
+    def __init__(self, descriptor: int, bytes_per_second: int, least_capacity: int) -> None:
+        super().__init__(daemon=True)  # it may wait for input for ever
+        self._descriptor, self._bytes_per_second = descriptor, bytes_per_second
+        os.set_blocking(descriptor, True)
+        try:
+            pipe = fcntl.fcntl(descriptor, 1032)  # F_GETPIPE_SZ, which has its name from Python 3.10 on
+        except OSError:
+            pipe = READ
+        self._headstart = pipe + int(HEADSTART * bytes_per_second)
+        self._capacity = max(least_capacity, 2 * self._headstart)
+        self._changed = threading.Condition()
+        self._chunks: deque[tuple[float, bytes]] = deque()
+        self._size = 0
+        self._failure: OSError | None = None
+        self.can_wait = stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+    def run(self) -> None:
+        received, started = 0, None
+        data = None
+        while data != b"":
+            try:
+                data = os.read(self._descriptor, READ)
+            except OSError as failure:
+                self._failure, data = failure, b""
+            now = time.monotonic()
+            started = now if started is None else started
+            received += len(data)
+            ahead = received - self._headstart > (now - started) * self._bytes_per_second
+            with self._changed:
+                # Only at first: in a day, a sound card's own clock runs ahead by seconds.
+                self.can_wait |= not data or (ahead and now - started < PROBATION)
+                self._chunks.append((now, data))
+                self._size += len(data)
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._size < self._capacity)
+
+    @property
+    def more_waits(self) -> bool:
+        """Whether something has been read that was not taken yet."""
+        return self._size > 0
+
+    def take(self, timeout: float) -> tuple[float, bytes] | None:
+        """When something came and what, b"" at the end; None where nothing comes for `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._chunks), timeout):
+                return None
+            arrived, data = self._chunks.popleft()
+            self._size -= len(data)
+            self._changed.notify_all()
+        if not data and self._failure is not None:
+            raise RunnerError(f"standard input: {(self._failure.strerror or 'cannot be read').lower()}")
+        return arrived, data
+
+
+class _Printer:
+    # Prints the rows of a stream, and on standard error, now and then, that windows are skipped.
+    EVERY = 60.0  # s between two complaints
+
+    def __init__(self, top: int | None, threshold: float) -> None:
+        self._top, self._threshold = top, threshold
+        self._told, self._next = 0, 0.0
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if row["skipped"] > self._told and now >= self._next:
+            self._told, self._next = row["skipped"], now + self.EVERY
+            _complain(
+                f"falling behind: {row['skipped']} windows skipped so far, one takes {row['latency_ms']:.0f} ms."
+                " Next: a longer --hop, or more --threads"
+            )
+        if "error" not in row:
+            if row["score"] < self._threshold:
+                return
+            row["scores"] = dict(list(row["scores"].items())[: self._top])
+        print(json.dumps(row), flush=True)
+
+
+# --- The machine ------------------------------------------------------------------------------------------------------
+
+
+def machine_state(root: Path = Path("/")) -> dict[str, Any]:
+    """What decides how fast this machine is just now; None or nothing where it does not tell.
+
+    CPU clocks and governor, GPU and memory clocks (`/sys/class/devfreq`), temperatures in degrees C, a Jetson's power
+    mode (nvpmodel), and what a Raspberry Pi's firmware has throttled (vcgencmd).
+    """
+    cores = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
+    first = cores[0] if cores else root / "absent"
+    mhz = [round(clock / 1e3) for core in cores if (clock := _number(core / "scaling_cur_freq"))]
+    devices = {}
+    for folder in sorted(root.glob("sys/class/devfreq/*")):
+        now, most = _number(folder / "cur_freq"), _number(folder / "max_freq")
+        if now is not None and most is not None:
+            devices[folder.name] = {"mhz": round(now / 1e6), "max_mhz": round(most / 1e6)}
+    heat = {}
+    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        millidegrees = _number(zone / "temp")
+        if millidegrees is not None:
+            heat[_text(zone / "type") or zone.name] = round(millidegrees / 1e3, 1)
+    return {
+        "cpu": _cpu_name(root),
+        "cpus": os.cpu_count(),
+        "governor": _text(first / "scaling_governor"),
+        "mhz": mhz,
+        "max_mhz": round((_number(first / "cpuinfo_max_freq") or 0) / 1e3) or None,
+        "devices": devices,
+        "temperatures": heat,
+        "power_mode": _power_mode(root),
+        "throttled": _throttled(),
+    }
+
+
+def _cpu_name(root: Path) -> str | None:
+    model = _text(root / "proc/device-tree/model")  # a board's own name; its CPU has none in cpuinfo
+    names = re.findall(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return model.strip("\0") if model else next(iter(names), None)
+
+
+def _power_mode(root: Path) -> str | None:
+    found = re.search(r"^NV Power Mode:\s*(\S+)", _output_of("nvpmodel", "-q"), re.MULTILINE)
+    if found:
+        return found.group(1)
+    number = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    if not number:
+        return None
+    mode = int(number.group(1))
+    table = _text(root / "etc/nvpmodel.conf") or ""
+    name = re.search(rf"POWER_MODEL\s+ID={mode}\s+NAME=(\S+)", table)
+    return name.group(1) if name else f"mode {mode}"
+
+
+def _throttled() -> list[str] | None:
+    # Bits 0 to 3: now; 16 to 19: since the board was started.
+    found = re.search(r"throttled=(0x[0-9a-fA-F]+)", _output_of("vcgencmd", "get_throttled"))
+    if not found:
+        return None
+    bits = int(found.group(1), 16)
+    causes = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
+    now = [f"{cause} now" for bit, cause in enumerate(causes) if bits >> bit & 1]
+    return now + [f"{cause} earlier" for bit, cause in enumerate(causes) if bits >> bit & 0x10001 == 0x10000]
+
+
+def _output_of(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:  # also a sensor that is switched off
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path) or ""
+    return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------
 
 
-def _verify(runner: Runner, options: argparse.Namespace) -> int:
+def _open(folder: Path, options: argparse.Namespace) -> Runner:
+    runner = Runner(folder, options.threads, options.precision, options.cpu)
+    if runner.engine == "trtexec":
+        _complain(
+            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
+            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
+        )
+    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not options.cpu:
+        _complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {_BUILD}")
+    return runner
+
+
+def _verify(folder: Path, options: argparse.Namespace) -> int:
+    runner = _open(folder, options)
     outcome = runner.verify()
     if options.json:
         print(json.dumps({"files": len(runner.manifest["files"]) + 1, **outcome}))
     else:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
-        print(f"golden examples     {outcome['clips']}, run by {runner.engine}")
+        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
     if outcome["agrees"]:
@@ -427,7 +1004,8 @@ def _verify(runner: Runner, options: argparse.Namespace) -> int:
     return DISAGREES
 
 
-def _predict(runner: Runner, options: argparse.Namespace) -> int:
+def _predict(folder: Path, options: argparse.Namespace) -> int:
+    runner = _open(folder, options)
     rows: list[dict[str, Any]] = []
     width = max(len(str(path)) for path in options.files)
     exit_code = 0
@@ -450,67 +1028,287 @@ def _predict(runner: Runner, options: argparse.Namespace) -> int:
     return exit_code
 
 
-def _bench(runner: Runner, options: argparse.Namespace) -> int:
+def _stream(folder: Path, options: argparse.Namespace) -> int:
+    if os.isatty(0):
+        raise WrongUsage("standard input is a terminal: arecord -q -f S16_LE -r 32000 -t raw | edgekd_runner.py stream")
+    runner = _open(folder, options)
+    if runner.engine == "trtexec":
+        raise RunnerError(
+            "stream: trtexec is too slow for a live signal. Next: install TensorRT's module, or add --cpu"
+        )
+    hop_s = options.hop or runner.hop_samples / runner.sample_rate
+    rate = options.rate or runner.sample_rate
+    encoding = STREAM_FORMATS[options.format]
+    bytes_per_second = rate * options.channels * encoding[1] // 8
+    clip_s = runner.clip_samples / runner.sample_rate
+    inbox = Inbox(0, bytes_per_second, int(bytes_per_second * clip_s))
+    may_skip = {"auto": lambda: not inbox.can_wait, "skip": lambda: True, "wait": lambda: False}
+    stream = Stream(
+        runner,
+        rate=rate,
+        encoding=encoding,
+        channels=options.channels,
+        hop_samples=max(1, round(hop_s * runner.sample_rate)),
+        smooth=options.smooth,
+        may_skip=may_skip[options.behind],
+        more_waits=lambda: inbox.more_waits,
+    )
+    stops: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        stops.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the window in work
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    inbox.start()
+    show = _Printer(options.top, options.threshold)
+    for row in _rows(stream, inbox, options.stall_seconds, stops):
+        show(row)
+    if stream.rest:
+        _complain(f"the input ended inside a sample: {len(stream.rest)} of {stream.frame_bytes} bytes were left over")
+    _complain(
+        f"{stream.frames / rate:.3f} s heard: {stream.classified} windows classified, {stream.skipped} skipped,"
+        f" {stream.refused} refused; {stream.unused_s:.3f} s left over at the end"
+    )
+    return INTERRUPTED if signal.SIGINT in stops else 0
+
+
+def _rows(stream: Stream, inbox: Inbox, stall_seconds: float, stops: list[int]) -> Iterator[dict[str, Any]]:
+    """The windows of a stream until it ends or is stopped; says when it stalls."""
+    last, stalled = time.monotonic(), False
+    while not stops:
+        taken = inbox.take(timeout=0.2)  # a signal is noticed after this time
+        now = time.monotonic()
+        if taken is None:
+            if not stalled and now - last > stall_seconds:
+                _complain(f"no samples for {stall_seconds:g} s; still waiting")
+                stalled = True
+            continue
+        if stalled:
+            _complain(f"samples again after {now - last:.0f} s")
+        last, stalled = now, False
+        arrived, data = taken
+        for row in stream.hear(data, arrived) if data else stream.finish():
+            yield row
+            last = time.monotonic()
+            if stops:
+                return
+        if not data:
+            return
+
+
+def _bench(folder: Path, options: argparse.Namespace) -> int:
+    load = round(os.getloadavg()[0], 2)  # before there is any of our own
+    runner = _open(folder, options)
     clip = runner.golden_clips()[0][:1]
-    for _ in range(options.warmup):
-        runner.probabilities(clip)
-    times = []
-    for _ in range(options.runs):
-        start = time.perf_counter()
-        runner.probabilities(clip)
-        times.append((time.perf_counter() - start) * 1e3)
-    p50, p95, p99 = (round(float(value), 4) for value in np.percentile(times, (50, 95, 99)))
+    settled = _warm_up(runner, clip, options.warmup)
+    block = options.runs if runner.engine == "trtexec" else 10
+    deadline = time.monotonic() + options.seconds
+    times = runner.time(clip, min(block, options.runs))
+    while len(times) < options.runs and time.monotonic() < deadline:
+        times = np.concatenate([times, runner.time(clip, min(block, options.runs - len(times)))])
+    state = machine_state()  # while it is still warm
+    memory = int((_text(Path("/proc/self/statm")) or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    p50, p95, p99 = (round(float(value), 4) for value in np.percentile(times.sum(axis=1), (50, 95, 99)))
+    parts = [round(float(value), 4) for value in np.median(times, axis=0)]
     clip_ms = runner.clip_samples / runner.sample_rate * 1e3
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # bytes; Linux counts in KiB
     outcome = {
         "engine": runner.engine,
+        "engine_version": runner.engine_version,
+        "precision": runner.precision,
         "threads": options.threads,
-        "runs": options.runs,
+        "runs": len(times),
+        "settled": settled,
+        "mean_ms": round(float(times.sum(axis=1).mean()), 4),
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
+        "front_end_ms": parts[0] if runner.log_mel else None,
+        "network_ms": parts[1] if runner.log_mel else None,
         "real_time_factor": round(p50 / clip_ms, 6),
-        "peak_memory_bytes": memory,
+        "memory_bytes": memory,
+        "peak_memory_bytes": max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),  # it is in KiB
         "memory_budget_bytes": runner.manifest["target"]["memory_bytes"],
+        "load_average": load,
+        "machine": state,
     }
-    if options.json:
-        print(json.dumps(outcome))
-    else:
-        print(f"{runner.engine}, threads: {options.threads}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
-        print(f"p50 {p50:.2f} ms   p95 {p95:.2f} ms   p99 {p99:.2f} ms   real-time factor {p50 / clip_ms:.2g}")
-        print(f"peak memory {memory / 2**20:.0f} MiB of a budget of {outcome['memory_budget_bytes'] / 2**20:.0f} MiB")
+    print(json.dumps(outcome)) if options.json else _show_bench(outcome, clip_ms)
     return 0
+
+
+def _warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
+    """At least `runs` runs, and until two windows of 5 take the same time within 5 %; False if 5 s did not do."""
+    if runner.engine == "trtexec":
+        return True  # it warms up itself
+    end = time.monotonic() + 5
+    before, done = math.inf, 0
+    while True:
+        now = float(np.median(runner.time(clip, 5).sum(axis=1)))
+        done += 6
+        if done >= runs and abs(now - before) < 0.05 * before:
+            return True
+        if done >= runs and time.monotonic() > end:
+            return False
+        before = now
+
+
+def _show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
+    engine = " ".join(filter(None, (outcome["engine"], outcome["engine_version"], outcome["precision"])))
+    print(f"{engine}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
+    figures = "   ".join(f"p{share} {outcome[f'p{share}_ms']:.2f} ms" for share in (50, 95, 99))
+    print(f"{figures}   real-time factor {outcome['real_time_factor']:.2g}   ({outcome['runs']} runs)")
+    if outcome["front_end_ms"] is not None:
+        print(f"of which front end {outcome['front_end_ms']:.2f} ms, network {outcome['network_ms']:.2f} ms (medians)")
+    peak, budget = outcome["peak_memory_bytes"], outcome["memory_budget_bytes"]
+    over = ": over the budget" if peak > budget else ""
+    print(
+        f"memory {outcome['memory_bytes'] / 2**20:.0f} MiB, peak {peak / 2**20:.0f} of {budget / 2**20:.0f} MiB{over}"
+    )
+    print(f"load average before {outcome['load_average']}")
+    for name, value in outcome["machine"].items():
+        if value:
+            entries = (f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else [str(value)]
+            print(f"{name.replace('_', ' ')}: {', '.join(entries)}".translate({ord(c): None for c in "{}[]'"}))
+    if not outcome["settled"]:
+        print("the time had not settled after 5 s of warm-up: is something else running?")
+
+
+def _choose(folder: Path, options: argparse.Namespace) -> int:
+    manifest = read_manifest(folder)
+    if manifest["target"]["runtime"] != "tensorrt":
+        raise WrongUsage("choose: this bundle runs on onnxruntime, with one model: there is nothing to choose from")
+    check_files(folder, manifest)
+    built = built_engines(folder, manifest)
+    if not built:
+        raise RunnerError(f"{folder}: no engine has been built here. {_BUILD}")
+    candidates: dict[str, dict[str, Any]] = {}
+    runners: dict[str, Runner] = {}
+    for precision in built:
+        try:
+            runner = Runner(folder, precision=precision)
+            outcome = runner.verify()
+        except RunnerError as failure:
+            candidates[precision] = {"agrees": False, "error": str(failure)}
+            continue
+        runners[precision] = runner
+        candidates[precision] = {key: outcome[key] for key in ("agrees", "agreement", "largest_difference")}
+    if not runners:
+        raise RunnerError(candidates[built[0]]["error"])
+    for precision, times in _interleaved(runners, options.runs).items():
+        p50, p95 = (round(float(value), 4) for value in np.percentile(times, (50, 95)))
+        candidates[precision].update(p50_ms=p50, p95_ms=p95)
+    agreeing = [precision for precision, found in candidates.items() if found["agrees"]]
+    best = min(agreeing, key=lambda precision: candidates[precision]["p50_ms"], default=None)
+    choice = {"precision": best, "candidates": candidates}
+    if best is None:
+        (folder / "engine.json").unlink(missing_ok=True)
+    else:
+        _write_whole(folder / "engine.json", json.dumps(choice, indent=2) + "\n")
+    print(json.dumps(choice)) if options.json else _show_choice(choice)
+    if best is not None:
+        return 0
+    _complain("no engine agrees with the golden examples: do not rely on them. Next: --cpu runs the model itself")
+    return DISAGREES
+
+
+def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]:
+    """Engine times in ms, `(runs,)` or a few more each, in turns: a slow minute of the machine hits all of them."""
+    rounds = 2 if any(runner.engine == "trtexec" for runner in runners.values()) else 5  # starting it takes seconds
+    times: dict[str, list[np.ndarray]] = {precision: [] for precision in runners}
+    clips = {precision: runner.golden_clips()[0][:1] for precision, runner in runners.items()}
+    for precision, runner in runners.items():
+        _warm_up(runner, clips[precision], 20)
+    for _ in range(rounds):
+        for precision, runner in runners.items():
+            times[precision].append(runner.time(clips[precision], -(-runs // rounds))[:, 1])
+    return {precision: np.concatenate(blocks) for precision, blocks in times.items()}
+
+
+def _show_choice(choice: dict[str, Any]) -> None:
+    for precision, found in choice["candidates"].items():
+        if "error" in found:
+            print(f"{precision}  {found['error']}")
+            continue
+        verdict = "chosen" if precision == choice["precision"] else "agrees" if found["agrees"] else "disagrees"
+        print(
+            f"{precision}  p50 {found['p50_ms']:.3f} ms   p95 {found['p95_ms']:.3f} ms   same top class"
+            f" {found['agreement']:.1%}   largest difference {found['largest_difference']:.2g}   {verdict}"
+        )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """`path` is there whole or, whatever happens, as it was before."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as failure:
+        part.unlink(missing_ok=True)
+        raise RunnerError(f"{path}: cannot be written: {failure.strerror}") from None
 
 
 def _complain(message: str, failure: RunnerError | None = None) -> None:
     if failure is not None and os.environ.get("EDGEKD_DEBUG") == "1":
         traceback.print_exception(type(failure), failure, failure.__traceback__)
-    print(f"edgekd_runner: {message}", file=sys.stderr)
+    print(f"edgekd_runner: {message}", file=sys.stderr, flush=True)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text} is not between {lowest:g} and {highest:g}")
+        return value
+
     return number
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="the result as one JSON object")
-    common.add_argument("--threads", type=_positive, default=1, metavar="N", help="CPU threads for onnxruntime (1)")
+    count, seconds = _between(int, 1, 1e9), _between(float, 1e-3, 1e6)
+    result = argparse.ArgumentParser(add_help=False)
+    result.add_argument("--json", action="store_true", help="the result as one JSON object")
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads for onnxruntime (1)")
+    model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
+    model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|bench")
-    verify = commands.add_parser("verify", parents=[common], help="is the bundle whole, and does this device agree")
-    verify.set_defaults(run=_verify)
-    predict = commands.add_parser("predict", parents=[common], help="classify WAV files of any rate and length")
-    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    predict.add_argument("--top", type=_positive, default=1, metavar="K", help="how many classes to show (1)")
-    predict.set_defaults(run=_predict)
-    bench = commands.add_parser("bench", parents=[common], help="latency of one clip, and memory")
-    bench.add_argument("--runs", type=_positive, default=200, metavar="N", help="timed runs (200)")
-    bench.add_argument("--warmup", type=_positive, default=20, metavar="N", help="runs before them (20)")
-    bench.set_defaults(run=_bench)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")
+
+    def command(
+        name: str, run: Callable[..., int], about: str, *parents: argparse.ArgumentParser
+    ) -> Callable[..., Any]:
+        added = commands.add_parser(name, parents=parents, help=about, description=about)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    command("verify", _verify, "is the bundle whole, and does this device agree", result, model)
+
+    add = command("predict", _predict, "classify WAV files of any rate and length", result, model)
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
+
+    add = command("stream", _stream, "classify raw PCM on standard input, a JSON line a window", model)
+    rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
+    formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
+    behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
+    add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
+    add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
+    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved; they are averaged (1)")
+    add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
+    add("--smooth", type=count, default=1, metavar="N", help="mean of the last N windows' scores (1)")
+    add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
+    add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
+    add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
+    add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
+
+    add = command("bench", _bench, "latency of one clip, memory, clocks, heat", result, model)
+    add("--runs", type=count, default=200, metavar="N", help="timed runs, at most (200)")
+    add("--seconds", type=seconds, default=20, metavar="S", help="end after S seconds even so (20)")
+    add("--warmup", type=count, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
+
+    add = command("choose", _choose, "verify and time every TensorRT engine here, use the fastest that agrees", result)
+    add("--runs", type=count, default=200, metavar="N", help="timed runs of each (200)")
     return parser
 
 
@@ -518,13 +1316,17 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> 
     """Run a command on the bundle in `folder` (where this file is) and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        runner = Runner(folder or Path(__file__).resolve().parent, threads=options.threads)
-        if runner.engine == "onnxruntime" and runner.manifest["target"]["runtime"] == "tensorrt":
-            _complain("no model.engine here, so onnxruntime runs model.onnx on the CPU. Next: sh build_engine.sh")
-        return options.run(runner, options)
+        exit_code = options.run(folder or Path(__file__).resolve().parent, options)
+        sys.stdout.flush()
+        return exit_code
     except RunnerError as failure:
         _complain(str(failure), failure)
         return failure.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # what reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python itself flushes at the end
+        return 0
 
 
 def _one_line(kind: type[BaseException], failure: BaseException, _: Any) -> None:

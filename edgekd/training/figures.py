@@ -1,4 +1,5 @@
-"""The pictures of a run, `curves.png` and `confusion.png`, of a comparison, and the spectrograms of a data set.
+"""The pictures of a run (`curves.png`, `confusion.png`, `int8-sensitivity.png`), of a comparison, and the spectrograms
+of a data set.
 
 Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touched and no display is needed. Lines have
 Okabe and Ito's colours, which people with colour vision deficiencies can tell apart; shares are shades of one hue.
@@ -175,6 +176,37 @@ def plot_comparison(
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
     left.set_yticks(list(places.values()), methods)
     left.set_ylim(len(methods) - 0.5, -0.5)  # shared: the first method on top
+    for panel in (left, right):
+        panel.grid(alpha=0.25, axis="x")
+        panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, out)
+
+
+def plot_sensitivity(
+    layers: Mapping[str, tuple[float, float, float]], all_int8: tuple[float, float], out: Path
+) -> None:
+    """Draw what int8 costs each layer to the PNG `out`, the first layer on top: left its SQNR alone and, open, that of
+    all others without it; right the points of accuracy lost to it alone.
+
+    `layers`: name -> (drop alone, SQNR alone, SQNR of all others); `all_int8`: drop and SQNR with every layer rounded.
+    """
+    places = np.arange(len(layers))
+    drops, alone, spared = np.array(list(layers.values())).T
+    figure = _figure(8.6, 1.5 + 0.3 * len(layers))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    left.plot(alone, places, "o", color=_COLOURS[0], markersize=6, label="this layer alone")
+    left.plot(spared, places, "o", color=_COLOURS[1], markersize=6, fillstyle="none", label="all but this layer")
+    left.axvline(all_int8[1], color=_BLACK, linewidth=1, linestyle="--", label="all")
+    left.set_xlabel("dB of logits over rounding noise; more is better")
+    left.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    right.barh(places, drops, color=_COLOURS[0], height=0.55)
+    right.axvline(0, color=_GREY, linewidth=1)
+    right.axvline(all_int8[0], color=_BLACK, linewidth=1, linestyle="--")
+    widest = max(1.0, *(1.1 * abs(drop) for drop in (*drops, all_int8[0])))
+    right.set_xlim(-widest, widest)
+    right.set_xlabel("points of accuracy lost")
+    left.set_yticks(places, list(layers), fontsize=8)
+    left.set_ylim(len(layers) - 0.5, -0.5)
     for panel in (left, right):
         panel.grid(alpha=0.25, axis="x")
         panel.spines[["top", "right"]].set_visible(False)

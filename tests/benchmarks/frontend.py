@@ -67,7 +67,11 @@ def exported(module: nn.Module, samples: int) -> bytes:
             module.eval(), (torch.randn(1, samples),), dynamo=True, verbose=False, opset_version=18
         )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # where it was exported from; a bundle's graph has none
+    model.graph.ClearField("value_info")
+    return model.SerializeToString()
 
 
 def stft_operator(config: FrontendConfig, sample_rate: int) -> bytes:

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from edgekd.export.targets import Target, list_targets, load_target
+from edgekd.resources import named_resources
 
 
 def test_every_target_is_listed_by_a_name_that_can_be_copied(edgekd: Callable) -> None:
@@ -14,15 +18,33 @@ def test_every_target_is_listed_by_a_name_that_can_be_copied(edgekd: Callable) -
     assert max(map(len, shown.out.splitlines())) <= 80
 
 
-def test_a_target_is_shown_as_the_toml_it_is_read_from(edgekd: Callable) -> None:
-    for name in ("jetson", "raspberry-pi-5", "cpu"):
-        assert Target.model_validate(tomllib.loads(edgekd("targets", name).out)) == load_target(name)
+def test_the_list_says_what_runs_where(edgekd: Callable) -> None:
+    lines = {line.split()[0]: line for line in edgekd("targets").out.splitlines() if line[:1].strip()}
+    assert "TensorRT 8.2" in lines["jetson-nano"]
+    assert lines["jetson-nano"].rstrip().endswith("4.6      fp16 fp32")
+    assert lines["raspberry-pi-4"].rstrip().endswith("int8 fp32")
+
+
+@pytest.mark.parametrize("name", [target.name for target in list_targets()])
+def test_a_target_is_shown_as_the_toml_it_is_read_from(edgekd: Callable, name: str) -> None:
+    shown = edgekd("targets", name).out
+    assert Target.model_validate(tomllib.loads(shown)) == load_target(name)
 
 
 def test_targets_as_json(edgekd: Callable) -> None:
     targets = edgekd("targets", "--json").json()["targets"]
     assert [Target.model_validate(target) for target in targets] == list_targets()
     assert Target.model_validate(edgekd("targets", "jetson", "--json").json()) == load_target("jetson")
+
+
+def test_a_users_own_file_is_shown_and_its_mistakes_are_told(edgekd: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "buoy.toml"
+    path.write_text(named_resources("targets")["cpu"].read_text().replace('"cpu"', '"buoy"'))
+    assert 'name = "buoy"' in edgekd("targets", str(path)).out
+    path.write_text(path.read_text().replace("opset = 20", "opset = 12"))
+    assert "buoy.toml: opset = 12: input should be greater than or equal to 13" in edgekd("targets", str(path)).refusal(
+        2
+    )
 
 
 def test_an_unknown_target_gets_the_nearest(edgekd: Callable) -> None:

@@ -11,6 +11,7 @@ from edgekd import quantization, training
 from edgekd.cli import demo
 from edgekd.config import DistillConfig, parse
 from edgekd.export import pipeline
+from edgekd.export.onnx_graph import Form
 from edgekd.profiling import report
 from edgekd.training import Run
 
@@ -48,7 +49,7 @@ def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
     monkeypatch.setattr(training, "distill", distill)
     monkeypatch.setattr(quantization, "quantize", lambda run, **_: run)
     monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, 20))
+    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
     # Here only the chain matters, not the figures: an exported graph less.
     monkeypatch.setattr(report, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
     monkeypatch.setattr(report, "REPETITIONS", 5)

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import importlib.util
 import json
-import tomllib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgekd.export import pipeline
+from edgekd.export.targets import Target, load_target
 from edgekd.training import Run
 
 
 @pytest.fixture(autouse=True)
-def one_graph(monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]) -> None:
+def one_graph(
+    monkeypatch: pytest.MonkeyPatch,
+    graph_of_tiny_run: Callable[..., bytes],
+    float_graph_of_tiny_run: Callable[..., bytes],
+) -> None:
     monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+    monkeypatch.setattr(pipeline, "float_onnx", float_graph_of_tiny_run)
 
 
 def test_a_bundle_is_shown_with_its_size_and_parity(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
@@ -38,15 +46,68 @@ def test_a_target_that_was_printed_can_be_changed_and_used(edgekd: Callable, tin
     mine.write_text(edgekd("targets", "cpu").out.replace('name = "cpu"', 'name = "my-board"'))
     found = edgekd("export", tiny_run.folder, "--target", mine, "--out", tmp_path / "bundle", "--json").json()
     assert found["target"]["name"] == "my-board"
-    assert {**found["target"], "name": "cpu"} == {
-        **found["target"],
-        **tomllib.loads(edgekd("targets", "cpu").out),
-    }
+    assert Target.model_validate({**found["target"], "name": "cpu"}) == load_target("cpu")
+
+
+def test_another_precision_front_end_and_batch_are_exported(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
+    asked = ("--precision", "fp32", "--frontend", "external", "--batch", "1")
+    out = tmp_path / "bundle"
+    done = edgekd("export", tiny_run.folder, "--target", "cpu", "--out", out, "--quiet", *asked)
+    assert (done.code, done.err) == (0, "")
+    assert "fp32: the float student" in done.out
+    assert "takes a log-mel" in done.out
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["precision"], manifest["target"]["precisions"]) == ("fp32", ["fp32"])
+    assert (manifest["classifier"]["input"], manifest["classifier"]["batch"]) == ("log_mel", 1)
+    assert [check["by"].split()[0] for check in manifest["checks"]] == ["onnxruntime", "onnx.reference"]
+
+
+def test_a_float_bundle_needs_no_int8_student(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
+    copied = Run.open(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    shutil.rmtree(copied.folder / "int8")
+    copied.forget("test", "int8")
+    command = ("export", copied.folder, "--target", "cpu", "--out", tmp_path / "bundle", "--quiet")
+    assert "First: edgekd" in edgekd(*command).refusal(3)
+    assert edgekd(*command, "--precision", "fp32").code == 0
+
+
+def test_a_board_without_int8_gets_fp16_and_is_told_so(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    done = edgekd("export", tiny_run.folder, "--target", "jetson-nano", "--out", out, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert "no int8: NVIDIA Jetson Nano, JetPack 4.6 runs fp16 and fp32" in done.out
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["precision"], manifest["classifier"]["input"]) == ("fp16", "log_mel")
+    assert onnx.load(out / "model.onnx").opset_import[0].version == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cpu", "--precision", "int4"), "Unknown --precision value 'int4'. Did you mean 'int8'?"),
+        (("cpu", "--precision", "fp16"), "Target 'cpu' runs int8, fp32, not fp16."),
+        (("jetson-nano", "--frontend", "graph"), "target 'jetson-nano': frontend = 'graph': TensorRT 8.2 cannot keep"),
+        (("cpu", "--batch", "2"), "Unknown --batch value '2'."),
+        (("cpu", "--build-engine"), "--build-engine: target 'cpu' runs onnxruntime, which has no engines."),
+    ],
+)
+def test_what_a_board_cannot_have_is_refused_before_anything_is_read(
+    edgekd: Callable, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in edgekd("export", tmp_path / "nowhere", "--target", *arguments).refusal(2)
+
+
+def test_engines_are_asked_for_where_there_is_no_tensorrt(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("this machine has TensorRT")
+    command = ("export", tiny_run.folder, "--target", "gpu", "--out", tmp_path / "bundle", "--build-engine")
+    assert "TensorRT's Python module cannot be imported" in edgekd(*command).refusal(3)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_an_unknown_target_gets_the_nearest_before_anything_is_read(edgekd: Callable, tmp_path: Path) -> None:
     line = edgekd("export", tmp_path / "nowhere", "--target", "jetsn").refusal(2)
-    assert line.startswith("Unknown target 'jetsn'. Did you mean 'jetson'? Valid: cpu, ")
+    assert line.startswith("Unknown target 'jetsn'. Did you mean 'jetson'? Valid: agx-orin, ")
 
 
 def test_a_target_file_with_mistakes_names_them_all(edgekd: Callable, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.export.onnx_graph import Form
 from edgekd.profiling import report
 from edgekd.training import Run
 
@@ -24,7 +25,7 @@ LATENCY_KEYS = {
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]) -> None:
     monkeypatch.setattr(report, "REPETITIONS", 5)
-    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, 20))
+    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
 
 
 def check(profile: dict, subjects: set[str]) -> None:

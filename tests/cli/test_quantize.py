@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,13 @@ def test_a_plan_shows_the_settings_and_changes_nothing(edgekd: Callable, run: Pa
         (["--recipe", "nowhere.toml"], "nowhere.toml: no such configuration file."),
         (["--epochs", "0"], "epochs = 0: input should be greater than or equal to 1"),
         (["--epochs", "2", "--frozen-epochs", "2"], "frozen_epochs (2) must be below epochs (2)"),
+        (["--keep-float", "stem"], "Unknown layer 'stem'. Did you mean 'stem.0'?"),
+        (["--ptq", "--epochs", "3"], "--ptq trains nothing: leave out --epochs."),
+        (["--ptq", "--resume"], "--ptq trains nothing: leave out --resume."),
+        (["--auto-mixed", "--keep-float", "stem.0"], "finds the layers itself, by trying: leave out --keep-float."),
+        (["--auto-mixed", "--dry-run"], "finds the layers itself, by trying: leave out --dry-run."),
+        (["--max-drop", "1"], "Without --auto-mixed no layer is chosen by its drop: leave out --max-drop."),
+        (["--sensitivity", "--ptq", "--resume"], "--sensitivity only measures: leave out --ptq/--qat, --resume."),
     ],
 )
 def test_a_mistake_leaves_the_int8_student_there(edgekd: Callable, run: Path, flags: list[str], words: str) -> None:
@@ -109,3 +118,65 @@ def test_there_is_nothing_to_resume_where_nothing_was_begun(edgekd: Callable, ru
     shutil.rmtree(run / "int8")
     line = edgekd("quantize", run, "--resume").refusal(3)
     assert line == f"{run}: no int8 training was begun here. Leave --resume out to begin one."
+
+
+def test_calibration_alone_makes_an_int8_student_that_exports(edgekd: Callable, run: Path) -> None:
+    shutil.rmtree(run / "int8")
+    report = edgekd("quantize", run, "--ptq", "--recipe", "fast", "--keep-float", "stem.0", "--quiet", "--json").json()
+    assert report["training"]["int8"]["method"] == "ptq"
+    settings = tomllib.loads((run / "int8" / "quantize.toml").read_text())
+    assert (settings["method"], settings["recipe"], settings["keep_float"]) == ("ptq", "fast", ["stem.0"])
+    assert Run.open(run).metrics().last_epoch("int8") == 0
+    shown = edgekd("quantize", run, "--resume", "--quiet")
+    assert shown.code == 0
+    assert "int8 student" in shown.out
+
+
+def test_a_run_may_say_itself_that_it_is_not_trained(edgekd: Callable, run: Path) -> None:
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace('method = "qat"', 'method = "ptq"'))
+    assert tomllib.loads(edgekd("quantize", run, "--dry-run").out)["method"] == "ptq"
+    assert tomllib.loads(edgekd("quantize", run, "--qat", "--epochs", "3", "--dry-run").out)["method"] == "qat"
+    line = edgekd("quantize", run, "--epochs", "3").refusal(2)
+    assert line == "The settings of this run say not to train (quantize.method): leave out --epochs."
+
+
+def test_sensitivity_is_a_table_and_leaves_the_int8_student_alone(edgekd: Callable, run: Path) -> None:
+    before = (run / "int8" / "best.safetensors").stat().st_mtime_ns
+    shown = edgekd("quantize", run, "--sensitivity", "--recipe", "fast", "--quiet")
+    assert shown.code == 0
+    assert all(len(line) <= 80 for line in shown.out.splitlines() if not line.startswith("Written: ")), shown.out
+    assert "blocks.2.1.0" in shown.out
+    assert "classifier" in shown.out
+    stored = json.loads((run / "int8-sensitivity.json").read_text())
+    assert len(stored["layers"]) == 14
+    assert (run / "int8-sensitivity.png").is_file()
+    assert (run / "int8" / "best.safetensors").stat().st_mtime_ns == before
+    printed = edgekd("quantize", run, "--sensitivity", "--recipe", "fast", "--quiet", "--json").json()
+    assert printed.pop("run") == str(run)
+    assert printed == stored
+
+
+def test_layers_chosen_for_their_drop_are_told_and_stored(
+    edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.quantization.sensitivity import Loss
+
+    bench = sys.modules["edgekd.quantization.sensitivity"]._Bench
+    measured = bench.loss
+    wanted = {"stem.0", "expand.0"}
+
+    def loss(self: object, keep_float: Collection[str]) -> Loss:
+        return Loss(2.5 * len(wanted - set(keep_float)), measured(self, keep_float).sqnr_db)
+
+    monkeypatch.setattr(bench, "loss", loss)
+    shown = edgekd("quantize", run, "--auto-mixed", "--ptq", "--quiet")
+    assert shown.code == 0
+    assert "All in int8: +5.00 points lost" in shown.out
+    assert "at most 0.5 may be lost" in shown.out
+    settings = tomllib.loads((run / "int8" / "quantize.toml").read_text())
+    assert set(settings["keep_float"]) == wanted
+    for layer in wanted:
+        assert f"{layer} left in float: " in shown.out
+    kept = edgekd("quantize", run, "--auto-mixed", "--max-drop", "5", "--ptq", "--quiet", "--json").json()["auto_mixed"]
+    assert (kept["keep_float"], kept["max_drop"], kept["steps"]) == ([], 5.0, [])

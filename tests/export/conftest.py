@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.export.onnx_graph import float_onnx, quantized_onnx
+from edgekd.export.onnx_graph import Form, float_onnx, quantized_onnx
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
 from edgekd.models.students.histogram import HistogramLayer
@@ -79,6 +79,6 @@ def exported() -> Exported:
         float32=float_onnx(student, SAMPLES),
         int8={
             "onnxruntime": quantized_onnx(student, network, SAMPLES, "onnxruntime"),
-            "tensorrt": quantized_onnx(student, network, SAMPLES, "tensorrt", opset=19),
+            "tensorrt": quantized_onnx(student, network, SAMPLES, "tensorrt", Form(opset=19)),
         },
     )

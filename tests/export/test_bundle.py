@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import stat
@@ -17,7 +18,18 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.config import FrontendConfig
 from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.export.bundle import Bundle, Classifier, GoldenExamples, Parity, Provenance, read_bundle, write_bundle
+from edgekd.export.bundle import (
+    Bundle,
+    Check,
+    Classifier,
+    Findings,
+    FloatOperators,
+    GoldenExamples,
+    Parity,
+    Provenance,
+    read_bundle,
+    write_bundle,
+)
 from edgekd.export.targets import Target, load_target
 from edgekd.runtime import edgekd_runner
 
@@ -64,11 +76,12 @@ def write(out: Path, target: str | Target = "cpu", **changes: Any) -> Bundle:
             gain=1.5,
         ),
         "provenance": Provenance(run="runs/toy", dataset="sonar_sim", fold=None, seed=0, test_accuracy=0.875),
-        "parity": Parity(clips=64, agreement=1.0, largest_difference=0.004),
+        "findings": Findings(Parity(clips=64, agreement=1.0, largest_difference=0.004)),
         "golden": golden_examples(),
         "target": load_target(target) if isinstance(target, str) else target,
     }
-    return write_bundle(out, toy_model(), **(fields | changes))
+    models = changes.pop("models", {"int8": toy_model()})
+    return write_bundle(out, models, **(fields | changes))
 
 
 def test_a_bundle_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -101,6 +114,43 @@ def test_a_bundle_holds_what_its_target_needs(tmp_path: Path, target: str, names
     assert set(bundle.manifest.files) == names - {"manifest.json"}
 
 
+def test_other_precisions_lie_beside_the_model_and_are_built_too(tmp_path: Path) -> None:
+    models = {"int8": toy_model(), "fp16": toy_model(), "fp32": toy_model()}
+    bundle = write(tmp_path / "bundle", "jetson", models=models)
+    assert bundle.manifest.precision == "int8"
+    assert bundle.manifest.alternatives == {"fp16": "model-fp16.onnx", "fp32": "model-fp32.onnx"}
+    script = (bundle.folder / "build_engine.sh").read_text()
+    for file in ("model.onnx", *bundle.manifest.alternatives.values()):
+        assert file == "model.onnx" or file in bundle.manifest.files
+        assert f"--onnx={file}" in script
+
+
+def test_what_was_checked_and_what_stays_in_float_is_in_the_manifest(tmp_path: Path) -> None:
+    findings = Findings(
+        Parity(clips=64, agreement=1.0, largest_difference=0.004),
+        (
+            Check(by="onnxruntime 1.32.0", precision="int8", figures={"clips": 64}),
+            Check(by="a parser", precision="int8", not_run="not here"),
+        ),
+        FloatOperators(frontend={"Log": 1}, network=("network/softmax",)),
+    )
+    manifest = read_bundle(write(tmp_path / "bundle", findings=findings).folder).manifest
+    assert (manifest.parity, manifest.checks, manifest.float_operators) == (
+        findings.parity,
+        findings.checks,
+        findings.float_operators,
+    )
+
+
+def test_golden_examples_hold_the_float_students_answers(tmp_path: Path) -> None:
+    golden = golden_examples()
+    for given in (None, golden.probabilities[:, ::-1].copy()):
+        bundle = write(tmp_path / f"b{given is None}", golden=dataclasses.replace(golden, float_probabilities=given))
+        with np.load(bundle.folder / "golden.npz") as read:
+            expected = golden.probabilities if given is None else given
+            np.testing.assert_array_equal(read["float_probabilities"], expected)
+
+
 def test_other_users_may_read_the_bundle_and_run_the_script(tmp_path: Path) -> None:
     bundle = write(tmp_path / "bundle", "jetson")
     reference = tmp_path / "reference"
@@ -121,6 +171,7 @@ def test_golden_examples_need_no_pickle(tmp_path: Path) -> None:
             "scale": "float32",
             "probabilities": "float32",
             "labels": "int64",
+            "float_probabilities": "float32",
         }
 
 

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
+from edgekd.config import FrontendConfig
 from edgekd.errors import GateError
-from edgekd.export.flavours import check_structure
+from edgekd.export.flavours import check_optimised, check_structure, float_operators
+from edgekd.export.onnx_graph import quantized_onnx
+from edgekd.models import build_student
+from edgekd.models.students import STUDENTS
+from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
+from edgekd.quantization.prepare import prepare
 
 if TYPE_CHECKING:
     from conftest import Exported
@@ -114,3 +121,55 @@ def test_a_max_pool_between_two_scales_is_refused(exported: Exported) -> None:
 
     with pytest.raises(GateError, match="lies between two different scales"):
         check_structure(changed(exported.int8["tensorrt"], part), "tensorrt")
+
+
+def test_onnxruntime_itself_is_asked_what_it_made_of_the_graph(exported: Exported) -> None:
+    found = check_optimised(exported.int8["onnxruntime"])
+    assert (found["QLinearConv"], found["QGemm"]) == (5, 1)
+    with pytest.raises(GateError, match=r"would run \d convolutions in float32 .*, not 1 \(frontend/conv\)"):
+        check_optimised(exported.int8["tensorrt"])  # int8 after a ReLU, which onnxruntime cannot absorb
+
+
+def test_a_layer_left_in_float_on_purpose_is_no_fault(exported: Exported) -> None:
+    log_mel = exported.student.log_mel(exported.waveforms[:2]).detach()
+    network = prepare(exported.student.network, log_mel, ("pointwise", "classifier"))
+    calibrate(network, [exported.student.log_mel(exported.waveforms).detach()], CalibrationRecipe())
+    assert network.float_layers() == ["pointwise", "classifier"]
+    model = quantized_onnx(exported.student, network, exported.waveforms.shape[1], "onnxruntime")
+    assert check_structure(model, "onnxruntime", network.float_layers()) == 4
+    # ONNX Runtime does not quantise it behind our back, which it does to what lies openly between rounded values.
+    assert check_optimised(model)["QLinearConv"] == 4
+    with pytest.raises(GateError, match=r"Conv 'network\.pointwise/conv' takes an activation that is not rounded"):
+        check_structure(model, "onnxruntime")
+    assert {"network.pointwise/conv", "network.classifier/gemm"} <= set(float_operators(model).network)
+
+
+def test_what_stays_in_float_is_listed(exported: Exported) -> None:
+    floats = float_operators(exported.int8["onnxruntime"])
+    assert {"Conv", "MatMul", "Log"} <= set(floats.frontend)
+    assert {name for name in floats.network if not name.startswith("network.histogram/")} == {
+        "network/sigmoid",
+        "network/reducemean",
+        "network.norm/batchnormalization",
+        "network/concat",
+        "probabilities",
+    }
+    whole = float_operators(exported.float32)
+    assert "network.stem.1/conv" in whole.network  # the exporter names a folded convolution after its batch norm
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_student_of_the_house_runs_on_integers(name: str, flavour: FlavourName) -> None:
+    torch.manual_seed(0)
+    frontend = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+    student = build_student(name, 4, 4_000, frontend).eval()
+    log_mel = student.log_mel(0.1 * torch.randn(4, 4_000)).detach()
+    network = prepare(student.network, log_mel)
+    calibrate(network, [log_mel], CalibrationRecipe())
+    model = quantized_onnx(student, network, 4_000, flavour)
+    layers = check_structure(model, flavour)
+    assert layers == len(network.layers())
+    if flavour == "onnxruntime":
+        optimised = check_optimised(model)
+        assert optimised["QLinearConv"] + optimised["QGemm"] == layers

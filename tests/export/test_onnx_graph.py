@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgekd import __version__
 from edgekd.errors import InputError
-from edgekd.export.onnx_graph import quantized_onnx
+from edgekd.export.onnx_graph import Form, float_onnx, frontend_nodes, input_shape, quantized_onnx
 from edgekd.export.verify import reference, session
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.prepare import prepare
@@ -121,7 +122,7 @@ def test_every_stored_weight_has_a_zero_point_of_its_own(exported: Exported) -> 
 
 def test_interface_opset_and_metadata_are_those_promised(exported: Exported) -> None:
     for model_bytes, opset, properties in (
-        (exported.float32, 20, {"edgekd.precision": "float32"}),
+        (exported.float32, 20, {"edgekd.precision": "fp32"}),
         (exported.int8["onnxruntime"], 20, {"edgekd.precision": "int8", "edgekd.flavour": "onnxruntime"}),
         (exported.int8["tensorrt"], 19, {"edgekd.precision": "int8", "edgekd.flavour": "tensorrt"}),
     ):
@@ -132,6 +133,80 @@ def test_interface_opset_and_metadata_are_those_promised(exported: Exported) -> 
         assert (model.producer_name, model.producer_version) == ("edgekd", __version__)
         assert {entry.key: entry.value for entry in model.metadata_props} == properties
         assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_a_half_precision_model_keeps_its_front_end_in_float32(exported: Exported) -> None:
+    model_bytes = float_onnx(exported.student, exported.waveforms.shape[1], half=True)
+    expected = reference(exported.student)(exported.waveforms)
+    np.testing.assert_allclose(run(model_bytes, exported.waveforms), expected, atol=0.01)
+    model = onnx.load_from_string(model_bytes)
+    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    assert halves
+    assert all(not name.startswith("frontend.") for name in halves)
+    in_front = [node for node in model.graph.node if node.name.startswith("frontend/")]
+    assert {"Conv", "MatMul", "Log"} <= {node.op_type for node in in_front}
+    assert not halves & {name for node in in_front for name in node.input}
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_an_external_front_end_leaves_the_normalisation_in_the_graph(exported: Exported) -> None:
+    form = Form(frontend="external")
+    model_bytes = quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "onnxruntime", form)
+    log_mel = exported.student.front_end(exported.waveforms).detach().numpy()
+    found = session(model_bytes).run(["probabilities"], {"log_mel": log_mel})[0]
+    expected = run(exported.int8["onnxruntime"], exported.waveforms)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    (value,) = onnx.load_from_string(model_bytes).graph.input
+    frames, bins = log_mel.shape[2:]
+    assert [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim] == ["batch", 1, frames, bins]
+    assert input_shape(exported.student.frontend.config, exported.waveforms.shape[1], "external") == (1, frames, bins)
+
+
+def test_a_fixed_batch_is_one_and_leaves_no_symbol(exported: Exported) -> None:
+    samples = exported.waveforms.shape[1]
+    model_bytes = quantized_onnx(exported.student, exported.network, samples, "tensorrt", Form(batch=1))
+    graph = onnx.load_from_string(model_bytes).graph
+    for value, shape in ((graph.input[0], [1, samples]), (graph.output[0], [1, 5])):
+        assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == shape
+    clip = exported.waveforms[:1]
+    np.testing.assert_allclose(run(model_bytes, clip), run(exported.int8["tensorrt"], clip), atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_older_operator_sets_say_the_same(exported: Exported, opset: int) -> None:
+    samples = exported.waveforms.shape[1]
+    model_bytes = quantized_onnx(exported.student, exported.network, samples, "tensorrt", Form(opset=opset))
+    assert onnx.load_from_string(model_bytes).opset_import[0].version == opset
+    np.testing.assert_allclose(
+        run(model_bytes, exported.waveforms), run(exported.int8["tensorrt"], exported.waveforms), atol=1e-5
+    )
+
+
+def test_nodes_are_called_after_their_modules(exported: Exported) -> None:
+    for model_bytes in (exported.float32, *exported.int8.values()):
+        names = [node.name for node in onnx.load_from_string(model_bytes).graph.node]
+        assert len(set(names)) == len(names)
+        assert {"frontend/conv", "frontend/log", "network.histogram/exp", "probabilities"} <= set(names)
+        assert all(name.startswith(("frontend/", "network")) or name == "probabilities" for name in names)
+        pinned = frontend_nodes(model_bytes)
+        assert "frontend/log" in pinned
+        assert not any("quantized" in name or name.startswith("network") for name in pinned)
+
+
+def test_layers_with_the_same_constants_do_not_share_them(exported: Exported) -> None:
+    """Biases of zeros are one tensor to the exporter, and one with their zero points."""
+    network = copy.deepcopy(exported.network)
+    with torch.no_grad():
+        for layer, quantiser in network.layers():
+            if layer.layer.bias is not None:
+                layer.layer.bias.zero_()
+            layer.follow(quantiser.scale)
+    model_bytes = quantized_onnx(exported.student, network, exported.waveforms.shape[1], "onnxruntime")
+    expected = reference(exported.student, network, "onnxruntime")(exported.waveforms)
+    np.testing.assert_allclose(run(model_bytes, exported.waveforms), expected, atol=0.02)
+    nodes = onnx.load_from_string(model_bytes).graph.node
+    stored = [name for node in nodes if node.output[0].endswith((".weight", ".bias")) for name in node.input]
+    assert len(stored) == len(set(stored)) > 6
 
 
 def test_same_student_gives_the_same_bytes(exported: Exported) -> None:
@@ -153,4 +228,4 @@ def test_an_uncalibrated_network_is_refused(exported: Exported) -> None:
 
 def test_opsets_that_onnxruntime_fails_on_are_refused(exported: Exported) -> None:
     with pytest.raises(ValueError, match="opset 21"):
-        quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "tensorrt", opset=21)
+        quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "tensorrt", Form(opset=21))

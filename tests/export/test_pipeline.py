@@ -33,18 +33,27 @@ TARGETS = ("jetson-orin-nano", "raspberry-pi-5", "cpu")
 
 
 @pytest.fixture(autouse=True)
-def one_graph(monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]) -> None:
+def one_graph(
+    monkeypatch: pytest.MonkeyPatch,
+    graph_of_tiny_run: Callable[..., bytes],
+    float_graph_of_tiny_run: Callable[..., bytes],
+) -> None:
     monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+    monkeypatch.setattr(pipeline, "float_onnx", float_graph_of_tiny_run)
 
 
 @pytest.fixture(scope="module")
 def bundles(
-    tiny_run: Run, graph_of_tiny_run: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+    tiny_run: Run,
+    graph_of_tiny_run: Callable[..., bytes],
+    float_graph_of_tiny_run: Callable[..., bytes],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """The bundle for every shipped board."""
+    """The bundle for a board of each kind."""
     folder = tmp_path_factory.mktemp("boards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+        patch.setattr(pipeline, "float_onnx", float_graph_of_tiny_run)
         return {name: export(tiny_run, name, folder / name).folder for name in TARGETS}
 
 
@@ -177,7 +186,7 @@ def test_golden_examples_are_clips_that_no_device_may_take_for_another_class(tin
         rows = [clips[clip.numpy().round(3).tobytes()] for clip in waveforms]
         return torch.tensor([[0.9, 0.1] if row in sure else [0.51, 0.49] for row in rows])
 
-    golden = pipeline._golden(trained, index, everything, store, load_target("cpu").tolerance)
+    golden = pipeline._golden(trained, trained, index, everything, store, load_target("cpu").tolerance)
     assert golden.waveform.shape == (GOLDEN_CLIPS, 4_000)
     assert golden.probabilities.max(axis=1).min() == np.float32(0.9)
     counts = np.bincount(golden.labels, minlength=5)

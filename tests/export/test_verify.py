@@ -11,8 +11,17 @@ import torch
 from onnx import numpy_helper
 
 from edgekd.errors import GateError
+from edgekd.export.onnx_graph import Form, float_onnx, quantized_onnx
 from edgekd.export.targets import Tolerance
-from edgekd.export.verify import reference, session, verify
+from edgekd.export.verify import (
+    REFERENCE_CLIPS,
+    in_onnxruntime,
+    in_reference,
+    reference,
+    session,
+    verify,
+    verify_by_reference,
+)
 
 if TYPE_CHECKING:
     from conftest import Exported
@@ -32,7 +41,7 @@ def with_perturbed_weight(model_bytes: bytes, name: str) -> bytes:
 def test_a_faithful_model_passes_and_its_figures_are_reported(exported: Exported) -> None:
     for flavour, model in exported.int8.items():
         trained = reference(exported.student, exported.network, flavour)
-        parity = verify(model, trained, exported.waveforms, TOLERANCE)
+        parity = verify(in_onnxruntime(model), trained, exported.waveforms, TOLERANCE)
         assert parity.clips == 64
         assert parity.agreement >= 0.98
         assert 0 < parity.largest_difference <= 0.02
@@ -42,7 +51,7 @@ def test_a_perturbed_weight_is_refused_with_figures_and_tolerance(exported: Expo
     model = with_perturbed_weight(exported.int8["onnxruntime"], "network.classifier.weight.integers")
     trained = reference(exported.student, exported.network)
     with pytest.raises(GateError, match=r"on 64 clips: .*% same class \(at least 98.0% wanted\), .*at most 0.0200"):
-        verify(model, trained, exported.waveforms, TOLERANCE)
+        verify(in_onnxruntime(model), trained, exported.waveforms, TOLERANCE)
 
 
 def test_outputs_that_are_not_numbers_are_refused(exported: Exported) -> None:
@@ -50,7 +59,7 @@ def test_outputs_that_are_not_numbers_are_refused(exported: Exported) -> None:
         return torch.full((len(waveforms), 5), float("nan"))
 
     with pytest.raises(GateError, match="does not agree"):
-        verify(exported.int8["onnxruntime"], broken, exported.waveforms, TOLERANCE)
+        verify(in_onnxruntime(exported.int8["onnxruntime"]), broken, exported.waveforms, TOLERANCE)
 
 
 def test_the_flavour_of_the_reference_matters_beyond_127_scales(exported: Exported) -> None:
@@ -75,7 +84,30 @@ def test_the_reference_leaves_student_and_network_as_they_are(exported: Exported
 
 def test_too_few_clips_are_a_mistake_of_the_caller(exported: Exported) -> None:
     with pytest.raises(ValueError, match="at least 64"):
-        verify(exported.float32, reference(exported.student), exported.waveforms[:63], TOLERANCE)
+        classify = in_onnxruntime(exported.float32)
+        verify(classify, reference(exported.student), exported.waveforms[:63], TOLERANCE)
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+def test_the_standards_own_implementation_agrees_and_refuses_what_does_not(exported: Exported, opset: int) -> None:
+    form = Form(opset=opset)
+    model = quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "tensorrt", form)
+    trained = reference(exported.student, exported.network, "tensorrt")
+    parity = verify_by_reference(in_reference(model), trained, exported.waveforms, TOLERANCE)
+    assert parity.clips == REFERENCE_CLIPS
+    assert parity.largest_difference <= 0.02
+    wrong = in_reference(with_perturbed_weight(model, "network.classifier.weight.integers"))
+    with pytest.raises(GateError, match=r"onnx.reference .* gets other probabilities"):
+        verify_by_reference(wrong, trained, exported.waveforms, TOLERANCE)
+
+
+def test_a_graph_is_a_function_of_waveforms_whatever_it_takes(exported: Exported) -> None:
+    samples = exported.waveforms.shape[1]
+    expected = reference(exported.student)(exported.waveforms[:9])
+    for form in (Form(batch=1), Form(frontend="external"), Form(frontend="external", batch=1)):
+        model = float_onnx(exported.student, samples, form)
+        found = in_onnxruntime(model, exported.student.front_end)(exported.waveforms[:9])
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_a_file_that_is_no_model_is_refused_by_name_of_the_runtime() -> None:

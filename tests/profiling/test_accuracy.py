@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgekd.export.verify import graph_classifier, session
+from edgekd.export.verify import graph_classifier, in_onnxruntime, session
 from edgekd.profiling.accuracy import clips_of_run, score_on
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def test_a_graph_is_scored_by_its_own_probabilities(profiled: Profiled) -> None:
     runtime = session(profiled.graphs["student"])
     waveforms = clips.store.waveforms(clips.rows)
     (expected,) = runtime.run(None, {"waveform": waveforms.numpy()})
-    found = graph_classifier(runtime)(waveforms).softmax(dim=1)
+    found = graph_classifier(in_onnxruntime(profiled.graphs["student"]))(waveforms).softmax(dim=1)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
 def test_the_exported_student_scores_what_the_run_recorded(profiled: Profiled) -> None:
     clips = clips_of_run(profiled.run)
-    scores = score_on(clips, graph_classifier(session(profiled.graphs["student"])))
+    scores = score_on(clips, graph_classifier(in_onnxruntime(profiled.graphs["student"])))
     recorded = profiled.run.report()["test"]["student"]
     assert scores.accuracy == pytest.approx(recorded["accuracy"])
     assert [list(row) for row in scores.confusion] == recorded["confusion"]

@@ -1,9 +1,8 @@
-"""Costs against counts by hand, the published figures of the student, and one count against the other."""
+"""What a PyTorch module costs, and that one count agrees with the other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -11,67 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.export.cost import graph_cost, split_at_log_mel
 from edgekd.export.verify import session
 from edgekd.models import build_student
-from edgekd.profiling.cost import graph_cost, module_macs, module_parameters, split_at_log_mel
+from edgekd.profiling.cost import module_macs, module_parameters
 from edgekd.quantization import load_int8
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
 
 RATE, SECONDS = 8_000, 0.5  # of the run in `profiled`
-
-
-def model_of(
-    nodes: Sequence[onnx.NodeProto],
-    shape: Sequence[int | str],
-    outputs: Sequence[int | str],
-    **initialisers: np.ndarray[Any, Any],
-) -> onnx.ModelProto:
-    tensor = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        list(nodes),
-        "test",
-        [tensor("x", onnx.TensorProto.FLOAT, shape)],
-        [tensor("y", onnx.TensorProto.FLOAT, outputs)],
-        [onnx.numpy_helper.from_array(array, name) for name, array in initialisers.items()],
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-
-
-def test_a_grouped_strided_convolution_counts_its_own_channels_only() -> None:
-    node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"], group=4, strides=[2, 2], pads=[1, 1, 1, 1])
-    weight, bias = np.zeros((12, 2, 3, 3), np.float32), np.zeros(12, np.float32)
-    cost = graph_cost(model_of([node], ["batch", 8, 10, 10], ["batch", 12, 5, 5], w=weight, b=bias))
-    assert cost.macs == (12 * 5 * 5) * (2 * 3 * 3)
-    assert cost.parameters == 12 * 2 * 9 + 12
-    assert cost.parameter_bytes == 4 * cost.parameters
-
-
-def test_matrix_products_count_their_inner_dimension() -> None:
-    nodes = [
-        onnx.helper.make_node("MatMul", ["x", "a"], ["h"]),  # (1, 6, 5) x (5, 7)
-        onnx.helper.make_node("Flatten", ["h"], ["f"]),
-        onnx.helper.make_node("Gemm", ["f", "b"], ["y"], transB=1),  # (1, 42) x (3, 42)^T
-    ]
-    weights = {"a": np.zeros((5, 7), np.float32), "b": np.zeros((3, 42), np.float32)}
-    assert graph_cost(model_of(nodes, ["batch", 6, 5], ["batch", 3], **weights)).macs == 6 * 5 * 7 + 42 * 3
-
-
-def test_int8_weights_count_like_float_ones_and_store_a_quarter() -> None:
-    nodes = [
-        onnx.helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"], axis=0),
-        onnx.helper.make_node("Conv", ["x", "v"], ["y"]),
-    ]
-    weight = {"w": np.zeros((4, 3, 1, 1), np.int8), "s": np.ones(4, np.float32), "z": np.zeros(4, np.int8)}
-    cost = graph_cost(model_of(nodes, [1, 3, 5, 5], [1, 4, 5, 5], **weight))
-    assert (cost.macs, cost.parameters, cost.parameter_bytes) == (4 * 25 * 3, 12, 12)
-
-
-def test_a_shape_that_does_not_follow_from_the_input_is_said_not_guessed() -> None:
-    node = onnx.helper.make_node("MatMul", ["x", "a"], ["y"], name="product")
-    with pytest.raises(ValueError, match="'product'"):
-        graph_cost(model_of([node], ["batch", "frames", 5], ["batch", "frames", 7], a=np.zeros((5, 7), np.float32)))
 
 
 def test_hltdnn_costs_what_its_paper_says() -> None:
@@ -127,8 +75,3 @@ def test_the_int8_graph_costs_the_same_macs_and_fewer_bytes(profiled: Profiled) 
     assert costs["int8"].parameter_bytes < 0.35 * costs["student"].parameter_bytes
     # What the graph stores is what was learned, batch norm folded.
     assert costs["int8"].parameters == module_parameters(load_int8(profiled.run).network)
-
-
-def test_a_graph_without_a_log_mel_is_not_split() -> None:
-    node = onnx.helper.make_node("Neg", ["x"], ["y"])
-    assert split_at_log_mel(model_of([node], ["batch", 4], ["batch", 4])) is None

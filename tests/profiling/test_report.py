@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from edgekd.errors import InputError
-from edgekd.export.bundle import Bundle, Classifier, GoldenExamples, Parity, Provenance, write_bundle
+from edgekd.export.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
 from edgekd.export.targets import load_target
 from edgekd.export.verify import session
 from edgekd.models.weights import read_weights
@@ -86,7 +86,7 @@ def bundle(profiled: Profiled, tmp_path_factory: pytest.TempPathFactory) -> Bund
     data = run.config.data
     return write_bundle(
         tmp_path_factory.mktemp("bundle") / "bundle",
-        graph,
+        {"int8": graph},
         classifier=Classifier(
             student="hltdnn_ds",
             classes=run.classes,
@@ -97,7 +97,7 @@ def bundle(profiled: Profiled, tmp_path_factory: pytest.TempPathFactory) -> Bund
             gain=1.0,
         ),
         provenance=Provenance(run=str(run.folder), dataset="folder", fold=None, seed=0, test_accuracy=None),
-        parity=Parity(clips=64, agreement=1.0, largest_difference=0.0),
+        findings=Findings(Parity(clips=64, agreement=1.0, largest_difference=0.0)),
         golden=GoldenExamples(
             waveform=integers,
             scale=scale,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student
 from edgekd.quantization.calibration import (
     CalibrationRecipe,
-    MagnitudeObserver,
     calibrate,
+    correct_biases,
     load_recipe,
     select_clips,
 )
+from edgekd.quantization.fake_quant import set_enabled
+from edgekd.quantization.observers import ObserverName
 from edgekd.quantization.prepare import QuantizedNetwork, prepare
+from edgekd.resources import named_resources
 
 
 @pytest.fixture
@@ -33,10 +37,24 @@ def test_default_recipe_file_says_what_the_code_defaults_to() -> None:
 
 def test_a_recipe_is_read_from_a_users_own_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('clips = 7\nobserver = "percentile"\npercentile = 99.9\n')
-    recipe = load_recipe(str(path))
-    assert recipe.clips == 7
-    assert recipe.coverage == pytest.approx(0.999)
+    path.write_text('clips = 7\nobserver = "percentile"\npercentile = 99.9\nbias_correction = true\n')
+    assert load_recipe(str(path)) == CalibrationRecipe(
+        clips=7, observer="percentile", percentile=99.9, bias_correction=True
+    )
+
+
+@pytest.mark.parametrize("name", ["default", "fast", "thorough"])
+def test_a_shipped_recipe_states_every_setting(name: str) -> None:
+    stated = tomllib.loads(named_resources("calibration")[name].read_text())
+    assert set(stated) >= set(CalibrationRecipe.model_fields) - {"percentile"}
+    assert load_recipe(name).observer == "mse"
+
+
+def test_an_unknown_observer_is_refused_with_the_valid_ones(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('observer = "kl"\n')
+    with pytest.raises(UsageError, match=r"mine.toml: observer = 'kl': .*'entropy'"):
+        load_recipe(str(path))
 
 
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
@@ -70,19 +88,6 @@ def test_choice_is_decided_by_the_seed_and_stays_within_the_rows_given() -> None
 def test_fewer_clips_than_asked_are_all_taken() -> None:
     assert select_clips([0, 1, 0], [2, 0], CalibrationRecipe(clips=10), seed=0) == [0, 2]
     assert select_clips([0, 1, 0], [2, 0], CalibrationRecipe(clips=10, selection="random"), seed=0) == [0, 2]
-
-
-def test_histogram_percentile_is_the_quantile_of_all_that_was_seen() -> None:
-    torch.manual_seed(0)
-    batches = [torch.randn(20_000) * scale for scale in (0.1, 1.0, 7.0, 2.0)]
-    observer = MagnitudeObserver()
-    for batch in batches:
-        observer(batch)
-    every = torch.cat(batches).abs()
-    for coverage in (0.9, 0.999):
-        bound = observer.bound(coverage).item()
-        assert bound == pytest.approx(torch.quantile(every, coverage).item(), abs=every.max().item() / 1024)
-    assert observer.bound(1.0) == every.max()
 
 
 def test_calibrated_range_of_the_input_is_its_largest_magnitude(network: QuantizedNetwork) -> None:
@@ -137,4 +142,68 @@ def test_a_branch_that_is_always_zero_gets_a_finite_scale() -> None:
     log_mel = torch.randn(2, 1, 8, 8)
     network = prepare(Dead(), log_mel)
     calibrate(network, [log_mel], CalibrationRecipe(observer="absmax"))
+    assert torch.isfinite(network(log_mel)[0]).all()
+
+
+def test_silence_alone_is_refused(network: QuantizedNetwork) -> None:
+    """Every frame alike, though not 0: the normalised level of silence differs from mel bin to mel bin."""
+    silence = torch.linspace(-3, -1, 32).expand(2, 1, 32, 32)
+    with pytest.raises(InputError, match="heard only silence"):
+        calibrate(network, [silence, silence], CalibrationRecipe())
+    calibrate(network, [silence, torch.randn(1, 1, 32, 32)], CalibrationRecipe())  # one clip with sound is enough
+
+
+@pytest.mark.parametrize("observer", ["percentile", "mse"])
+def test_a_scale_follows_training_with_the_coverage_that_calibration_gave_it(
+    network: QuantizedNetwork, observer: ObserverName
+) -> None:
+    torch.manual_seed(0)
+    batch = torch.distributions.StudentT(4.0).sample((8, 1, 32, 32))
+    calibrate(network, [batch], CalibrationRecipe(observer=observer, percentile=99.9))
+    quantiser = network.quantisers()["log_mel_quant"]
+    before = quantiser.scale.item()
+    inside = (batch.abs() <= 127 * before).float().mean().item()
+    assert 0.99 < inside < 1
+    assert quantiser.coverage == pytest.approx(inside, abs=1e-4)
+    network.train()
+    for _ in range(30):
+        network(batch)
+    assert quantiser.scale.item() == pytest.approx(before, rel=0.05)
+
+
+def test_corrected_biases_bring_back_the_means(network: QuantizedNetwork) -> None:
+    torch.manual_seed(1)
+    batches = [torch.randn(4, 1, 32, 32) for _ in range(3)]
+    every = torch.cat(batches)
+    with torch.no_grad():
+        for layer, _ in network.layers():  # weights rounded so that their error has a mean
+            layer.layer.weight.copy_(layer.layer.weight.abs() + 0.01)
+    set_enabled(network, False)
+    expected = network(every)[0].detach()
+    set_enabled(network, True)
+    calibrate(network, batches, CalibrationRecipe(observer="absmax"))
+    before = network(every)[0].detach()
+    correct_biases(network, batches)
+    after = network(every)[0].detach()
+    torch.testing.assert_close(after.mean(0), expected.mean(0), rtol=1e-5, atol=0)
+    assert (before.mean(0) - expected.mean(0)).abs().max() > 1
+
+
+def test_a_recipe_with_bias_correction_goes_through_its_clips_more_than_once(network: QuantizedNetwork) -> None:
+    batches = (torch.randn(2, 1, 32, 32) for _ in range(2))  # once only
+    before = {name: value.clone() for name, value in network.state_dict().items() if name.endswith("bias")}
+    calibrate(network, batches, CalibrationRecipe(bias_correction=True))
+    after = network.state_dict()
+    assert all(torch.isfinite(after[name]).all() for name in before)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_channel_of_zeros_is_rounded_to_zeros(network: QuantizedNetwork) -> None:
+    layer = network.layers()[2][0]
+    with torch.no_grad():
+        layer.layer.weight[1] = 0
+    log_mel = torch.randn(2, 1, 32, 32)
+    calibrate(network, [log_mel], CalibrationRecipe())
+    assert not layer.integer_weight()[1].any()
+    assert layer.integer_weight()[0].any()
     assert torch.isfinite(network(log_mel)[0]).all()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.histogram import HistogramLayer
@@ -177,6 +178,65 @@ def test_quantised_training_lowers_the_loss_and_frozen_scales_stay(residual: nn.
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     assert all(torch.equal(quantised.state_dict()[name], value) for name, value in scales.items())
+
+
+def test_a_layer_kept_in_float_is_the_folded_layer_and_rounds_nothing(residual: nn.Module, log_mel: Tensor) -> None:
+    quantised = prepare(residual, log_mel, ["stem"])
+    calibrate(quantised, [log_mel], CalibrationRecipe(observer="absmax"))
+    assert quantised.float_layers() == ["stem"]
+    assert quantised.layer_names() == ["conv1", "conv2", "head"]
+    assert isinstance(quantised.stem, nn.Conv2d)
+    assert set(prepare(residual, log_mel).quantisers()) - set(quantised.quantisers()) == {"log_mel_quant"}
+    outputs: dict[str, Tensor] = {}
+    quantised.stem.register_forward_hook(lambda module, inputs, output: outputs.update(stem=output))
+    quantised(log_mel)
+    expected = residual.stem_norm(residual.stem(log_mel))  # type: ignore[operator]
+    torch.testing.assert_close(outputs["stem"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_an_int8_layer_gives_is_rounded_though_a_float_layer_reads_it(
+    residual: nn.Module, log_mel: Tensor
+) -> None:
+    """Without that its own convolution would be run in float."""
+    quantised = prepare(residual, log_mel, ["conv1"])
+    assert "relu_quant" in quantised.quantisers()  # from the stem to conv1, and to the addition
+    assert "relu_1_quant" in quantised.quantisers()  # from conv1 to conv2
+    assert "relu_1_quant" not in prepare(residual, log_mel, ["conv1", "conv2"]).quantisers()
+
+
+def test_a_run_of_float_layers_passes_floats_between_them(log_mel: Tensor) -> None:
+    network = build_student("hltdnn_ds", 4).network
+    whole = set(prepare(network, log_mel).quantisers())
+    kept = prepare(network, log_mel, ["blocks.3.0.0", "blocks.3.1.0"])
+    assert whole - set(kept.quantisers()) == {"blocks_3_0_2_quant"}
+    assert len(kept.layers()) == len(kept.layer_names()) == 12
+
+
+@pytest.mark.parametrize("name", ["stem.0", "blocks.2.1.0", "classifier"])
+def test_state_dict_rebuilds_a_network_with_float_layers(name: str, log_mel: Tensor) -> None:
+    kept = prepare(with_statistics(build_student("hltdnn_ds", 4).network, log_mel), log_mel, [name])
+    calibrate(kept, [log_mel], CalibrationRecipe())
+    rebuilt = prepare(build_student("hltdnn_ds", 4).network, log_mel, [name])
+    rebuilt.load_state_dict(kept.state_dict())
+    assert torch.equal(rebuilt(log_mel)[0], kept(log_mel)[0])
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest(log_mel: Tensor) -> None:
+    network = build_student("hltdnn_ds", 4).network
+    with pytest.raises(UsageError, match=r"Unknown layer 'stem'. Did you mean 'stem.0'\? Valid: blocks.0.0.0, "):
+        prepare(network, log_mel, ["stem"])
+
+
+def test_leaving_nothing_to_quantise_is_refused(residual: nn.Module, log_mel: Tensor) -> None:
+    with pytest.raises(UsageError, match="leaves none to quantise"):
+        prepare(residual, log_mel, ["stem", "conv1", "conv2", "head"])
+
+
+def test_weights_that_are_not_finite_are_refused_with_their_layer(residual: nn.Module, log_mel: Tensor) -> None:
+    with torch.no_grad():
+        residual.conv1.weight[0, 0] = float("nan")  # type: ignore[union-attr,operator,index]
+    with pytest.raises(InputError, match=r"The student's 'conv1.weight' holds NaN or infinite values"):
+        prepare(residual, log_mel)
 
 
 def test_a_network_that_branches_on_its_mode_is_refused(log_mel: Tensor) -> None:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from edgekd.config import QuantizeConfig
+from edgekd.data.cache import ClipStore
 from edgekd.errors import InputError, UsageError
-from edgekd.models.weights import read_weights
+from edgekd.models.weights import read_weights, save_weights
 from edgekd.quantization import load_int8, qat, quantize
 from edgekd.quantization.prepare import QuantizedNetwork
 from edgekd.training.evaluation import predict_probabilities, score
+from edgekd.training.predictions import read_predictions
 from edgekd.training.run import Run
 
 
@@ -199,3 +203,119 @@ def test_a_state_holds_scales_and_folded_weights(tiny_run: Run) -> None:
     assert any(name.endswith(".scale") for name in state)
     network = [name for name in state if name.startswith("network.")]
     assert not any("running_mean" in name for name in network), "batch norms are folded away"
+
+
+def test_calibration_alone_needs_no_teacher_and_leaves_no_trace_of_training(tiny_copy: Run, tiny_run: Run) -> None:
+    shutil.rmtree(tiny_copy.folder / "teacher")
+    (tiny_copy.folder / "student" / "last.pt").unlink()
+    quantize(tiny_copy, QuantizeConfig(method="ptq"))
+    assert sorted(path.name for path in (tiny_copy.folder / "int8").iterdir()) == ["best.safetensors", "quantize.toml"]
+    assert tiny_copy.metrics().last_epoch("int8") == 0
+    assert tiny_copy.metrics().last_epoch("student") == tiny_run.metrics().last_epoch("student")
+    assert 'method = "ptq"' in (tiny_copy.folder / "int8" / "quantize.toml").read_text()
+    assert tiny_copy.report()["training"]["int8"]["method"] == "ptq"
+
+    floating, rounded = tiny_copy.student(), load_int8(tiny_copy)
+    difference = (
+        probabilities(tiny_copy, lambda clips: floating(clips).logits)
+        - probabilities(tiny_copy, lambda clips: rounded(clips).logits)
+    ).abs()
+    assert 0 < difference.max() < 0.1  # only rounded
+    said = read_predictions(tiny_copy.folder, "int8", tiny_copy.classes).probabilities
+    found = probabilities(tiny_copy, lambda clips: rounded(clips).logits).numpy()
+    np.testing.assert_allclose(found, said, atol=1e-5)
+
+
+def test_a_calibrated_student_can_be_made_again_and_resumed(tiny_copy: Run) -> None:
+    best = tiny_copy.folder / "int8" / "best.safetensors"
+    quantize(tiny_copy, QuantizeConfig(method="ptq", recipe="fast"))
+    once = best.read_bytes()
+    quantize(tiny_copy, resume=True)
+    assert best.read_bytes() == once
+    assert 'recipe = "fast"' in (tiny_copy.folder / "int8" / "quantize.toml").read_text()
+    quantize(tiny_copy, QuantizeConfig(epochs=1, frozen_epochs=0))
+    assert tiny_copy.metrics().last_epoch("int8") == 1
+    assert best.read_bytes() != once
+
+
+def test_a_calibration_that_was_interrupted_says_how_to_go_on(tiny_copy: Run) -> None:
+    with pytest.raises(Interrupted):
+        quantize(tiny_copy, QuantizeConfig(method="ptq"), interrupting("test", 15))
+    with pytest.raises(InputError, match=r"has no int8 student\. First: edgekd quantize .*/copy --ptq$"):
+        load_int8(tiny_copy)
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_layers_kept_in_float_are_stored_and_read_back(tiny_copy: Run, method: Literal["ptq", "qat"]) -> None:
+    kept = ("stem.0", "classifier")
+    quantize(tiny_copy, QuantizeConfig(method=method, epochs=1, frozen_epochs=0, keep_float=kept))
+    rounded = load_int8(tiny_copy)
+    assert qat.quantized_network(rounded).float_layers() == ["stem.0", "classifier"]
+    said = read_predictions(tiny_copy.folder, "int8", tiny_copy.classes).probabilities
+    found = probabilities(tiny_copy, lambda clips: rounded(clips).logits).numpy()
+    np.testing.assert_allclose(found, said, atol=1e-5)
+    classifier = "network.classifier.weight"
+    stored = read_weights(tiny_copy.folder / "int8" / "best.safetensors")
+    trained = not torch.equal(stored[classifier], tiny_copy.student().state_dict()[classifier])
+    assert trained == (method == "qat")
+
+
+def test_resuming_with_other_settings_is_refused(tiny_copy: Run) -> None:
+    before = (tiny_copy.folder / "int8" / "best.safetensors").read_bytes()
+    other = tiny_copy.config.quantize.model_copy(update={"learning_rate": 1e-3, "keep_float": ("stem.0",)})
+    with pytest.raises(UsageError, match=r"but these differ: keep_float, learning_rate\. Leave them out"):
+        quantize(tiny_copy, other, resume=True)
+    assert (tiny_copy.folder / "int8" / "best.safetensors").read_bytes() == before
+    quantize(tiny_copy, tiny_copy.config.quantize, resume=True)  # the same, spelled out
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        (QuantizeConfig(keep_float=("stem",)), UsageError, r"Unknown layer 'stem'. Did you mean 'stem.0'"),
+        (QuantizeConfig(recipe="fats"), UsageError, r"Unknown calibration recipe 'fats'. Did you mean 'fast'"),
+    ],
+)
+def test_a_refusal_leaves_the_int8_student_there(
+    tiny_copy: Run, config: QuantizeConfig, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        quantize(tiny_copy, config)
+    assert load_int8(tiny_copy).network is not None
+
+
+def test_training_clips_that_are_silent_are_refused_and_leave_the_int8_student(
+    tiny_copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveforms = ClipStore.waveforms
+    monkeypatch.setattr(ClipStore, "waveforms", lambda store, rows: torch.zeros_like(waveforms(store, rows)))
+    with pytest.raises(InputError, match="Calibration heard only silence"):
+        quantize(tiny_copy, QuantizeConfig(method="ptq"))
+    monkeypatch.undo()
+    assert load_int8(tiny_copy).network is not None
+
+
+@pytest.mark.parametrize("name", ["network.blocks.1.1.0.weight", "norm.running_var"])
+def test_a_student_with_nan_is_refused_with_the_name_of_the_layer(tiny_copy: Run, name: str) -> None:
+    path = tiny_copy.folder / "student" / "best.safetensors"
+    state = read_weights(path)
+    state[name].view(-1)[0] = float("nan")
+    save_weights(path, state)
+    with pytest.raises(InputError, match=f"The student's '{name.removeprefix('network.')}' holds NaN or infinite"):
+        quantize(tiny_copy)
+
+
+def test_damaged_settings_of_an_int8_student_are_named(tiny_copy: Run) -> None:
+    settings = tiny_copy.folder / "int8" / "quantize.toml"
+    written = settings.read_text()
+    settings.write_text(written.replace("keep_float = []", 'keep_float = ["stm.0"]'))
+    with pytest.raises(InputError, match=r"quantize.toml: keep_float: Unknown layer 'stm.0'. Did you mean 'stem.0'"):
+        load_int8(tiny_copy)
+    settings.write_text(written.replace("recipe", "receipt"))
+    with pytest.raises(InputError, match=r"quantize.toml: unknown key 'receipt'"):
+        load_int8(tiny_copy)
+
+
+def test_settings_of_an_older_version_are_read(tiny_copy: Run) -> None:
+    (tiny_copy.folder / "int8" / "quantize.toml").write_text('recipe = "default"\nepochs = 3\nfrozen_epochs = 1\n')
+    assert qat.quantized_network(load_int8(tiny_copy)).float_layers() == []

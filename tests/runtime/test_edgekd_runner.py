@@ -3,123 +3,39 @@
 from __future__ import annotations
 
 import ast
-import ctypes
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
-import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from edgekd._torchaudio import functional
-from edgekd.config import FrontendConfig
 from edgekd.data import audio
-from edgekd.export.bundle import Classifier, GoldenExamples, Parity, Provenance, write_bundle
-from edgekd.export.targets import load_target
 from edgekd.runtime import edgekd_runner
 from edgekd.runtime.edgekd_runner import Runner, RunnerError, main, read_wav, resample
 
-Samples = NDArray[np.float32]
-TONES = {"low": 300.0, "middle": 900.0, "high": 2_100.0}  # class -> Hz
+if TYPE_CHECKING:
+    from tests.runtime.conftest import Toy
+
+CLASSES = ("low", "middle", "high")  # of the toy classifier
 RATE, CLIP, HOP = 8_000, 800, 300
 FILTER: dict[str, Any] = {"width": audio.RESAMPLE_FILTER_WIDTH, "rolloff": audio.RESAMPLE_ROLLOFF}
 
 
-def tone(frequency: float, seconds: float, rate: int = RATE, amplitude: float = 0.5) -> Samples:
-    time = np.arange(round(seconds * rate)) / rate
-    return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
-
-
-def toy_model() -> bytes:
-    """Softmax over the power of a clip at the frequency of each class: what is heard loudest wins."""
-    phase = 2 * np.pi * np.outer(np.arange(CLIP) / RATE, list(TONES.values()))
-    weights = np.concatenate([np.cos(phase), np.sin(phase)], axis=1).astype(np.float32) / 50
-    both = np.tile(np.eye(len(TONES), dtype=np.float32), (2, 1))
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["waveform", "weights"], ["parts"]),
-            helper.make_node("Mul", ["parts", "parts"], ["squares"]),
-            helper.make_node("MatMul", ["squares", "both"], ["power"]),
-            helper.make_node("Softmax", ["power"], ["probabilities"], axis=1),
-        ],
-        "toy",
-        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", CLIP])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(TONES)])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(both, "both")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return bytes(model.SerializeToString())
-
-
-def expected_scores(clips: Samples) -> Samples:
-    """`(B, K)`, straight from onnxruntime."""
-    session = onnxruntime.InferenceSession(toy_model(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"waveform": clips})[0])
-
-
-def write(out: Path, target: str = "cpu", padding: str = "repeat") -> Path:
-    labels = np.arange(12) % len(TONES)
-    clips = np.stack([tone(frequency, CLIP / RATE) for frequency in TONES.values()])[labels]
-    waveform = np.round(clips / 0.5 * 32767).astype(np.int16)
-    scale = np.full(len(labels), 0.5, np.float32)
-    probabilities = expected_scores(waveform * (scale / np.float32(32767))[:, None])
-    classifier = {
-        "student": "toy",
-        "classes": tuple(TONES),
-        "sample_rate": RATE,
-        "clip_samples": CLIP,
-        "hop_samples": HOP,
-        "padding": padding,
-        "frontend": FrontendConfig.model_validate({"f_max": 4_000}),
-        "gain": 1.0,
-    }
-    return write_bundle(
-        out,
-        toy_model(),
-        classifier=Classifier.model_validate(classifier),
-        provenance=Provenance(run="toy", dataset="tones", fold=1, seed=0, test_accuracy=1.0),
-        parity=Parity(clips=64, agreement=1.0, largest_difference=0.0),
-        golden=GoldenExamples(waveform, scale, probabilities, labels),
-        target=load_target(target),
-    ).folder
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("runner") / "bundle")
-
-
 @pytest.fixture
-def bundle(written: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may damage."""
-    return Path(shutil.copytree(written, tmp_path / "bundle"))
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
+def recording(toy: Toy, tmp_path: Path) -> Path:
     """A tenth of a second more than a clip of the middle tone, 16-bit mono at the bundle's rate."""
     path = tmp_path / "middle.wav"
-    soundfile.write(path, tone(TONES["middle"], 0.2), RATE)
+    soundfile.write(path, toy.tone("middle", 0.2), toy.RATE)
     return path
-
-
-def resign(folder: Path, **changes: Any) -> None:
-    """Change entries of the manifest so that only a look at their meaning can tell."""
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
-    manifest["files"] = {name: edgekd_runner.file_digest(folder / name) for name in manifest["files"]}
-    manifest["sha256"] = edgekd_runner.manifest_digest(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 # As a device runs it
@@ -174,8 +90,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert outcome.stderr == f"edgekd_runner: {message}\n"
 
 
-def test_an_unforeseen_failure_is_one_line_and_a_traceback_only_on_demand(bundle: Path) -> None:
-    resign(bundle, classifier={})
+def test_an_unforeseen_failure_is_one_line_and_a_traceback_only_on_demand(toy: Toy, bundle: Path) -> None:
+    toy.sign(bundle, classifier={})
     outcome = on_device(bundle, "verify")
     assert outcome.returncode == 1
     assert outcome.stderr == "edgekd_runner: unforeseen failure: KeyError: 'classes'. EDGEKD_DEBUG=1 shows where.\n"
@@ -212,14 +128,14 @@ def test_verify_reports_its_figures_as_json(written: Path, capsys: pytest.Captur
     [({"probability": 0.5, "agreement": 1.0}, True), ({"probability": 1.0, "agreement": 0.1}, False)],
 )
 def test_a_device_that_disagrees_exits_with_4(
-    bundle: Path, capsys: pytest.CaptureFixture[str], tolerance: dict[str, float], fails: bool
+    toy: Toy, bundle: Path, capsys: pytest.CaptureFixture[str], tolerance: dict[str, float], fails: bool
 ) -> None:
     with np.load(bundle / "golden.npz") as golden:
         contents = dict(golden)
     contents["probabilities"][:2] = np.roll(contents["probabilities"][:2], 1, axis=1)
     np.savez(bundle / "golden.npz", **contents)
     target = json.loads((bundle / "manifest.json").read_text())["target"]
-    resign(bundle, target=target | {"tolerance": tolerance})
+    toy.sign(bundle, target=target | {"tolerance": tolerance})
     assert main(["verify", "--json"], bundle) == (4 if fails else 0)
     shown = capsys.readouterr()
     assert json.loads(shown.out)["agreement"] == pytest.approx(10 / 12)
@@ -227,10 +143,16 @@ def test_a_device_that_disagrees_exits_with_4(
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "edgekd_runner.py", "README.md", "manifest.json"])
-@pytest.mark.parametrize("command", ["verify", "predict", "bench"])
+@pytest.mark.parametrize("command", ["verify", "predict", "stream", "bench"])
 def test_every_command_refuses_a_bundle_with_a_changed_file(
-    bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+    bundle: Path,
+    recording: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    command: str,
 ) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
@@ -247,6 +169,25 @@ def test_a_missing_file_is_named(bundle: Path, capsys: pytest.CaptureFixture[str
     (bundle / name).unlink()
     assert main(["verify"], bundle) == 3
     assert f"{name}: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ('"precision": "int8"', '"precision": "fp32"'),
+        ('"input": "waveform"', '"input": "log_mel"'),
+        ('"gain": 0.7', '"gain": 0.8'),
+        ('"probability": 0.05', '"probability": 0.5'),
+        ('"hop_samples": 300', '"hop_samples": 400'),
+    ],
+)
+def test_a_manifest_edited_by_hand_is_refused(bundle: Path, edit: tuple[str, str]) -> None:
+    path = bundle / "manifest.json"
+    text = path.read_text()
+    assert edit[0] in text
+    path.write_text(text.replace(*edit))
+    with pytest.raises(RunnerError, match=r"manifest\.json: changed since the bundle was written"):
+        Runner(bundle)
 
 
 def test_a_class_renamed_by_hand_is_noticed(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,15 +212,17 @@ def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: byt
         Runner(bundle)
 
 
-def test_a_manifest_of_another_format_points_to_its_own_runner(bundle: Path) -> None:
-    resign(bundle, format=2)
+def test_a_manifest_of_another_format_points_to_its_own_runner(toy: Toy, bundle: Path) -> None:
+    toy.sign(bundle, format=2)
     with pytest.raises(RunnerError, match="format 2, this runner reads 1"):
         Runner(bundle)
 
 
-def test_a_model_that_onnxruntime_cannot_load_is_one_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_onnxruntime_cannot_load_is_one_line(
+    toy: Toy, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (bundle / "model.onnx").write_bytes(b"not a model")
-    resign(bundle)
+    toy.sign(bundle)
     assert main(["verify"], bundle) == 3
     shown = capsys.readouterr().err
     assert "model.onnx: onnxruntime" in shown
@@ -287,14 +230,14 @@ def test_a_model_that_onnxruntime_cannot_load_is_one_line(bundle: Path, capsys: 
 
 
 def test_predict_shows_the_best_classes_in_order(
-    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy: Toy, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "both.wav"
-    both = tone(TONES["high"], 0.1, amplitude=0.12) + tone(TONES["low"], 0.1, amplitude=0.1)
+    both = toy.tone("high", 0.1, amplitude=0.12) + toy.tone("low", 0.1, amplitude=0.1)
     soundfile.write(path, both, RATE, subtype="FLOAT")
     assert main(["predict", "--json", "--top", "2", str(path)], written) == 0
     (row,) = json.loads(capsys.readouterr().out)["files"]
-    scores = expected_scores(both[None])[0]
+    scores = toy.scores(both[None])[0]
     assert [entry["class"] for entry in row["top"]] == ["high", "low"]
     assert [entry["score"] for entry in row["top"]] == pytest.approx([scores[2], scores[0]], abs=1e-5)
     assert row["seconds"] == 0.1
@@ -320,18 +263,25 @@ def test_debugging_shows_where_an_error_came_from(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_bench_gives_percentiles_in_order_and_the_memory_budget(
-    written: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "--json", "--runs", "20", "--warmup", "2", "--threads", "2"], written) == 0
-    outcome = json.loads(capsys.readouterr().out)
-    assert 0 < outcome["p50_ms"] <= outcome["p95_ms"] <= outcome["p99_ms"]
-    assert (outcome["runs"], outcome["threads"], outcome["engine"]) == (20, 2, "onnxruntime")
-    assert outcome["memory_budget_bytes"] == load_target("cpu").memory_bytes
-    assert outcome["real_time_factor"] == pytest.approx(outcome["p50_ms"] / 100, abs=1e-5)
-
-
-@pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "a.wav", "--top", "0"], ["stream"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["predict"],
+        ["predict", "a.wav", "--top", "0"],
+        ["bench", "--seconds", "inf"],
+        ["choose", "--cpu"],
+        ["stream", "--json"],
+        ["stream", "--rate", "1"],
+        ["stream", "--format", "s12"],
+        ["stream", "--channels", "0"],
+        ["stream", "--hop", "0"],
+        ["stream", "--hop", "nan"],
+        ["stream", "--smooth", "none"],
+        ["stream", "--threshold", "1.5"],
+        ["stream", "--behind", "panic"],
+    ],
+)
 def test_wrong_usage_exits_with_2(written: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments, written)
@@ -369,6 +319,17 @@ def test_a_recording_from_a_pipe_is_read_to_its_end(tmp_path: Path, size: int) -
     path = tmp_path / "pipe.wav"
     path.write_bytes(wav(struct.pack("<4h", 0, 16384, -16384, -32768), size=size))
     np.testing.assert_array_equal(read_wav(path)[0], [0, 0.5, -0.5, -1])
+
+
+@pytest.mark.parametrize(("channels", "extra"), [(1, b"1"), (2, b"1"), (2, b"12"), (2, b"123")])
+@pytest.mark.parametrize("size", [None, 0xFFFFFFFF])
+def test_a_recording_that_ends_inside_a_sample_is_read_without_it(
+    tmp_path: Path, channels: int, extra: bytes, size: int | None
+) -> None:
+    path = tmp_path / "sound.wav"
+    path.write_bytes(wav(struct.pack("<4h", 8192, 8192, -16384, -16384) + extra, channels=channels, size=size))
+    waveform, _ = read_wav(path)
+    np.testing.assert_array_equal(waveform, [0.25, 0.25, -0.5, -0.5] if channels == 1 else [0.25, -0.5])
 
 
 @pytest.mark.parametrize(
@@ -448,185 +409,31 @@ def test_the_shortest_waveforms_can_be_resampled(samples: int) -> None:
 # Prediction
 
 
-@pytest.mark.parametrize("name", list(TONES))
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
-def test_a_tone_is_recognised_at_any_rate(written: Path, name: str, rate: int) -> None:
-    scores = Runner(written).predict(tone(TONES[name], 0.37, rate), rate)
-    assert list(TONES)[int(scores.argmax())] == name
+def test_a_tone_is_recognised_at_any_rate(toy: Toy, written: Path, name: str, rate: int) -> None:
+    scores = Runner(written).predict(toy.tone(name, 0.37, rate), rate)
+    assert CLASSES[int(scores.argmax())] == name
 
 
 @pytest.mark.parametrize("padding", ["repeat", "zeros"])
-def test_a_short_waveform_is_padded_as_in_training(tmp_path: Path, padding: Any) -> None:
-    waveform = tone(TONES["low"], 0.03, amplitude=0.05)
-    scores = Runner(write(tmp_path / "bundle", padding=padding)).predict(waveform, RATE)
+def test_a_short_waveform_is_padded_as_in_training(toy: Toy, tmp_path: Path, padding: Any) -> None:
+    waveform = toy.tone("low", 0.03, amplitude=0.05)
+    scores = Runner(toy.write(tmp_path / "bundle", padding=padding)).predict(waveform, RATE)
     padded = audio.fit(waveform, CLIP, padding)
-    np.testing.assert_allclose(scores, expected_scores(padded[None])[0], atol=1e-6)
+    np.testing.assert_allclose(scores, toy.scores(padded[None])[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [CLIP, CLIP + 1, CLIP + HOP, CLIP + HOP + 1, CLIP + 20 * HOP + 7])
-def test_a_long_waveform_is_the_mean_over_its_windows(written: Path, samples: int) -> None:
+def test_a_long_waveform_is_the_mean_over_its_windows(toy: Toy, written: Path, samples: int) -> None:
     random = np.random.default_rng(0)
     waveform = (0.1 * random.standard_normal(samples)).astype(np.float32)
     starts = {start for start in range(0, samples, HOP) if start + CLIP <= samples} | {samples - CLIP}
     windows = np.stack([waveform[start : start + CLIP] for start in sorted(starts)])
-    np.testing.assert_allclose(
-        Runner(written).predict(waveform, RATE), expected_scores(windows).mean(axis=0), atol=1e-6
-    )
+    np.testing.assert_allclose(Runner(written).predict(waveform, RATE), toy.scores(windows).mean(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("waveform", [np.zeros(0, np.float32), np.zeros((2, 800), np.float32)])
-def test_predict_takes_one_mono_waveform(written: Path, waveform: Samples) -> None:
+def test_predict_takes_one_mono_waveform(written: Path, waveform: NDArray[np.float32]) -> None:
     with pytest.raises(RunnerError, match="expected a mono waveform"):
         Runner(written).predict(waveform, RATE)
-
-
-# TensorRT, with stand-ins for the library and for the CUDA runtime
-
-
-class HostCuda:
-    """The CUDA runtime's calls on host memory, checking that what is used was allocated."""
-
-    def __init__(self) -> None:
-        self.blocks: dict[int, Any] = {}
-        self.synchronised = True
-
-    def cudaMalloc(self, address: Any, size: ctypes.c_size_t) -> int:
-        block = ctypes.create_string_buffer(size.value)
-        self.blocks[ctypes.addressof(block)] = block
-        ctypes.cast(address, ctypes.POINTER(ctypes.c_void_p))[0] = ctypes.c_void_p(ctypes.addressof(block))
-        return 0
-
-    def cudaStreamCreate(self, stream: Any) -> int:
-        ctypes.cast(stream, ctypes.POINTER(ctypes.c_void_p))[0] = ctypes.c_void_p(7)
-        return 0
-
-    def cudaStreamSynchronize(self, stream: ctypes.c_void_p) -> int:
-        self.synchronised = stream.value == 7
-        return 0
-
-    def cudaMemcpy(self, to: ctypes.c_void_p, of: ctypes.c_void_p, size: ctypes.c_size_t, kind: ctypes.c_int) -> int:
-        device = to.value if kind.value == 1 else of.value
-        block = self.blocks.get(device or 0)
-        if block is None or size.value > len(block) or not self.synchronised:
-            return 1
-        ctypes.memmove(to, of, size.value)
-        return 0
-
-
-class StandInEngine:
-    """An engine whose profile allows three clips at a time, and its own execution context."""
-
-    def __init__(self, cuda: HostCuda) -> None:
-        self.cuda = cuda
-        self.addresses: dict[str, int] = {}
-        self.batches: list[int] = []
-        self.shape: tuple[int, ...] = ()
-
-    def create_execution_context(self) -> StandInEngine:
-        return self
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, int]]:
-        assert (name, profile) == ("waveform", 0)
-        return [(1, CLIP), (1, CLIP), (3, CLIP)]
-
-    def set_tensor_address(self, name: str, address: int) -> None:
-        self.addresses[name] = address
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        assert name == "waveform"
-        self.shape = shape
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 7
-        self.cuda.synchronised = False
-        self.batches.append(self.shape[0])
-        clips = np.frombuffer(self.cuda.blocks[self.addresses["waveform"]], np.float32)
-        scores = expected_scores(clips[: np.prod(self.shape)].reshape(self.shape))
-        ctypes.memmove(self.addresses["probabilities"], scores.ctypes.data, scores.nbytes)
-        return self.shape[0] <= 3
-
-
-@pytest.fixture
-def jetson(tmp_path: Path) -> Path:
-    return write(tmp_path / "bundle", "jetson")
-
-
-@pytest.fixture
-def stand_in(jetson: Path, monkeypatch: pytest.MonkeyPatch) -> StandInEngine:
-    """TensorRT and CUDA as on a Jetson; `model.engine` has been built."""
-    (jetson / "model.engine").write_bytes(b"plan")
-    cuda = HostCuda()
-    engine = StandInEngine(cuda)
-
-    class Logger:
-        ERROR = 1
-
-        def __init__(self, severity: int) -> None: ...
-
-    def deserialize(content: bytes) -> StandInEngine | None:
-        return engine if content == b"plan" else None
-
-    def runtime(logger: Logger) -> types.SimpleNamespace:
-        return types.SimpleNamespace(deserialize_cuda_engine=deserialize)
-
-    module = types.SimpleNamespace(Logger=Logger, Runtime=runtime)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: cuda)
-    return engine
-
-
-def test_without_an_engine_a_jetson_bundle_runs_on_onnxruntime_and_says_so(
-    jetson: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["verify"], jetson) == 0
-    shown = capsys.readouterr()
-    assert "no model.engine here, so onnxruntime" in shown.err
-    assert "run by onnxruntime" in shown.out
-
-
-def test_the_engine_itself_is_verified_once_it_is_built(
-    jetson: Path, stand_in: StandInEngine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["verify"], jetson) == 0
-    shown = capsys.readouterr()
-    assert "run by tensorrt" in shown.out
-    assert not shown.err
-    assert sum(stand_in.batches) == 12
-    assert max(stand_in.batches) == 3  # never more than the engine's profile allows
-
-
-def test_the_engine_gives_onnxruntimes_scores(jetson: Path, stand_in: StandInEngine) -> None:
-    waveform = (0.1 * np.random.default_rng(0).standard_normal(5_000)).astype(np.float32)
-    with_engine = Runner(jetson).predict(waveform, 11_025)
-    (jetson / "model.engine").unlink()
-    np.testing.assert_allclose(with_engine, Runner(jetson).predict(waveform, 11_025), atol=1e-6)
-
-
-def test_an_engine_of_another_device_is_refused(jetson: Path, stand_in: StandInEngine) -> None:
-    (jetson / "model.engine").write_bytes(b"from elsewhere")
-    with pytest.raises(RunnerError, match=r"made by another TensorRT or for another GPU. Next: sh build_engine\.sh"):
-        Runner(jetson)
-
-
-def test_an_engine_without_tensorrt_says_what_to_install(jetson: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (jetson / "model.engine").write_bytes(b"plan")
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(RunnerError, match="sudo apt install python3-libnvinfer"):
-        Runner(jetson)
-
-
-def test_an_engine_without_cuda_says_what_to_install(
-    jetson: Path, stand_in: StandInEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def absent(name: str) -> None:
-        raise OSError(name)
-
-    monkeypatch.setattr(ctypes, "CDLL", absent)
-    with pytest.raises(RunnerError, match=r"libcudart\.so not found"):
-        Runner(jetson)
-
-
-def test_a_failing_cuda_call_is_named(jetson: Path, stand_in: StandInEngine) -> None:
-    stand_in.cuda.cudaMalloc = lambda *_: 2  # type: ignore[method-assign]
-    with pytest.raises(RunnerError, match="cudaMalloc failed with CUDA error 2"):
-        Runner(jetson)

@@ -1,0 +1,158 @@
+"""int8 as edgekd makes it, and as ONNX Runtime's own static quantisation makes it of the same float student.
+
+    python -m tests.benchmarks.int8 RUN [--json]
+
+RUN is a finished run with an int8 student. ONNX Runtime's tool gets what a good engineer would give it: the float graph
+pre-processed as its guide says, the front end left out (in int8 a log-mel is noise), per-channel weights, the same
+calibration clips, and three calibrators. Accuracy is on the run's own test side. Latency is one clip on one thread; the
+graphs take turns, whole and without their front ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edgekd.data.cache import ClipStore
+from edgekd.export.cost import split_at_log_mel
+from edgekd.export.onnx_graph import FRONT_END, float_onnx, quantized_onnx
+from edgekd.export.verify import session
+from edgekd.quantization import load_int8
+from edgekd.quantization.calibration import load_recipe, select_clips
+from edgekd.quantization.qat import quantized_network
+from edgekd.training.run import Run
+
+CALIBRATORS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+ROUNDS, BLOCK = 40, 5  # each graph runs a block in every round
+
+Sound = NDArray[np.float32]
+
+
+class _Clips(CalibrationDataReader):
+    def __init__(self, store: ClipStore, rows: Sequence[int]) -> None:
+        self.waveforms: Iterator[Sound] = (store.waveforms([row]).numpy() for row in rows)
+
+    def get_next(self) -> dict[str, Sound] | None:
+        waveform = next(self.waveforms, None)
+        return None if waveform is None else {"waveform": waveform}
+
+
+def by_onnxruntime(float_model: bytes, store: ClipStore, rows: Sequence[int], method: CalibrationMethod) -> bytes:
+    """What onnxruntime's `quantize_static` makes of a float graph."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "made"))
+        given.write_bytes(float_model)
+        quant_pre_process(str(given), str(prepared))
+        nodes = onnx.load(prepared).graph.node
+        quantize_static(
+            prepared,
+            made,
+            _Clips(store, rows),
+            nodes_to_exclude=[node.name for node in nodes if node.name.startswith(FRONT_END)],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=method,
+            extra_options={"CalibPercentile": 99.99} if method is CalibrationMethod.Percentile else {},
+        )
+        return made.read_bytes()
+
+
+def subjects(run: Run, store: ClipStore) -> dict[str, bytes]:
+    """Serialised graphs by name."""
+    index = run.index()
+    rows = select_clips(index.labels, run.split(index).train, load_recipe("default"), run.config.seed)
+    float_model = float_onnx(run.student(), store.samples)
+    quantised = load_int8(run)
+    graphs = {
+        "float": float_model,
+        "edgekd int8": quantized_onnx(quantised, quantized_network(quantised), store.samples, "onnxruntime"),
+    }
+    for name, method in CALIBRATORS.items():
+        graphs[f"onnxruntime int8, {name}"] = by_onnxruntime(float_model, store, rows, method)
+    return graphs
+
+
+def accuracy(model: bytes, store: ClipStore, rows: Sequence[int], labels: Sequence[int]) -> float:
+    runtime = session(model)
+    found = [runtime.run(None, {"waveform": store.waveforms([row]).numpy()})[0].argmax() for row in rows]
+    return float(np.mean(np.array(found) == [labels[row] for row in rows]))
+
+
+def calls(models: dict[str, bytes], waveform: Sound) -> dict[tuple[str, str], Callable[[], object]]:
+    """(name, "whole" or "network") -> one classification."""
+    found: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, model in models.items():
+        whole = session(model)
+        found[name, "whole"] = lambda runtime=whole: runtime.run(None, {"waveform": waveform})  # type: ignore[misc]
+        parts = split_at_log_mel(onnx.load_from_string(model))
+        assert parts is not None
+        first, second = (session(part.SerializeToString()) for part in parts)
+        feed = {second.get_inputs()[0].name: first.run(None, {"waveform": waveform})[0]}
+        found[name, "network"] = lambda runtime=second, feed=feed: runtime.run(None, feed)  # type: ignore[misc]
+    return found
+
+
+def medians(timed: dict[tuple[str, str], Callable[[], object]]) -> dict[tuple[str, str], float]:
+    """Median ms of each call; they take turns in short blocks whose first call is not timed."""
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
+    for _ in range(ROUNDS):
+        for key, call in timed.items():
+            call()
+            for _ in range(BLOCK):
+                started = time.perf_counter()
+                call()
+                seconds[key].append(time.perf_counter() - started)
+    return {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)  # the quantiser's advice to do what is done here
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    run = Run.open(options.run)
+    index = run.index()
+    store, test = run.store(index), run.split(index).test
+    models = subjects(run, store)
+    times = medians(calls(models, store.waveforms(test[:1]).numpy()))
+    rows = [
+        {
+            "graph": name,
+            "accuracy": round(accuracy(model, store, test, index.labels), 4),
+            "bytes": len(model),
+            "whole_ms": round(times[name, "whole"], 3),
+            "network_ms": round(times[name, "network"], 3),
+        }
+        for name, model in models.items()
+    ]
+    if options.json:
+        print(json.dumps({"run": str(run.folder), "test_clips": len(test), "rows": rows}))
+        return
+    print(f"{run.folder}, {len(test)} test clips\n{'':<30}{'accuracy':>10}{'KB':>8}{'ms':>8}{'network ms':>12}")
+    for row in rows:
+        size = row["bytes"] / 1e3
+        print(
+            f"{row['graph']:<30}{row['accuracy']:>10.1%}{size:>8.0f}{row['whole_ms']:>8.2f}{row['network_ms']:>12.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
