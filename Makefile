@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edgekd demo --overwrite
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

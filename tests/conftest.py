@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from edgekd.training import Run
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is loaded
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

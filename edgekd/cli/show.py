@@ -173,20 +173,17 @@ def print_bundle(bundle: Bundle) -> None:
     if manifest.precision != "int8":
         typer.echo(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":
-        typer.echo(
-            "  takes a log-mel, which edgekd_runner.py computes; your own code must give the same (manifest.json)"
-        )
+        typer.echo("  takes a log-mel: edgekd_runner.py computes it, and so must your own code")
     parity = manifest.parity
     typer.echo(
         f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {parity.agreement:.1%},\n"
         f"    largest difference in probability {parity.largest_difference:.2g} "
         f"(tolerance {target.tolerance.probability:g})"
     )
-    others = dict.fromkeys(
-        check.by for check in manifest.checks[1:] if check.figures and check.by != manifest.checks[0].by
-    )
-    if others:
-        typer.echo(f"  also checked by {', '.join(others)}")
+    deciding = manifest.checks[0].by
+    also = dict.fromkeys(check.by for check in manifest.checks if check.figures and check.by != deciding)
+    if also:
+        typer.echo(f"  also checked by {', '.join(also)}")
     for by, reason in dict.fromkeys((check.by, check.not_run) for check in manifest.checks):
         if reason is not None:
             typer.echo(f"  not checked by {by}: {reason}")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-_LAYERS = ("Conv", "Gemm", "MatMul")
+_LAYERS = ("Conv", "Gemm")
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 # Operators with an integer form, or that only move values, where they lie between rounded ones.
 _ON_INTEGERS = (
@@ -55,7 +55,8 @@ def check_structure(model_bytes: bytes, flavour: FlavourName, float_layers: Coll
     layers = [
         node
         for node in graph.nodes
-        if node.op_type in _LAYERS and graph.has_stored_weight(node) and not node.name.startswith((FRONT_END, *left))
+        if graph.is_quantised_layer(node)
+        or (node.op_type in _LAYERS and graph.has_stored_weight(node) and not node.name.startswith((FRONT_END, *left)))
     ]
     if not any(graph.is_quantised_layer(node) for node in layers):
         raise GateError(f"The model has no int8 layer at all. {_WHAT_TO_DO}")
@@ -136,7 +137,9 @@ class _Graph:
 
     def is_quantised_layer(self, node: onnx.NodeProto) -> bool:
         """Whether its weight is stored as integers."""
-        weight = self.maker(node, 1) if len(node.input) > 1 else None
+        if node.op_type not in (*_LAYERS, "MatMul"):
+            return False
+        weight = self.maker(node, 1)
         return weight is not None and weight.op_type == "DequantizeLinear" and weight.input[0] in self._stored
 
     def runs_on_integers(self, node: onnx.NodeProto) -> bool:
@@ -144,8 +147,8 @@ class _Graph:
         if node.op_type == "Relu":
             before = self.maker(node, 0)
             return before is not None and self.runs_on_integers(before)
-        if node.op_type in _LAYERS:
-            return self.is_quantised_layer(node) and self.takes_integers(node)
+        if self.is_quantised_layer(node):
+            return self.takes_integers(node)
         taken = [self.makers.get(name) for name in node.input if name and name not in self._stored]
         takers = self.takers.get(node.output[0], [])
         if len(takers) == 1 and takers[0].op_type == "Relu":

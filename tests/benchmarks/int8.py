@@ -39,7 +39,9 @@ CALIBRATORS = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-ROUNDS, BLOCK = 40, 5  # each graph runs a block in every round
+OURS = "edgekd int8"
+PARTS = {"whole": 7, "network": 12}  # and how wide a column is
+ROUNDS, BLOCK = 60, 5  # each graph runs a block in every round
 
 Sound = NDArray[np.float32]
 
@@ -82,7 +84,7 @@ def subjects(run: Run, store: ClipStore) -> dict[str, bytes]:
     quantised = load_int8(run)
     graphs = {
         "float": float_model,
-        "edgekd int8": quantized_onnx(quantised, quantized_network(quantised), store.samples, "onnxruntime"),
+        OURS: quantized_onnx(quantised, quantized_network(quantised), store.samples, "onnxruntime"),
     }
     for name, method in CALIBRATORS.items():
         graphs[f"onnxruntime int8, {name}"] = by_onnxruntime(float_model, store, rows, method)
@@ -109,17 +111,25 @@ def calls(models: dict[str, bytes], waveform: Sound) -> dict[tuple[str, str], Ca
     return found
 
 
-def medians(timed: dict[tuple[str, str], Callable[[], object]]) -> dict[tuple[str, str], float]:
-    """Median ms of each call; they take turns in short blocks whose first call is not timed."""
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
+def blocks(timed: dict[tuple[str, str], Callable[[], object]]) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Median ms of each call in each round; calls take turns in short blocks whose first call is not timed."""
+    found: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
     for _ in range(ROUNDS):
         for key, call in timed.items():
             call()
+            seconds = []
             for _ in range(BLOCK):
                 started = time.perf_counter()
                 call()
-                seconds[key].append(time.perf_counter() - started)
-    return {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
+                seconds.append(time.perf_counter() - started)
+            found[key].append(1e3 * statistics.median(seconds))
+    return {key: np.array(values) for key, values in found.items()}
+
+
+def ratio(times: NDArray[np.float64], base: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Median over the rounds of `times / base`, and where the middle half of them lies: drift hits both alike."""
+    low, middle, high = np.percentile(times / base, (25, 50, 75))
+    return float(middle), float(low), float(high)
 
 
 def main() -> None:
@@ -132,26 +142,31 @@ def main() -> None:
     index = run.index()
     store, test = run.store(index), run.split(index).test
     models = subjects(run, store)
-    times = medians(calls(models, store.waveforms(test[:1]).numpy()))
+    times = blocks(calls(models, store.waveforms(test[:1]).numpy()))
     rows = [
         {
             "graph": name,
             "accuracy": round(accuracy(model, store, test, index.labels), 4),
             "bytes": len(model),
-            "whole_ms": round(times[name, "whole"], 3),
-            "network_ms": round(times[name, "network"], 3),
+            **{f"{part}_ms": round(float(np.median(times[name, part])), 3) for part in PARTS},
+            **{f"{part}_ratio": ratio(times[name, part], times[OURS, part]) for part in PARTS},
         }
         for name, model in models.items()
     ]
     if options.json:
         print(json.dumps({"run": str(run.folder), "test_clips": len(test), "rows": rows}))
         return
-    print(f"{run.folder}, {len(test)} test clips\n{'':<30}{'accuracy':>10}{'KB':>8}{'ms':>8}{'network ms':>12}")
+    print(f"{run.folder}, {len(test)} test clips; ratios to '{OURS}', medians over rounds (middle half)")
+    print(f"{'':<30}{'accuracy':>10}{'KB':>6}{'ms':>7}{'ratio':>19}{'network ms':>12}{'ratio':>19}")
     for row in rows:
-        size = row["bytes"] / 1e3
-        print(
-            f"{row['graph']:<30}{row['accuracy']:>10.1%}{size:>8.0f}{row['whole_ms']:>8.2f}{row['network_ms']:>12.2f}"
+        cells = "".join(
+            f"{row[f'{part}_ms']:>{wide}.2f}{_shown(row[f'{part}_ratio']):>19}" for part, wide in PARTS.items()
         )
+        print(f"{row['graph']:<30}{row['accuracy']:>10.1%}{row['bytes'] / 1e3:>6.0f}{cells}")
+
+
+def _shown(found: tuple[float, float, float]) -> str:
+    return f"{found[0]:.2f} ({found[1]:.2f}-{found[2]:.2f})"
 
 
 if __name__ == "__main__":

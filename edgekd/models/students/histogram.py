@@ -39,16 +39,16 @@ def _grid_means(response: Tensor) -> Tensor:
     """Means over a GRID x GRID partition, `(..., H, W)` -> `(..., GRID, GRID)`; cells overlap by one when H or W is
     odd.
 
-    The numbers of `adaptive_avg_pool2d`, in plain slices and means that every export target has.
+    The numbers of `adaptive_avg_pool2d`, as two products with constant matrices, which every export target has and runs
+    faster than slices and means.
     """
-    rows = [_part(response, -2, cell).mean(dim=-2, keepdim=True) for cell in range(GRID)]
-    half = torch.cat(rows, dim=-2)
-    columns = [_part(half, -1, cell).mean(dim=-1, keepdim=True) for cell in range(GRID)]
-    return torch.cat(columns, dim=-1)
+    height, width = response.shape[-2:]
+    rows = response.new_tensor(_cell_weights(height))  # (GRID, H)
+    columns = response.new_tensor(_cell_weights(width))
+    return torch.matmul(torch.matmul(rows, response), columns.t())
 
 
-def _part(response: Tensor, dim: int, cell: int) -> Tensor:
-    size = response.shape[dim]
-    start = cell * size // GRID
-    end = -(-(cell + 1) * size // GRID)
-    return response.narrow(dim, start, end - start)
+def _cell_weights(size: int) -> list[list[float]]:
+    """For each cell what each of `size` positions counts in its mean."""
+    cells = [(cell * size // GRID, -(-(cell + 1) * size // GRID)) for cell in range(GRID)]
+    return [[1 / (end - start) if start <= position < end else 0.0 for position in range(size)] for start, end in cells]
