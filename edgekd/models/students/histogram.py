@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-GRID = 2  # local histograms are pooled to a GRID x GRID map
+GRID = 2  # local histograms are pooled to a GRID x GRID map; see `_grid_means` before changing it
 
 
 class HistogramLayer(nn.Module):
@@ -32,23 +32,20 @@ class HistogramLayer(nn.Module):
         scaled = self.gamma[:, :, None, None] * offset
         response = torch.exp(-(scaled * scaled))
         response = response / (response.sum(dim=2, keepdim=True) + 1e-5)
-        return torch.flatten(_grid_means(response), start_dim=1)
+        return torch.flatten(_grid_means(response.flatten(1, 2)), start_dim=1)
 
 
 def _grid_means(response: Tensor) -> Tensor:
-    """Means over a GRID x GRID partition, `(..., H, W)` -> `(..., GRID, GRID)`; cells overlap by one when H or W is
-    odd.
+    """Means over a GRID x GRID partition, `(B, C, H, W)` -> `(B, C, GRID, GRID)`.
 
-    The numbers of `adaptive_avg_pool2d`, as two products with constant matrices, which every export target has and runs
-    faster than slices and means.
+    The numbers of `adaptive_avg_pool2d`, whose cells overlap by one when H or W is odd, as one average pooling, which
+    every export target has: with two cells a side, a cell is half of it, rounded up, and the next one begins at half of
+    it, rounded down. The cells of a side of 1 are the same.
     """
-    height, width = response.shape[-2:]
-    rows = response.new_tensor(_cell_weights(height))  # (GRID, H)
-    columns = response.new_tensor(_cell_weights(width))
-    return torch.matmul(torch.matmul(rows, response), columns.t())
-
-
-def _cell_weights(size: int) -> list[list[float]]:
-    """For each cell what each of `size` positions counts in its mean."""
-    cells = [(cell * size // GRID, -(-(cell + 1) * size // GRID)) for cell in range(GRID)]
-    return [[1 / (end - start) if start <= position < end else 0.0 for position in range(size)] for start, end in cells]
+    sides = response.shape[-2:]
+    kernel, stride = [-(-side // GRID) for side in sides], [max(1, side // GRID) for side in sides]
+    means = nn.functional.avg_pool2d(response, kernel, stride)
+    for dim, side in zip((-2, -1), sides, strict=True):
+        if side == 1:
+            means = torch.cat([means] * GRID, dim=dim)
+    return means
