@@ -4,8 +4,9 @@
 
 RUN is a finished run with an int8 student. ONNX Runtime's tool gets what a good engineer would give it: the float graph
 pre-processed as its guide says, the front end left out (in int8 a log-mel is noise), per-channel weights, the same
-calibration clips, and three calibrators. Accuracy is on the run's own test side. Latency is one clip on one thread; the
-graphs take turns, whole and without their front ends.
+calibration clips, three calibrators, and once the advice to quantise convolutions and linear layers only ("layers").
+Accuracy is on the run's own test side. Latency is one clip on one thread; the graphs take turns, whole and without
+their front ends, and are compared round by round.
 """
 
 from __future__ import annotations
@@ -55,8 +56,14 @@ class _Clips(CalibrationDataReader):
         return None if waveform is None else {"waveform": waveform}
 
 
-def by_onnxruntime(float_model: bytes, store: ClipStore, rows: Sequence[int], method: CalibrationMethod) -> bytes:
-    """What onnxruntime's `quantize_static` makes of a float graph."""
+def by_onnxruntime(
+    float_model: bytes,
+    store: ClipStore,
+    rows: Sequence[int],
+    method: CalibrationMethod,
+    operators: list[str] | None = None,
+) -> bytes:
+    """What onnxruntime's `quantize_static` makes of a float graph: all that it can, or these `operators` only."""
     with tempfile.TemporaryDirectory() as folder:
         given, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "made"))
         given.write_bytes(float_model)
@@ -66,6 +73,7 @@ def by_onnxruntime(float_model: bytes, store: ClipStore, rows: Sequence[int], me
             prepared,
             made,
             _Clips(store, rows),
+            op_types_to_quantize=operators,
             nodes_to_exclude=[node.name for node in nodes if node.name.startswith(FRONT_END)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -88,6 +96,8 @@ def subjects(run: Run, store: ClipStore) -> dict[str, bytes]:
     }
     for name, method in CALIBRATORS.items():
         graphs[f"onnxruntime int8, {name}"] = by_onnxruntime(float_model, store, rows, method)
+    layers = ["Conv", "Gemm"]
+    graphs["onnxruntime int8, layers"] = by_onnxruntime(float_model, store, rows, CalibrationMethod.MinMax, layers)
     return graphs
 
 

@@ -42,7 +42,6 @@ class Profiled:
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiled]:
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKD_CACHE_DIR", str(folder / "cache"))
         patch.setattr(report, "REPETITIONS", 10)
         graphs: dict[str, bytes] = {}
         exporters = {"student": report.float_onnx, "int8": report.quantized_onnx}
