@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from edgekd.errors import GateError
@@ -28,9 +28,6 @@ class Accepted:
     rounded: int
     engine_bytes: int
     seconds: float
-
-    def to_dict(self) -> dict[str, str | int | float]:
-        return asdict(self)
 
 
 def parse_with_nvidia(model: bytes) -> Accepted | None:
