@@ -62,7 +62,8 @@ class LogMel(nn.Module):
         return (10 * torch.log10(mel.clamp(min=POWER_FLOOR))).unsqueeze(1)
 
 
-def _turned(log_mel: Tensor) -> Tensor:
+def turned(log_mel: Tensor) -> Tensor:
+    """`(B, F, T)` -> `(B, T, F)`."""
     return log_mel.transpose(1, 2)
 
 
@@ -86,7 +87,7 @@ class ExportLogMel(nn.Module):
         gain: float = 1.0,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
-        turn: Callable[[Tensor], Tensor] = _turned,
+        turn: Callable[[Tensor], Tensor] = turned,
     ) -> None:
         super().__init__()
         self.turn = turn

@@ -131,6 +131,13 @@ class _Graph:
     def maker(self, node: onnx.NodeProto, position: int) -> onnx.NodeProto | None:
         return self.makers.get(node.input[position]) if position < len(node.input) else None
 
+    def takers_past_relu(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Who takes what `node` makes, or, where a ReLU alone does, who takes that."""
+        takers = self.takers.get(node.output[0], [])
+        if len(takers) == 1 and takers[0].op_type == "Relu":
+            return self.takers.get(takers[0].output[0], [])
+        return takers
+
     def has_stored_weight(self, node: onnx.NodeProto) -> bool:
         """Whether its second input is a constant, of integers or floats, and not another activation."""
         return node.input[1] in self._stored or self.is_quantised_layer(node)
@@ -150,9 +157,7 @@ class _Graph:
         if self.is_quantised_layer(node):
             return self.takes_integers(node)
         taken = [self.makers.get(name) for name in node.input if name and name not in self._stored]
-        takers = self.takers.get(node.output[0], [])
-        if len(takers) == 1 and takers[0].op_type == "Relu":
-            takers = self.takers.get(takers[0].output[0], [])
+        takers = self.takers_past_relu(node)
         return (
             node.op_type in _ON_INTEGERS
             and all(maker is not None and maker.op_type == "DequantizeLinear" for maker in taken)
@@ -197,9 +202,7 @@ def _check_layer(graph: _Graph, node: onnx.NodeProto, flavour: Flavour) -> None:
         stored = graph.stored(node.input[2] if bias is None else bias.input[0])
         if stored is None or stored.dtype.name != flavour.bias:
             raise _refusal(node, f"has a bias that is not stored as {flavour.bias}, as flavour '{flavour.name}' has it")
-    takers = graph.takers.get(node.output[0], [])
-    if len(takers) == 1 and takers[0].op_type == "Relu":
-        takers = graph.takers.get(takers[0].output[0], [])
+    takers = graph.takers_past_relu(node)
     is_logits = [taker.op_type for taker in takers] == ["Softmax"] and takers[0].output[0] in graph.outputs
     if not is_logits and [taker.op_type for taker in takers] != ["QuantizeLinear"]:
         raise _refusal(node, "gives an activation that is not rounded, or is used before it is")

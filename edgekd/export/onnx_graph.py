@@ -25,7 +25,7 @@ import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
 from edgekd.export.operators import lowered
 from edgekd.export.targets import Batch, FrontEnd
-from edgekd.frontend import ExportLogMel
+from edgekd.frontend import ExportLogMel, turned
 from edgekd.models.students import Student
 from edgekd.quantization.fake_quant import (
     FLAVOURS,
@@ -100,7 +100,7 @@ def quantized_onnx(
     """
     integers = _with_integers(network, FLAVOURS[flavour])
     shape = input_shape(student.frontend.config, clip_samples, form.frontend)
-    turn = _turned_by_einsum if flavour == "onnxruntime" else None
+    turn = _turned_by_einsum if flavour == "onnxruntime" else turned
     model = _export(Deployable(student, integers, form.frontend, turn=turn), shape, form)
     return _serialised(lowered(model, form.opset), {"edgekd.precision": "int8", "edgekd.flavour": flavour})
 
@@ -131,15 +131,14 @@ class Deployable(nn.Module):
         frontend: FrontEnd = "graph",
         *,
         half: bool = False,
-        turn: Callable[[Tensor], Tensor] | None = None,
+        turn: Callable[[Tensor], Tensor] = turned,
     ) -> None:
         super().__init__()
         scale, shift = _affine(student.norm)
         config, sample_rate = student.frontend.config, student.frontend.sample_rate
         if frontend == "graph":
-            settings = {} if turn is None else {"turn": turn}
             gain = student.gain.item()
-            self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, **settings)
+            self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = _Normalise(scale, shift)
         self.half_precision = half
@@ -161,8 +160,8 @@ def _turned_by_einsum(log_mel: Tensor) -> Tensor:
     convolutions their channels last, and turning bytes takes it ten times as long as turning floats.
     """
     batch, bins, frames = log_mel.shape
-    turned = (batch, frames, bins)
-    return torch.onnx.ops.symbolic("Einsum", (log_mel,), {"equation": "bft->btf"}, dtype=log_mel.dtype, shape=turned)
+    shape = (batch, frames, bins)
+    return torch.onnx.ops.symbolic("Einsum", (log_mel,), {"equation": "bft->btf"}, dtype=log_mel.dtype, shape=shape)
 
 
 class _Normalise(nn.Module):
@@ -368,10 +367,7 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
             taken[stem] += 1
             if name and name not in kept:
                 new_names[name] = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                names[place] = new_names.get(name, name)
+    _rename_values(graph, new_names)
     graph.ClearField("value_info")  # names of before; shapes are inferred again where they are needed
 
 
@@ -407,8 +403,13 @@ def _rename(graph: onnx.GraphProto) -> None:
         elif node.op_type == "DequantizeLinear":
             stored = source.endswith(".integers")
             new_names[node.output[0]] = source.removesuffix(".integers") if stored else f"{source[:-10]}_rounded"
+    _rename_values(graph, new_names)
+    for node in graph.node:
+        node.name = node.output[0]
+
+
+def _rename_values(graph: onnx.GraphProto, new_names: Mapping[str, str]) -> None:
     for node in graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 names[place] = new_names.get(name, name)
-        node.name = node.output[0]

@@ -71,7 +71,11 @@ def in_onnxruntime(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabil
     `front_end` computes the log-mel `(B, 1, T, F)` of a graph that takes one. Raises `GateError` when the runtime
     refuses the model.
     """
-    runtime = session(model_bytes)
+    return in_session(session(model_bytes), front_end)
+
+
+def in_session(runtime: onnxruntime.InferenceSession, front_end: FrontEndOf = None) -> Probabilities:
+    """`in_onnxruntime` with a session that is open already."""
     sound = runtime.get_inputs()[0]
     return _of_waveforms(lambda clips: runtime.run(None, {sound.name: clips})[0], sound.shape, front_end)
 

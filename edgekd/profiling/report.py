@@ -42,7 +42,7 @@ from edgekd.export.bundle import Bundle
 from edgekd.export.cost import graph_cost, split_at_log_mel
 from edgekd.export.onnx_graph import float_onnx, quantized_onnx
 from edgekd.export.targets import Precision
-from edgekd.export.verify import graph_classifier, in_onnxruntime
+from edgekd.export.verify import graph_classifier, in_session
 from edgekd.export.verify import session as onnx_session
 from edgekd.models.teachers.base import Teacher
 from edgekd.profiling.accuracy import (
@@ -269,7 +269,7 @@ def _graph_subject(
     costs = [graph_cost(part) for part in parts] if parts else [graph_cost(graph)]
     session = onnx_session(model)
     tensors = None if outside is None else lambda clips: torch.from_numpy(outside(clips.numpy()))
-    classify = in_onnxruntime(model, tensors)
+    classify = in_session(session, tensors)
     waveform = example.numpy()
     sound = session.get_inputs()[0].name
     feed = {sound: waveform if outside is None else outside(waveform)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class Profiled:
 
 
 @pytest.fixture(scope="session")
-def profiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiled]:
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "REPETITIONS", 10)
@@ -57,7 +56,8 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiled]:
         patch.setattr(report, "float_onnx", float_onnx)
         patch.setattr(report, "quantized_onnx", quantized_onnx)
         run, student = _finished_run(folder)
-        yield Profiled(run, profile(run), student, graphs)
+        # Returned, not yielded: the patches end here, and what tests elsewhere export does not come into `graphs`.
+        return Profiled(run, profile(run), student, graphs)
 
 
 def _finished_run(folder: Path) -> tuple[Run, Student]:
