@@ -19,6 +19,7 @@ from edgekd.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 Term = Literal["classification", "statistical", "structural", "distillation"]
+Backend = Literal["torch", "torch-compiled", "onnxruntime", "tensorrt"]
 TERMS: tuple[Term, ...] = ("classification", "statistical", "structural", "distillation")
 
 
@@ -181,6 +182,26 @@ class QuantizeConfig(Section):
         if self.frozen_epochs >= self.epochs:
             raise ValueError(f"frozen_epochs ({self.frozen_epochs}) must be below epochs ({self.epochs})")
         return self
+
+
+class ProfileConfig(Section):
+    """What a profile measures besides accuracy and latency, and how."""
+
+    backends: tuple[Backend, ...] = Field((), description="for what can run on several; none named: the one that ships")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="of PyTorch")
+    provider: str = Field("CPUExecutionProvider", description="of ONNX Runtime")
+    threads: int = Field(1, ge=1, description="CPU threads while latencies are taken")
+    repetitions: int = Field(200, ge=1, description="timed calls of a subject")
+    seconds: float = Field(10.0, gt=0, description="of timing a subject at most")
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 8, 32), description="of throughput; none: left out")
+    noise: str | None = Field("pink", description="white, pink or a recording; None: robustness is left out")
+    layers: bool = False
+    memory: bool = True
+    energy: bool = True
+    battery_wh: float | None = Field(None, gt=0)
+    duty_cycle: float = Field(1.0, gt=0, le=1)
+    active_watts: float | None = Field(None, gt=0, description="of the device while it classifies")
+    idle_watts: float | None = Field(None, ge=0, description="of the device while it sleeps")
 
 
 class DistillConfig(Section):

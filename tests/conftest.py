@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
+    from edgekd.profiling.results import Profile
     from edgekd.training import Run
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is loaded
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # as the command line does, both
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # before torch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -158,3 +160,200 @@ def tiny_copy(tiny_run: Run, tmp_path: Path) -> Run:
     from edgekd.training import Run
 
     return Run.open(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def sample_profile() -> Profile:
+    """A profile with everything in it: a teacher, its student, its int8 student, and that on a board.
+
+    Scores and differences are those of made-up probabilities on 80 clips of 62 recordings; the rest is believable.
+    """
+    import numpy as np
+
+    from edgekd.profiling import results
+    from edgekd.training.evaluation import score
+    from edgekd.training.predictions import Predictions
+    from edgekd.training.statistics import difference
+
+    rng = np.random.default_rng(4)
+    classes = ("dog", "rooster", "rain", "sea_waves", "crackling_fire", "crying_baby", "sneezing")
+    classes += ("clock_tick", "helicopter", "chainsaw")
+    labels = np.arange(80) % 10
+    groups = tuple(f"recording {min(clip, 61)}" for clip in range(80))
+    ease = np.eye(10)[labels] * rng.uniform(3.2, 7.5, (80, 1))
+    noise = rng.normal(0, 1, (80, 10))
+
+    def predictions(confusing: float, own: float) -> Predictions:
+        """Logits share their noise, as classifiers find the same clips hard."""
+        logits = ease + confusing * noise + rng.normal(0, own, (80, 10))
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return Predictions(tuple(range(80)), groups, labels, shares.astype(np.float32))
+
+    said = {"teacher": predictions(1.3, 0.3), "student": predictions(1.6, 0.7)}
+    said["int8"] = predictions(1.6, 0.9)
+    said["int8 on pi@field-7"] = said["int8"]
+
+    def quantiles(median: float) -> tuple[float, ...]:
+        levels = np.linspace(0, 1, 101)
+        return tuple(float(ms) for ms in median * (0.93 + 0.12 * levels + 0.02 * levels**8 + 0.5 * levels**40))
+
+    def latency(median: float, frontend: float) -> results.Latency:
+        found = quantiles(median)
+        return results.Latency(
+            mean_ms=sum(found) / 101,
+            p50_ms=found[50],
+            p50_interval_ms=(0.99 * found[50], 1.012 * found[50]),
+            p95_ms=found[95],
+            p99_ms=found[99],
+            spread_ms=found[75] - found[25],
+            repetitions=412,
+            settled=True,
+            quantiles_ms=found,
+            frontend_ms=frontend,
+            network_ms=median - frontend,
+            real_time_factor=found[50] / 5000,
+        )
+
+    def cost(parameters: int, macs: int, file_bytes: int) -> results.Cost:
+        return results.Cost(
+            parameters=parameters,
+            macs=macs,
+            frontend_macs=14_300_000,
+            file_bytes=file_bytes,
+            traffic_bytes=file_bytes + macs // 4,
+            arithmetic_intensity=(macs + 14_300_000) / (file_bytes + macs // 4),
+            activation_bytes=3_276_800,
+            measured_activation_bytes=4_100_096,
+            process_bytes=61_800_448,
+            peak_process_bytes=78_643_200,
+        )
+
+    def layers(total_ms: float, precision: str) -> tuple[results.Layer, ...]:
+        parts = {"frontend/dft/MatMul": 0.31, "block1/depthwise/Conv": 0.19, "block1/pointwise/Conv": 0.14}
+        parts |= {"frontend/mel/MatMul": 0.11, "block2/depthwise/Conv": 0.09, "block2/pointwise/Conv": 0.07}
+        parts |= {"histogram/Exp": 0.05, "head/MatMul": 0.03, "head/Softmax": 0.01}
+        return tuple(
+            results.Layer(
+                name=name,
+                operator=name.rsplit("/", maxsplit=1)[1],
+                ms=share * total_ms,
+                share=share,
+                macs=int(share * 8e6) if "Conv" in name or "MatMul" in name else None,
+                output_bytes=int(share * 1e6),
+                precision="float32" if name.startswith(("frontend", "histogram")) else precision,
+            )
+            for name, share in parts.items()
+        )
+
+    def robustness(clean: float, falls: float) -> results.Robustness:
+        def point(value: float, accuracy: float) -> results.Point:
+            low, high = max(0.0, accuracy - 0.09), min(1.0, accuracy + 0.08)
+            return results.Point(value=value, accuracy=accuracy, accuracy_interval=(low, high))
+
+        steps = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
+        return results.Robustness(
+            noise=tuple(point(snr, 0.1 + (clean - 0.1) / (1 + np.exp((falls - snr) / 3.5))) for snr in steps),
+            length=tuple(point(seconds, clean * (seconds / 5) ** 0.18) for seconds in (5.0, 2.5, 1.25, 0.625)),
+        )
+
+    def subject(name: str, median: float, frontend: float, sizes: tuple[int, int, int], **more: Any) -> results.Subject:
+        role, host = name.partition(" on ")[::2]
+        scores = score(said[name].probabilities, labels.tolist(), groups, classes)
+        paired = difference({("test", 0): said[name]}, {("test", 0): said["teacher"]}, 10)
+        speedup = 23.9 / median
+        versus = results.Versus(
+            baseline="teacher",
+            accuracy=paired,
+            speedup=None if host else results.Estimate(value=speedup, low=0.97 * speedup, high=1.03 * speedup),
+            smaller=15_105_320 / sizes[2],
+        )
+        joules = median * 0.0043
+        values: dict[str, Any] = {
+            "name": name,
+            "kind": "bundle" if host else "run",
+            "role": role,
+            "source": "bundles/pi" if host else "runs/esc10",
+            "host": host or None,
+            "architecture": "yamnet" if role == "teacher" else "hltdnn_ds",
+            "precision": "int8" if role == "int8" else "float32",
+            "backend": "torch" if role == "teacher" else "onnxruntime",
+            "runtime": "PyTorch 2.13.0, CPU" if role == "teacher" else "onnxruntime 1.32.0, CPUExecutionProvider",
+            "threads": 1,
+            "scores": scores,
+            "latency": latency(median, frontend),
+            "throughput": tuple(
+                results.Throughput(batch=batch, threads=threads, clips_per_second=1000 / median * threads**0.8 * gain)
+                for threads in (1, 2)
+                for batch, gain in ((1, 1.0), (8, 1.24), (32, 1.31))
+            ),
+            "cost": cost(*sizes),
+            "energy": results.Energy(
+                joules_per_clip=joules,
+                watts=4.3,
+                idle_watts=1.9,
+                source="rapl",
+                measured=True,
+                how="RAPL package domain over 412 clips, less the idle power before them.",
+            ),
+            "battery": results.Battery(
+                watt_hours=50.0,
+                duty_cycle=0.1,
+                mean_watts=1.9 + 0.1 * joules / 5,
+                days=50 / (1.9 + 0.1 * joules / 5) / 24,
+                how="50 Wh, listening 10 % of the time, 1.9 W otherwise.",
+            ),
+            "layers": layers(median, "int8" if role == "int8" else "float32"),
+            "robustness": robustness(scores.accuracy, 1.0 if role == "teacher" else 4.0),
+            "versus": None if name == "teacher" else versus,
+        }
+        return results.Subject.model_validate(values | more)
+
+    def sentence(one: results.Subject) -> str:
+        against = one.versus
+        assert against is not None and against.speedup is not None and against.accuracy is not None
+        (low, high), faster = against.accuracy.accuracy_interval, against.speedup
+        return (
+            f"{one.name} is {faster.value:.1f} times faster than teacher ({faster.low:.1f} to {faster.high:.1f}) and "
+            f"{against.smaller:.0f} times smaller; its accuracy is {-100 * against.accuracy.accuracy:.1f} points lower "
+            f"({-100 * high:.1f} to {-100 * low:.1f})."
+        )
+
+    board = results.Machine(cpu="Cortex-A76", cpus=4, governor="ondemand", load_average=0.1, busy=False)
+    golden = results.Golden(agrees=True, clips=16, agreement=1.0, largest_difference=0.0021)
+    small = (25_482, 31_900_000)
+    subjects = (
+        subject("teacher", 23.9, 2.1, (3_751_370, 69_200_000, 15_105_320)),
+        subject("student", 3.4, 2.2, (*small, 310_412)),
+        subject("int8", 2.6, 2.2, (*small, 236_804), golden=golden),
+        subject("int8 on pi@field-7", 9.8, 7.9, (*small, 236_804), golden=golden, machine=board),
+    )
+    return results.Profile(
+        edgekd="0.1.0",
+        created="2026-11-20T09:30:00Z",
+        command=("edgekd", "profile", "runs/esc10", "bundles/pi", "--host", "pi@field-7", "--layers"),
+        environment={"python": "3.11.2", "system": "Linux 6.1.0 x86_64", "torch": "2.13.0", "onnxruntime": "1.32.0"},
+        dataset="esc10",
+        clips="80 clips of 62 recordings, the test side of runs/esc10",
+        clips_digest="9f2c" * 16,
+        clip_seconds=5.0,
+        sample_rate=32_000,
+        noise="white noise, its power set against that of each clip",
+        baseline="teacher",
+        machine=results.Machine(
+            cpu="Intel(R) Xeon(R) Processor @ 2.70GHz",
+            cpus=2,
+            governor="performance",
+            mhz=(2700, 2698),
+            max_mhz=3500,
+            temperatures={"package": 61.0},
+            load_average=1.7,
+            cpus_used_by_others=0.9,
+            busy=True,
+        ),
+        verdict=tuple(sentence(one) for one in subjects[1:3]),
+        notes=(
+            "The machine was busy: others used 0.9 of 2 CPUs. Times are too long; ratios suffer less.",
+            "macro-F1 is the mean over classes.",
+        ),
+        subjects=subjects,
+    )

@@ -62,6 +62,7 @@ def main() -> None:
     # Read by OpenMP when torch is loaded. Threads that spin for long while they wait made training 12 times slower on a
     # machine with other work on it; ones that do not spin at all, twice as slow on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would write of its steps
     try:
         app()
     except Exception as error:

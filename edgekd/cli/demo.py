@@ -37,13 +37,14 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Run the whole chain on simulated sonar: teacher, SSATKD student, int8, verified bundle, profile."""
-    from edgekd.cli.show import print_bundle, print_json, print_profile
+    from edgekd.cli.show import print_bundle, print_json
+    from edgekd.cli.show_profile import print_profile
     from edgekd.config import DistillConfig, parse
     from edgekd.console import ConsoleProgress
     from edgekd.errors import UsageError
     from edgekd.export import export
     from edgekd.export.targets import load_target
-    from edgekd.profiling import profile
+    from edgekd.profiling import profile, write_report
     from edgekd.quantization import quantize
     from edgekd.training import distill
 
@@ -59,11 +60,12 @@ def demo(
         run = distill(config, progress, overwrite=overwrite)
         quantize(run, progress=progress)
         bundle = export(run, board, out / "bundle", progress)
-        measured = profile(run, progress)
+        measured = profile(run, progress=progress, command=("edgekd", "profile", str(out)))
+        write_report(measured, out / "profile")
     if json_:
         print_json({"run": str(run.folder), "bundle": str(bundle.folder), "profile": measured.to_dict()})
         return
-    print_profile(measured)
+    print_profile(measured, out / "profile")
     print_bundle(bundle)
     typer.echo(f"Run: {run.folder}   (config.toml, metrics.csv, curves.png, confusion.png, report.json)")
     typer.echo(f"Try: edgekd predict {bundle.folder} RECORDING.wav")

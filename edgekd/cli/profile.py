@@ -1,43 +1,161 @@
-"""`edgekd profile`: accuracy, size and latency, student against teacher."""
+"""`edgekd profile`: what was given up and what was gained, student against teacher, here and on devices."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgekd.cli import options
 
+PANEL_DEVICE, PANEL_POWER, PANEL_GATE = "Other devices", "Battery", "Gate"
+
 
 def profile(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders or bundles.", metavar="RUN|BUNDLE")],
+    subjects: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Runs, RUN/teacher, RUN/student, RUN/int8, bundles, .onnx and .engine files, in any mix.",
+            metavar="RUN|BUNDLE|FILE...",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, .json, .md and .csv (profile/ in the first subject).")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="torch, torch-compiled or onnxruntime, for what runs on several; repeatable. Else: as shipped."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of PyTorch: cpu or cuda.")] = "cpu",
+    provider: Annotated[str | None, typer.Option(help="Of onnxruntime, e.g. CUDAExecutionProvider.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads while latencies are taken.")] = 1,
+    batches: Annotated[str, typer.Option(help="Batch sizes of throughput, with one thread and all.")] = "1,8,32",
+    noise: Annotated[
+        str, typer.Option(help="Added at 20 to -5 dB: pink, white, or a recording of your site.")
+    ] = "pink",
+    layers: Annotated[bool, typer.Option("--layers", help="Time, MACs and memory of each layer.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Accuracy and latency alone.")] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="USER@DEVICE: verify and time the bundle there too; repeatable.", rich_help_panel=PANEL_DEVICE
+        ),
+    ] = None,
+    ssh: Annotated[
+        str, typer.Option(help="How to reach hosts, e.g. 'ssh -p 2222'.", rich_help_panel=PANEL_DEVICE)
+    ] = "ssh",
+    remote_python: Annotated[
+        str, typer.Option(help="Python on the hosts, e.g. ~/venv/bin/python.", rich_help_panel=PANEL_DEVICE)
+    ] = "python3",
+    battery_wh: Annotated[
+        float | None, typer.Option(help="Days of operation from so many watt-hours.", rich_help_panel=PANEL_POWER)
+    ] = None,
+    duty_cycle: Annotated[
+        float, typer.Option(help="Share of the time in which it listens.", rich_help_panel=PANEL_POWER)
+    ] = 1.0,
+    active_watts: Annotated[
+        float | None, typer.Option(help="Of the device while it classifies.", rich_help_panel=PANEL_POWER)
+    ] = None,
+    idle_watts: Annotated[
+        float | None, typer.Option(help="Of the device while it sleeps.", rich_help_panel=PANEL_POWER)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="An earlier report.json; exit code 4 if this is worse.", rich_help_panel=PANEL_GATE),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Points of accuracy that may be lost.", rich_help_panel=PANEL_GATE)
+    ] = 0.5,
+    max_slowdown: Annotated[
+        float, typer.Option(min=1, help="Ratio of medians that is still as fast.", rich_help_panel=PANEL_GATE)
+    ] = 1.1,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a run's teacher and students, or a bundle, and write report.json into its folder."""
-    import json
-
-    from edgekd.cli.show import print_json, print_profile
+    """Accuracy, latency, size, memory and energy, student against teacher; writes report.html, .json, .md, .csv."""
+    from edgekd.cli.show import print_json
+    from edgekd.config import ProfileConfig, parse
     from edgekd.console import ConsoleProgress
-    from edgekd.export import kind_of
-    from edgekd.export.bundle import read_bundle
-    from edgekd.files import write_text
-    from edgekd.profiling import profile as measure
-    from edgekd.training.run import Run
+    from edgekd.errors import GateError, InputError, UsageError
+    from edgekd.profiling.results import Profile
 
-    kinds = [kind_of(folder) for folder in folders]  # all of them, before minutes go into the first
-    found = []
-    for folder, kind in zip(folders, kinds, strict=True):
-        with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
-            if kind == "bundle":
-                measured = measure(read_bundle(folder), progress)
-                write_text(folder / "report.json", json.dumps(measured.to_dict(), indent=2) + "\n")
-            else:
-                measured = measure(Run.open(folder), progress)
-        found.append(measured)
-        if not json_:
-            print_profile(measured)
+    if schema:
+        print_json(Profile.model_json_schema())
+        return
+    if not subjects:
+        raise UsageError("Nothing to profile. Name a RUN, a BUNDLE or an ONNX file.")
+    config = parse(
+        ProfileConfig,
+        _given(
+            backends=tuple(backend or ()),
+            device=device,
+            provider=provider,
+            threads=threads,
+            batches=() if quick else _sizes(batches),
+            layers=layers,
+            memory=not quick,
+            energy=not quick,
+            battery_wh=battery_wh,
+            duty_cycle=duty_cycle,
+            active_watts=active_watts,
+            idle_watts=idle_watts,
+        )
+        | {"noise": None if quick else noise},
+        "options",
+    )
+
+    from edgekd.profiling.gate import regressions
+    from edgekd.profiling.remote import ssh_command
+    from edgekd.profiling.report import Remote, write_report
+    from edgekd.profiling.report import profile as measure
+    from edgekd.profiling.results import read_profile
+
+    before = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
+    remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
+    command = ("edgekd", *sys.argv[1:])
+    with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
+        found = measure(subjects, config, progress, remote=remote, command=command)
+    folder = out or _beside(subjects[0])
+    write_report(found, folder)
     if json_:
-        profiles = [measured.to_dict() for measured in found]
-        print_json(profiles[0] if len(profiles) == 1 else {"profiles": profiles})
+        print_json(found.to_dict())
+    else:
+        from edgekd.cli.show_profile import print_profile
+
+        print_profile(found, folder)
+    failed = [] if before is None else regressions(found, before, max_drop=max_drop, max_slowdown=max_slowdown)
+    failed += [
+        f"{subject.name} does not agree with the golden examples"
+        for subject in found.subjects
+        if subject.golden is not None and not subject.golden.agrees
+    ]
+    if failed:
+        raise GateError("; ".join(failed) + ".")
+    if found.failures:
+        raise InputError(" ".join(found.failures))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    from edgekd.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--batches {text}: write whole numbers with commas between them, e.g. 1,8,32.") from None
+
+
+def _beside(subject: Path) -> Path:
+    """`profile/` in a run or bundle; `NAME-profile/` beside a file."""
+    if subject.is_file():
+        return subject.with_name(f"{subject.stem}-profile")
+    inside_run = (subject.parent / "config.toml").is_file() and not (subject / "config.toml").is_file()
+    return (subject.parent if inside_run else subject) / "profile"

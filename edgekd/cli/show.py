@@ -11,7 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from edgekd.export.bundle import Bundle
-    from edgekd.profiling import Profile
     from edgekd.quantization.sensitivity import Mixed, Sensitivity
     from edgekd.training.compare import Comparison, Spread
     from edgekd.training.run import Run
@@ -109,55 +108,6 @@ def print_mixed(mixed: Mixed) -> None:
         typer.echo(f"Left in float: {', '.join(mixed.keep_float)} ({after.drop:+.2f} points, {after.sqnr_db:.1f} dB)")
     else:
         typer.echo("No layer is left in float.")
-
-
-def print_profile(profile: Profile) -> None:
-    """What was given up and what was gained: scores with their intervals, then size and time."""
-    typer.echo(f"{profile.folder}: {profile.clips}; intervals are 95 %.")
-    rows: list[dict[str, Any]] = [dict(row) for row in profile.rows()]
-    table(
-        ("", "accuracy", "interval", "macro-F1", "interval "),
-        [
-            (
-                SUBJECTS[str(row["subject"])],
-                percent(row["accuracy"]),
-                interval((row["accuracy_low"], row["accuracy_high"])),
-                percent(row["macro_f1"]),
-                interval((row["macro_f1_low"], row["macro_f1_high"])),
-            )
-            for row in rows
-        ],
-        numbers=("accuracy", "interval", "macro-F1", "interval "),
-    )
-    columns = ("", "params", "MMAC", "KiB", "p50 ms", "p95", "p99", "mel", "net", "RTF")
-    table(
-        columns,
-        [
-            (
-                SUBJECTS[str(row["subject"])],
-                compact(row["parameters"]),
-                f"{(row['macs'] or 0) / 1e6:.1f}",
-                f"{row['file_bytes'] / 1024:,.0f}",
-                milliseconds(row["p50_ms"]),
-                milliseconds(row["p95_ms"]),
-                milliseconds(row["p99_ms"]),
-                milliseconds(row["frontend_ms"]),
-                milliseconds(row["network_ms"]),
-                f"{row['real_time_factor']:.1g}",
-            )
-            for row in rows
-        ],
-        numbers=columns[1:],
-    )
-    typer.echo(
-        "Waveform to scores, one clip, one thread; mel: front end alone, net: network alone; RTF: real-time factor."
-    )
-    for runtime, names in _runtimes(rows).items():
-        typer.echo(f"{runtime}: {', '.join(names)}")
-    typer.echo(f"CPU: {profile.machine.cpu}")
-    for note in profile.notes:
-        typer.echo(f"Note: {note}")
-    typer.echo(f"Written: {profile.folder / 'report.json'}")
 
 
 def print_bundle(bundle: Bundle) -> None:
@@ -274,17 +224,6 @@ def p_value(value: float) -> str:
 def compact(count: int) -> str:
     """`33.5 k`, `3.2 M`: three digits say enough of a count in a table."""
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
-
-
-def milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _runtimes(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        found.setdefault(row["runtime"], []).append(SUBJECTS[row["subject"]])
-    return found
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,5 @@
-"""What an ONNX graph costs: parameters, multiply-accumulates (MACs), memory of its activations. For a batch of one.
+"""What an ONNX graph costs: parameters, multiply-accumulates (MACs), memory of its activations and how much of it is
+moved. For a batch of one.
 
 MACs are those of convolutions and matrix products, the convention by which published models are compared:
 
@@ -10,7 +11,8 @@ An int8 layer, whose weight arrives through a DequantizeLinear, counts like a fl
 Activations are those that a runtime with a layer's usual fusions holds at once, in the order in which the graph lists
 its operators: a layer whose activations all come from integers and go to integers writes integers, its ReLU costs
 nothing, a reshape moves nothing, and a value is given up after its last use. No runtime promises that figure; it tells
-students apart, and whether one can fit at all.
+students apart, and whether one can fit at all. Traffic counts by the same rules what each operator reads, weights
+included, and writes, as if no cache held anything from one operator to the next.
 """
 
 from __future__ import annotations
@@ -54,6 +56,16 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     )
 
 
+def macs_by_node(model: onnx.ModelProto) -> dict[str, int]:
+    """MACs of each convolution and matrix product of a graph, by the name of its node, for a batch of one.
+
+    Raises `ValueError` where a shape that counts does not follow from the input's.
+    """
+    inferred = with_shapes(model)
+    shapes = _shapes(inferred)
+    return {node.name: macs for node in inferred.graph.node if (macs := _node_macs(node, shapes))}
+
+
 def activation_bytes(model: onnx.ModelProto) -> int:
     """The most bytes of activations that a graph holds between two of its operators, for a batch of one.
 
@@ -61,18 +73,7 @@ def activation_bytes(model: onnx.ModelProto) -> int:
     """
     inferred = with_shapes(model)
     graph = inferred.graph
-    buffer_of = {value.name: value.name for value in graph.input}
-    integers = _written_as_integers(graph)
-    for node in graph.node:
-        source = next((buffer_of[name] for name in node.input if name in buffer_of), None)
-        if source is None:
-            continue  # computed from constants alone: a constant
-        shared = node.op_type in (*_VIEWS, *_ACTIVATIONS) or (
-            node.op_type == "QuantizeLinear" and node.input[0] in integers
-        )
-        for name in node.output:
-            buffer_of[name] = source if shared else name
-    sizes = _buffer_bytes(inferred, buffer_of, integers)
+    buffer_of, sizes = _buffers(inferred)
     last_use = dict.fromkeys(sizes, -1)
     born = dict.fromkeys(sizes, 0)
     for position, node in enumerate(graph.node):
@@ -90,6 +91,29 @@ def activation_bytes(model: onnx.ModelProto) -> int:
     )
 
 
+def graph_traffic(model: onnx.ModelProto) -> int:
+    """Bytes that all operators of a graph read and write, for a batch of one.
+
+    Raises `ValueError` where a shape does not follow from the input's.
+    """
+    inferred = with_shapes(model)
+    graph = inferred.graph
+    buffer_of, sizes = _buffers(inferred)
+    stored = {tensor.name: math.prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in graph.initializer}
+    total = 0
+    for node in graph.node:
+        if not any(name in buffer_of for name in node.input):
+            # Computed from constants alone, when the model is loaded; a weight is read as the integers it is stored as.
+            for name in node.output:
+                stored[name] = stored.get(node.input[0], 0) if node.input else 0
+            continue
+        written = {buffer_of[name] for name in node.output if buffer_of.get(name) == name}
+        if written:  # else it is a view, or the layer before does it
+            read = {buffer_of.get(name, name) for name in node.input if name}
+            total += sum(sizes[name] for name in written) + sum(sizes.get(name, stored.get(name, 0)) for name in read)
+    return total
+
+
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` for a batch of one, in which every value has its shape."""
     import onnx
@@ -97,7 +121,8 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in (*copy.graph.input, *copy.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+        if value.type.tensor_type.shape.dim:  # graphs from elsewhere may leave the output's out
+            value.type.tensor_type.shape.dim[0].dim_value = 1
     del copy.graph.value_info[:]  # would keep the batch as a symbol
     return onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
 
@@ -147,6 +172,23 @@ def _written_as_integers(graph: onnx.GraphProto) -> set[str]:
         if layer is not None and alone and all(is_integer(name) for name in layer.input if name):
             found.update(chain)
     return found
+
+
+def _buffers(model: onnx.ModelProto) -> tuple[dict[str, str], dict[str, int]]:
+    """The buffer that holds each value of a graph, constants left out, and the bytes of each buffer."""
+    graph = model.graph
+    buffer_of = {value.name: value.name for value in graph.input}
+    integers = _written_as_integers(graph)
+    for node in graph.node:
+        source = next((buffer_of[name] for name in node.input if name in buffer_of), None)
+        if source is None:
+            continue  # computed from constants alone: a constant
+        shared = node.op_type in (*_VIEWS, *_ACTIVATIONS) or (
+            node.op_type == "QuantizeLinear" and node.input[0] in integers
+        )
+        for name in node.output:
+            buffer_of[name] = source if shared else name
+    return buffer_of, _buffer_bytes(model, buffer_of, integers)
 
 
 def _buffer_bytes(model: onnx.ModelProto, buffer_of: dict[str, str], integers: set[str]) -> dict[str, int]:

@@ -51,8 +51,10 @@ def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
     return options
 
 
-def session(model_bytes: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime CPU session of `model_bytes`, on `threads` threads.
+def session(
+    model_bytes: bytes, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session of `model_bytes`, on `threads` threads of the CPU or by other `providers`.
 
     Raises `GateError` when the runtime refuses the model.
     """
@@ -60,7 +62,7 @@ def session(model_bytes: bytes, threads: int = 1) -> onnxruntime.InferenceSessio
     from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
     try:
-        return onnxruntime.InferenceSession(model_bytes, session_options(threads), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model_bytes, session_options(threads), providers=list(providers))
     except (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented) as refusal:
         raise GateError(f"ONNX Runtime {onnxruntime.__version__} cannot load the exported model: {refusal}") from None
 

@@ -1,5 +1,6 @@
-"""Profiling: what a run's teacher and students, or a bundle, score and cost."""
+"""Profiling: what teachers, students, bundles and engines score and cost, side by side."""
 
-from edgekd.profiling.report import Profile, profile
+from edgekd.profiling.report import Remote, profile, write_report
+from edgekd.profiling.results import Profile, read_profile
 
-__all__ = ["Profile", "profile"]
+__all__ = ["Profile", "Remote", "profile", "read_profile", "write_report"]

@@ -1,10 +1,16 @@
-"""The clips that subjects of a profile are scored on, the same for all of them, and the scoring."""
+"""The clips that subjects of a profile are scored on, and what each says of them.
+
+Every subject is scored on the same clips, so that differences can be taken in pairs: those on the test side of *every*
+run in the profile. A clip that is on the test side of one run and was trained on by another is left out.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,77 +18,163 @@ import torch
 from torch import Tensor
 
 from edgekd.console import Progress, silent
+from edgekd.errors import InputError
 from edgekd.export.bundle import Bundle
-from edgekd.training.evaluation import Scores, Waveforms, predict_probabilities, score
+from edgekd.export.verify import graph_classifier
+from edgekd.training.evaluation import Waveforms, predict_probabilities
+from edgekd.training.predictions import Predictions
 from edgekd.training.run import Run
 
-if TYPE_CHECKING:
-    pass
+FEW_GROUPS = 30
+"""Of fewer groups, bootstrap intervals are known to be too short (Hesterberg, The American Statistician 69, 2015)."""
 
-Classifier = Callable[[Tensor], Tensor]
-"""Waveforms `(B, S)` -> logits `(B, K)`."""
+Classify = Callable[[Tensor], Tensor]
+"""Waveforms `(B, S)` -> class probabilities `(B, K)`, both on the CPU."""
+ClipName = tuple[str, int]
+"""A file of the data set, and where in it the clip starts, in samples."""
 
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """Clips and what they are. `labels` and `groups` are those of `rows`, in their order."""
+    """Clips and what they are: `names`, `labels` and `groups` are those of `rows`, in their order.
+
+    `golden`: these are the examples in a bundle, because the test side cannot be had; why.
+    """
 
     description: str
     dataset: str
     store: Waveforms
     rows: Sequence[int]
+    names: Sequence[ClipName]
     labels: Sequence[int]
     groups: Sequence[str]
     classes: tuple[str, ...]
+    sample_rate: int
+    clip_seconds: float
+    padding: Literal["repeat", "zeros"]
     seed: int
+    golden: str | None = None
+
+    @property
+    def samples(self) -> int:
+        """Of one clip."""
+        return round(self.sample_rate * self.clip_seconds)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of which clips these are and of what: two profiles with the same one can be compared."""
+        told = [[*name, self.classes[label]] for name, label in zip(self.names, self.labels, strict=True)]
+        return hashlib.sha256(json.dumps([self.clip_seconds, sorted(told)]).encode()).hexdigest()
 
     def first(self) -> Tensor:
         """A clip `(1, S)` to time with: real sound, for zeros may be quicker."""
         return self.store.waveforms(self.rows[:1])
 
+    def at(self, places: Sequence[int]) -> LabelledClips:
+        """Only the clips at these places."""
+        return replace(
+            self,
+            rows=[self.rows[place] for place in places],
+            names=[self.names[place] for place in places],
+            labels=[self.labels[place] for place in places],
+            groups=[self.groups[place] for place in places],
+        )
+
 
 def clips_of_run(run: Run) -> LabelledClips:
-    """Every clip of the run's test side. Raises `InputError` where the data has moved or changed."""
+    """Every clip of the run's test side. Raises `InputError` where it has none, and where the data has moved."""
     index = run.index()
     rows = run.split(index).test
+    if not rows:
+        raise InputError(f"{run.folder / 'splits.csv'}: no clip is on the test side, so there is nothing to score on.")
     clips = [index.clips[row] for row in rows]
+    groups = len({clip.group for clip in clips})
+    data = run.config.data
     return LabelledClips(
-        description=f"the {len(rows)} clips of the test side",
+        description=f"{len(rows)} clips of {groups} recordings, the test side of {run.folder}",
         dataset=index.dataset,
         store=run.store(index),
         rows=rows,
+        names=[(index.name(clip), clip.start) for clip in clips],
         labels=[clip.label for clip in clips],
         groups=[clip.group for clip in clips],
         classes=run.classes,
+        sample_rate=data.sample_rate,
+        clip_seconds=data.clip_seconds,
+        padding=data.padding,
         seed=run.config.seed,
     )
 
 
-def clips_of_bundle(bundle: Bundle) -> LabelledClips:
+def clips_of_bundle(bundle: Bundle, why: str) -> LabelledClips:
     """The golden examples of a bundle. Which recordings they are from is not known: each is its own group."""
     with np.load(bundle.folder / "golden.npz", allow_pickle=False) as golden:
         waveforms: npt.NDArray[np.float32] = golden["waveform"] * golden["scale"][:, None] / np.float32(32767)
         labels = [int(label) for label in golden["labels"]]
+    classifier = bundle.manifest.classifier
+    digest = bundle.manifest.files["golden.npz"]
     return LabelledClips(
-        description=f"the bundle's {len(labels)} golden examples",
+        description=f"the {len(labels)} golden examples of {bundle.folder}",
         dataset=bundle.manifest.provenance.dataset,
         store=_InMemory(waveforms.astype(np.float32)),
         rows=range(len(labels)),
+        names=[(digest, row) for row in range(len(labels))],
         labels=labels,
         groups=[str(row) for row in range(len(labels))],
-        classes=bundle.manifest.classifier.classes,
+        classes=classifier.classes,
+        sample_rate=classifier.sample_rate,
+        clip_seconds=classifier.clip_samples / classifier.sample_rate,
+        padding=classifier.padding,
         seed=bundle.manifest.provenance.seed,
+        golden=why,
     )
 
 
-def score_on(
-    clips: LabelledClips, classifier: Classifier, progress: Progress = silent, stage: str = "accuracy"
-) -> Scores:
-    """Scores of `classifier`, which runs on the CPU, on all of `clips`."""
+def in_common(sides: Sequence[LabelledClips]) -> list[LabelledClips]:
+    """Of each of `sides`, the clips that all of them have, in the order of the first.
+
+    Raises `InputError` as `check_alike` does, and where no clip is left.
+    """
+    first = sides[0]
+    for other in sides[1:]:
+        check_alike(first, other)
+    places = [{name: place for place, name in enumerate(side.names)} for side in sides]
+    shared = [name for name in first.names if all(name in known for known in places)]
+    if not shared:
+        raise InputError(
+            f"No clip is on every test side, so nothing can be compared without a leak: {first.description}; "
+            f"{'; '.join(side.description for side in sides[1:])}. Profile them one at a time, or train on one split."
+        )
+    return [side.at([known[name] for name in shared]) for side, known in zip(sides, places, strict=True)]
+
+
+def check_alike(one: LabelledClips, other: LabelledClips) -> None:
+    """Raise `InputError` where classes or lengths of clips differ."""
+    if other.classes != one.classes:
+        raise InputError(
+            f"Subjects with different classes cannot be compared: {', '.join(one.classes)} ({one.description}); "
+            f"{', '.join(other.classes)} ({other.description}). Profile them one at a time."
+        )
+    if other.clip_seconds != one.clip_seconds:
+        raise InputError(
+            f"Subjects with different clips cannot be compared: {one.clip_seconds:g} s ({one.description}); "
+            f"{other.clip_seconds:g} s ({other.description}). Profile them one at a time."
+        )
+
+
+def predictions_on(
+    clips: LabelledClips, classify: Classify, progress: Progress = silent, stage: str = "accuracy"
+) -> Predictions:
+    """What `classify` says of all of `clips`."""
     probabilities = predict_probabilities(
-        classifier, clips.store, clips.rows, batch_size=8, progress=progress, stage=stage
+        graph_classifier(classify), clips.store, clips.rows, batch_size=8, progress=progress, stage=stage
     )
-    return score(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+    return Predictions(
+        rows=tuple(range(len(clips.rows))),  # places among the common clips: two runs may number them differently
+        groups=tuple(clips.groups),
+        labels=np.asarray(clips.labels, dtype=np.int64),
+        probabilities=probabilities,
+    )
 
 
 class _InMemory:

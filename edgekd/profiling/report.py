@@ -1,383 +1,410 @@
-"""`profile`: teacher, float student and int8 student side by side, or the classifier a bundle ships.
+"""`profile`: everything that was named, scored on the same clips and timed in turns, as one report.
 
-Students are measured on the path that ships: exported, and run by ONNX Runtime on one thread, their accuracy as well as
-their time. The teacher does not ship: its time is PyTorch's, on one thread too, and its scores are those that its run
-recorded on the same test clips.
-
-The profile as a JSON object, as in the section `profile` of a run's `report.json` (version 1):
-
-    version       1
-    kind, folder  "run" or "bundle", and where
-    dataset       name of the data set
-    clips         which clips the subjects were scored on, in words
-    sample_rate   Hz
-    clip_seconds  length of a clip
-    machine       {cpu, cpus, governor, load_average, cpus_used_by_others, busy}
-    notes         [what a reader of the figures should know]
-    subjects      {name: {architecture, precision, runtime,
-                          scores:  see edgekd.training.evaluation.Scores,
-                          cost:    {parameters, macs, frontend_macs, file_bytes},
-                          latency: {mean_ms, p50_ms, p95_ms, p99_ms, repetitions,
-                                    frontend_ms, network_ms, real_time_factor}}}
-
-`parameters` and `macs` are the network's. `frontend_ms` and `network_ms` are medians: of the two parts of the graph run
-alone, or, for the teacher, of its front end (resampling and log-mel) alone and of what is left of the whole.
+What is measured by which module: accuracy (`accuracy`), noise and length (`robustness`), time (`latency`), the machine
+(`machine`), operations and bytes (`cost`, `memory`), energy (`energy`), layers (`layers`), other hosts (`remote`).
+`write_report` puts the result into a folder as a page to read, JSON for programs, Markdown for a pull request, CSV.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd import __version__
+from edgekd.config import ProfileConfig
 from edgekd.console import Progress, silent
 from edgekd.errors import InputError, UsageError
 from edgekd.export.bundle import Bundle
-from edgekd.export.cost import graph_cost, split_at_log_mel
-from edgekd.export.onnx_graph import float_onnx, quantized_onnx
-from edgekd.export.targets import Precision
-from edgekd.export.verify import graph_classifier, in_session
-from edgekd.export.verify import session as onnx_session
-from edgekd.models.teachers.base import Teacher
-from edgekd.profiling.accuracy import (
-    LabelledClips,
-    clips_of_bundle,
-    clips_of_run,
-    score_on,
+from edgekd.files import write_text
+from edgekd.profiling.accuracy import FEW_GROUPS, predictions_on
+from edgekd.profiling.backends import all_threads
+from edgekd.profiling.energy import battery, measure_energy, modelled, open_meter, stated, why_no_meter
+from edgekd.profiling.latency import Timer, Timings, take_turns, throughput
+from edgekd.profiling.machine import watch
+from edgekd.profiling.remote import HostFailure, HostResult, check_hosts, profile_hosts, subject_of
+from edgekd.profiling.results import (
+    Battery,
+    Cost,
+    Energy,
+    Latency,
+    Machine,
+    Profile,
+    Robustness,
+    Subject,
+    Throughput,
+    Versus,
 )
-from edgekd.profiling.cost import Cost, module_macs, module_parameters
-from edgekd.profiling.latency import Latency, Machine, measure
-from edgekd.quantization.qat import load_int8, quantized_network
-from edgekd.runtime.edgekd_runner import Runner
-from edgekd.training.evaluation import Scores
+from edgekd.profiling.robustness import MOST_CLIPS, Noise, noise_of, robustness
+from edgekd.profiling.subjects import PRECISIONS, Candidate, Source, candidates
+from edgekd.profiling.verdict import verdict
+from edgekd.training.evaluation import Scores, score
+from edgekd.training.predictions import Predictions
 from edgekd.training.run import Run
+from edgekd.training.statistics import difference
 
-PROFILE_VERSION = 1
-REPETITIONS = 200
-SECONDS_PER_SUBJECT = 10.0  # of timing; a teacher that is slower than 50 ms is called less than `REPETITIONS` times
-
-PrecisionName = Literal["float32", "float16", "int8"]
-PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-
-Value = str | int | float | None
+FILES = ("report.html", "report.json", "report.md", "report.csv")
+_PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
-class SubjectProfile:
-    """One subject of the comparison. `frontend_ms` and `network_ms` are None where a graph cannot be taken apart."""
+class Remote:
+    """Devices that a bundle is tried on, `user@device` each, and how they are reached."""
 
-    name: str
-    architecture: str
-    precision: PrecisionName
-    runtime: str
-    scores: Scores
-    cost: Cost
-    latency: Latency
-    frontend_ms: float | None
-    network_ms: float | None
-    real_time_factor: float
-
-    def to_dict(self) -> dict[str, Any]:
-        parts = {
-            "frontend_ms": self.frontend_ms,
-            "network_ms": self.network_ms,
-            "real_time_factor": self.real_time_factor,
-        }
-        return {
-            "architecture": self.architecture,
-            "precision": self.precision,
-            "runtime": self.runtime,
-            "scores": self.scores.to_dict(),
-            "cost": self.cost.to_dict(),
-            "latency": {**self.latency.to_dict(), **parts},
-        }
-
-    def row(self) -> dict[str, Value]:
-        """The figures of a table, by name: shares from 0 to 1, bytes, ms."""
-        scores = self.scores
-        return {
-            "subject": self.name,
-            "architecture": self.architecture,
-            "precision": self.precision,
-            "runtime": self.runtime,
-            "accuracy": scores.accuracy,
-            "accuracy_low": scores.accuracy_interval[0],
-            "accuracy_high": scores.accuracy_interval[1],
-            "macro_f1": scores.macro_f1,
-            "macro_f1_low": scores.macro_f1_interval[0],
-            "macro_f1_high": scores.macro_f1_interval[1],
-            **self.cost.to_dict(),
-            "p50_ms": self.latency.p50_ms,
-            "p95_ms": self.latency.p95_ms,
-            "p99_ms": self.latency.p99_ms,
-            "frontend_ms": self.frontend_ms,
-            "network_ms": self.network_ms,
-            "real_time_factor": self.real_time_factor,
-        }
+    hosts: tuple[str, ...]
+    ssh: tuple[str, ...] = ("ssh",)
+    python: str = "python3"
 
 
-@dataclass(frozen=True)
-class Profile:
-    """What `profile` found; see the module for its JSON."""
-
-    kind: Literal["run", "bundle"]
-    folder: Path
-    dataset: str
-    clips: str
-    sample_rate: int
-    clip_seconds: float
-    machine: Machine
-    notes: tuple[str, ...]
-    subjects: tuple[SubjectProfile, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "version": PROFILE_VERSION,
-            "kind": self.kind,
-            "folder": str(self.folder),
-            "dataset": self.dataset,
-            "clips": self.clips,
-            "sample_rate": self.sample_rate,
-            "clip_seconds": self.clip_seconds,
-            "machine": self.machine.to_dict(),
-            "notes": list(self.notes),
-            "subjects": {subject.name: subject.to_dict() for subject in self.subjects},
-        }
-
-    def rows(self) -> list[dict[str, Value]]:
-        """A row a subject."""
-        return [subject.row() for subject in self.subjects]
-
-
-def profile(subject: Run | Bundle, progress: Progress = silent) -> Profile:
-    """Measure the teacher and the students of a run, or the graph of a bundle.
-
-    A run's profile is also written to its `report.json`. A bundle, which is sealed by its checksums, is left as it is;
-    it is scored on the test side of the run it came from where that is still there, else on its golden examples.
-    Raises `InputError` for a run without a finished student or whose data has moved.
-    """
-    if isinstance(subject, Bundle):
-        return _profile_bundle(subject, progress)
-    measured = _profile_run(subject, progress)
-    subject.update_report("profile", measured.to_dict())
-    return measured
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """Something to score and to time, and what is known of it without running it."""
-
-    name: str
-    architecture: str
-    precision: PrecisionName
-    runtime: str
-    cost: Cost
-    scores: Callable[[LabelledClips, Progress], Scores]
-    whole: Callable[[], object]
-    front_end: Callable[[], object] | None
-    network: Callable[[], object] | None
-
-
-def _profile_run(run: Run, progress: Progress) -> Profile:
-    student = run.student()
-    clips = clips_of_run(run)
-    example = clips.first()
-    samples = example.shape[1]
-    exported = 1 + ("int8" in run.report()["test"])
-
-    subjects = []
-    teacher = run.teacher()
-    if teacher is not None:
-        subjects.append(_teacher_subject(run, teacher, example))
-    progress("export", 0, exported)
-    graph = float_onnx(student, samples)
-    parameters = module_parameters(student.network)
-    subjects.append(_graph_subject("student", student.name, "float32", graph, parameters, example))
-    progress("export", 1, exported)
-    if exported > 1:
-        quantised = load_int8(run)
-        network = quantized_network(quantised)
-        graph = quantized_onnx(quantised, network, samples, "onnxruntime")
-        parameters = module_parameters(network)
-        subjects.append(_graph_subject("int8", student.name, "int8", graph, parameters, example))
-        progress("export", 2, exported)
-    return _measured("run", run.folder, run.config.data.sample_rate, clips, subjects, [], progress)
-
-
-def _profile_bundle(bundle: Bundle, progress: Progress) -> Profile:
-    manifest = bundle.manifest
-    clips, notes = _clips_for(bundle)
-    model = (bundle.folder / "model.onnx").read_bytes()
-    example = clips.first()
-    log_mel = None
-    if manifest.classifier.input == "log_mel":
-        log_mel = Runner(bundle.folder, cpu=True).graph_input  # the path that ships
-    name = "int8" if manifest.precision == "int8" else "student"
-    subject = _graph_subject(
-        name, manifest.classifier.student, PRECISIONS[manifest.precision], model, None, example, log_mel
-    )
-    if manifest.target.runtime == "tensorrt":
-        notes.append(
-            f"Times are ONNX Runtime's on this machine, not TensorRT's on {manifest.target.title}; "
-            "there: python3 edgekd_runner.py bench"
-        )
-    return _measured("bundle", bundle.folder, manifest.classifier.sample_rate, clips, [subject], notes, progress)
-
-
-def _clips_for(bundle: Bundle) -> tuple[LabelledClips, list[str]]:
-    """The test side of the run a bundle came from; its golden examples, and why, where that cannot be had."""
-    classifier = bundle.manifest.classifier
-    try:
-        run = Run.open(Path(bundle.manifest.provenance.run))
-        data = run.config.data
-        same_clips = (data.sample_rate, round(data.sample_rate * data.clip_seconds)) == (
-            classifier.sample_rate,
-            classifier.clip_samples,
-        )
-        if run.classes != classifier.classes or not same_clips:
-            raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
-        return clips_of_run(run), []
-    except (InputError, UsageError) as failure:
-        golden = clips_of_bundle(bundle)
-        return golden, [f"Scored on {golden.description} only, as the test side cannot be read: {failure}"]
-
-
-def _graph_subject(
-    name: str,
-    architecture: str,
-    precision: PrecisionName,
-    model: bytes,
-    parameters: int | None,
-    example: Tensor,
-    outside: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
-) -> _Subject:
-    """An exported graph. `parameters` None: those that the graph stores.
-
-    `outside` computes the log-mel of waveforms `(B, S)` for a graph that takes one.
-    """
-    import onnx
-    import onnxruntime
-
-    graph = onnx.load_from_string(model)
-    parts = split_at_log_mel(graph)
-    costs = [graph_cost(part) for part in parts] if parts else [graph_cost(graph)]
-    session = onnx_session(model)
-    tensors = None if outside is None else lambda clips: torch.from_numpy(outside(clips.numpy()))
-    classify = in_session(session, tensors)
-    waveform = example.numpy()
-    sound = session.get_inputs()[0].name
-    feed = {sound: waveform if outside is None else outside(waveform)}
-    front_end = network = None
-    if outside is not None:
-        front_end, network = (lambda: outside(waveform)), (lambda: session.run(None, feed))
-    elif parts:
-        first, second = (onnx_session(part.SerializeToString()) for part in parts)
-        log_mel = {second.get_inputs()[0].name: first.run(None, feed)[0]}
-        front_end, network = (lambda: first.run(None, feed)), (lambda: second.run(None, log_mel))
-    return _Subject(
-        name=name,
-        architecture=architecture,
-        precision=precision,
-        runtime=f"ONNX Runtime {onnxruntime.__version__}, 1 thread",
-        cost=Cost(
-            parameters=costs[-1].parameters if parameters is None else parameters,
-            macs=costs[-1].macs,
-            frontend_macs=costs[0].macs if parts else None,
-            file_bytes=len(model),
-        ),
-        scores=lambda clips, progress: score_on(clips, graph_classifier(classify), progress, f"{name} accuracy"),
-        whole=lambda: session.run(None, feed if outside is None else {sound: outside(waveform)}),
-        front_end=front_end,
-        network=network,
-    )
-
-
-def _teacher_subject(run: Run, teacher: Teacher, example: Tensor) -> _Subject:
-    log_mel = teacher.front_end()  # None: it takes the waveform itself
-
-    def front_end(waveform: Tensor) -> Tensor:
-        return waveform if log_mel is None else log_mel(teacher.at_own_rate(waveform))
-
-    def timed(call: Callable[[Tensor], object]) -> Callable[[], object]:
-        def once() -> object:
-            with torch.inference_mode():
-                return call(example)
-
-        return once
-
-    return _Subject(
-        name="teacher",
-        architecture=run.config.teacher.name,
-        precision="float32",
-        runtime=f"PyTorch {torch.__version__.partition('+')[0]}, 1 thread",
-        cost=Cost(
-            parameters=module_parameters(teacher),
-            macs=module_macs(teacher, example) - module_macs(front_end, example),
-            frontend_macs=None,
-            file_bytes=(run.folder / "teacher" / "best.safetensors").stat().st_size,
-        ),
-        scores=lambda _clips, _progress: Scores.from_dict(run.report()["test"]["teacher"]),
-        whole=timed(teacher),
-        front_end=None if log_mel is None else timed(front_end),
-        network=None,
-    )
-
-
-def _measured(
-    kind: Literal["run", "bundle"],
-    folder: Path,
-    sample_rate: int,
-    clips: LabelledClips,
-    subjects: list[_Subject],
-    notes: list[str],
-    progress: Progress,
+def profile(
+    sources: Source | Sequence[Source],
+    config: ProfileConfig | None = None,
+    progress: Progress = silent,
+    *,
+    remote: Remote | None = None,
+    command: Sequence[str] = (),
 ) -> Profile:
-    """Score all subjects, then time them together."""
-    clip_seconds = clips.first().shape[1] / sample_rate
-    scores = {subject.name: subject.scores(clips, progress) for subject in subjects}
-    calls: dict[str, Callable[[], object]] = {}
-    for subject in subjects:
-        parts = {"whole": subject.whole, "front end": subject.front_end, "network": subject.network}
-        calls |= {f"{subject.name} {part}": call for part, call in parts.items() if call is not None}
-    latencies, machine = measure(calls, REPETITIONS, SECONDS_PER_SUBJECT, progress=progress)
-    if machine.busy:
-        notes = [*notes, "The machine was busy with other work while latencies were taken: they are too high."]
+    """Measure every subject that `sources` name (see `edgekd.profiling.subjects`), side by side.
 
-    profiles = []
-    for subject in subjects:
-        whole = latencies[f"{subject.name} whole"]
-        front_end, network = latencies.get(f"{subject.name} front end"), latencies.get(f"{subject.name} network")
-        network_ms = network.p50_ms if network else None
-        if network is None and front_end is not None:
-            network_ms = round(max(0.0, whole.p50_ms - front_end.p50_ms), 4)
-        profiles.append(
-            SubjectProfile(
-                name=subject.name,
-                architecture=subject.architecture,
-                precision=subject.precision,
-                runtime=subject.runtime,
-                scores=scores[subject.name],
-                cost=subject.cost,
-                latency=whole,
-                frontend_ms=front_end.p50_ms if front_end else None,
-                network_ms=network_ms,
-                real_time_factor=whole.real_time_factor(clip_seconds),
-            )
-        )
+    The baseline of all comparisons is the first teacher, else the first subject. `remote`: bundles are tried on other
+    devices too. `command`: what makes this report again, for the reader.
+    Raises `InputError` for what is missing, unfinished or damaged, has no test side, or cannot be compared;
+    `UsageError` for settings that fit none of it.
+    """
+    config = config or ProfileConfig()
+    _check_battery(config)
+    if remote is not None:
+        check_hosts(remote.hosts, remote.ssh)
+    listed = [sources] if isinstance(sources, Run | Bundle | Path) else list(sources)
+    found = candidates(listed, config, progress)
+    if remote is not None and not any(one.bundle for one in found):
+        raise UsageError("--host: only a bundle can be tried on another device. Next: edgekd export RUN --target NAME.")
+    clips = next((one.clips for one in found if one.clips is not None), None)
+    noises = _noises(found, config)
+    visits = _visits(found, remote, config, progress)  # before anything is timed here
+    said = _predictions(found, progress)
+    curves = _curves(found, noises, progress)
+    timings, machine = _times(found, config, progress)
+    baseline = _baseline(found)
+    measured = _Measured(config, said, timings, progress, notes=[])
+    subjects = []
+    for done, one in enumerate(found):
+        progress("cost", done, len(found))
+        subjects.append(measured.subject(one, curves.get(one.name)))
+    progress("cost", len(found), len(found))
+    subjects = [_against(subject, subjects, baseline, measured) for subject in subjects]
+    notes, failures = [*_notes(found, subjects, machine), *measured.notes], []
+    for one, result in visits:
+        if isinstance(result, HostFailure):
+            failures.append(result.reason)
+        else:
+            subjects.append(_there(one, result, subjects))
+            notes += result.notes
     return Profile(
-        kind=kind,
-        folder=folder,
-        dataset=clips.dataset,
-        clips=clips.description,
-        sample_rate=sample_rate,
-        clip_seconds=clip_seconds,
+        edgekd=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(command),
+        environment=_environment(),
+        dataset=clips.dataset if clips else None,
+        clips=clips.description if clips else "none: nothing was scored",
+        clips_digest=clips.digest if clips else None,
+        clip_seconds=clips.clip_seconds if clips else None,
+        sample_rate=clips.sample_rate if clips else None,
+        noise=next((words for _, words in noises.values()), None),
+        baseline=baseline,
         machine=machine,
-        notes=tuple(notes),
-        subjects=tuple(profiles),
+        verdict=verdict(tuple(subjects), baseline),
+        notes=tuple(dict.fromkeys(notes)),
+        failures=tuple(failures),
+        subjects=tuple(subjects),
     )
+
+
+def write_report(found: Profile, folder: Path) -> None:
+    """Write `report.html`, `report.json`, `report.md` and `report.csv` into `folder`. Raises `InputError`."""
+    import json
+
+    from edgekd.profiling.html import report_html
+    from edgekd.profiling.tables import report_csv, report_markdown
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise InputError(f"{folder}: cannot be made: {failure.strerror}. Name another folder (--out).") from None
+    texts = (
+        report_html(found),
+        json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        report_markdown(found),
+        report_csv(found),
+    )
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(folder / name, text)
+
+
+def _check_battery(config: ProfileConfig) -> None:
+    """Raise `UsageError` for a battery that could not be sized in the end, before minutes go into the rest."""
+    if config.battery_wh is not None and (config.active_watts is not None or open_meter() is None):
+        power = Energy(joules_per_clip=0, watts=config.active_watts, source="stated", measured=False, how="")
+        battery(
+            config.battery_wh,
+            config.duty_cycle,
+            power,
+            idle_watts=config.idle_watts,
+            clip_seconds=1,
+            latency_seconds=1,
+        )
+
+
+def _predictions(found: Sequence[Candidate], progress: Progress) -> dict[str, Predictions]:
+    return {
+        one.name: predictions_on(one.clips, one.model.classify, progress, f"{one.name}: accuracy")
+        for one in found
+        if one.clips is not None
+    }
+
+
+def _noises(found: Sequence[Candidate], config: ProfileConfig) -> dict[str, tuple[Noise, str]]:
+    """The noise for each subject, at the rate that it hears, and what that is in words."""
+    if config.noise is None:
+        return {}
+    return {
+        one.name: noise_of(config.noise, one.clips.sample_rate, one.clips.samples)
+        for one in found
+        if one.clips is not None
+    }
+
+
+def _curves(
+    found: Sequence[Candidate], noises: dict[str, tuple[Noise, str]], progress: Progress
+) -> dict[str, Robustness]:
+    return {
+        one.name: robustness(one.clips, one.model.classify, noises[one.name][0], progress, f"{one.name}: noise")
+        for one in found
+        if one.clips is not None and one.name in noises
+    }
+
+
+def _example(one: Candidate) -> Tensor:
+    """A clip `(1, S)` to time with: real sound where there is some."""
+    if one.clips is not None:
+        return one.clips.first()
+    return 0.1 * torch.randn(1, one.samples, generator=torch.Generator().manual_seed(0))
+
+
+def _times(found: Sequence[Candidate], config: ProfileConfig, progress: Progress) -> tuple[Timings, Machine]:
+    timers: dict[str, Timer] = {}
+    for one in found:
+        parts = one.model.timers(_example(one))
+        timers |= {f"{one.name}: {part}": timer for part, timer in parts.items()}
+    observed = watch()
+    timings = take_turns(
+        timers, repetitions=config.repetitions, seconds=config.seconds, threads=config.threads, progress=progress
+    )
+    return timings, observed.machine()
+
+
+def _baseline(found: Sequence[Candidate]) -> str | None:
+    teacher = next((one.name for one in found if one.role == "teacher"), None)
+    return teacher or (found[0].name if len(found) > 1 else None)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of all subjects together, and what is measured of each alone."""
+
+    config: ProfileConfig
+    said: dict[str, Predictions]
+    timings: Timings
+    progress: Progress
+    notes: list[str]
+
+    def subject(self, one: Candidate, curve: Robustness | None) -> Subject:
+        example, config = _example(one), self.config
+        latency, cost = self._latency(one), self._cost(one, example)
+        energy = self._energy(one, example, latency, cost)
+        return Subject(
+            name=one.name,
+            kind=one.kind,
+            role=one.role,
+            source=str(one.source),
+            architecture=one.architecture,
+            precision=one.model.precision,
+            backend=one.model.backend,
+            runtime=one.model.runtime,
+            threads=one.model.threads,
+            scores=self._scores(one),
+            latency=latency,
+            throughput=self._throughput(one, example),
+            cost=cost,
+            energy=energy,
+            battery=self._battery(one, latency, energy),
+            layers=one.model.layers(example) if config.layers else (),
+            robustness=curve,
+        )
+
+    def _scores(self, one: Candidate) -> Scores | None:
+        if one.clips is None:
+            return None
+        clips, said = one.clips, self.said[one.name]
+        return score(said.probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+
+    def _latency(self, one: Candidate) -> Latency:
+        parts = {part: f"{one.name}: {part}" for part in ("front end", "network", "device")}
+        known = {part: timer for part, timer in parts.items() if timer in self.timings.rounds}
+        return self.timings.latency(
+            f"{one.name}: whole",
+            one.clips.clip_seconds if one.clips else None,
+            frontend=known.get("front end"),
+            network=known.get("network"),
+            device=known.get("device"),
+        )
+
+    def _throughput(self, one: Candidate, example: Tensor) -> tuple[Throughput, ...]:
+        # A GPU has no threads to choose; with one CPU, one thread is all.
+        threads = sorted({1, all_threads()}) if one.model.threads is not None else [1]
+        found: list[Throughput] = []
+        for batch in self.config.batches:
+            waveforms = example.expand(batch, -1).contiguous()
+            if one.clips is not None:
+                rows = [one.clips.rows[place % len(one.clips.rows)] for place in range(batch)]
+                waveforms = one.clips.store.waveforms(rows)
+            for count in threads:
+                with one.model.batches(waveforms, count) as call:
+                    found.append(throughput(call, batch, count))
+                self.progress(f"{one.name}: batches", len(found), len(self.config.batches) * len(threads))
+        return tuple(found)
+
+    def _cost(self, one: Candidate, example: Tensor) -> Cost:
+        cost = one.model.cost(example)
+        if not self.config.memory:
+            return cost
+        memory = one.model.memory(example)
+        if memory.failure is not None:
+            self.notes.append(f"{one.name}: its memory could not be measured: {memory.failure}.")
+        return cost.model_copy(update=memory.figures())
+
+    def _energy(self, one: Candidate, example: Tensor, latency: Latency, cost: Cost) -> Energy | None:
+        config = self.config
+        if config.active_watts is not None:
+            return stated(config.active_watts, latency.p50_ms / 1e3)
+        if not config.energy:
+            return None
+        meter = open_meter(gpu=one.model.threads is None)
+        if meter is None:
+            return modelled(cost, one.model.precision)
+        return measure_energy(meter, lambda: one.model.classify(example))
+
+    def _battery(self, one: Candidate, latency: Latency, energy: Energy | None) -> Battery | None:
+        if self.config.battery_wh is None or energy is None or one.clips is None:
+            return None
+        return battery(
+            self.config.battery_wh,
+            self.config.duty_cycle,
+            energy,
+            idle_watts=self.config.idle_watts,
+            clip_seconds=one.clips.clip_seconds,
+            latency_seconds=latency.p50_ms / 1e3,
+        )
+
+    def versus(self, subject: Subject, baseline: Subject) -> Versus:
+        accuracy = None
+        if subject.name in self.said and baseline.name in self.said and subject.scores is not None:
+            accuracy = difference(
+                {("test", 0): self.said[subject.name]},
+                {("test", 0): self.said[baseline.name]},
+                len(subject.scores.classes),
+            )
+        return Versus(
+            baseline=baseline.name,
+            accuracy=accuracy,
+            speedup=self.timings.ratio(f"{baseline.name}: whole", f"{subject.name}: whole"),
+            smaller=baseline.cost.file_bytes / subject.cost.file_bytes,
+        )
+
+
+def _against(subject: Subject, subjects: Sequence[Subject], baseline: str | None, measured: _Measured) -> Subject:
+    if baseline is None or subject.name == baseline:
+        return subject
+    other = next(one for one in subjects if one.name == baseline)
+    return subject.model_copy(update={"versus": measured.versus(subject, other)})
+
+
+def _visits(
+    found: Sequence[Candidate], remote: Remote | None, config: ProfileConfig, progress: Progress
+) -> list[tuple[Candidate, HostResult | HostFailure]]:
+    """Every bundle on every host."""
+    if remote is None:
+        return []
+    return [
+        (one, result)
+        for one in found
+        if one.bundle is not None
+        for result in profile_hosts(
+            one.bundle.folder,
+            remote.hosts,
+            ssh=remote.ssh,
+            python=remote.python,
+            threads=config.threads,
+            runs=config.repetitions,
+            progress=progress,
+        )
+    ]
+
+
+def _there(one: Candidate, result: HostResult, subjects: Sequence[Subject]) -> Subject:
+    """A bundle on another device: scored as here, where it is the same model and agrees with its golden examples."""
+    assert one.bundle is not None
+    here = next(subject for subject in subjects if subject.name == one.name)
+    same = result.agrees and PRECISIONS[result.bench["precision"]] == here.precision
+    return subject_of(one.bundle, result, here.scores if same else None, here.cost)
+
+
+def _notes(found: Sequence[Candidate], subjects: Sequence[Subject], machine: Machine) -> list[str]:
+    notes = [note for one in found for note in one.notes]
+    if machine.busy:
+        notes.insert(0, _busy(machine))
+    if machine.throttled:
+        notes.append(f"The machine was held back: {', '.join(machine.throttled)}. Times are too long.")
+    unsettled = [subject.name for subject in subjects if not subject.latency.settled]
+    if unsettled:
+        notes.append(f"Had not settled before it was timed: {', '.join(unsettled)}. Is something else running?")
+    estimated = [subject for subject in subjects if subject.energy is not None and subject.energy.source == "model"]
+    if estimated:
+        reason = why_no_meter(gpu=any(subject.threads is None for subject in estimated))
+        notes.append(f"Energy was not measured but modelled, a lower bound: {reason}.")
+    clips = next((one.clips for one in found if one.clips is not None), None)
+    if clips is None:
+        return notes
+    groups = len(set(clips.groups))
+    if groups < FEW_GROUPS:
+        notes.append(
+            f"Only {groups} recordings were tested: with fewer than {FEW_GROUPS} intervals are too short, so they show "
+            "the least doubt that there is."
+        )
+    if len(clips.rows) > MOST_CLIPS:
+        notes.append(f"Noise and length were tried on {MOST_CLIPS} of the {len(clips.rows)} clips.")
+    return notes
+
+
+def _busy(machine: Machine) -> str:
+    used = machine.cpus_used_by_others
+    others = (
+        f"load average {machine.load_average}" if used is None else f"others used {used:.1f} of {machine.cpus} CPUs"
+    )
+    return f"The machine was busy ({others}): times are too long, and ratios less sure. Measure again when it is idle."
+
+
+def _environment() -> dict[str, str]:
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # onnxruntime may be installed as onnxruntime-gpu
+            continue
+    return found

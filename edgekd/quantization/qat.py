@@ -156,7 +156,6 @@ def _settled(run: Run, config: QuantizeConfig | None, resume: bool) -> QuantizeC
 
 
 def _give_up_old_student(run: Run) -> None:
-    run.forget("profile")
     run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
     run.metrics().truncate("int8", 0)
     if (run.folder / "int8").is_dir():

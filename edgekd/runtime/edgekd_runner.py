@@ -348,7 +348,7 @@ def mel_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate
 # --- Engines ----------------------------------------------------------------------------------------------------------
 
 
-class _Contract(NamedTuple):
+class Contract(NamedTuple):
     """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
 
     input: str
@@ -360,7 +360,7 @@ class _Contract(NamedTuple):
 class _OnnxRuntime:
     name = "onnxruntime"
 
-    def __init__(self, model: Path, contract: _Contract, threads: int) -> None:
+    def __init__(self, model: Path, contract: Contract, threads: int) -> None:
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as failures
@@ -425,7 +425,7 @@ class _TensorRT:
     # An engine that build_engine.sh made on this device, by TensorRT's Python module from 8.5 on.
     name = "tensorrt"
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: _Contract) -> None:
+    def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
@@ -470,13 +470,15 @@ class _TensorRT:
         return scores
 
 
-class _Trtexec:
+class Trtexec:
+    """An engine run by NVIDIA's command line tool."""
+
     # The same engine by NVIDIA's command line tool, where there is no Python module for this Python, as on JetPack 4.6.
     # Each call starts it anew, which takes seconds.
     name = "trtexec"
     version: str | None = None
 
-    def __init__(self, program: str, engine: Path, contract: _Contract) -> None:
+    def __init__(self, program: str, engine: Path, contract: Contract) -> None:
         self._command = [program, f"--loadEngine={engine.resolve()}"]
         self._contract = contract
 
@@ -513,7 +515,8 @@ class _Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
-def _open_engine(engine: Path, contract: _Contract) -> _TensorRT | _Trtexec:
+def open_engine(engine: Path, contract: Contract) -> _TensorRT | Trtexec:
+    """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
     try:
         import tensorrt
     except ImportError:
@@ -527,7 +530,7 @@ def _open_engine(engine: Path, contract: _Contract) -> _TensorRT | _Trtexec:
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
             " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
         )
-    return _Trtexec(program, engine, contract)
+    return Trtexec(program, engine, contract)
 
 
 # --- The classifier ---------------------------------------------------------------------------------------------------
@@ -578,10 +581,10 @@ class Runner:
             shape = (1, self.clip_samples // frontend["hop_length"] + 1, frontend["n_mels"])
         self.precision, built = self._choice(precision, cpu)
         largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
-        contract = _Contract(classifier["input"], shape, len(self.classes), largest)
-        self._engine: _OnnxRuntime | _TensorRT | _Trtexec
+        contract = Contract(classifier["input"], shape, len(self.classes), largest)
+        self._engine: _OnnxRuntime | _TensorRT | Trtexec
         if built:
-            self._engine = _open_engine(engine_file(self.folder, self.precision), contract)
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract)
         else:
             self._engine = _OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
@@ -659,11 +662,11 @@ class Runner:
             start = time.perf_counter()
             batch = self.graph_input(clip)
             between = time.perf_counter()
-            if not isinstance(self._engine, _Trtexec):
+            if not isinstance(self._engine, Trtexec):
                 self._engine(batch)
             times.append((between - start, time.perf_counter() - between))
         milliseconds = 1e3 * np.array(times[1:])  # the first brings code and weights back into the caches
-        if isinstance(self._engine, _Trtexec):
+        if isinstance(self._engine, Trtexec):
             milliseconds[:, 1] = self._engine.latencies(batch, runs)
         return milliseconds
 
@@ -1110,7 +1113,9 @@ def _bench(folder: Path, options: argparse.Namespace) -> int:
         times = np.concatenate([times, runner.time(clip, min(block, options.runs - len(times)))])
     state = machine_state()  # while it is still warm
     memory = int((_text(Path("/proc/self/statm")) or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    p50, p95, p99 = (round(float(value), 4) for value in np.percentile(times.sum(axis=1), (50, 95, 99)))
+    peak = max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # it is in KiB
+    total = times.sum(axis=1)
+    quantiles = [round(float(value), 4) for value in np.percentile(total, range(101))]
     parts = [round(float(value), 4) for value in np.median(times, axis=0)]
     clip_ms = runner.clip_samples / runner.sample_rate * 1e3
     outcome = {
@@ -1120,21 +1125,34 @@ def _bench(folder: Path, options: argparse.Namespace) -> int:
         "threads": options.threads,
         "runs": len(times),
         "settled": settled,
-        "mean_ms": round(float(times.sum(axis=1).mean()), 4),
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
+        "mean_ms": round(float(total.mean()), 4),
+        "p50_ms": quantiles[50],
+        "p50_interval_ms": [round(value, 4) for value in _median_interval(total)],
+        "p95_ms": quantiles[95],
+        "p99_ms": quantiles[99],
+        "spread_ms": round(quantiles[75] - quantiles[25], 4),
+        "quantiles_ms": quantiles,
         "front_end_ms": parts[0] if runner.log_mel else None,
         "network_ms": parts[1] if runner.log_mel else None,
-        "real_time_factor": round(p50 / clip_ms, 6),
+        "real_time_factor": round(quantiles[50] / clip_ms, 6),
         "memory_bytes": memory,
-        "peak_memory_bytes": max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),  # it is in KiB
+        "peak_memory_bytes": peak,
         "memory_budget_bytes": runner.manifest["target"]["memory_bytes"],
         "load_average": load,
         "machine": state,
     }
     print(json.dumps(outcome)) if options.json else _show_bench(outcome, clip_ms)
     return 0
+
+
+def _median_interval(times: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the median of `times (runs,)`: a bootstrap of blocks of 10 runs, as neighbours are alike."""
+    size = 10 if len(times) >= 50 else 1
+    blocks = times[: len(times) // size * size].reshape(-1, size)
+    random = np.random.default_rng(0)
+    medians = [np.median(blocks[random.integers(len(blocks), size=len(blocks))]) for _ in range(1000)]
+    low, high = np.percentile(medians, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:

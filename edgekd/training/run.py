@@ -1,10 +1,11 @@
 """The run folder: everything a run leaves on disk, and how it is read back.
 
     config.toml       the resolved configuration            metrics.csv    a row an epoch
-    environment.json  versions, device, seed, git revision  report.json    test scores, later the profile
+    environment.json  versions, device, seed, git revision  report.json    test scores, times of training
     classes.json      class names in label order            curves.png, confusion.png
     splits.csv        every clip, its group and side        predictions.csv  what was said of each test clip
     teacher/ student/ int8/   best.safetensors, and last.pt while the stage can be resumed
+    profile/          what `edgekd profile` found
 
 Every file is written to a temporary name and renamed, so a run killed at any moment leaves a folder that `--resume`
 can use.
@@ -108,7 +109,7 @@ class Run:
         return _read_json(path) if path.is_file() else {"version": REPORT_VERSION}
 
     def update_report(self, section: str, values: Mapping[str, Any]) -> None:
-        """Merge `values` into one section (`test`, `training`, `profile`) of `report.json`."""
+        """Merge `values` into one section (`test`, `training`) of `report.json`."""
         report = self.report()
         report[section] = {**report.get(section, {}), **values}
         write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")

@@ -12,7 +12,7 @@ from edgekd.cli import demo
 from edgekd.config import DistillConfig, parse
 from edgekd.export import pipeline
 from edgekd.export.onnx_graph import Form
-from edgekd.profiling import report
+from edgekd.profiling import read_profile, subjects
 from edgekd.training import Run
 
 
@@ -49,15 +49,15 @@ def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
     monkeypatch.setattr(training, "distill", distill)
     monkeypatch.setattr(quantization, "quantize", lambda run, **_: run)
     monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(report, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
+    monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
     # Here only the chain matters, not the figures: an exported graph less.
-    monkeypatch.setattr(report, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
-    monkeypatch.setattr(report, "REPETITIONS", 5)
+    monkeypatch.setattr(subjects, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
     out = tmp_path / "demo"
     shown = edgekd("demo", "--out", out, "--device", "cpu", "--quiet")
     assert (shown.code, shown.err) == (0, "")
     assert (trained[0].out, trained[0].device, trained[0].data.dataset) == (out, "cpu", "sonar_sim")
-    names = [line.split()[0] for line in shown.out.splitlines() if " %" in line and "intervals" not in line]
-    assert names == ["teacher", "float", "int8"]
+    found = read_profile(out / "profile" / "report.json")
+    assert [subject.name for subject in found.subjects] == ["teacher", "student", "int8"]
+    assert found.command == ("edgekd", "profile", str(out))
     assert f"Try: edgekd predict {out / 'bundle'} " in shown.out
     assert (out / "bundle" / "model.onnx").is_file()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekd.export.cost import activation_bytes, graph_cost, split_at_log_mel
+from edgekd.export.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
 
 node = onnx.helper.make_node
 
@@ -130,3 +130,27 @@ def test_a_shape_without_a_number_has_no_activation_bytes() -> None:
     nodes = [node("Neg", ["x"], ["h"]), node("ReduceSum", ["h"], ["y"])]
     with pytest.raises(ValueError, match="does not follow"):
         activation_bytes(model_of(nodes, ["batch", "frames"], ["batch", 1]))
+
+
+def test_traffic_is_what_each_operator_reads_and_writes_and_views_are_free() -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),  # 10 and 300 in, 30 out
+        node("Relu", ["a"], ["b"]),  # done by the product
+        node("Mul", ["b", "b"], ["c"]),  # 30 in, once, 30 out
+        node("Reshape", ["c", "to"], ["y"]),
+    ]
+    weights = {"w": np.zeros((10, 30), np.float32), "to": np.array([1, 3, 10], np.int64)}
+    model = model_of(nodes, ["batch", 10], ["batch", 3, 10], **weights)
+    assert graph_traffic(model) == 4 * (10 + 300 + 30 + 30 + 30)
+
+
+def test_between_rounding_and_rounding_only_integers_are_moved() -> None:
+    nodes = [
+        *rounded("a", "x"),  # 10 floats in, 10 bytes out, and a scale and a zero point
+        node("DequantizeLinear", ["stored", "s", "z"], ["w"]),  # a weight, read as the 2000 bytes it is stored as
+        node("MatMul", ["a", "w"], ["b"]),  # 10 bytes in, 200 bytes out
+        node("Relu", ["b"], ["c"]),
+        *rounded("y", "c"),
+    ]
+    model = model_of(nodes, ["batch", 10], ["batch", 200], stored=np.zeros((10, 200), np.int8), **SCALE)
+    assert graph_traffic(model) == (4 * 10 + 4 + 1 + 10) + (10 + 2000 + 200)

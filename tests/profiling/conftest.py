@@ -10,20 +10,25 @@ import pytest
 import soundfile
 import torch
 
-from edgekd.config import DataConfig, DistillConfig, FrontendConfig, TeacherConfig
+from edgekd.config import DataConfig, DistillConfig, FrontendConfig, ProfileConfig, TeacherConfig
 from edgekd.data import load_index
 from edgekd.data.cache import open_store
 from edgekd.data.splits import make_split, write_splits
+from edgekd.export.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
+from edgekd.export.targets import load_target
+from edgekd.export.verify import session
 from edgekd.models import build_student, build_teacher
 from edgekd.models.students import Student
 from edgekd.models.weights import save_weights
-from edgekd.profiling import Profile, profile, report
+from edgekd.profiling import Profile
+from edgekd.profiling.accuracy import clips_of_run
 from edgekd.quantization.calibration import calibrate, load_recipe
 from edgekd.quantization.prepare import prepare
 from edgekd.training.evaluation import predict_probabilities, score
 from edgekd.training.run import Run
 
 RATE, SECONDS = 8_000, 0.5
+QUICKLY = ProfileConfig(repetitions=10, seconds=1.0, batches=(1, 4))
 PITCH_HZ = {"high": 2000.0, "low": 150.0, "middle": 600.0}
 
 
@@ -39,11 +44,13 @@ class Profiled:
 
 @pytest.fixture(scope="session")
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
+    from edgekd.profiling import subjects
+    from edgekd.profiling.report import profile
+
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "REPETITIONS", 10)
         graphs: dict[str, bytes] = {}
-        exporters = {"student": report.float_onnx, "int8": report.quantized_onnx}
+        exporters = {"student": subjects.float_onnx, "int8": subjects.quantized_onnx}
 
         def float_onnx(*arguments: object) -> bytes:
             graphs["student"] = exporters["student"](*arguments)
@@ -53,11 +60,11 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
             graphs["int8"] = exporters["int8"](*arguments)
             return graphs["int8"]
 
-        patch.setattr(report, "float_onnx", float_onnx)
-        patch.setattr(report, "quantized_onnx", quantized_onnx)
+        patch.setattr(subjects, "float_onnx", float_onnx)
+        patch.setattr(subjects, "quantized_onnx", quantized_onnx)
         run, student = _finished_run(folder)
         # Returned, not yielded: the patches end here, and what tests elsewhere export does not come into `graphs`.
-        return Profiled(run, profile(run), student, graphs)
+        return Profiled(run, profile(run, QUICKLY), student, graphs)
 
 
 def _finished_run(folder: Path) -> tuple[Run, Student]:
@@ -115,3 +122,37 @@ def _write_tones(data: Path) -> None:
             tone = np.sin(2 * np.pi * pitch * generator.uniform(0.9, 1.1) * time)
             noisy = 0.3 * tone + 0.1 * generator.standard_normal(len(time))
             soundfile.write(data / name / f"{number}.wav", noisy.clip(-1, 1), RATE)
+
+
+@pytest.fixture(scope="session")
+def bundle(profiled: Profiled, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What export makes of the run for a Jetson, from the int8 graph that was profiled. Read-only."""
+    run, graph = profiled.run, profiled.graphs["int8"]
+    clips = clips_of_run(run)
+    waveforms = clips.store.waveforms(clips.rows[:6]).numpy()
+    scale = np.abs(waveforms).max(axis=1).astype(np.float32)
+    integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
+    exact = integers * scale[:, None] / np.float32(32767)
+    data = run.config.data
+    return write_bundle(
+        tmp_path_factory.mktemp("bundle") / "bundle",
+        {"int8": graph},
+        classifier=Classifier(
+            student="hltdnn_ds",
+            classes=run.classes,
+            sample_rate=data.sample_rate,
+            clip_samples=waveforms.shape[1],
+            padding=data.padding,
+            frontend=run.config.frontend,
+            gain=1.0,
+        ),
+        provenance=Provenance(run=str(run.folder), dataset="folder", fold=None, seed=0, test_accuracy=None),
+        findings=Findings(Parity(clips=64, agreement=1.0, largest_difference=0.0)),
+        golden=GoldenExamples(
+            waveform=integers,
+            scale=scale,
+            probabilities=session(graph).run(None, {"waveform": exact.astype(np.float32)})[0],
+            labels=np.array(clips.labels[:6], dtype=np.int64),
+        ),
+        target=load_target("jetson"),
+    )

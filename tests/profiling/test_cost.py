@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekd.export.cost import graph_cost, split_at_log_mel
 from edgekd.export.verify import session
 from edgekd.models import build_student
-from edgekd.profiling.cost import module_macs, module_parameters
+from edgekd.profiling.cost import module_activations, module_cost, module_macs, module_parameters, module_traffic
 from edgekd.quantization import load_int8
 
 if TYPE_CHECKING:
@@ -36,6 +36,51 @@ class Attention(nn.Module):
 
 def test_attention_is_counted_on_the_cpu() -> None:
     assert module_macs(Attention(), torch.zeros(1, 2, 10, 8)) == 2 * (2 * 10 * 10 * 8)
+
+
+class Chain(nn.Module):
+    """100 floats through operators of every kind that matters here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = nn.Linear(100, 50, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.product(x)  # 100 and 5000 in, 50 out
+        hidden = hidden.relu_()  # 50 in, 50 out, in place
+        square = hidden * hidden  # 50 in, once, 50 out
+        return square.reshape(5, 10).transpose(0, 1) + 1  # views are free; 50 in, 50 out
+
+
+def test_traffic_of_a_module_is_what_its_operators_read_and_write() -> None:
+    assert module_traffic(Chain(), torch.zeros(1, 100)) == 4 * (100 + 5000 + 50 + 50 + 50 + 50 + 50 + 50 + 50)
+
+
+def test_an_expanded_tensor_moves_what_is_stored_of_it() -> None:
+    assert module_traffic(lambda x: x.expand(1000, 100) + 1, torch.zeros(1, 100)) == 4 * (100 + 100_000)
+
+
+def test_activations_are_held_until_their_last_use() -> None:
+    # The input, its product, and the square; the product is still named when the sum is taken.
+    assert module_activations(Chain(), torch.zeros(1, 100)) == 4 * (100 + 50 + 50 + 50)
+    # A chain that keeps no names holds two of its values at a time, and the input.
+    assert module_activations(nn.Sequential(*[nn.Tanh() for _ in range(5)]), torch.zeros(1, 100)) == 4 * 300
+
+
+def test_activations_grow_with_what_is_kept_for_later() -> None:
+    class Keeps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x + number for number in range(10)]).sum(dim=0)
+
+    assert module_activations(Keeps(), torch.zeros(1, 100)) == 4 * (100 + 1000 + 1000)
+
+
+def test_the_front_end_is_part_of_the_intensity_and_not_of_the_network() -> None:
+    front_end, network = nn.Linear(20, 100, bias=False), Chain()
+    cost = module_cost(nn.Sequential(front_end, network), front_end, network, 123, torch.zeros(1, 20))
+    assert (cost.macs, cost.parameters, cost.file_bytes, cost.frontend_macs) == (5000, 5000, 123, None)
+    assert cost.traffic_bytes is not None
+    assert cost.arithmetic_intensity == pytest.approx((2000 + 5000) / cost.traffic_bytes)
 
 
 def test_graph_and_module_agree_on_the_network_and_the_front_end_is_its_formula(profiled: Profiled) -> None:

@@ -1,39 +1,62 @@
-"""The whole room on a small real run, and on a bundle of it with and without that run at hand."""
+"""The whole room on a small real run: what was planted shows, what is equal looks equal, and all of it is written."""
 
 from __future__ import annotations
 
+import csv
 import json
-import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
 import pytest
+from torch import Tensor
 
-from edgekd.errors import InputError
-from edgekd.export.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
-from edgekd.export.targets import load_target
-from edgekd.export.verify import session
+from edgekd.config import ProfileConfig
+from edgekd.errors import InputError, UsageError
+from edgekd.export.bundle import Bundle
 from edgekd.models.weights import read_weights
-from edgekd.profiling import Profile, profile, report
+from edgekd.profiling import report, subjects
 from edgekd.profiling.accuracy import clips_of_run
-from edgekd.training.run import Run
+from edgekd.profiling.backends import OnnxGraph
+from edgekd.profiling.remote import HostFailure, HostResult
+from edgekd.profiling.report import FILES, Remote, profile, write_report
+from edgekd.profiling.results import Machine, Profile, read_profile
+from edgekd.profiling.subjects import Candidate
+from edgekd.runtime.edgekd_runner import machine_state
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
 
+QUICKEST = ProfileConfig(repetitions=10, seconds=0.5, batches=(), noise=None, memory=False, energy=False)
+
+
+@pytest.fixture(autouse=True)
+def exported(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs that were exported once, as that takes seconds."""
+    monkeypatch.setattr(subjects, "float_onnx", lambda *_: profiled.graphs["student"])
+    monkeypatch.setattr(subjects, "quantized_onnx", lambda *_: profiled.graphs["int8"])
+
 
 def test_teacher_and_both_students_stand_side_by_side(profiled: Profiled) -> None:
-    rows = profiled.profile.rows()
-    assert [row["subject"] for row in rows] == ["teacher", "student", "int8"]
-    assert [row["architecture"] for row in rows] == ["convnet", "hltdnn_ds", "hltdnn_ds"]
-    assert [str(row["runtime"]).partition(" ")[0] for row in rows] == ["PyTorch", "ONNX", "ONNX"]
-    for row in rows:
-        assert (
-            0 <= float(row["accuracy_low"] or 0) <= float(row["accuracy"] or 0) <= float(row["accuracy_high"] or 0) <= 1
-        )
-        assert row["real_time_factor"] == pytest.approx(float(row["p50_ms"] or 0) / 500, abs=1e-6)
+    found = profiled.profile
+    assert [subject.name for subject in found.subjects] == ["teacher", "student", "int8"] != found.baseline == "teacher"
+    assert [subject.architecture for subject in found.subjects] == ["convnet", "hltdnn_ds", "hltdnn_ds"]
+    assert [subject.runtime.partition(" ")[0] for subject in found.subjects] == ["PyTorch", "ONNX", "ONNX"]
+    for subject in found.subjects:
+        assert subject.scores.accuracy_interval[0] <= subject.scores.accuracy <= subject.scores.accuracy_interval[1]
+        assert subject.latency.real_time_factor == pytest.approx(subject.latency.p50_ms / 500, abs=1e-6)
+        assert subject.latency.frontend_ms > 0
+        assert subject.latency.repetitions == 10
+        assert subject.energy is not None
+        assert {one.batch for one in subject.throughput} == {1, 4}
+        assert len(subject.robustness.noise) == 6
+        assert subject.cost.traffic_bytes > subject.cost.activation_bytes > 0
+
+
+def test_everything_is_scored_as_the_run_recorded_it(profiled: Profiled) -> None:
+    recorded = profiled.run.report()["test"]
+    for subject in profiled.profile.subjects:
+        assert subject.scores.confusion == tuple(map(tuple, recorded[subject.name]["confusion"]))
 
 
 def test_sizes_are_those_of_the_files(profiled: Profiled) -> None:
@@ -41,118 +64,162 @@ def test_sizes_are_those_of_the_files(profiled: Profiled) -> None:
     assert teacher.file_bytes == (profiled.run.folder / "teacher" / "best.safetensors").stat().st_size
     assert student.file_bytes == len(profiled.graphs["student"])
     assert int8.file_bytes == len(profiled.graphs["int8"]) < student.file_bytes
-    assert student.macs == int8.macs
-    assert teacher.macs > student.macs
-    weights = read_weights(profiled.run.folder / "student" / "best.safetensors")
-    learned = [
-        name for name in weights if name.startswith("network.") and "running" not in name and "num_b" not in name
-    ]
-    assert student.parameters == sum(weights[name].numel() for name in learned)
+    assert student.macs == int8.macs < teacher.macs
+    assert student.parameters == _learned(profiled.run.folder / "student" / "best.safetensors")
+    assert profiled.profile.subject("int8").versus.smaller == teacher.file_bytes / int8.file_bytes
 
 
-def test_both_parts_of_a_student_are_timed(profiled: Profiled) -> None:
-    for subject in profiled.profile.subjects:
-        assert subject.frontend_ms is not None
-        assert subject.network_ms is not None
-        assert subject.frontend_ms > 0
-        assert subject.latency.repetitions == 10
-
-
-def test_the_profile_is_in_the_report_of_the_run(profiled: Profiled) -> None:
-    contents = json.loads((profiled.run.folder / "report.json").read_text())
-    assert contents["profile"] == json.loads(json.dumps(profiled.profile.to_dict()))
-    assert contents["profile"]["version"] == 1
-    assert contents["profile"]["subjects"]["int8"]["scores"]["clips"] == contents["test"]["int8"]["clips"]
-
-
-def test_a_run_without_a_student_is_an_input_error(profiled: Profiled, tmp_path: Path) -> None:
-    unfinished = tmp_path / "run"
-    shutil.copytree(profiled.run.folder, unfinished)
-    (unfinished / "report.json").unlink()
-    with pytest.raises(InputError, match="interrupted"):
-        profile(Run.open(unfinished))
-
-
-@pytest.fixture(scope="module")
-def bundle(profiled: Profiled, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """What export makes of the run, from the int8 graph that was profiled."""
-    run, graph = profiled.run, profiled.graphs["int8"]
-    clips = clips_of_run(run)
-    rows = clips.rows[:6]
-    waveforms = clips.store.waveforms(rows).numpy()
-    scale = np.abs(waveforms).max(axis=1).astype(np.float32)
-    integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
-    exact = integers * scale[:, None] / np.float32(32767)
-    data = run.config.data
-    return write_bundle(
-        tmp_path_factory.mktemp("bundle") / "bundle",
-        {"int8": graph},
-        classifier=Classifier(
-            student="hltdnn_ds",
-            classes=run.classes,
-            sample_rate=data.sample_rate,
-            clip_samples=waveforms.shape[1],
-            padding=data.padding,
-            frontend=run.config.frontend,
-            gain=1.0,
-        ),
-        provenance=Provenance(run=str(run.folder), dataset="folder", fold=None, seed=0, test_accuracy=None),
-        findings=Findings(Parity(clips=64, agreement=1.0, largest_difference=0.0)),
-        golden=GoldenExamples(
-            waveform=integers,
-            scale=scale,
-            probabilities=session(graph).run(None, {"waveform": exact.astype(np.float32)})[0],
-            labels=np.array(clips.labels[:6], dtype=np.int64),
-        ),
-        target=load_target("jetson"),
+def _learned(weights: Path) -> int:
+    return sum(
+        tensor.numel()
+        for name, tensor in read_weights(weights).items()
+        if name.startswith("network.") and "running" not in name and "num_b" not in name
     )
 
 
-def subject_of(profile: Profile) -> dict[str, str | int | float | None]:
-    (row,) = profile.rows()
-    return row
+class Slow(OnnxGraph):
+    """The student, 5 ms late."""
+
+    def timers(self, example: Tensor) -> dict:
+        timer = super().timers(example)["whole"]
+
+        def late() -> float:
+            time.sleep(0.005)
+            return timer() + 0.005
+
+        return {"whole": late}
 
 
-def test_a_bundle_is_scored_on_the_test_side_of_its_run(profiled: Profiled, bundle: Bundle) -> None:
-    measured = profile(bundle)
-    row, of_run = subject_of(measured), profiled.profile.rows()[-1]
-    for figure in ("subject", "accuracy", "macro_f1", "parameters", "macs", "frontend_macs", "file_bytes"):
-        assert row[figure] == of_run[figure], figure
-    assert measured.subjects[0].cost.file_bytes == (bundle.folder / "model.onnx").stat().st_size
-    assert any("bench" in note for note in measured.notes)  # a Jetson's times are not this machine's
+def test_a_planted_sleep_shows(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = clips_of_run(profiled.run)
+    models = {"quick": OnnxGraph(profiled.graphs["int8"], "int8"), "late": Slow(profiled.graphs["int8"], "int8")}
+    planted = [
+        Candidate(name, "run", "int8", profiled.run.folder, "hltdnn_ds", model, clips.samples, clips)
+        for name, model in models.items()
+    ]
+    monkeypatch.setattr(report, "candidates", lambda *_: planted)
+    found = profile(profiled.run, QUICKEST)
+    quick, late = found.subjects
+    assert late.latency.p50_ms - quick.latency.p50_ms > 4  # a sleep is never shorter
+    assert found.baseline == "quick"
+    assert late.versus.speedup.value < 1
 
 
-def test_a_bundle_far_from_its_run_is_scored_on_its_golden_examples(
-    bundle: Bundle, profiled: Profiled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(folder: Path) -> Run:
-        raise InputError(f"{folder}: no such run folder.")
+def test_a_student_equal_to_its_teacher_shows_no_difference(profiled: Profiled) -> None:
+    found = profile([profiled.run.folder / "int8", profiled.run.folder / "int8"], QUICKEST)
+    difference = found.subjects[1].versus.accuracy
+    assert (difference.accuracy, difference.only_first, difference.only_second, difference.mcnemar) == (0, 0, 0, 1)
+    assert difference.accuracy_interval[0] < 0 < difference.accuracy_interval[1], "not even twins are proved equal"
+    assert "no difference in accuracy is shown" in found.verdict[0]
 
-    monkeypatch.setattr(Run, "open", missing)
-    measured = profile(bundle)
-    assert measured.subjects[0].scores.clips == 6
-    assert "golden" in measured.clips
-    assert any("no such run folder" in note for note in measured.notes)
+
+def test_a_busy_machine_raises_the_warning(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched:
+        def machine(self) -> Machine:
+            return Machine(cpu="x", cpus=2, cpus_used_by_others=1.4, busy=True)
+
+    monkeypatch.setattr(report, "watch", Watched)
+    found = profile(profiled.run.folder / "int8", QUICKEST)
+    assert found.notes[0].startswith("The machine was busy (others used 1.4 of 2 CPUs)")
+
+
+def test_few_recordings_come_with_their_caveat(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("Only 6 recordings were tested" in note for note in profiled.profile.notes)
+    monkeypatch.setattr(report, "FEW_GROUPS", 6)
+    assert not any("Only" in note for note in profile(profiled.run.folder / "int8", QUICKEST).notes)
+
+
+def test_a_battery_lasts_as_long_as_its_watts_say(profiled: Profiled) -> None:
+    config = QUICKEST.model_copy(update={"battery_wh": 24.0, "active_watts": 1.0, "idle_watts": 1.0})
+    (subject,) = profile(profiled.run.folder / "int8", config).subjects
+    assert subject.energy.source == "stated"
+    assert subject.battery.days == pytest.approx(1.0)
+
+
+def test_a_device_stands_beside_what_was_measured_here(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[tuple] = []
+
+    def profile_hosts(folder: Path, hosts: tuple[str, ...], **settings: object) -> list[HostResult | HostFailure]:
+        reached.append((folder, hosts, settings["python"]))
+        verified = {"agrees": True, "clips": 6, "agreement": 1.0, "largest_difference": 0.0}
+        return [HostResult("me@there", verified, _bench()), HostFailure("me@gone", "me@gone: does not answer.")]
+
+    monkeypatch.setattr(report, "profile_hosts", profile_hosts)
+    found = profile(bundle, QUICKEST, remote=Remote(("me@there", "me@gone"), python="py"))
+    assert reached == [(bundle.folder, ("me@there", "me@gone"), "py")]
+    here, there = found.subjects
+    assert (there.host, there.latency.p50_ms, there.golden.agrees) == ("me@there", 2.0, True)
+    assert there.scores == here.scores
+    assert there.versus is None, "times of two machines are no ratio of two models"
+    assert found.failures == ("me@gone: does not answer.",)
+
+
+def _bench() -> dict:
+    figures = dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms"), 2.0)
+    return figures | {
+        "engine": "onnxruntime",
+        "engine_version": "1.23.0",
+        "precision": "int8",
+        "threads": 1,
+        "runs": 10,
+        "settled": True,
+        "p50_interval_ms": [1.9, 2.1],
+        "spread_ms": 0.1,
+        "quantiles_ms": [2.0] * 101,
+        "front_end_ms": None,
+        "network_ms": None,
+        "real_time_factor": 0.004,
+        "memory_bytes": 1 << 26,
+        "peak_memory_bytes": 1 << 26,
+        "load_average": 0.0,
+        "machine": machine_state(Path("/nowhere")) | {"cpu": "Cortex-A76", "cpus": 4},
+    }
+
+
+def test_a_run_cannot_be_copied_to_a_device(profiled: Profiled) -> None:
+    with pytest.raises(UsageError, match="only a bundle"):
+        profile(profiled.run.folder / "int8", QUICKEST, remote=Remote(("me@there",)))
 
 
 def test_profiling_leaves_a_bundle_as_it_is(bundle: Bundle) -> None:
     before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
-    profile(bundle)
+    profile(bundle, QUICKEST)
     assert {path.name: path.read_bytes() for path in bundle.folder.iterdir()} == before
 
 
-def test_a_graph_in_one_piece_is_timed_as_a_whole_only(profiled: Profiled) -> None:
-    """A second logarithm leaves no single place to cut at."""
-    model = onnx.load_from_string(profiled.graphs["student"])
-    last = model.graph.output[0].name
-    (producer,) = (node for node in model.graph.node if last in node.output)
-    producer.output[0] = "almost"
-    model.graph.node.append(onnx.helper.make_node("Log", ["almost"], ["logarithm"]))
-    model.graph.node.append(onnx.helper.make_node("Exp", ["logarithm"], [last]))
-    example = clips_of_run(profiled.run).first()
-    subject = report._graph_subject("whole", "x", "float32", model.SerializeToString(), None, example)
-    assert subject.front_end is None
-    assert subject.cost.frontend_macs is None
-    assert subject.cost.macs == sum(
-        cost or 0 for cost in (profiled.profile.subjects[1].cost.macs, profiled.profile.subjects[1].cost.frontend_macs)
-    )
+def test_the_report_is_written_in_every_form_and_read_back(profiled: Profiled, tmp_path: Path) -> None:
+    write_report(profiled.profile, tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert read_profile(folder / "report.json") == profiled.profile
+    with open(folder / "report.csv", newline="") as file:
+        assert [line["subject"] for line in csv.DictReader(file)] == ["teacher", "student", "int8"]
+    for name in ("report.html", "report.md"):
+        assert profiled.profile.verdict[0].partition(";")[0] in (folder / name).read_text()
+
+
+def test_another_schema_or_a_damaged_report_is_refused(profiled: Profiled, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    values = profiled.profile.to_dict()
+    for text, words in (
+        (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 2"),
+        (json.dumps(values | {"machine": {"cpus": "two"}}), "machine.cpu"),
+        (json.dumps({"version": 2}), "not the report.json of a profile"),
+        ("{", "not valid JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_profile(path)
+    with pytest.raises(InputError, match="No such file"):
+        read_profile(tmp_path / "absent.json")
+
+
+def test_the_schema_names_every_key(profiled: Profiled) -> None:
+    schema = Profile.model_json_schema()
+    assert set(profiled.profile.to_dict()) == set(schema["properties"])
+    assert set(profiled.profile.to_dict()["subjects"][0]) == set(schema["$defs"]["Subject"]["properties"])
+
+
+def test_equal_candidates_are_not_confused(profiled: Profiled) -> None:
+    names = [subject.name for subject in profile([profiled.run, profiled.run], QUICKEST).subjects]
+    assert len(set(names)) == len(names) == 6

@@ -1,0 +1,355 @@
+"""What can be profiled, found from what a user names, and what runs it.
+
+    RUN                                its teacher, float student and int8 student
+    RUN/teacher, RUN/student, RUN/int8 one of them
+    BUNDLE                             the classifier that ships: engines where they were built, else the ONNX graph
+    FILE.onnx, FILE.engine, FILE.plan  a graph or an engine alone, of edgekd or not
+
+Students are measured as they ship, exported and run by ONNX Runtime, unless another back end is asked for; teachers do
+not ship, and run in PyTorch. An int8 student is not run by PyTorch, which would compute in float what it rounds.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from edgekd.config import Backend, ProfileConfig
+from edgekd.console import Progress, silent
+from edgekd.errors import InputError, UsageError
+from edgekd.export import kind_of
+from edgekd.export.bundle import Bundle, read_bundle
+from edgekd.export.onnx_graph import float_onnx, quantized_onnx
+from edgekd.export.targets import Precision
+from edgekd.profiling.accuracy import LabelledClips, check_alike, clips_of_bundle, clips_of_run, in_common
+from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
+from edgekd.profiling.cost import module_parameters
+from edgekd.profiling.results import Kind, PrecisionName, Role
+from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.runtime import edgekd_runner as runner
+from edgekd.training.run import Run
+
+ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
+ENGINES = (".engine", ".plan")
+_BACKENDS: dict[Role, tuple[Backend, ...]] = {
+    "teacher": ("torch", "torch-compiled"),
+    "student": ("onnxruntime", "torch", "torch-compiled"),
+    "int8": ("onnxruntime",),
+}
+PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+
+Source = Run | Bundle | Path
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing to profile, which hears `samples` at a time. `clips` None: there is nothing to score it on."""
+
+    name: str
+    kind: Kind
+    role: Role
+    source: Path
+    architecture: str | None
+    model: Model
+    samples: int
+    clips: LabelledClips | None
+    bundle: Bundle | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is named of a run."""
+
+    run: Run
+    role: Role
+
+
+def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progress = silent) -> list[Candidate]:
+    """Everything that `sources` name, each in every back end of `config` that can run it, under names of their own.
+
+    All candidates are to be scored on the same clips: their `clips` are those that all have in common.
+    Raises `InputError` for what is not there, unfinished, damaged, or cannot be compared; `UsageError` for a back end
+    that runs none of it.
+    """
+    named = [part for source in sources for part in _named(source)]  # all of them, before work goes into the first
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here. Leave --device out.")
+    found: list[Candidate] = []
+    guests: list[Path] = []
+    for done, part in enumerate(named):
+        progress("subjects", done, len(named))
+        if isinstance(part, _Part):
+            found += _of_run(part, config)
+        elif isinstance(part, Bundle):
+            found.append(_of_bundle(part, config))
+        else:
+            guests.append(part)
+    found = _on_common_clips(found)
+    found += [_of_file(path, config, found) for path in guests]
+    progress("subjects", len(named), len(named))
+    if not found:
+        raise UsageError(f"No back end of {', '.join(config.backends)} runs any of them. Leave --backend out.")
+    return _under_own_names(found)
+
+
+def _named(source: Source) -> list[_Part | Bundle | Path]:
+    if isinstance(source, Bundle):
+        return [source]
+    if isinstance(source, Run):
+        return list(_parts(source))
+    if source.suffix.lower() in (".onnx", *ENGINES):
+        if not source.is_file():
+            raise InputError(f"{source}: no such file.")
+        return [source]
+    if source.name in ROLES and (source.parent / "config.toml").is_file():
+        run = Run.open(source.parent)
+        run.require_student()
+        part = next((part for part in _parts(run) if part.role == source.name), None)
+        if part is None:
+            raise InputError(f"{source.parent}: this run has no {source.name}. It has {_listed(_parts(run))}.")
+        return [part]
+    if kind_of(source) == "bundle":
+        return [read_bundle(source)]
+    run = Run.open(source)
+    run.require_student()
+    return list(_parts(run))
+
+
+def _parts(run: Run) -> list[_Part]:
+    roles: list[Role] = ["student"]
+    if (run.folder / "teacher" / "best.safetensors").is_file():
+        roles.insert(0, "teacher")
+    if "int8" in run.report().get("test", {}):
+        roles.append("int8")
+    return [_Part(run, role) for role in roles]
+
+
+def _listed(parts: Sequence[_Part]) -> str:
+    return ", ".join(part.role for part in parts)
+
+
+def _of_run(part: _Part, config: ProfileConfig) -> list[Candidate]:
+    run, role = part.run, part.role
+    possible = _BACKENDS[role]
+    chosen = [backend for backend in possible if backend in config.backends] or [possible[0]]
+    architecture = run.config.teacher.name if role == "teacher" else run.config.student
+    clips = clips_of_run(run)
+    models: list[Model] = []
+    for backend in chosen:
+        if backend == "onnxruntime":
+            models.append(_exported(run, role, clips.samples, config))
+        else:
+            models.append(_in_torch(run, role, config, compiled=backend == "torch-compiled"))
+    return [Candidate(role, "run", role, run.folder, architecture, model, clips.samples, clips) for model in models]
+
+
+def _exported(run: Run, role: Role, samples: int, config: ProfileConfig) -> OnnxGraph:
+    if role == "int8":
+        student = load_int8(run)
+        network = quantized_network(student)
+        graph, parameters = quantized_onnx(student, network, samples, "onnxruntime"), module_parameters(network)
+    else:
+        student = run.student()
+        graph, parameters = float_onnx(student, samples), module_parameters(student.network)
+    precision: PrecisionName = "int8" if role == "int8" else "float32"
+    return OnnxGraph(graph, precision, parameters=parameters, provider=config.provider, threads=config.threads)
+
+
+def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) -> TorchModel:
+    make = partial(
+        TorchModel,
+        file=run.folder / role / "best.safetensors",
+        device=config.device,
+        compiled=compiled,
+        threads=config.threads,
+    )
+    if role == "student":
+        student = run.student()
+        return make(student, front_end=student.log_mel, network=student.network, learned=student.network)
+    teacher = run.teacher()
+    assert teacher is not None
+    log_mel = teacher.front_end()  # None: it takes the waveform itself
+    front_end = None if log_mel is None else lambda waveforms: log_mel(teacher.at_own_rate(waveforms))
+    return make(teacher, front_end=front_end, network=None, learned=teacher)
+
+
+def _of_bundle(bundle: Bundle, config: ProfileConfig) -> Candidate:
+    manifest, folder = bundle.manifest, bundle.folder
+    classifier, target = manifest.classifier, manifest.target
+    clips, notes = _clips_for(bundle), []
+    outside = None
+    if classifier.input == "log_mel":
+        outside = runner.Runner(folder, cpu=True).graph_input  # the path that ships
+    precision = manifest.precision
+    model: Model
+    model = graph = OnnxGraph(
+        (folder / "model.onnx").read_bytes(),
+        PRECISIONS[precision],
+        outside=outside,
+        provider=config.provider,
+        threads=config.threads,
+    )
+    if target.runtime == "tensorrt":
+        built = _built_engine(bundle, outside, graph)
+        if isinstance(built, Engine):
+            model = built
+        else:
+            notes.append(built)
+    if target.architecture != platform.machine():
+        notes.append(
+            f"{folder} is made for {target.title} ({target.architecture}) and was timed on this machine "
+            f"({platform.machine()}). Times there: --host USER@DEVICE."
+        )
+    role: Role = "int8" if precision == "int8" else "student"
+    name = folder.resolve().name
+    return Candidate(
+        name, "bundle", role, folder, classifier.student, model, clips.samples, clips, bundle, tuple(notes)
+    )
+
+
+def _built_engine(bundle: Bundle, outside: FrontEnd | None, graph: OnnxGraph) -> Engine | str:
+    """The engine that the runner would use, or why there is none."""
+    folder, manifest = bundle.folder, bundle.manifest
+    instead = f"{folder} is made for TensorRT on {manifest.target.title} and was timed in ONNX Runtime here"
+    try:
+        contents = runner.read_manifest(folder)
+        built = runner.built_engines(folder, contents)
+        if not built:
+            return f"{instead}: no engine has been built in it."
+        precision = cast(Precision, runner.chosen_engine(folder, contents) or built[0])
+        classifier = manifest.classifier
+        shape = graph.shape[1:]
+        tensorrt = manifest.target.tensorrt
+        largest = 1 if classifier.batch == 1 or tensorrt is None else tensorrt.max_batch
+        contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
+        file = runner.engine_file(folder, precision)
+        return Engine(file, contract, PRECISIONS[precision], outside=outside, graph=graph)
+    except (runner.RunnerError, InputError) as failure:
+        return f"{instead}: {failure}"
+
+
+def _clips_for(bundle: Bundle) -> LabelledClips:
+    """The test side of the run a bundle came from, or its golden examples."""
+    classifier = bundle.manifest.classifier
+    try:
+        run = Run.open(Path(bundle.manifest.provenance.run))
+        data = run.config.data
+        same_clips = (data.sample_rate, round(data.sample_rate * data.clip_seconds)) == (
+            classifier.sample_rate,
+            classifier.clip_samples,
+        )
+        if run.classes != classifier.classes or not same_clips:
+            raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
+        return clips_of_run(run)
+    except (InputError, UsageError) as failure:
+        return clips_of_bundle(bundle, str(failure))
+
+
+def _of_file(path: Path, config: ProfileConfig, others: Sequence[Candidate]) -> Candidate:
+    """A graph or engine, scored on the clips of the other subjects where there are any."""
+    clips = next((other.clips for other in others if other.clips is not None), None)
+    unknown = f"{path} does not say which clips it was trained on: if it heard these, its accuracy is too high."
+    if path.suffix.lower() in ENGINES:
+        if clips is None:
+            raise InputError(f"{path}: an engine does not name its classes. Name the RUN or BUNDLE it is of beside it.")
+        contract = runner.Contract("waveform", (clips.samples,), len(clips.classes), 1)
+        engine = Engine(path, contract, _told_precision(path))
+        return Candidate(path.stem, "engine", "model", path, None, engine, clips.samples, clips, notes=(unknown,))
+    graph = _graph_of_file(path, config)
+    if clips is None:
+        note = f"{path} was not scored: name the RUN or BUNDLE it is of beside it to score it on their test clips."
+        return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, None, notes=(note,))
+    if graph.classes != len(clips.classes):
+        raise InputError(f"{path}: {graph.classes} classes; the other subjects have {len(clips.classes)}.")
+    if graph.samples != clips.samples:
+        raise InputError(
+            f"{path}: hears {graph.samples} samples; the clips of the other subjects have {clips.samples}."
+        )
+    return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, clips, notes=(unknown,))
+
+
+def _graph_of_file(path: Path, config: ProfileConfig) -> OnnxGraph:
+    """An ONNX file that maps waveforms `(B, S)` to probabilities `(B, K)`. Raises `InputError` for another."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        content = path.read_bytes()
+        graph = onnx.load_from_string(content)
+    except (OSError, DecodeError) as failure:
+        raise InputError(f"{path}: not an ONNX file that can be read: {failure}.") from None
+    shapes = [
+        [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+        for value in (*graph.graph.input, *graph.graph.output)
+    ]
+    if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
+        raise InputError(
+            f"{path}: inputs and outputs of shape {shapes}; a graph that maps waveforms (batch, samples) to scores "
+            "(batch, classes), both of a fixed length, is wanted."
+        )
+    told = {entry.key: entry.value for entry in graph.metadata_props}.get("edgekd.precision")
+    integers = any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.graph.node)
+    halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
+    precision: PrecisionName = "int8" if told == "int8" or integers else "float16" if halves else "float32"
+    return OnnxGraph(content, precision, provider=config.provider, threads=config.threads)
+
+
+def _told_precision(engine: Path) -> PrecisionName:
+    """By the file's name, as an engine does not say."""
+    return next((name for told, name in PRECISIONS.items() if told in engine.stem), "float32")
+
+
+def _on_common_clips(found: list[Candidate]) -> list[Candidate]:
+    """The same clips for all. A bundle whose run is gone joins those that have a test side, with a note."""
+    sides = [one.clips for one in found if one.clips is not None]
+    tested = [side for side in sides if side.golden is None] or sides
+    if not tested:
+        return found
+    shared = dict(zip(map(id, tested), in_common(tested), strict=True))
+    first = shared[id(tested[0])]
+    result = []
+    for one, side in zip(found, sides, strict=True):
+        clips, note = shared.get(id(side)), None
+        if clips is None:
+            clips = _joined(one, side, first)
+            note = f"{one.source}: its run cannot be read, so it may have been trained on clips that it was scored on."
+        elif side.golden is not None:
+            note = f"Scored on {side.description} only, as the test side cannot be read: {side.golden}"
+        elif len(side.rows) > len(clips.rows):
+            note = f"Only the {len(clips.rows)} clips that are on the test side of every run were scored."
+        result.append(replace(one, clips=clips, notes=one.notes if note is None else (*one.notes, note)))
+    return result
+
+
+def _joined(one: Candidate, golden: LabelledClips, clips: LabelledClips) -> LabelledClips:
+    """`clips` of other subjects for one that has but `golden` examples. Raises `InputError` where they do not fit."""
+    check_alike(clips, golden)
+    if golden.sample_rate != clips.sample_rate:
+        raise InputError(
+            f"{one.source}: hears {golden.sample_rate} Hz, and the run it came from, which had such clips, cannot be "
+            "read. Profile it alone."
+        )
+    return clips
+
+
+def _under_own_names(found: list[Candidate]) -> list[Candidate]:
+    """Names that tell the subjects apart: by role, then source, then back end, then number."""
+    runs = {one.source for one in found if one.kind == "run"}
+    if len(runs) > 1:
+        found = [replace(one, name=f"{one.source.name}/{one.name}" if one.kind == "run" else one.name) for one in found]
+    counts = Counter(one.name for one in found)
+    found = [replace(one, name=f"{one.name}, {one.model.backend}") if counts[one.name] > 1 else one for one in found]
+    counts, seen = Counter(one.name for one in found), Counter[str]()
+    result = []
+    for one in found:
+        seen[one.name] += 1
+        result.append(replace(one, name=f"{one.name} {seen[one.name]}") if counts[one.name] > 1 else one)
+    return result
