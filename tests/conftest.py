@@ -357,3 +357,30 @@ def sample_profile() -> Profile:
         ),
         subjects=subjects,
     )
+
+
+@pytest.fixture(scope="session")
+def bare_profile(sample_profile: Profile) -> Profile:
+    """As little of `sample_profile` as the schema allows: one subject, of which only times and a size are known."""
+    from edgekd.profiling.results import Machine
+
+    missing = {"scores", "energy", "battery", "robustness", "versus", "golden"}
+    missing |= {"host", "machine", "architecture", "threads"}
+    unknown = {"parameters", "macs", "frontend_macs", "traffic_bytes", "arithmetic_intensity", "activation_bytes"}
+    unknown |= {"measured_activation_bytes", "process_bytes", "peak_process_bytes"}
+    parts = dict.fromkeys(("frontend_ms", "network_ms", "device_ms", "real_time_factor"))
+    whole = sample_profile.subjects[0]
+    subject = whole.model_copy(
+        update={
+            **dict.fromkeys(missing),
+            "throughput": (),
+            "layers": (),
+            "cost": whole.cost.model_copy(update=dict.fromkeys(unknown)),
+            "latency": whole.latency.model_copy(update=parts),
+        }
+    )
+    changes: dict[str, object] = dict.fromkeys(
+        ("dataset", "clips_digest", "noise", "baseline", "clip_seconds", "sample_rate")
+    )
+    changes |= {"verdict": (), "notes": (), "environment": {}, "machine": Machine(cpu=None, cpus=1, busy=False)}
+    return sample_profile.model_copy(update=changes | {"subjects": (subject,)})

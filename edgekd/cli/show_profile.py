@@ -60,6 +60,7 @@ def _accuracy(profile: Profile) -> bool:
         "macro-F1": _marked([scores.macro_f1 for _, scores in scored], percent, max),
         "less baseline": [points(paired) for paired in against],
         "McNemar": [p_value(paired.mcnemar) if paired else "-" for paired in against],
+        "flip p": [p_value(paired.sign_flip) if paired else "-" for paired in against],
     }
     return _columns("", [one.name for one, _ in scored], columns)
 

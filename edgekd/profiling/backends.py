@@ -162,6 +162,7 @@ class OnnxGraph:
 
         self.model, self.precision, self._parameters, self._outside = model, precision, parameters, outside
         self._provider = provider
+        self._providers = tuple(dict.fromkeys((provider, "CPUExecutionProvider")))
         on_cpu = provider in ("CPUExecutionProvider", "XnnpackExecutionProvider")
         self.threads = threads if on_cpu else None
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}, {provider.removesuffix('ExecutionProvider')}"
@@ -222,10 +223,12 @@ class OnnxGraph:
         )
 
     def memory(self, example: Tensor) -> Memory:
+        if self.threads is None:  # what a GPU takes is not in a process's resident memory
+            return Memory()
         return graph_memory(self.model, self._feed(example))
 
     def layers(self, example: Tensor) -> tuple[Layer, ...]:
-        return onnx_layers(self.model, self._feed(example), threads=self.threads or 1)
+        return onnx_layers(self.model, self._feed(example), threads=self.threads or 1, providers=self._providers)
 
     def _graph(self) -> Any:
         import onnx
@@ -242,8 +245,7 @@ class OnnxGraph:
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
             raise unknown_name("execution provider of the onnxruntime here", self._provider, available)
-        chosen = dict.fromkeys((self._provider, "CPUExecutionProvider"))
-        found = session(model, threads, tuple(chosen))
+        found = session(model, threads, self._providers)
         if found.get_providers()[0] != self._provider:  # onnxruntime goes on without a provider that does not load
             raise InputError(
                 f"onnxruntime {onnxruntime.__version__} has {self._provider} but cannot use it here (its libraries or "

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +67,14 @@ class _Time:
 # --- ONNX Runtime -----------------------------------------------------------------------------------------------------
 
 
-def onnx_layers(model: bytes, feed: Mapping[str, NDArray[Any]], runs: int = 50, threads: int = 1) -> tuple[Layer, ...]:
-    """Mean times over `runs` of what ONNX Runtime's CPU provider runs for `model`, given `feed` (a batch of one)."""
+def onnx_layers(
+    model: bytes,
+    feed: Mapping[str, NDArray[Any]],
+    runs: int = 50,
+    threads: int = 1,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> tuple[Layer, ...]:
+    """Mean times over `runs` of what ONNX Runtime runs for `model`, given `feed` (a batch of one)."""
     import onnx
     import onnxruntime
 
@@ -77,7 +83,7 @@ def onnx_layers(model: bytes, feed: Mapping[str, NDArray[Any]], runs: int = 50, 
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=list(providers))
         for _ in range(WARMUP + runs):
             session.run(None, dict(feed))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

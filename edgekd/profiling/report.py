@@ -387,6 +387,11 @@ def _notes(found: Sequence[Candidate], subjects: Sequence[Subject], machine: Mac
             f"Only {groups} recordings were tested: with fewer than {FEW_GROUPS} intervals are too short, so they show "
             "the least doubt that there is."
         )
+    if groups < len(clips.rows) and len(found) > 1:
+        notes.append(
+            "McNemar's p takes clips of one recording for independent, so it is too small; intervals and the p of "
+            "flipped signs are over recordings."
+        )
     if len(clips.rows) > MOST_CLIPS:
         notes.append(f"Noise and length were tried on {MOST_CLIPS} of the {len(clips.rows)} clips.")
     return notes

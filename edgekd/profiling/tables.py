@@ -145,6 +145,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("accuracy", "accuracy", percent, "high"),
         Figure("accuracy_difference", "less the baseline, points", points),
         Figure("mcnemar_p", "McNemar p", p_value),
+        Figure("sign_flip_p", "sign-flip p", p_value),
         Figure("macro_f1", "macro-F1", percent, "high"),
         Figure("calibration_error", "calibration error", percent, "low"),
     ),
@@ -191,7 +192,13 @@ GLOSSARY = {  # by the figure that brings it into a report
     ),
     "mcnemar_p": (
         "McNemar p",
-        "How likely as lopsided a count of clips that only one of the two got right is, were both equally good.",
+        "How likely as lopsided a count of clips that only one of the two got right is, were both equally good. It "
+        "takes all clips for independent; several of one recording are not, and then it is too small.",
+    ),
+    "sign_flip_p": (
+        "Sign-flip p",
+        "The same question asked of whole recordings: how likely as large a difference is if each recording's could "
+        "as well have been the other way round.",
     ),
     "calibration_error": (
         "Calibration error",

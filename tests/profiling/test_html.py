@@ -23,7 +23,7 @@ import pytest
 
 from edgekd.profiling.html import report_html
 from edgekd.profiling.html_style import DARK, LIGHT
-from edgekd.profiling.results import Machine, Profile, Subject
+from edgekd.profiling.results import Profile, Subject
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HARD = "<script>document.title='taken'</script>&\"' | `é`"
@@ -64,36 +64,6 @@ class Page(HTMLParser):
         return [attributes for name, attributes, _ in self.elements if name == tag]
 
 
-def bare(profile: Profile) -> Profile:
-    """As little of `profile` as its schema allows."""
-    bare = {
-        "scores",
-        "energy",
-        "battery",
-        "robustness",
-        "versus",
-        "golden",
-        "host",
-        "machine",
-        "architecture",
-        "threads",
-    }
-    subject = profile.subjects[0].model_copy(update=dict.fromkeys(bare) | {"throughput": (), "layers": ()})
-    unknown = {"parameters", "macs", "frontend_macs", "traffic_bytes", "arithmetic_intensity", "activation_bytes"}
-    unknown |= {"measured_activation_bytes", "process_bytes", "peak_process_bytes"}
-    parts = dict.fromkeys(("frontend_ms", "network_ms", "device_ms", "real_time_factor"))
-    subject = subject.model_copy(
-        update={
-            "cost": subject.cost.model_copy(update=dict.fromkeys(unknown)),
-            "latency": subject.latency.model_copy(update=parts),
-        }
-    )
-    nothing = ("dataset", "clips_digest", "noise", "baseline", "clip_seconds", "sample_rate")
-    changes: dict[str, object] = dict.fromkeys(nothing)
-    changes |= {"verdict": (), "notes": (), "environment": {}, "machine": Machine(cpu=None, cpus=1, busy=False)}
-    return profile.model_copy(update=changes | {"subjects": (subject,)})
-
-
 def crowded(profile: Profile) -> Profile:
     """Eight subjects with long names, one of them hard, of which two score and take the same."""
     subjects: list[Subject] = []
@@ -116,8 +86,10 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("variant", ["whole", "bare", "crowded"])
-def test_the_page_is_well_formed_and_its_references_lead_somewhere(variant: str, sample_profile: Profile) -> None:
-    profile = {"whole": sample_profile, "bare": bare(sample_profile), "crowded": crowded(sample_profile)}[variant]
+def test_the_page_is_well_formed_and_its_references_lead_somewhere(
+    variant: str, sample_profile: Profile, bare_profile: Profile
+) -> None:
+    profile = {"whole": sample_profile, "bare": bare_profile, "crowded": crowded(sample_profile)}[variant]
     page = Page(report_html(profile))
     ids = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -179,12 +151,12 @@ def test_what_users_named_is_escaped(sample_profile: Profile) -> None:
     assert page.text.count(HARD) > 20
 
 
-def test_what_is_not_there_gets_no_section(sample_profile: Profile) -> None:
-    page = Page(report_html(bare(sample_profile)))
+def test_what_is_not_there_gets_no_section(sample_profile: Profile, bare_profile: Profile) -> None:
+    page = Page(report_html(bare_profile))
     headings = {"key-figures", "accuracy-and-time", "machine-and-environment", "make-this-report-again", "glossary"}
     assert {attributes["id"] for attributes in page.every("h2")} == headings
     assert "None" not in page.text and "nan" not in page.text
-    unasked = bare(sample_profile).model_copy(update={"command": ()})
+    unasked = bare_profile.model_copy(update={"command": ()})
     assert "make-this-report-again" not in report_html(unasked)
     whole = Page(report_html(sample_profile))
     assert headings < {attributes["id"] for attributes in whole.every("h2")}
@@ -320,9 +292,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(sample_profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(sample_profile: Profile, bare_profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    made = {"whole": sample_profile, "crowded": crowded(sample_profile), "bare": bare(sample_profile)}
+    made = {"whole": sample_profile, "crowded": crowded(sample_profile), "bare": bare_profile}
     for name, profile in made.items():
         (folder / f"{name}.html").write_text(report_html(profile), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in made}

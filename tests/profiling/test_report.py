@@ -142,14 +142,21 @@ def test_a_device_stands_beside_what_was_measured_here(bundle: Bundle, monkeypat
     def profile_hosts(folder: Path, hosts: tuple[str, ...], **settings: object) -> list[HostResult | HostFailure]:
         reached.append((folder, hosts, settings["python"]))
         verified = {"agrees": True, "clips": 6, "agreement": 1.0, "largest_difference": 0.0}
-        return [HostResult("me@there", verified, _bench()), HostFailure("me@gone", "me@gone: does not answer.")]
+        disagrees = verified | {"agrees": False, "agreement": 0.5}
+        return [
+            HostResult("me@there", verified, _bench()),
+            HostResult("me@other", disagrees, _bench(), ("me@other: disagrees.",)),
+            HostFailure("me@gone", "me@gone: does not answer."),
+        ]
 
     monkeypatch.setattr(report, "profile_hosts", profile_hosts)
     found = profile(bundle, QUICKEST, remote=Remote(("me@there", "me@gone"), python="py"))
     assert reached == [(bundle.folder, ("me@there", "me@gone"), "py")]
-    here, there = found.subjects
+    here, there, other = found.subjects
     assert (there.host, there.latency.p50_ms, there.golden.agrees) == ("me@there", 2.0, True)
     assert there.scores == here.scores
+    assert other.scores is None, "what computes something else was not scored"
+    assert "me@other: disagrees." in found.notes
     assert there.versus is None, "times of two machines are no ratio of two models"
     assert found.failures == ("me@gone: does not answer.",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ import torch
 from edgekd.config import ProfileConfig
 from edgekd.errors import InputError, UsageError
 from edgekd.export.bundle import Bundle
+from edgekd.export.verify import session
 from edgekd.profiling import subjects
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.profiling.subjects import Candidate, candidates
+from edgekd.runtime import edgekd_runner as runner
 from edgekd.training.run import Run
 
 if TYPE_CHECKING:
@@ -221,3 +224,58 @@ def test_a_graph_in_one_piece_is_timed_as_a_whole_only(profiled: Profiled) -> No
     cost, known = whole.cost(example), parted.cost(example)
     assert cost.frontend_macs is None
     assert cost.macs == known.macs + known.frontend_macs
+
+
+def test_a_bundle_whose_run_is_now_another_is_not_scored_on_that(
+    profiled: Profiled, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "open", lambda _: replace(profiled.run, classes=("a", "b", "c")))
+    (found,) = find(bundle.folder)
+    assert found.clips.golden is not None
+    assert "now another run" in found.clips.golden
+
+
+class RunByOnnxRuntime:
+    """Stands in for the TensorRT engine of a graph."""
+
+    name, version = "tensorrt", "10.3.0"
+
+    def __init__(self, graph: bytes) -> None:
+        self._session = session(graph)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {"waveform": batch})[0]
+
+
+def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
+    profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, runner.Contract]] = []
+
+    def open_engine(file: Path, contract: runner.Contract) -> RunByOnnxRuntime:
+        opened.append((file.name, contract))
+        return RunByOnnxRuntime(profiled.graphs["int8"])
+
+    monkeypatch.setattr(runner, "open_engine", open_engine)
+    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
+    (built / "model-int8.engine").write_bytes(b"plan")
+    (found,) = find(built)
+    clips = clips_of_run(profiled.run)
+    assert (found.model.backend, found.model.runtime, found.model.threads) == ("tensorrt", "tensorrt 10.3.0", None)
+    assert opened == [("model-int8.engine", runner.Contract("waveform", (clips.samples,), 3, 8))]
+    assert set(found.model.timers(clips.first())) == {"whole"}
+    cost = found.model.cost(clips.first())
+    assert (cost.file_bytes, cost.macs) == (4, profiled.profile.subject("int8").cost.macs)
+    waveforms = clips.store.waveforms(clips.rows[:3])
+    by_graph = OnnxGraph(profiled.graphs["int8"], "int8").classify(waveforms)
+    torch.testing.assert_close(found.model.classify(waveforms), by_graph)
+
+
+def test_an_engine_that_cannot_run_here_leaves_the_graph_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
+    if shutil.which("trtexec") is not None:
+        pytest.skip("trtexec is here")
+    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
+    (built / "model-int8.engine").write_bytes(b"plan")
+    (found,) = find(built)
+    assert found.model.backend == "onnxruntime"
+    assert any("TensorRT" in note and "timed in ONNX Runtime here" in note for note in found.notes)

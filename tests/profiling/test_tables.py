@@ -13,33 +13,14 @@ from edgekd.profiling.results import Profile
 from edgekd.profiling.tables import FIGURES, GLOSSARY, NONE, described, known_figures, report_csv, report_markdown, row
 
 
-def without_options(profile: Profile) -> Profile:
-    """As little of `profile` as its schema allows, with names that are hard on every format."""
-    bare = {
-        "scores",
-        "energy",
-        "battery",
-        "robustness",
-        "versus",
-        "golden",
-        "host",
-        "machine",
-        "architecture",
-        "threads",
-    }
-    none: dict[str, object] = dict.fromkeys(bare) | {"throughput": (), "layers": ()}
-    one, two = profile.subjects[:2]
-    first = one.model_copy(update=none | {"name": 'a|b <script>alert("1")</script> & `c` _d_ *e*'})
-    second = two.model_copy(update=none | {"name": "é, \\|\\| [x](y) #1"})
-    changes = {
-        "subjects": (first, second),
-        "baseline": None,
-        "verdict": (),
-        "notes": (),
-        "dataset": None,
-        "noise": None,
-    }
-    return profile.model_copy(update=changes | {"clips_digest": None, "environment": {}})
+@pytest.fixture
+def oddly_named(bare_profile: Profile) -> Profile:
+    """Little in it, with names that are hard on every format."""
+    names = ('a|b <script>alert("1")</script> & `c` _d_ *e*', "é, \\|\\| [x](y) #1")
+    (subject,) = bare_profile.subjects
+    return bare_profile.model_copy(
+        update={"subjects": tuple(subject.model_copy(update={"name": name}) for name in names)}
+    )
 
 
 def tables_of(markdown: str) -> list[list[list[str]]]:
@@ -82,8 +63,8 @@ def test_every_figure_and_every_word_of_the_glossary_is_in_a_row(sample_profile:
     assert set(GLOSSARY) <= set(keys)
 
 
-def test_what_is_not_known_is_none_and_its_figures_are_left_out(sample_profile: Profile) -> None:
-    rows = [row(one) for one in without_options(sample_profile).subjects]
+def test_what_is_not_known_is_none_and_its_figures_are_left_out(oddly_named: Profile) -> None:
+    rows = [row(one) for one in oddly_named.subjects]
     assert rows[0]["accuracy"] is rows[0]["accuracy_low"] is rows[0]["speedup"] is rows[0]["battery_days"] is None
     assert list(known_figures(rows)) == ["Time of one clip", "Cost"]
     assert "speedup" not in {figure.key for figure in known_figures(rows)["Time of one clip"]}
@@ -145,9 +126,8 @@ def test_the_csv_holds_a_row_a_subject_and_reads_back(sample_profile: Profile) -
     assert rows[0]["speedup"] == ""
 
 
-def test_the_csv_of_a_bare_profile_keeps_its_names(sample_profile: Profile) -> None:
-    bare = without_options(sample_profile)
-    mixed = bare.model_copy(update={"subjects": (*bare.subjects, sample_profile.subjects[0])})
+def test_the_csv_of_a_bare_profile_keeps_its_names(oddly_named: Profile, sample_profile: Profile) -> None:
+    mixed = oddly_named.model_copy(update={"subjects": (*oddly_named.subjects, sample_profile.subjects[0])})
     rows = list(csv.DictReader(io.StringIO(report_csv(mixed))))
     assert [one["subject"] for one in rows] == [one.name for one in mixed.subjects]
     assert rows[0]["recall_rain"] == rows[0]["accuracy"] == ""
@@ -172,9 +152,8 @@ def test_the_markdown_opens_with_the_verdict_and_holds_the_figures(sample_profil
     assert "busy" in text and "edgekd profile runs/esc10 bundles/pi --host pi@field-7 --layers" in text
 
 
-def test_names_are_letters_not_markup_in_the_markdown(sample_profile: Profile) -> None:
-    bare = without_options(sample_profile)
-    bare = bare.model_copy(update={"command": ("edgekd", "profile", "```\n<b>")})
+def test_names_are_letters_not_markup_in_the_markdown(oddly_named: Profile) -> None:
+    bare = oddly_named.model_copy(update={"command": ("edgekd", "profile", "```\n<b>")})
     figures, machines = tables_of(report_markdown(bare))
     assert figures[0] == ["", *(one.name for one in bare.subjects)]
     assert {len(line) for line in figures} == {3}
