@@ -10,8 +10,6 @@ import typer
 
 from edgekd.cli import options
 
-PANEL_DEVICE, PANEL_POWER, PANEL_GATE = "Other devices", "Battery", "Gate"
-
 
 def profile(
     subjects: Annotated[
@@ -27,7 +25,7 @@ def profile(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="torch, torch-compiled or onnxruntime, for what runs on several; repeatable. Else: as shipped."
+            help="torch, torch-compiled, onnxruntime, tensorrt: for what runs on several; repeatable. Else as it ships."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Of PyTorch: cpu or cuda.")] = "cpu",
@@ -41,38 +39,20 @@ def profile(
     quick: Annotated[bool, typer.Option("--quick", help="Accuracy and latency alone.")] = False,
     host: Annotated[
         list[str] | None,
-        typer.Option(
-            help="USER@DEVICE: verify and time the bundle there too; repeatable.", rich_help_panel=PANEL_DEVICE
-        ),
+        typer.Option(help="USER@DEVICE: verify and time the bundle there too; repeatable."),
     ] = None,
-    ssh: Annotated[
-        str, typer.Option(help="How to reach hosts, e.g. 'ssh -p 2222'.", rich_help_panel=PANEL_DEVICE)
-    ] = "ssh",
-    remote_python: Annotated[
-        str, typer.Option(help="Python on the hosts, e.g. ~/venv/bin/python.", rich_help_panel=PANEL_DEVICE)
-    ] = "python3",
-    battery_wh: Annotated[
-        float | None, typer.Option(help="Days of operation from so many watt-hours.", rich_help_panel=PANEL_POWER)
-    ] = None,
-    duty_cycle: Annotated[
-        float, typer.Option(help="Share of the time in which it listens.", rich_help_panel=PANEL_POWER)
-    ] = 1.0,
-    active_watts: Annotated[
-        float | None, typer.Option(help="Of the device while it classifies.", rich_help_panel=PANEL_POWER)
-    ] = None,
-    idle_watts: Annotated[
-        float | None, typer.Option(help="Of the device while it sleeps.", rich_help_panel=PANEL_POWER)
-    ] = None,
+    ssh: Annotated[str, typer.Option(help="How to reach hosts, e.g. 'ssh -p 2222'.")] = "ssh",
+    remote_python: Annotated[str, typer.Option(help="Python on the hosts, e.g. ~/venv/bin/python.")] = "python3",
+    battery_wh: Annotated[float | None, typer.Option(help="Days of operation from so many watt-hours.")] = None,
+    duty_cycle: Annotated[float, typer.Option(help="Share of the time in which it listens.")] = 1.0,
+    active_watts: Annotated[float | None, typer.Option(help="Of the device while it classifies.")] = None,
+    idle_watts: Annotated[float | None, typer.Option(help="Of the device while it sleeps.")] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="An earlier report.json; exit code 4 if this is worse.", rich_help_panel=PANEL_GATE),
+        typer.Option(help="An earlier report.json; exit code 4 if this is worse."),
     ] = None,
-    max_drop: Annotated[
-        float, typer.Option(min=0, help="Points of accuracy that may be lost.", rich_help_panel=PANEL_GATE)
-    ] = 0.5,
-    max_slowdown: Annotated[
-        float, typer.Option(min=1, help="Ratio of medians that is still as fast.", rich_help_panel=PANEL_GATE)
-    ] = 1.1,
+    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that may be lost.")] = 0.5,
+    max_slowdown: Annotated[float, typer.Option(min=1, help="Ratio of medians that is still as fast.")] = 1.1,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,

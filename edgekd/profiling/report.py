@@ -341,12 +341,12 @@ def _visits(
     """Every bundle on every host."""
     if remote is None:
         return []
+    bundles = {one.bundle.folder: one for one in found if one.bundle is not None}  # in whichever back end
     return [
         (one, result)
-        for one in found
-        if one.bundle is not None
+        for folder, one in bundles.items()
         for result in profile_hosts(
-            one.bundle.folder,
+            folder,
             remote.hosts,
             ssh=remote.ssh,
             python=remote.python,

@@ -89,7 +89,7 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
         if isinstance(part, _Part):
             found += _of_run(part, config)
         elif isinstance(part, Bundle):
-            found.append(_of_bundle(part, config))
+            found += _of_bundle(part, config)
         else:
             guests.append(part)
     found = _on_common_clips(found)
@@ -181,7 +181,7 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) ->
     return make(teacher, front_end=front_end, network=None, learned=teacher)
 
 
-def _of_bundle(bundle: Bundle, config: ProfileConfig) -> Candidate:
+def _of_bundle(bundle: Bundle, config: ProfileConfig) -> list[Candidate]:
     manifest, folder = bundle.manifest, bundle.folder
     classifier, target = manifest.classifier, manifest.target
     clips, notes = _clips_for(bundle), []
@@ -189,18 +189,18 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig) -> Candidate:
     if classifier.input == "log_mel":
         outside = runner.Runner(folder, cpu=True).graph_input  # the path that ships
     precision = manifest.precision
-    model: Model
-    model = graph = OnnxGraph(
+    graph = OnnxGraph(
         (folder / "model.onnx").read_bytes(),
         PRECISIONS[precision],
         outside=outside,
         provider=config.provider,
         threads=config.threads,
     )
+    models: list[Model] = [graph]
     if target.runtime == "tensorrt":
         built = _built_engine(bundle, outside, graph)
         if isinstance(built, Engine):
-            model = built
+            models = [model for model in (built, graph) if model.backend in config.backends] or [built]
         else:
             notes.append(built)
     if target.architecture != platform.machine():
@@ -210,9 +210,10 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig) -> Candidate:
         )
     role: Role = "int8" if precision == "int8" else "student"
     name = folder.resolve().name
-    return Candidate(
-        name, "bundle", role, folder, classifier.student, model, clips.samples, clips, bundle, tuple(notes)
-    )
+    return [
+        Candidate(name, "bundle", role, folder, classifier.student, model, clips.samples, clips, bundle, tuple(notes))
+        for model in models
+    ]
 
 
 def _built_engine(bundle: Bundle, outside: FrontEnd | None, graph: OnnxGraph) -> Engine | str:

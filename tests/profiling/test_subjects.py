@@ -269,6 +269,11 @@ def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
     waveforms = clips.store.waveforms(clips.rows[:3])
     by_graph = OnnxGraph(profiled.graphs["int8"], "int8").classify(waveforms)
     torch.testing.assert_close(found.model.classify(waveforms), by_graph)
+    assert [one.model.backend for one in find(built, backends=("onnxruntime",))] == ["onnxruntime"]
+    assert [one.name for one in find(built, backends=("onnxruntime", "tensorrt"))] == [
+        "built, tensorrt",
+        "built, onnxruntime",
+    ]
 
 
 def test_an_engine_that_cannot_run_here_leaves_the_graph_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
