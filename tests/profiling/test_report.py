@@ -18,6 +18,7 @@ from edgekd.models.weights import read_weights
 from edgekd.profiling import report, subjects
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
+from edgekd.profiling.cost import module_macs
 from edgekd.profiling.remote import HostFailure, HostResult
 from edgekd.profiling.report import FILES, Remote, profile, write_report
 from edgekd.profiling.results import Machine, Profile, read_profile
@@ -65,6 +66,8 @@ def test_sizes_are_those_of_the_files(profiled: Profiled) -> None:
     assert student.file_bytes == len(profiled.graphs["student"])
     assert int8.file_bytes == len(profiled.graphs["int8"]) < student.file_bytes
     assert student.macs == int8.macs < teacher.macs
+    log_mel = profiled.student.log_mel(clips_of_run(profiled.run).first())
+    assert student.macs == module_macs(profiled.student.network, log_mel), "PyTorch counts the same"
     assert student.parameters == _learned(profiled.run.folder / "student" / "best.safetensors")
     assert profiled.profile.subject("int8").versus.smaller == teacher.file_bytes / int8.file_bytes
 
