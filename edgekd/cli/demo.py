@@ -39,7 +39,7 @@ def demo(
     """Run the whole chain on simulated sonar: teacher, SSATKD student, int8, verified bundle, profile."""
     from edgekd.cli.show import print_bundle, print_json
     from edgekd.cli.show_profile import print_profile
-    from edgekd.config import DistillConfig, parse
+    from edgekd.config import DistillConfig, ProfileConfig, parse
     from edgekd.console import ConsoleProgress
     from edgekd.errors import UsageError
     from edgekd.export import export
@@ -60,7 +60,8 @@ def demo(
         run = distill(config, progress, overwrite=overwrite)
         quantize(run, progress=progress)
         bundle = export(run, board, out / "bundle", progress)
-        measured = profile(run, progress=progress, command=("edgekd", "profile", str(out)))
+        quickly = ProfileConfig(batches=(1, 8))
+        measured = profile(run, quickly, progress, command=("edgekd", "profile", str(out), "--batches", "1,8"))
         write_report(measured, out / "profile")
     if json_:
         print_json({"run": str(run.folder), "bundle": str(bundle.folder), "profile": measured.to_dict()})

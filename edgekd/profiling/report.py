@@ -276,7 +276,7 @@ class _Measured:
                 waveforms = one.clips.store.waveforms(rows)
             for count in threads:
                 with one.model.batches(waveforms, count) as call:
-                    found.append(throughput(call, batch, count))
+                    found.append(throughput(call, batch, count, seconds=0.5))
                 self.progress(f"{one.name}: batches", len(found), len(self.config.batches) * len(threads))
         return tuple(found)
 
