@@ -19,6 +19,7 @@ from edgekd.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 Term = Literal["classification", "statistical", "structural", "distillation"]
+CacheMode = Literal["auto", "off", "logits", "full"]
 Backend = Literal["torch", "torch-compiled", "onnxruntime", "tensorrt"]
 TERMS: tuple[Term, ...] = ("classification", "statistical", "structural", "distillation")
 
@@ -98,6 +99,9 @@ class TeacherConfig(Section):
     epochs: int = Field(60, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(32, ge=2)
+    cache: CacheMode = Field(
+        "auto", description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits"
+    )
 
 
 class LossWeights(Section):
@@ -211,6 +215,7 @@ class DistillConfig(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     student: str = "hltdnn_ds"
+    width: float = Field(1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes")
     data: DataConfig = DataConfig()
     frontend: FrontendConfig = FrontendConfig()
     teacher: TeacherConfig = TeacherConfig()

@@ -8,16 +8,68 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from inspect import getdoc
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from edgekd import __version__
 from edgekd.cli import boards, compare, data, demo, distill, doctor, export, predict, profile, quantize, teachers
 from edgekd.errors import EdgekdError, InputError
 
+COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
+    "distill": distill.distill,
+    "quantize": quantize.quantize,
+    "export": export.export,
+    "profile": profile.profile,
+    "predict": predict.predict,
+    "compare": compare.compare,
+    "compare-worker": compare.compare_worker,
+    "data": data.app,
+    "targets": boards.targets,
+    "teachers": teachers.app,
+    "doctor": doctor.doctor,
+    "demo": demo.demo,
+}
+HIDDEN = {"compare-worker"}
+
+
+class _BuiltWhenCalled(TyperGroup):
+    """Has of each command what `--help` lists, and builds the one that is called from its signature.
+
+    To build them all takes three times as long as to print the list.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        listed = {
+            name: TyperCommand(name, help=_help_of(command), hidden=name in HIDDEN)
+            for name, command in COMMANDS.items()
+        }
+        super().__init__(**settings | {"commands": listed})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _built(str(name)), rest
+
+
+def _help_of(command: Callable[..., None] | typer.Typer) -> str | None:
+    return command.info.help if isinstance(command, typer.Typer) else getdoc(command)
+
+
+def _built(name: str) -> Any:
+    command = COMMANDS[name]
+    if isinstance(command, typer.Typer):
+        return typer.main.get_group(command)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name)(command)
+    return typer.main.get_command(alone)
+
+
 # Plain help and errors: they are read in logs and over slow serial lines too, and start-up stays instant.
 app = typer.Typer(
+    cls=_BuiltWhenCalled,
     name="edgekd",
     help="Distil acoustic classifiers into int8 students that run, verified, on edge devices.",
     no_args_is_help=True,
@@ -41,20 +93,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-app.command("distill")(distill.distill)
-app.command("quantize")(quantize.quantize)
-app.command("export")(export.export)
-app.command("profile")(profile.profile)
-app.command("predict")(predict.predict)
-app.command("compare")(compare.compare)
-app.command("compare-worker", hidden=True)(compare.compare_worker)
-app.add_typer(data.app, name="data")
-app.command("targets")(boards.targets)
-app.add_typer(teachers.app, name="teachers")
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ def distill(
     teacher: options.Teacher = None,
     teacher_weights: options.TeacherWeights = None,
     adaptation: options.Adaptation = None,
+    teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
+    width: options.Width = None,
     terms: Annotated[
         str | None,
         Flag(
@@ -64,7 +66,9 @@ def distill(
         "teacher.name": teacher,
         "teacher.weights": teacher_weights,
         "teacher.adaptation": adaptation,
+        "teacher.cache": teacher_cache,
         "student": student,
+        "width": width,
         "loss.terms": None if terms is None else [term.strip() for term in terms.split(",") if term.strip()],
         "training.epochs": epochs,
         "training.batch_size": batch_size,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekd.config import DistillConfig, parse, read_toml
 from edgekd.data import DATASETS
 from edgekd.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from edgekd.config import DistillConfig
 
 Config = Annotated[
     Path | None, typer.Option("--config", envvar="EDGEKD_CONFIG", help="TOML file with settings; flags override it.")
@@ -48,7 +49,21 @@ Adaptation = Annotated[
         "--adaptation", envvar="EDGEKD_ADAPTATION", help="head, full or none: what of the teacher is trained."
     ),
 ]
-Student = Annotated[str | None, typer.Option("--student", envvar="EDGEKD_STUDENT", help="hltdnn_ds or hltdnn.")]
+TeacherCache = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-cache",
+        envvar="EDGEKD_TEACHER_CACHE",
+        help="auto, off, logits or full: what is kept of the teacher's answers, on disk.",
+    ),
+]
+Student = Annotated[
+    str | None, typer.Option("--student", envvar="EDGEKD_STUDENT", help="hltdnn_ds, hltdnn_micro or hltdnn.")
+]
+Width = Annotated[
+    float | None,
+    typer.Option("--width", envvar="EDGEKD_WIDTH", help="Of hltdnn_ds, hltdnn_micro: times its channels, 0.25 to 4."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]
 LearningRate = Annotated[
@@ -73,6 +88,8 @@ def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[s
 
 def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`."""
+    from edgekd.config import DistillConfig, parse, read_toml
+
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:
         parse(DistillConfig, values, str(config_file))  # so that a mistake in the file is told apart from one in a flag
@@ -109,7 +126,7 @@ def check_names(config: DistillConfig, quantized: bool) -> None:
     if dataset is not None and dataset not in DATASETS:
         mistakes.append(str(unknown_name("data set", dataset, DATASETS)))
     try:
-        check_models(config.student, config.teacher.name if taught else None, config.teacher.folder)
+        check_models(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
     except UsageError as wrong:
         mistakes.append(str(wrong))
     if quantized:
@@ -133,6 +150,8 @@ def interruptible(advice: Callable[[], str]) -> Iterator[None]:
 
 def _toml_value(text: str) -> Any:
     """A TOML value; what is none (`emd`, `a/path`) is a string."""
+    import tomllib
+
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -112,9 +112,12 @@ def print_mixed(mixed: Mixed) -> None:
 
 def print_bundle(bundle: Bundle) -> None:
     """What a bundle that was just written holds, and what it was checked with."""
+    from edgekd.models import sized
+
     manifest, target = bundle.manifest, bundle.manifest.target
     model = (bundle.folder / "model.onnx").stat().st_size
-    typer.echo(f"{bundle.folder}: {manifest.classifier.student} for {target.title}")
+    student = sized(manifest.classifier.student, manifest.classifier.width)
+    typer.echo(f"{bundle.folder}: {student} for {target.title}")
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     typer.echo(
         f"  model.onnx {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "

@@ -49,7 +49,7 @@ FORMAT = 1
 _LEVELS = 32_767  # symmetric int16
 _RECORD = np.dtype([("peak", "<f4"), ("crc", "<u4")])
 _FLUSH_ROWS, _FLUSH_SECONDS = 64, 1.0  # what a kill can cost at most
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -143,8 +143,8 @@ def _complete(folder: Path, index: ClipIndex, config: DataConfig, samples: int, 
     clips_file = os.open(folder / "clips.i16", os.O_RDWR | os.O_CREAT, 0o644)
     rows_file = os.open(folder / "rows.bin", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _reserve(clips_file, len(index) * samples * 2)
-        _reserve(rows_file, len(index) * _RECORD.itemsize)
+        reserve(clips_file, len(index) * samples * 2)
+        reserve(rows_file, len(index) * _RECORD.itemsize)
         clips = np.memmap(folder / "clips.i16", dtype="<i2", mode="r", shape=(len(index), samples))
         records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
         missing = _unverified(clips, records, progress)
@@ -152,7 +152,7 @@ def _complete(folder: Path, index: ClipIndex, config: DataConfig, samples: int, 
             _fill(clips_file, rows_file, missing, read, progress)
             records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
     except OSError as failure:
-        if failure.errno in _NO_SPACE:
+        if failure.errno in NO_SPACE:
             shutil.rmtree(folder, ignore_errors=True)  # leave the user the space there is
         raise
     finally:
@@ -161,7 +161,7 @@ def _complete(folder: Path, index: ClipIndex, config: DataConfig, samples: int, 
     return ClipStore(folder, config.sample_rate, samples, records["peak"].copy(), clips)
 
 
-def _reserve(file: int, size: int) -> None:
+def reserve(file: int, size: int) -> None:
     """Make the open `file` exactly `size` bytes long and take the space now rather than fail half way."""
     os.ftruncate(file, size)
     try:
@@ -193,7 +193,7 @@ def _fill(
         peak = np.abs(waveform).max()
         scale = np.float32(_LEVELS) / peak if peak > np.finfo(np.float32).tiny else np.float32(0)
         levels = np.round(waveform * scale).astype("<i2")
-        _write(clips_file, levels.tobytes(), row * levels.nbytes)
+        write_at(clips_file, levels.tobytes(), row * levels.nbytes)
         return np.array((peak, _crc(peak, levels)), dtype=_RECORD).tobytes()
 
     finished: dict[int, bytes] = {}
@@ -201,7 +201,7 @@ def _fill(
     def flush() -> None:
         os.fdatasync(clips_file)
         for row, record in finished.items():
-            _write(rows_file, record, row * _RECORD.itemsize)
+            write_at(rows_file, record, row * _RECORD.itemsize)
         finished.clear()
 
     flushed = time.monotonic()
@@ -222,7 +222,8 @@ def _crc(peak: np.float32, levels: NDArray[np.int16]) -> int:
     return zlib.crc32(levels.data, zlib.crc32(np.float32(peak).tobytes())) or 1
 
 
-def _write(file: int, data: bytes, offset: int) -> None:
+def write_at(file: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset` of the open `file`. Raises `OSError` where the disk takes less."""
     if os.pwrite(file, data, offset) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -313,7 +314,7 @@ def _remembered(memory: Path) -> dict[str, list[int | str]]:
 def _refused(failure: OSError, folder: Path, needed: int) -> InputError:
     """The user's error for a cache folder that cannot be used."""
     elsewhere = "set EDGEKD_CACHE_DIR to a folder on another disk"
-    if failure.errno in _NO_SPACE:
+    if failure.errno in NO_SPACE:
         free = shutil.disk_usage(folder).free
         return InputError(
             f"{folder}: no space left for the clip cache: {needed} bytes needed, {free} free. "

@@ -13,7 +13,10 @@ from edgekd.config import FrontendConfig
 from edgekd.errors import GateError
 from edgekd.export.cost import activation_bytes, graph_cost, split_at_log_mel
 from edgekd.export.targets import Target
+from edgekd.models import sized
 
+Sized = tuple[str, float]  # a student's name and width
+WIDTHS = (1.0, 0.5)  # at which students that come in sizes are tried
 UNITS = {"model_bytes": "bytes of model", "parameters": "parameters", "macs": "MACs", "activation_bytes": "bytes live"}
 
 
@@ -47,6 +50,7 @@ def check_budget(
     target: Target,
     *,
     student: str,
+    width: float = 1.0,
     num_classes: int,
     frontend: FrontendConfig,
     sample_rate: int,
@@ -54,16 +58,16 @@ def check_budget(
 ) -> None:
     """Raise `GateError` where `model`, the exported graph of `student`, is over a budget of `target`.
 
-    The message says by how much, and names the largest other student that fits at the same settings, or what the
-    smallest would need. Other students are exported only then, untrained, which takes seconds each.
+    The message says by how much, and names the largest other student or width that fits at the same settings, or what
+    the smallest would need. Others are exported only then, untrained, which takes seconds each.
     """
     found = figures_of(model)
     over = _excess(found, target)
     if not over:
         return
-    others = _other_students(student, num_classes, frontend, sample_rate, clip_samples, target)
+    others = _other_students((student, width), num_classes, frontend, sample_rate, clip_samples, target)
     raise GateError(
-        f"Student '{student}' is over the budget of target '{target.name}': {'; '.join(over)}."
+        f"Student '{sized(student, width)}' is over the budget of target '{target.name}': {'; '.join(over)}."
         f" {_advice(others, target)}"
     )
 
@@ -78,17 +82,21 @@ def _excess(found: Figures, target: Target) -> list[str]:
     ]
 
 
-def _advice(others: dict[str, Figures], target: Target) -> str:
-    by_size = sorted(others, key=lambda name: others[name].macs)
-    fitting = [name for name in by_size if not _excess(others[name], target)]
+def _advice(others: dict[Sized, Figures], target: Target) -> str:
+    by_size = sorted(others, key=lambda other: others[other].macs)
+    fitting = [other for other in by_size if not _excess(others[other], target)]
     if fitting:
-        name = fitting[-1]
-        return f"'{name}' fits ({_words(others[name], target)}): edgekd distill --student {name}."
+        name, width = fitting[-1]
+        flags = name if width == 1 else f"{name} --width {width:g}"
+        fits = f"'{sized(name, width)}' fits ({_words(others[name, width], target)})"
+        return f"{fits}: edgekd distill --student {flags}."
     advice = "Raise the budget in a copy of the target's TOML"
     if target.frontend == "graph" and (target.budget.model_bytes or target.budget.activation_bytes):
         advice += ", or leave the log-mel to the host (frontend = 'external')"
     nearest = (
-        f"the smallest, '{by_size[0]}', takes {_words(others[by_size[0]], target)}" if by_size else "there is none"
+        f"the smallest, '{sized(*by_size[0])}', takes {_words(others[by_size[0]], target)}"
+        if by_size
+        else "there is none"
     )
     return f"No other student fits: {nearest}. {advice}."
 
@@ -101,23 +109,23 @@ def _words(found: Figures, target: Target) -> str:
 
 
 def _other_students(
-    student: str, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
-) -> dict[str, Figures]:
-    from edgekd.models.students import STUDENTS
+    student: Sized, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
+) -> dict[Sized, Figures]:
+    from edgekd.models.students import SIZED, STUDENTS
 
     found = {}
-    for name in STUDENTS:
-        if name == student:
+    for other in [(name, width) for name in STUDENTS for width in (WIDTHS if name in SIZED else (1.0,))]:
+        if other == student:
             continue
         try:
-            found[name] = figures_of(untrained(name, num_classes, frontend, sample_rate, clip_samples, target))
+            found[other] = figures_of(untrained(other, num_classes, frontend, sample_rate, clip_samples, target))
         except RuntimeError:  # its pooling leaves nothing of a log-mel with so few bins
             continue
     return found
 
 
 def untrained(
-    name: str, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
+    student: Sized, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
 ) -> bytes:
     """An untrained student as it would be exported for `target`: the same size and shapes as a trained one."""
     import torch
@@ -128,12 +136,13 @@ def untrained(
     from edgekd.quantization.prepare import prepare
 
     generator = torch.Generator().manual_seed(0)
-    student = build_student(name, num_classes, sample_rate, frontend).eval()
+    name, width = student
+    built = build_student(name, num_classes, sample_rate, frontend, width).eval()
     form = Form(target.opset, target.frontend, target.batch)
     if target.precision != "int8":
-        return float_onnx(student, clip_samples, form, half=target.precision == "fp16")
+        return float_onnx(built, clip_samples, form, half=target.precision == "fp16")
     with torch.no_grad():
-        log_mel = student.log_mel(0.1 * torch.randn(1, clip_samples, generator=generator))
-    network = prepare(student.network, log_mel)
+        log_mel = built.log_mel(0.1 * torch.randn(1, clip_samples, generator=generator))
+    network = prepare(built.network, log_mel)
     calibrate(network, [log_mel], CalibrationRecipe(observer="absmax"))
-    return quantized_onnx(student, network, clip_samples, target.flavour, form)
+    return quantized_onnx(built, network, clip_samples, target.flavour, form)

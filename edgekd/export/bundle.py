@@ -29,6 +29,7 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.export.onnx_graph import frontend_nodes, input_shape
 from edgekd.export.targets import Batch, FrontEnd, Precision, Target, TensorRT
 from edgekd.export.tensorrt import build_script
+from edgekd.models import sized
 from edgekd.runtime import edgekd_runner as runner
 
 # The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
@@ -50,6 +51,7 @@ class Classifier(Section):
     """What goes into the graph and what comes out."""
 
     student: str
+    width: float = Field(1.0, gt=0, description="of the student: times its channels")
     classes: tuple[str, ...] = Field(min_length=2, description="in the order of the output")
     sample_rate: int = Field(ge=2_000, le=192_000, description="Hz")
     clip_samples: int = Field(ge=1, description="samples of one input")
@@ -309,9 +311,10 @@ def _readme(manifest: Manifest) -> str:
     outside = (
         "" if classifier.input == "waveform" else "; its log-mel is computed by edgekd_runner.py, not by the graph"
     )
+    student = sized(classifier.student, classifier.width)
     facts: dict[str, Any] = {
         "Classes": ", ".join(classifier.classes),
-        "Student": f"`{classifier.student}`, distilled on {manifest.provenance.dataset}{tested}",
+        "Student": f"`{student}`, distilled on {manifest.provenance.dataset}{tested}",
         "Precision": manifest.precision
         + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
         "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged{outside}",

@@ -93,6 +93,7 @@ def export_run(run: Run, target: Target, out: Path, progress: Progress = silent,
         main.model,
         target,
         student=main.student.name,
+        width=main.student.width,
         num_classes=len(run.classes),
         frontend=run.config.frontend,
         sample_rate=data.sample_rate,
@@ -232,6 +233,7 @@ def _classifier(run: Run, student: Student, store: ClipStore, target: Target) ->
     data = run.config.data
     return Classifier(
         student=student.name,
+        width=student.width,
         classes=run.classes,
         sample_rate=data.sample_rate,
         clip_samples=store.samples,

@@ -14,15 +14,28 @@ if TYPE_CHECKING:
 
 
 def build_student(
-    name: str, num_classes: int, sample_rate: int = 32_000, frontend: FrontendConfig | None = None
+    name: str,
+    num_classes: int,
+    sample_rate: int = 32_000,
+    frontend: FrontendConfig | None = None,
+    width: float = 1.0,
 ) -> Student:
-    """A new student of `name` for waveforms at `sample_rate` Hz. Raises `UsageError` for an unknown name."""
-    from edgekd.models.students import STUDENTS, Student
+    """A new student of `name` for waveforms at `sample_rate` Hz, its channels times `width`.
 
-    if name not in STUDENTS:
-        raise unknown_name("student", name, STUDENTS)
-    network = STUDENTS[name]
-    return Student(name, network(num_classes), network.tap_channels, frontend or FrontendConfig(), sample_rate)
+    Raises `UsageError` for an unknown name, and for a width other than 1 of a student that has one size.
+    """
+    from edgekd.models.students import SIZED, STUDENTS, Student
+
+    mistake = _wrong_student(name, width)
+    if mistake is not None:
+        raise mistake
+    network = STUDENTS[name](num_classes) if width == 1 else SIZED[name](num_classes, width)
+    return Student(name, network, network.tap_channels, frontend or FrontendConfig(), sample_rate, width)
+
+
+def sized(student: str, width: float) -> str:
+    """A student as readers are told of it: `hltdnn_ds`, or `hltdnn_ds x0.5` of another width than 1."""
+    return student if width == 1 else f"{student} x{width:g}"
 
 
 def build_teacher(
@@ -96,16 +109,17 @@ def fetched_weights(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def check_names(student: str, teacher: str | None, folder: Path | None = None) -> None:
-    """Raise one `UsageError` for every name that is in no table, before anything slow is done.
+def check_names(student: str, teacher: str | None, folder: Path | None = None, width: float = 1.0) -> None:
+    """Raise one `UsageError` for every name that is in no table, before anything slow is done, and for a `width` that
+    the student does not come in.
 
     A teacher of the user's own (`package.module:factory`) is imported, with `folder` on the path.
     """
-    from edgekd.models.students import STUDENTS
     from edgekd.models.teachers import TEACHERS
     from edgekd.models.teachers.own import find_factory, is_own
 
-    mistakes = [] if student in STUDENTS else [str(unknown_name("student", student, STUDENTS))]
+    wrong = _wrong_student(student, width)
+    mistakes = [] if wrong is None else [str(wrong)]
     if teacher is not None and is_own(teacher):
         try:
             find_factory(teacher, folder)
@@ -117,4 +131,15 @@ def check_names(student: str, teacher: str | None, folder: Path | None = None) -
         raise UsageError(" ".join(mistakes))
 
 
-__all__ = ["build_student", "build_teacher", "check_names", "fetched_weights", "recognised"]
+def _wrong_student(name: str, width: float) -> UsageError | None:
+    """What is wrong with the name or the width of a student."""
+    from edgekd.models.students import SIZED, STUDENTS
+
+    if name not in STUDENTS:
+        return unknown_name("student", name, STUDENTS)
+    if width != 1 and name not in SIZED:
+        return UsageError(f"Student '{name}' has one size: leave --width out, or take {' or '.join(SIZED)}.")
+    return None
+
+
+__all__ = ["build_student", "build_teacher", "check_names", "fetched_weights", "recognised", "sized"]

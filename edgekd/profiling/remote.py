@@ -28,6 +28,7 @@ from typing import Any
 from edgekd.console import Progress, silent
 from edgekd.errors import InputError, UsageError
 from edgekd.export.bundle import Bundle, read_bundle
+from edgekd.models import sized
 from edgekd.profiling.machine import from_bench
 from edgekd.profiling.results import Cost, Golden, Latency, PrecisionName, Subject
 from edgekd.runtime import visit
@@ -138,7 +139,7 @@ def profile_hosts(
 
 def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: Cost) -> Subject:
     """What a host found, as a subject of the report; the memory in `cost` becomes the host's."""
-    verified, timed = found.verify, found.bench
+    verified, timed, classifier = found.verify, found.bench, bundle.manifest.classifier
     on_cpu = timed["engine"] == "onnxruntime"
     name = "ONNX Runtime" if on_cpu else "TensorRT"
     version = timed["engine_version"]
@@ -149,7 +150,7 @@ def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: C
         role="int8" if timed["precision"] == "int8" else "student",
         source=str(bundle.folder),
         host=found.host,
-        architecture=bundle.manifest.classifier.student,
+        architecture=sized(classifier.student, classifier.width),
         precision=_PRECISIONS[timed["precision"]],
         backend="onnxruntime" if on_cpu else "tensorrt",
         runtime=f"{runtime}, CPU" if on_cpu else runtime,

@@ -28,6 +28,7 @@ from edgekd.export import kind_of
 from edgekd.export.bundle import Bundle, read_bundle
 from edgekd.export.onnx_graph import float_onnx, quantized_onnx
 from edgekd.export.targets import Precision
+from edgekd.models import sized
 from edgekd.profiling.accuracy import LabelledClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
 from edgekd.profiling.cost import module_parameters
@@ -140,7 +141,7 @@ def _of_run(part: _Part, config: ProfileConfig) -> list[Candidate]:
     run, role = part.run, part.role
     possible = _BACKENDS[role]
     chosen = [backend for backend in possible if backend in config.backends] or [possible[0]]
-    architecture = run.config.teacher.name if role == "teacher" else run.config.student
+    architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
     clips = clips_of_run(run)
     models: list[Model] = []
     for backend in chosen:
@@ -209,9 +210,9 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig) -> list[Candidate]:
             f"({platform.machine()}). Times there: --host USER@DEVICE."
         )
     role: Role = "int8" if precision == "int8" else "student"
-    name = folder.resolve().name
+    name, student = folder.resolve().name, sized(classifier.student, classifier.width)
     return [
-        Candidate(name, "bundle", role, folder, classifier.student, model, clips.samples, clips, bundle, tuple(notes))
+        Candidate(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes))
         for model in models
     ]
 

@@ -100,7 +100,8 @@ def load_int8(run: Run) -> Student:
         command = f"distill --out {run.folder} --resume" if done else f"quantize {run.folder}{method}"
         raise InputError(f"{run.folder}: this run {state}. First: edgekd {command}")
     config = run.config
-    student = build_student(config.student, len(run.classes), config.data.sample_rate, config.frontend).eval()
+    rate, frontend = config.data.sample_rate, config.frontend
+    student = build_student(config.student, len(run.classes), rate, frontend, config.width).eval()
     samples = round(config.data.clip_seconds * config.data.sample_rate)
     try:
         student.network = prepare(student.network, _example_log_mel(student, samples), settings.keep_float)

@@ -176,7 +176,7 @@ def _check(cells: Sequence[Cell]) -> None:
         raise UsageError("A comparison needs a method, a fold and a seed at least.")
     for config in {cell.method: cell.config for cell in cells}.values():
         taught = needs_teacher(config.loss.terms)
-        check_names(config.student, config.teacher.name if taught else None, config.teacher.folder)
+        check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
         if taught:
             check_teacher(config.teacher)
 

@@ -29,6 +29,7 @@ from edgekd.ssatkd import SSATKDLoss
 from edgekd.training.augment import draw_views
 from edgekd.training.evaluation import Scores, predict_probabilities, score
 from edgekd.training.figures import plot_confusion, plot_curves
+from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, fit, seed_all
 from edgekd.training.predictions import read_predictions, write_predictions
@@ -50,8 +51,8 @@ def distill(
     """Train a student as `config` says, into the run folder `config.out`, and score it and its teacher on the test
     side.
 
-    `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and
-    its answers: the outcome is the same, and sooner.
+    `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and,
+    through the cache, its answers: the outcome is the same, and sooner.
 
     Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
     `GateError` (a split that leaks).
@@ -62,7 +63,8 @@ def distill(
     teacher = _teacher(begun, teacher_run, progress) if taught else None
 
     seed_all(config.seed, "student")
-    student = build_student(config.student, len(index.classes), config.data.sample_rate, config.frontend)
+    rate, frontend = config.data.sample_rate, config.frontend
+    student = build_student(config.student, len(index.classes), rate, frontend, config.width)
     student.gain = waveform_gain(store, split)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     lesson = prepare_lesson(run, index, split, store, teacher, student, config.training.epochs, fabric, progress)
@@ -88,9 +90,10 @@ def distill(
         fabric,
         progress,
     )
-    run.update_report(
-        "training", {"student": {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}}
-    )
+    summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
+    if lesson.teacher is not None:
+        summary["teacher_cache"] = lesson.teacher.summary()
+    run.update_report("training", {"student": summary})
     record_test(run, "student", index, split, predict_test(student, split, store, fabric, progress))
     warn_of_weaker_teacher(run)
     return run
@@ -107,18 +110,20 @@ def adapt_teacher(
     teacher = _teacher(begun, None, progress)
     train, store, device = begun.split.train, begun.store, begun.fabric.device
     views = draw_views(train, store.samples, config.augment, config.seed)
-    saved = begun.run.stage_folder("teacher") / "logits.safetensors"
-    fill_cache(teacher.to(device), store, views, device, False, saved, progress=progress)
+    fill_cache(
+        begun.run.config, FrozenTeacher(teacher, device), store, views, taps=False, repeated=False, progress=progress
+    )
     return begun.run
 
 
 def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     """All of `config` that decides the adapted teacher and what it is asked: where it is equal, one run's teacher can
     be lent to another."""
+    kept = {"teacher": {"cache"}}
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
-        **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}),
+        **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}, exclude=kept),
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
     }
@@ -190,7 +195,7 @@ class _Begun:
 def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool) -> _Begun:
     """Check names, folder, data and device, in this order, and begin the run folder only then."""
     config = settled(config)
-    check_names(config.student, config.teacher.name if taught else None, config.teacher.folder)
+    check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
     if taught:
         check_teacher(config.teacher)
     check_folder(config, resume, overwrite)
@@ -247,9 +252,6 @@ def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
         raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
     folder = run.stage_folder("teacher")
     _link(weights, folder / weights.name)
-    answers = lender.folder / "teacher" / "logits.safetensors"
-    if answers.is_file():
-        _link(answers, folder / answers.name)
     log = run.metrics()
     log.truncate("teacher", 0)
     for row in lender.metrics().rows:

@@ -56,7 +56,6 @@ THE_GRIDS = (
     "seed",
     *(f"data.{name}" for name in ("dataset", "data_dir", "fold", "val_fold", "split", "split_seed", "given_split")),
 )
-LENDABLE = Path("teacher", "logits.safetensors")  # the last that a teacher's run writes
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,8 @@ def plan_cells(
                     # A method that changes what its teacher is has teachers to itself.
                     folder = name if decides == common else f"{name}-{_digest(decides)}"
                     run = {"device": cell.device, "out": str(config.out / "teachers" / folder)}
-                    teacher = _config({**decides, **run}, f"method '{method}'")
+                    kept = {"teacher": {"cache": cell.teacher.cache}}
+                    teacher = _config(_merged(decides, run, kept), f"method '{method}'")
                 cells.append(Cell(method, part, seed, cell, teacher))
     return cells
 
@@ -204,7 +204,7 @@ def run_cells(
         if is_finished(cell, quantize):
             continue
         cell_of[out] = cell
-        if cell.teacher is not None and not (cell.teacher.out / LENDABLE).is_file():
+        if cell.teacher is not None and "teacher" not in scores_of(cell.teacher):
             jobs.setdefault(cell.teacher.out, Job(cell.teacher))
         jobs[out] = Job(cell.config, True, None if cell.teacher is None else cell.teacher.out, quantize)
 

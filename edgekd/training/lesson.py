@@ -20,6 +20,7 @@ from edgekd.ssatkd import SSATKDLoss
 from edgekd.ssatkd.losses import TEXTURES
 from edgekd.training.augment import Views, draw_views, spec_augment
 from edgekd.training.evaluation import Waveforms, predict_probabilities
+from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.loop import StepOutput, Validation
 from edgekd.training.run import Run
 from edgekd.training.teacher_cache import TeacherCache, fill_cache
@@ -52,22 +53,20 @@ class Lesson:
         places = torch.tensor([self._place[int(row)] for row in rows])
         waveforms = heard = None
         with_tap = self.loss.needs_taps
-        if self.log_mels is None or (with_tap and self.teacher is not None and self.teacher.taps is None):
+        if self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(with_tap)):
             waveforms = heard = self.views.waveforms(self.store, places, choices).to(self.device)
         if self.log_mels is not None:
             heard = self.log_mels[places, choices].unsqueeze(1).to(self.device).float()
         seen = student(heard, lambda log_mel: spec_augment(log_mel, self.run.config.augment))
         taught = None
         if self.teacher is not None:
-            taught = self.teacher(places, choices, waveforms if with_tap else None, self.device)
+            taught = self.teacher(places, choices, waveforms, with_tap)
         targets = self.views.targets(self.labels, len(self.run.classes), places, choices).to(self.device)
         return StepOutput(*self.loss(seen, taught, targets))
 
     def begin_epoch(self, epoch: int) -> None:
         """Say which terms count in `epoch` of the distillation, counted from 1."""
         self.loss.count_textures(_textures_count(self.run.config, epoch))
-        if self.teacher is not None and not self.loss.needs_taps:
-            self.teacher.taps = None  # they are large, and epochs only go forward
 
     def validate(self, student: nn.Module) -> Validation:
         """Mean cross-entropy and accuracy on the validation side; leaves `student` in eval mode."""
@@ -101,17 +100,19 @@ def prepare_lesson(
 ) -> Lesson:
     """Draw the views, ask the teacher about each, and build the loss, as it is in epoch `begin` of the distillation.
 
-    What is heard more than once in `epochs` is computed once and kept: log-mels and taps, where memory allows.
+    What is heard more than once in `epochs` is computed once and kept where there is room: log-mels in memory, what the
+    teacher says on disk (`teacher_cache`).
     """
     config = run.config
     views = draw_views(split.train, store.samples, config.augment, config.seed)
     repeated = epochs > len(views)
     cache = None
     if teacher is not None and needs_teacher(config.loss.terms):
-        needs_tap = bool(TEXTURES & set(config.loss.terms)) and _textures_count(config, begin)
-        teacher.to(fabric.device)
-        saved = run.stage_folder("teacher") / "logits.safetensors"
-        cache = fill_cache(teacher, store, views, fabric.device, needs_tap and repeated, saved, progress=progress)
+        taps = bool(TEXTURES & set(config.loss.terms)) and _textures_count(config, begin)
+        frozen = FrozenTeacher(teacher, fabric.device)
+        cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=progress)
+        if cache.warning:
+            run.warn(cache.warning)
     loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
     loss.count_textures(_textures_count(config, begin))
     validation: Waveforms = store

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgekd.models.teachers.base import Teacher
 
 REPORT_VERSION = 1
+SAME_RUN = ("out", "teacher.cache")  # where a run is and what it keeps: another value makes no other run of it
 METRIC_COLUMNS = (
     "stage", "epoch", "seconds", "learning_rate", "total",
     "classification", "statistical", "structural", "distillation",
@@ -160,7 +161,8 @@ class Run:
 
         self.require_student()
         config = self.config
-        student = build_student(config.student, len(self.classes), config.data.sample_rate, config.frontend)
+        rate, frontend = config.data.sample_rate, config.frontend
+        student = build_student(config.student, len(self.classes), rate, frontend, config.width)
         path = self.folder / "student" / "best.safetensors"
         load_matching(student, read_weights(path), path)
         return student.eval()
@@ -265,12 +267,12 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of the settings in which two configurations differ, but for `out`."""
+    """The dotted names of the settings in which two configurations differ, but for those of `SAME_RUN`."""
     found = []
     for key, value in new.items():
         if isinstance(value, Mapping):
             found += differences(old[key], value, f"{prefix}{key}.")
-        elif old[key] != value and prefix + key != "out":
+        elif old[key] != value and prefix + key not in SAME_RUN:
             found.append(prefix + key)
     return found
 

@@ -1,96 +1,288 @@
-"""What the frozen teacher says of every training clip, computed once.
+"""What the frozen teacher says of every training clip, asked once and kept on disk.
 
-A clip is heard in a few known views (`augment.Views`), so the teacher's logits are a table `(clips, views, K)`. Its
-taps are large (0.5 MB a view for YAMNet in float16): they are kept in memory where they fit `TAP_BUDGET` and each view
-is heard more than once; else each batch runs the layers below the tap again.
+A clip is heard in a few known views (`augment.Views`), so the teacher's answers are a table with a row for each clip in
+each view: `logits (V * N, K)` float32 and, where they are kept, `taps (V * N, C, T, F)` float16. What is kept is
+`teacher.cache` of the configuration:
+
+    off      nothing: the teacher hears every batch
+    logits   the logits: where a loss needs taps, the layers below the tap hear every batch
+    full     the logits and the taps: the teacher hears nothing while the student learns
+    auto     full where each view is heard more than once and the taps of all caches together take no more than
+             `AUTO_SHARE` of the free space and `AUTO_BYTES`; else logits
+
+The student hears the same in every mode, so modes differ by rounding alone: float16 keeps a tap to 2^-11 of itself
+(0.05 %), an eighth of bfloat16's error in the same space; what exceeds its range (65504) is cut off there.
+
+A cache is a folder `teacher-...` in `edgekd.data.cache.cache_folder()`, named by a hash of everything that decides its
+numbers: the teacher's parameters and settings, the clips and their views, the precision, this format's version. So
+another run, a resumed one, int8 training and the cells of a comparison find it again. It is filled in fixed batches,
+and what a kill or a damaged row leaves out is asked again in the same ones (`row_table`). The first answers are asked
+at every opening and must agree: the hash cannot see the code of a teacher of the user's own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.config import CacheMode, DistillConfig
 from edgekd.console import Progress, silent
-from edgekd.data.cache import ClipStore
+from edgekd.data.cache import NO_SPACE, ClipStore, cache_folder, locked
+from edgekd.errors import InputError
 from edgekd.models.outputs import TeacherOutput
-from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import read_weights, save_weights
 from edgekd.training.augment import Views
+from edgekd.training.frozen_teacher import FrozenTeacher
+from edgekd.training.row_table import RowTable, crc_path
 
-TAP_BUDGET = 2 << 30  # bytes
+FORMAT = 1
+AUTO_SHARE, AUTO_BYTES = 0.1, 16 << 30
+PROBES = 2  # answers asked at every opening
+PROBE_TOLERANCE = 0.05  # of the largest magnitude; bfloat16 in batches of another size differs by 1 %
+
+_LOGITS, _TAPS = "logits.f32", "taps.f16"
+_HALF_MAX = float(torch.finfo(torch.float16).max)
+_BATCH, _BATCH_CUDA = 16, 64
+_FLUSH_SECONDS = 1.0  # what a kill can cost at most
+_STAGE = "teacher outputs"
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class TeacherCache:
-    """Teacher outputs by training clip and view."""
+    """The teacher's answers by training clip and view: read from the tables that are kept, else asked anew."""
 
-    teacher: Teacher
-    logits: Tensor  # (clips, views, K)
-    taps: Tensor | None = None  # (clips, views, C, T, F) float16
+    teacher: FrozenTeacher
+    clips: int
+    folder: Path | None = None
+    logits: NDArray[np.float32] | None = None  # (views * clips, K)
+    taps: NDArray[np.float16] | None = None  # (views * clips, C, T, F)
+    warning: str = ""
+    """Why `auto` does not keep the taps that it should; empty where it does."""
 
-    def __call__(
-        self, places: Tensor, choices: Tensor, waveforms: Tensor | None, device: torch.device
-    ) -> TeacherOutput:
-        """Outputs for the clips at `places (B,)` of the training side in their views number `choices (B,)`.
+    @property
+    def mode(self) -> CacheMode:
+        """What is kept."""
+        return "off" if self.logits is None else "logits" if self.taps is None else "full"
 
-        `waveforms (B, S)` are these views, to compute the taps where these are not kept; without either, the tap is
-        empty.
+    def summary(self) -> dict[str, str | float]:
+        """What is kept, how much that is and where, for a report."""
+        tables = [table for table in (self.logits, self.taps) if table is not None]
+        found: dict[str, str | float] = {"mode": self.mode, "megabytes": round(sum(t.nbytes for t in tables) / 1e6, 1)}
+        if self.folder is not None:
+            found["folder"] = str(self.folder)
+        return found
+
+    def needs_waveforms(self, with_tap: bool) -> bool:
+        """Whether an answer, with or without the tap, takes the waveforms."""
+        return self.logits is None or (with_tap and self.taps is None)
+
+    def __call__(self, places: Tensor, choices: Tensor, waveforms: Tensor | None, with_tap: bool) -> TeacherOutput:
+        """Answers for the clips at `places (B,)` of the training side in their views number `choices (B,)`.
+
+        `waveforms (B, S)` are these views, where they are needed. Without `with_tap` the tap may be empty.
         """
-        logits = self.logits[places, choices].to(device)
-        if self.taps is not None:
-            return TeacherOutput(logits, self.taps[places, choices].to(device).float())
-        if waveforms is None:
+        if self.logits is None:
+            assert waveforms is not None
+            return self.teacher(waveforms)
+        rows, device = (choices * self.clips + places).numpy(), self.teacher.device
+        logits = torch.from_numpy(self.logits[rows]).to(device)
+        if not with_tap:
             return TeacherOutput(logits, logits.new_empty(0))
-        with torch.no_grad():
-            return TeacherOutput(logits, self.teacher.tap(waveforms))
+        if self.taps is not None:
+            return TeacherOutput(logits, torch.from_numpy(self.taps[rows]).to(device).float())
+        assert waveforms is not None
+        return TeacherOutput(logits, self.teacher.tap(waveforms))
 
 
 def fill_cache(
-    teacher: Teacher,
+    config: DistillConfig,
+    teacher: FrozenTeacher,
     store: ClipStore,
     views: Views,
-    device: torch.device,
-    keep_taps: bool,
-    saved: Path,
-    batch_size: int = 16,
+    *,
+    taps: bool,
+    repeated: bool,
     progress: Progress = silent,
 ) -> TeacherCache:
-    """Run `teacher`, frozen and in eval mode, over every view of every training clip.
+    """Ask `teacher` about every view of every training clip, as far as the cache of `config.teacher` has no answer yet.
 
-    The order and batches are fixed, so that a resumed run gets the same numbers to the last bit. The logits are kept in
-    the file `saved` and read back from there. `keep_taps`: keep the taps too, where they fit the budget.
+    `taps`: whether a loss needs them; `repeated`: whether each view is heard more than once. Raises `InputError` for a
+    folder that cannot be written, and for too little space, but for taps that `auto` would have kept.
     """
-    teacher.eval().requires_grad_(False)
-    clips, total = len(views.rows), len(views.rows) * len(views)
-    logits = read_weights(saved)["logits"] if saved.is_file() else None
-    cache = TeacherCache(teacher, torch.empty(0) if logits is None else logits)
-    if logits is not None and not keep_taps:
-        return cache
-    answers: list[Tensor] = []
-    with torch.no_grad():
-        for done in range(0, total, batch_size):
-            numbers = torch.arange(done, min(done + batch_size, total))
-            places, choices = numbers % clips, numbers // clips
-            waveforms = views.waveforms(store, places, choices).to(device)
-            if logits is None:
-                output = teacher(waveforms)
-                answers.append(output.logits.float().cpu())
-                tap = output.tap
-            else:
-                tap = teacher.tap(waveforms)
-            if keep_taps and cache.taps is None:
-                keep_taps = tap[0].numel() * 2 * total <= TAP_BUDGET
-                if keep_taps:
-                    cache.taps = torch.empty(clips, len(views), *tap.shape[1:], dtype=torch.float16)
-                elif logits is not None:
-                    break
-            if cache.taps is not None:
-                cache.taps[places, choices] = tap.half().cpu()
-            progress("teacher outputs", int(numbers[-1]) + 1, total)
-    if logits is None:
-        cache.logits = torch.cat(answers).view(len(views), clips, -1).transpose(0, 1).contiguous()
-        save_weights(saved, {"logits": cache.logits})
-    return cache
+    mode = config.teacher.cache
+    clips, rows = len(views.rows), len(views.rows) * len(views)
+    if mode == "off":
+        return TeacherCache(teacher, clips)
+    first = teacher(_waveforms(store, views, range(min(PROBES, rows))))
+    tap_bytes = rows * first.tap[0].numel() * 2
+    parent = cache_folder()
+    folder = parent / f"teacher-{_key(config, teacher, store, views, first)}"
+
+    def kept(with_taps: bool, warning: str = "") -> TeacherCache:
+        with ExitStack() as stack:
+            stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, rows)))
+            folder.mkdir(exist_ok=True)
+
+            def table(name: str, dtype: str, answers: Tensor) -> RowTable:
+                return stack.enter_context(RowTable(folder / name, rows, tuple(answers.shape[1:]), dtype, progress))
+
+            logits = table(_LOGITS, "<f4", first.logits)
+            taps = table(_TAPS, "<f2", first.tap) if with_taps else None
+            _fill(teacher, store, views, first, logits, taps, progress)
+        return TeacherCache(teacher, clips, folder, logits.values, None if taps is None else taps.values, warning)
+
+    with_taps, warning = taps and (mode == "full" or (mode == "auto" and repeated)), ""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if with_taps and mode == "auto":
+            warning = _too_much(folder, tap_bytes)
+            with_taps = not warning
+        try:
+            return kept(with_taps, warning)
+        except OSError as failure:
+            if not with_taps or failure.errno not in NO_SPACE:
+                raise
+            for path in (folder / _TAPS, crc_path(folder / _TAPS)):  # leave the user the space there is
+                path.unlink(missing_ok=True)
+            if mode == "full":
+                raise
+            with_taps = False
+            return kept(with_taps, _anew(tap_bytes, f"there is no space for them in {parent}"))
+    except OSError as failure:
+        raise _refused(failure, parent, tap_bytes if with_taps else 0) from None
+
+
+# Filling
+
+
+def _fill(
+    teacher: FrozenTeacher,
+    store: ClipStore,
+    views: Views,
+    first: TeacherOutput,
+    logits: RowTable,
+    taps: RowTable | None,
+    progress: Progress,
+) -> None:
+    """Ask for what the tables lack, in batches that are the same each time; `first` are answers just given."""
+    tables = [logits] if taps is None else [logits, taps]
+    told = f"{'logits' if taps is None else 'full'}, {sum(table.size for table in tables) / 1e6:.1f} MB"
+
+    def write(start: int, said: Tensor | None, tap: Tensor) -> None:
+        if said is not None:
+            logits.write(start, said.cpu().numpy())
+        if taps is not None:
+            taps.write(start, tap.clamp(-_HALF_MAX, _HALF_MAX).half().cpu().numpy())
+
+    if not all(map(_agree, tables, first)):
+        for table in tables:
+            table.forget()
+    total, probes = len(logits.present), len(first.logits)
+    if not all(table.present[:probes].all() for table in tables):
+        write(0, *first)
+    lacking = ~np.logical_and.reduce([table.present for table in tables])
+    progress(_STAGE, total - int(lacking.sum()), total, kept=told)
+    size = _BATCH_CUDA if teacher.device.type == "cuda" else _BATCH
+    flushed = time.monotonic()
+    for start in range(probes, total, size):
+        numbers = range(start, min(start + size, total))
+        if not lacking[numbers].any():
+            continue
+        waveforms = _waveforms(store, views, numbers)
+        if logits.present[numbers].all():
+            write(start, None, teacher.tap(waveforms))
+        else:
+            write(start, *teacher(waveforms))
+        if time.monotonic() - flushed > _FLUSH_SECONDS:
+            for table in tables:
+                table.flush()
+            flushed = time.monotonic()
+        lacking[numbers] = False
+        progress(_STAGE, total - int(lacking.sum()), total, kept=told)
+
+
+def _waveforms(store: ClipStore, views: Views, rows: range) -> Tensor:
+    """What the teacher hears for these rows of a table."""
+    numbers, clips = torch.arange(rows.start, rows.stop), len(views.rows)
+    return views.waveforms(store, numbers % clips, numbers // clips)
+
+
+def _agree(table: RowTable, answers: Tensor) -> bool:
+    """Whether the first rows of `table`, those that are there, are what the teacher says now."""
+    there = table.present[: len(answers)]
+    if not there.any():
+        return True
+    kept = table.values[: len(answers)][there].astype(np.float32)
+    largest = float(np.finfo(table.values.dtype).max)
+    now = answers.clamp(-largest, largest).cpu().numpy()[there]
+    return bool(np.abs(kept - now).max() <= PROBE_TOLERANCE * np.abs(now).max())
+
+
+# Whether, where and how much
+
+
+def _too_much(folder: Path, needed: int) -> str:
+    """Why `auto` does not keep `needed` bytes of taps in `folder`; empty where it does."""
+    if (folder / _TAPS).is_file():  # a run that goes on does so in the mode it was begun in
+        return ""
+    others = sum(path.stat().st_size for path in folder.parent.glob(f"teacher-*/{_TAPS}"))
+    allowed = min(AUTO_BYTES, int(AUTO_SHARE * (shutil.disk_usage(folder.parent).free + others)))
+    if needed + others <= allowed:
+        return ""
+    return _anew(
+        needed,
+        f"with the {others / 1e6:.0f} MB of other caches that is more than {allowed / 1e6:.0f} MB, "
+        f"{AUTO_SHARE:.0%} of the free space in {folder.parent} or {AUTO_BYTES >> 30} GiB",
+    )
+
+
+def _anew(needed: int, why: str) -> str:
+    return (
+        f"the teacher's taps ({needed / 1e6:.0f} MB) are not kept but computed for every batch: {why}. Delete old "
+        "teacher-* folders there, or pass --teacher-cache full to keep them all the same."
+    )
+
+
+def _key(config: DistillConfig, teacher: FrozenTeacher, store: ClipStore, views: Views, first: TeacherOutput) -> str:
+    """Hash of everything that decides the numbers of a cache, as far as it can be seen."""
+    told = {
+        "format": FORMAT,
+        "teacher": [config.teacher.name, type(teacher.module).__qualname__],
+        "frontend": config.frontend.model_dump(mode="json"),
+        "precision": teacher.precision,
+        "clips": [store.folder.name, *views.rows],
+        "shapes": [list(answers.shape[1:]) for answers in first],
+    }
+    digest = hashlib.sha256(json.dumps(told).encode())
+    drawn = (views.shifts, views.partners, views.partner_shifts, views.shares)
+    network = [*teacher.module.named_parameters(), *teacher.module.named_buffers()]
+    for name, tensor in [*((str(number), each) for number, each in enumerate(drawn)), *network]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def _refused(failure: OSError, folder: Path, tap_bytes: int) -> InputError:
+    """The user's error for a cache that cannot be kept."""
+    elsewhere = "set EDGEKD_CACHE_DIR to a folder on another disk"
+    if failure.errno not in NO_SPACE:
+        return InputError(
+            f"{folder}: the teacher's answers cannot be kept ({failure.strerror}). Allow it, {elsewhere}, or pass "
+            "--teacher-cache off."
+        )
+    free = shutil.disk_usage(folder).free / 1e6
+    what = f"{tap_bytes / 1e6:.1f} MB of taps are" if tap_bytes else "the teacher's logits are"
+    less = "logits" if tap_bytes else "off"
+    return InputError(
+        f"{folder}: no space left for the teacher cache: {what} to be kept, {free:.1f} MB are free. Make room, "
+        f"{elsewhere}, or pass --teacher-cache {less} (to a run that was begun, with --resume)."
+    )

@@ -16,6 +16,7 @@ from edgekd.errors import GateError, InputError, UsageError
 CHAIN = ("distill", "quantize", "export", "profile", "predict")
 COMMANDS = (*CHAIN, "compare", "data", "targets", "teachers", "doctor", "demo")
 HEAVY = {"torch", "torchaudio", "onnx", "onnxruntime", "matplotlib"}
+READS_NOTHING = ["--help", "--version"]  # no settings, no boards: what checks those is not loaded either
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["targets"], ["teachers"], ["distill", "--help"]])
@@ -30,6 +31,19 @@ main()
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     print(f"edgekd {' '.join(arguments)}: {time.perf_counter() - started:.2f} s")
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize("argument", READS_NOTHING)
+def test_help_is_printed_without_what_reads_settings(argument: str) -> None:
+    code = f"""
+import atexit, sys
+from edgekd.cli.app import main
+sys.argv = ["edgekd", {argument!r}]
+atexit.register(lambda: print(sorted({{"pydantic", "rich", "importlib.metadata"}} & set(sys.modules)), file=sys.stderr))
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 

@@ -46,7 +46,7 @@ def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Pa
         *("--dataset", "esc10", "--data-dir", 'a "quoted" folder/häfen', "--fold", "3"),
         *("--terms", "classification, distillation", "--learning-rate", "1e-05", "--out", "runs/x", "--seed", "9"),
         *("--set", "data.split=[0.5, 0.25, 0.25]", "--set", "augment.time_shift=false", "--set", "data.val_fold=4"),
-        *("--set", "loss.distillation=emd", "--teacher-weights", "w.pth"),
+        *("--set", "loss.distillation=emd", "--teacher-weights", "w.pth", "--width", "0.75"),
     ]
     plan = edgekd("distill", *flags, "--dry-run")
     assert (plan.code, plan.err) == (0, "")
@@ -56,6 +56,7 @@ def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Pa
     assert (config.data.fold, config.data.val_fold, config.data.split) == (3, 4, (0.5, 0.25, 0.25))
     assert (config.loss.terms, config.loss.distillation) == (("classification", "distillation"), "emd")
     assert (config.training.learning_rate, config.augment.time_shift, config.seed) == (1e-5, False, 9)
+    assert (config.student, config.width) == ("hltdnn_ds", 0.75)
     (tmp_path / "plan.toml").write_text(plan.out)
     assert edgekd("distill", "--config", tmp_path / "plan.toml", "--dry-run") == plan
 
@@ -75,6 +76,10 @@ def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
             "'no_module_of_mine:make': Unknown module 'no_module_of_mine'.",
         ),
         (["--student", "hltdn"], "Unknown student 'hltdn'. Did you mean 'hltdnn'?"),
+        (["--student", "hltdnn", "--width", "0.5"], "Student 'hltdnn' has one size: leave --width out, or take "),
+        (["--width", "0.1"], "width = 0.1: input should be greater than or equal to 0.25"),
+        (["--width", "5"], "width = 5.0: input should be less than or equal to 4"),
+        (["--set", "width=nan"], "width = nan: input should be a finite number"),
         (["--recipe", "defalt"], "Unknown calibration recipe 'defalt'. Did you mean 'default'?"),
         (["--recipe", "nowhere.toml"], "nowhere.toml: no such configuration file."),
         (["--device", "gpu"], "device = 'gpu': input should be 'auto', 'cpu' or 'cuda'"),

@@ -18,4 +18,3 @@ def test_a_table_fits_80_columns_and_never_breaks_a_name_or_a_number(capsys: pyt
 
 def test_figures_are_short() -> None:
     assert (show.percent(0.97531), show.interval((0.5, 1.0))) == ("97.5 %", "50.0-100.0")
-    assert [show.milliseconds(value) for value in (None, 0.123, 12.3456, 123.4)] == ["-", "0.12", "12.35", "123"]

@@ -26,11 +26,12 @@ def limited(**limits: int) -> Target:
     return load_target("cpu").model_copy(update={"budget": Budget(**limits)})
 
 
-def check(model: bytes, target: Target) -> None:
+def check(model: bytes, target: Target, student: str = "own", width: float = 1.0) -> None:
     check_budget(
         model,
         target,
-        student="own",
+        student=student,
+        width=width,
         num_classes=5,
         frontend=FrontendConfig(n_fft=128, hop_length=64, n_mels=16, f_min=20, f_max=2000),
         sample_rate=4000,
@@ -72,19 +73,23 @@ def test_each_budget_refuses_with_the_figure_and_the_largest_student_that_fits(
 ) -> None:
     model = exported.int8["onnxruntime"]
     needed = getattr(figures_of(model), name)
-    fits = {"small": replace(SMALL, **{name: needed - 9}), "middle": replace(MIDDLE, **{name: needed - 2})}
-    too_large = {"large": replace(MIDDLE, **{name: needed, "macs": 3_000_000 if name != "macs" else needed})}
+    fits = {
+        ("small", 1.0): replace(SMALL, **{name: needed - 9}),
+        ("middle", 0.5): replace(MIDDLE, **{name: needed - 2}),
+    }
+    too_large = {("large", 1.0): replace(MIDDLE, **{name: needed, "macs": 3_000_000 if name != "macs" else needed})}
     monkeypatch.setattr(budget, "_other_students", lambda *_: {**fits, **too_large})
     with pytest.raises(GateError) as refusal:
         check(model, limited(**{name: needed - 1}))
     line = str(refusal.value)
     assert f"{needed:,} {budget.UNITS[name]}, {needed - 1:,} allowed ({name})" in line
-    assert f"'middle' fits ({needed - 2:,} {budget.UNITS[name]}): edgekd distill --student middle." in line
+    fitting = f"'middle x0.5' fits ({needed - 2:,} {budget.UNITS[name]})"
+    assert f"{fitting}: edgekd distill --student middle --width 0.5." in line
     assert "\n" not in line
 
 
 def test_where_none_fits_the_smallest_says_what_it_takes(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_other_students", lambda *_: {"middle": MIDDLE, "small": SMALL})
+    monkeypatch.setattr(budget, "_other_students", lambda *_: {("middle", 1.0): MIDDLE, ("small", 1.0): SMALL})
     with pytest.raises(GateError, match=r"No other student fits: the smallest, 'small', takes 50,000 bytes of model"):
         check(exported.float32, limited(model_bytes=1_000))
     monkeypatch.setattr(budget, "_other_students", lambda *_: {})
@@ -92,9 +97,28 @@ def test_where_none_fits_the_smallest_says_what_it_takes(exported: Exported, mon
         check(exported.float32, limited(model_bytes=1_000))
 
 
-def test_other_students_are_really_exported_for_the_target(exported: Exported) -> None:
+def test_other_students_and_widths_are_really_exported(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = figures_of(exported.float32).activation_bytes - 1
     target = limited(activation_bytes=limit).model_copy(update={"frontend": "external"})
-    # Of the two, hltdnn cannot be fed with 16 mel bins: none that fits, and no crash.
-    with pytest.raises(GateError, match=r"'own' is over .* bytes live, .*'hltdnn_ds' fits"):
+    monkeypatch.setattr(budget, "WIDTHS", (0.5,))
+    # Of the three, hltdnn cannot be fed with 16 mel bins: no crash.
+    with pytest.raises(GateError, match=r"'own' is over .* bytes live, .*'hltdnn_ds x0.5' fits .* --width 0\.5\."):
         check(exported.float32, target)
+
+
+def test_the_refused_width_is_named_and_others_of_the_same_student_are_tried(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[budget.Sized] = []
+
+    def untrained(other: budget.Sized, *settings: object) -> bytes:
+        tried.append(other)
+        return exported.float32
+
+    monkeypatch.setattr(budget, "untrained", untrained)
+    model = exported.int8["onnxruntime"]
+    with pytest.raises(GateError, match=r"Student 'hltdnn_ds x0.75' is over"):
+        check(model, limited(model_bytes=1_000), student="hltdnn_ds", width=0.75)
+    assert tried == [("hltdnn", 1.0), ("hltdnn_ds", 1.0), ("hltdnn_ds", 0.5)] + [
+        ("hltdnn_micro", width) for width in budget.WIDTHS
+    ]

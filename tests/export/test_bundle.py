@@ -92,6 +92,15 @@ def test_a_bundle_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing temporary is left
 
 
+def test_a_bundle_from_before_there_were_widths_is_read(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bundle").folder
+    contents = json.loads((folder / "manifest.json").read_text())
+    assert contents["classifier"].pop("width") == 1.0
+    contents["sha256"] = edgekd_runner.manifest_digest(contents)
+    (folder / "manifest.json").write_text(json.dumps(contents))
+    assert read_bundle(folder).manifest.classifier.width == 1.0
+
+
 def test_the_hop_is_half_a_clip_unless_said(tmp_path: Path) -> None:
     assert write(tmp_path / "bundle").manifest.classifier.hop_samples == SAMPLES // 2
 

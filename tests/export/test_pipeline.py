@@ -20,14 +20,15 @@ from edgekd.data.index import Split
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.export import export, pipeline
 from edgekd.export.bundle import read_bundle
+from edgekd.export.onnx_graph import quantized_onnx
 from edgekd.export.pipeline import GOLDEN_CLIPS, MAX_CLIPS, verification_rows
 from edgekd.export.predict import RunPredictor
 from edgekd.export.targets import load_target
 from edgekd.export.verify import MIN_CLIPS
-from edgekd.quantization import load_int8
+from edgekd.quantization import load_int8, quantize
 from edgekd.quantization.fake_quant import set_flavour
 from edgekd.runtime.edgekd_runner import Runner
-from edgekd.training import Run
+from edgekd.training import Run, distill
 
 TARGETS = ("jetson-orin-nano", "raspberry-pi-5", "cpu")
 
@@ -126,6 +127,21 @@ def test_a_bundle_that_was_tampered_with_is_refused_on_the_device(
             "model.onnx: changed since the bundle was written. Copy or export the bundle again."
         )
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_student_of_another_width_goes_the_whole_way(
+    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "quantized_onnx", quantized_onnx)
+    sizes = {"student": "hltdnn_micro", "width": 0.5}
+    quick = {"loss": {"terms": ("classification",)}, "training": {"epochs": 1}, "quantize": {"method": "ptq"}}
+    run = Run.open(quantize(distill(tiny_config(tmp_path / "run", **sizes, **quick))).folder)
+    assert "\nwidth = 0.5\n" in (run.folder / "config.toml").read_text()
+    assert (run.student().width, run.student().tap_channels, load_int8(run).width) == (0.5, 12, 0.5)
+    bundle = export(run, "cpu", tmp_path / "bundle")
+    classifier = bundle.manifest.classifier
+    assert (classifier.student, classifier.width) == ("hltdnn_micro", 0.5)
+    assert "| Student | `hltdnn_micro x0.5`, distilled on sonar_sim" in (bundle.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -7,8 +7,8 @@ import torch
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_student, build_teacher, check_names, fetched_weights
-from edgekd.models.students import STUDENTS
+from edgekd.models import build_student, build_teacher, check_names, fetched_weights, sized
+from edgekd.models.students import SIZED, STUDENTS
 from edgekd.models.weights import save_weights
 
 SMALL = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
@@ -26,6 +26,33 @@ def test_every_student_maps_waveforms_to_logits_and_a_tap(name: str) -> None:
 
 def test_a_student_without_a_front_end_gets_the_papers() -> None:
     assert build_student("hltdnn_ds", 4).frontend.config == FrontendConfig()
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_width_makes_a_student_smaller_or_larger(name: str) -> None:
+    students = [build_student(name, 7, 4_000, SMALL, width) for width in (0.25, 0.5, 1.0, 1.5, 4.0)]
+    sizes = [sum(parameter.numel() for parameter in student.parameters()) for student in students]
+    assert sizes == sorted(set(sizes))
+    assert [student.width for student in students] == [0.25, 0.5, 1.0, 1.5, 4.0]
+    for student in students:
+        logits, tap = student.eval()(torch.randn(2, 4_000))
+        assert (logits.shape, tap.shape[1]) == ((2, 7), student.tap_channels)
+        channels = [module.out_channels for module in student.network.modules() if isinstance(module, torch.nn.Conv2d)]
+        assert all(count % 4 == 0 for count in channels)
+
+
+def test_a_student_of_one_size_has_no_other_width() -> None:
+    words = r"Student 'hltdnn' has one size: leave --width out, or take hltdnn_ds or hltdnn_micro\."
+    with pytest.raises(UsageError, match=words):
+        build_student("hltdnn", 4, width=0.5)
+    with pytest.raises(UsageError, match=words):
+        check_names("hltdnn", None, width=1.5)
+    check_names("hltdnn", None, width=1.0)
+    check_names("hltdnn_ds", None, width=1.5)
+
+
+def test_a_width_is_told_where_it_is_not_1() -> None:
+    assert (sized("hltdnn_ds", 1.0), sized("hltdnn_ds", 0.75)) == ("hltdnn_ds", "hltdnn_ds x0.75")
 
 
 def test_names_that_are_in_no_table_are_refused_with_the_nearest() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student
 from edgekd.models.outputs import StudentOutput
+from edgekd.models.students import STUDENTS
 from edgekd.models.students.histogram import HistogramLayer
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import ActivationFakeQuant, set_enabled, set_frozen
@@ -67,7 +68,7 @@ def prepared(network: nn.Module, log_mel: Tensor) -> QuantizedNetwork:
     return quantised
 
 
-@pytest.mark.parametrize("name", ["hltdnn", "hltdnn_ds"])
+@pytest.mark.parametrize("name", STUDENTS)
 def test_folding_batch_norm_changes_nothing_in_float(name: str, log_mel: Tensor) -> None:
     network = with_statistics(build_student(name, 4).network, log_mel)
     quantised = prepare(network, log_mel)

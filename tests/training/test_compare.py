@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from edgekd.config import DistillConfig
@@ -20,7 +19,6 @@ from edgekd.data import load_index
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.splits import make_split, write_splits
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.models.weights import save_weights
 from edgekd.training import grid
 from edgekd.training.compare import Comparison, compare
 from edgekd.training.evaluation import score
@@ -85,8 +83,6 @@ def make_run(job: Job) -> None:
         said = np.eye(5, dtype=np.float32)[np.where(right, labels, (np.array(labels) + 1) % 5)]
         write_predictions(run.folder, subject, index, split.test, said)
         run.update_report("test", {subject: score(said, labels, groups, index.classes).to_dict()})
-    if not job.student:
-        save_weights(run.folder / grid.LENDABLE, {"logits": torch.zeros(1)})
 
 
 @pytest.fixture
@@ -142,6 +138,20 @@ def test_a_method_of_ones_own_changes_what_it_names(tiny_config: TinyConfig, tmp
     assert cell.teacher.out.name == "split0-seed3", "the teacher that the others have"
     assert taught.teacher.out.name.startswith("split0-seed3-"), "a teacher to itself"
     assert taught.teacher.teacher.epochs == 9
+
+
+def test_what_is_kept_of_a_teacher_makes_no_other_teacher_of_it(
+    tiny_config: TinyConfig, tmp_path: Path, made: Made
+) -> None:
+    config, methods = tiny_config(tmp_path / "grid", teacher={"cache": "logits"}), {"kd": grid.METHODS["kd"]}
+    (cell,) = plan_cells(config, methods, {"split0": {}}, [3])
+    assert cell.teacher is not None
+    assert (cell.config.teacher.cache, cell.teacher.teacher.cache) == ("logits", "logits")
+    assert cell.teacher.out.name == "split0-seed3"
+    compare(config, methods, seeds=[3])
+    made.jobs.clear()
+    compare(tiny_config(tmp_path / "grid", teacher={"cache": "off"}), methods, seeds=[3])
+    assert made.jobs == [], "the cells that are there are those that are wanted"
 
 
 @pytest.mark.parametrize(

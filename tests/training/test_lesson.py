@@ -17,6 +17,7 @@ from edgekd.config import TERMS, DistillConfig
 from edgekd.data.cache import ClipStore
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
+from edgekd.training import frozen_teacher
 from edgekd.training.lesson import Lesson, needs_teacher, prepare_lesson, validate, waveform_gain
 from edgekd.training.run import Run
 
@@ -30,9 +31,9 @@ Prepare = Callable[..., Lesson]
 
 
 @pytest.fixture
-def prepare(tiny_copy: Run, fabric: Fabric) -> Prepare:
+def prepare(tiny_copy: Run, fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """`prepare(loss={...})`: a lesson on the tiny run's data and teacher, with changed settings."""
-    (tiny_copy.folder / "teacher" / "logits.safetensors").unlink()
+    monkeypatch.setattr(frozen_teacher, "fast_precision", lambda _: "float32")  # whatever this processor can do
 
     def build(epochs: int = 1, **changes: Any) -> Lesson:
         values = tiny_copy.config.model_dump()
@@ -68,7 +69,7 @@ def test_teacher_and_student_hear_the_same_views(
 ) -> None:
     lesson, student = prepare(), Spy(tiny_run.student())
     assert lesson.teacher is not None
-    teacher = lesson.teacher.teacher
+    teacher = lesson.teacher.teacher.module
     heard: list[Tensor] = []
     tap = teacher.tap
     monkeypatch.setattr(teacher, "tap", lambda waveform: heard.append(waveform) or tap(waveform))
@@ -93,13 +94,31 @@ def test_what_is_kept_in_tables_teaches_what_hearing_it_anew_does(prepare: Prepa
     for epochs in (1, 9):  # once, or more often than there are views
         lesson, student = prepare(epochs=epochs), Spy(tiny_run.student().eval())
         assert lesson.teacher is not None
-        assert (lesson.log_mels is not None, lesson.teacher.taps is not None) == (epochs > 1, epochs > 1)
+        assert (lesson.log_mels is not None, lesson.teacher.mode) == (
+            (True, "full") if epochs > 1 else (False, "logits")
+        )
         torch.manual_seed(0)
         torch.nn.init.ones_(lesson.loss.adapter[0].weight)  # type: ignore[index, arg-type]
         outputs.append(lesson.step(student, torch.tensor(lesson.split.train[:6])))
         assert student.seen[0].ndim == (2 if epochs == 1 else 4)
     for term, value in outputs[0].terms.items():
         torch.testing.assert_close(outputs[1].terms[term], value, rtol=5e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), [("logits", 1e-5), ("full", 1e-3)])
+def test_what_is_kept_of_the_teacher_moves_no_loss_by_more_than_its_rounding(
+    mode: str, tolerance: float, prepare: Prepare, tiny_run: Run
+) -> None:
+    losses = []
+    for cache in ("off", mode):
+        torch.manual_seed(0)  # of what the loss learns
+        lesson, student = prepare(teacher={"cache": cache}), tiny_run.student().train()
+        assert lesson.teacher is not None
+        assert lesson.teacher.mode == cache
+        torch.manual_seed(1)
+        steps = [lesson.step(student, torch.tensor(lesson.split.train[start : start + 6])) for start in (0, 6, 12)]
+        losses.append(torch.stack([step.terms[term] for step in steps for term in TERMS]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=tolerance, atol=0)
 
 
 def test_textures_count_in_the_share_of_the_epochs_that_was_asked_for(prepare: Prepare, tiny_run: Run) -> None:
@@ -109,14 +128,12 @@ def test_textures_count_in_the_share_of_the_epochs_that_was_asked_for(prepare: P
         lesson.begin_epoch(epoch)
         counted = set(lesson.step(student, rows).terms)
         assert counted == (set(TERMS) if epoch <= 2 else {"classification", "distillation"})
-    assert lesson.teacher is not None
-    assert lesson.teacher.taps is None, "their memory is given back"
 
 
 def test_steps_leave_the_teacher_as_it_was(prepare: Prepare, tiny_run: Run) -> None:
     lesson, student = prepare(), tiny_run.student().train()
     assert lesson.teacher is not None
-    teacher = lesson.teacher.teacher
+    teacher = lesson.teacher.teacher.module
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     lesson.step(student, torch.tensor(lesson.split.train[:6])).total.backward()
     assert not any(module.training for module in teacher.modules())
@@ -155,7 +172,7 @@ def test_labels_alone_are_plain_cross_entropy_without_a_teacher(prepare: Prepare
     rows, student = list(lesson.split.train[:6]), tiny_run.student()
     expected = cross_entropy(student(lesson.store.waveforms(rows)).logits, lesson.labels[rows])
     torch.testing.assert_close(lesson.step(student, torch.tensor(rows)).total, expected)
-    assert not (lesson.run.folder / "teacher" / "logits.safetensors").exists()
+    assert lesson.teacher is None
 
 
 def test_a_term_needs_a_teacher_unless_it_is_classification() -> None:

@@ -85,6 +85,19 @@ def test_a_run_reads_back_the_configuration_it_was_made_with(tmp_path: Path) -> 
     assert opened.classes == ("a", 'b"\n')
 
 
+def test_a_run_made_before_there_were_widths_opens_as_it_was(tmp_path: Path) -> None:
+    config = DistillConfig(out=tmp_path / "run")
+    Run.create(config, ("a", "b"), "cpu")
+    file = tmp_path / "run" / "config.toml"
+    text = file.read_text()
+    assert "\nwidth = 1.0\n" in text
+    file.write_text(text.replace("\nwidth = 1.0\n", "\n"))
+    assert Run.open(tmp_path / "run").config == config
+    check_folder(config, resume=True, overwrite=False)  # the same settings: it may go on
+    with pytest.raises(UsageError, match=r"these differ: width\."):
+        check_folder(config.model_copy(update={"width": 0.5}), resume=True, overwrite=False)
+
+
 def test_a_run_folder_can_be_moved(run: Run, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     run.folder.rename(moved)

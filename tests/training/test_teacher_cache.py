@@ -1,27 +1,41 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import AugmentConfig
+from edgekd.config import AugmentConfig, CacheMode, DistillConfig, TeacherConfig
+from edgekd.console import Progress, silent
+from edgekd.data import cache as data_cache
+from edgekd.errors import InputError
 from edgekd.models.outputs import TeacherOutput
 from edgekd.training import teacher_cache
 from edgekd.training.augment import Views, draw_views
+from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.teacher_cache import TeacherCache, fill_cache
 
 SAMPLES, CLASSES = 64, 3
+TAP_BYTES = 2 * 15 * 2  # of a clip in float16
 CPU = torch.device("cpu")
+ROWS = (11, 2, 5, 7, 3, 0, 4, 9)
+SHIFTS = AugmentConfig(shifts_per_clip=3, mixes_per_clip=0)
+MIXES = AugmentConfig(shifts_per_clip=1, mixes_per_clip=2)
+NONE = AugmentConfig(time_shift=False, mixes_per_clip=0)
 
 
+@dataclass
 class Store:
     """Twelve clips; row number r is a row of the index, not of a table."""
 
-    def __init__(self) -> None:
-        self.clips = torch.randn(12, SAMPLES, generator=torch.Generator().manual_seed(0))
+    folder: Path = Path("twelve-clips")
+    clips: Tensor = field(default_factory=lambda: torch.randn(12, SAMPLES, generator=torch.Generator().manual_seed(0)))
 
     def waveforms(self, rows: Sequence[int]) -> Tensor:
         return self.clips[list(rows)]
@@ -32,29 +46,25 @@ class Listener(nn.Module):
 
     tap_channels = 2
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
         super().__init__()
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         self.stem = nn.Sequential(nn.Conv1d(1, 2, 5, stride=4), nn.BatchNorm1d(2), nn.Dropout(0.5))
         self.head = nn.Linear(2 * 15, CLASSES)
-        self.heard: list[Tensor] = []
+        self.heard: list[tuple[float, ...]] = []
         self.stems = 0
+        self.loudness = 1.0
 
     def tap(self, waveform: Tensor) -> Tensor:
         assert not self.training
-        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled()
         self.stems += 1
-        return self.stem(waveform[:, None]).unsqueeze(3)
+        return self.loudness * self.stem(waveform[:, None]).unsqueeze(3)
 
     def forward(self, waveform: Tensor) -> TeacherOutput:
-        self.heard += list(waveform)
+        self.heard += [tuple(clip) for clip in waveform.tolist()]
         tap = self.tap(waveform)
         return TeacherOutput(self.head(tap.flatten(1)), tap)
-
-
-@pytest.fixture
-def store() -> Store:
-    return Store()
 
 
 @pytest.fixture
@@ -62,119 +72,325 @@ def teacher() -> Listener:
     return Listener().train()
 
 
-ROWS = (11, 2, 5, 7, 3)
-SHIFTS = AugmentConfig(shifts_per_clip=2, mixes_per_clip=0)
-MIXES = AugmentConfig(shifts_per_clip=1, mixes_per_clip=2)
-NONE = AugmentConfig(time_shift=False, mixes_per_clip=0)
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder."""
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def views_of(config: AugmentConfig) -> Views:
-    return draw_views(ROWS, SAMPLES, config, seed=3)
+def views_of(augment: AugmentConfig = SHIFTS, seed: int = 3) -> Views:
+    return draw_views(ROWS, SAMPLES, augment, seed)
 
 
-def fill(teacher: Listener, store: Store, config: AugmentConfig, saved: Path, keep: bool = True) -> TeacherCache:
-    return fill_cache(teacher, store, views_of(config), CPU, keep, saved, batch_size=2)  # type: ignore[arg-type]
+def fill(
+    teacher: Listener,
+    mode: CacheMode = "full",
+    views: Views | None = None,
+    *,
+    name: str = "listener",
+    taps: bool = True,
+    repeated: bool = True,
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> TeacherCache:
+    config = DistillConfig(teacher=TeacherConfig(name=name, cache=mode))
+    frozen = FrozenTeacher(teacher, CPU, "float32")  # type: ignore[arg-type]
+    store = store or Store()
+    return fill_cache(
+        config,
+        frozen,
+        store,  # type: ignore[arg-type]
+        views or views_of(),
+        taps=taps,
+        repeated=repeated,
+        progress=progress,
+    )
 
 
-def heard_by(store: Store, config: AugmentConfig, places: Sequence[int], choices: Sequence[int]) -> Tensor:
-    return views_of(config).waveforms(store, torch.tensor(places), torch.tensor(choices))  # type: ignore[arg-type]
+def tensor(*numbers: int) -> Tensor:
+    return torch.tensor(numbers)
 
 
-@pytest.mark.parametrize("config", [SHIFTS, MIXES])
+def folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def answers(cache: TeacherCache, with_tap: bool = True, views: Views | None = None) -> TeacherOutput:
+    """To one question about three clips, with the waveforms only where they are needed."""
+    views = views or views_of()
+    last = len(views) - 1
+    places, choices = tensor(3, 0, 7), tensor(last, 0, last)
+    waveforms = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
+    return cache(places, choices, waveforms if cache.needs_waveforms(with_tap) else None, with_tap)
+
+
+# What is asked
+
+
+@pytest.mark.parametrize("mode", ["logits", "full"])
+@pytest.mark.parametrize("augment", [SHIFTS, MIXES])
 def test_the_teacher_hears_each_clip_once_in_each_view(
-    config: AugmentConfig, teacher: Listener, store: Store, tmp_path: Path
+    augment: AugmentConfig, mode: CacheMode, teacher: Listener
 ) -> None:
-    fill(teacher, store, config, tmp_path / "logits.safetensors")
-    views = len(views_of(config))
-    numbers = range(5 * views)
-    expected = heard_by(store, config, [n % 5 for n in numbers], [n // 5 for n in numbers])
-    heard = torch.stack(teacher.heard)
-    assert heard.shape == expected.shape
-    assert {tuple(clip) for clip in heard.tolist()} == {tuple(clip) for clip in expected.tolist()}
+    views = views_of(augment)
+    fill(teacher, mode, views)
+    places, choices = torch.arange(8).repeat(len(views)), torch.arange(len(views)).repeat_interleave(8)
+    expected = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
+    assert sorted(teacher.heard) == sorted(tuple(clip) for clip in expected.tolist())
+    fill(teacher, mode, views)
+    assert len(teacher.heard) == 8 * len(views) + teacher_cache.PROBES, "another run reads what is there"
 
 
-def test_the_teacher_is_frozen_and_in_eval_mode(teacher: Listener, store: Store, tmp_path: Path) -> None:
-    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    cache = fill(teacher, store, SHIFTS, tmp_path / "logits.safetensors", keep=False)
-    choices = torch.ones(5, dtype=torch.long)
-    output = cache(torch.arange(5), choices, heard_by(store, SHIFTS, range(5), [1] * 5), CPU)
-    assert not teacher.training
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
-    assert not output.logits.requires_grad
-    assert not output.tap.requires_grad
-
-
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("config", [SHIFTS, MIXES, NONE])
+@pytest.mark.parametrize("mode", ["off", "logits", "full", "auto"])
+@pytest.mark.parametrize("augment", [SHIFTS, MIXES, NONE])
 def test_answers_are_those_of_the_teacher_for_the_view_asked_about(
-    config: AugmentConfig, keep: bool, teacher: Listener, store: Store, tmp_path: Path
+    augment: AugmentConfig, mode: CacheMode, teacher: Listener
 ) -> None:
-    cache = fill(teacher, store, config, tmp_path / "logits.safetensors", keep=keep)
-    last = len(views_of(config)) - 1
-    places, choices = [3, 0, 1], [last, 0, last]
-    waveforms = heard_by(store, config, places, choices)
-    output = cache(torch.tensor(places), torch.tensor(choices), None if keep else waveforms, CPU)
-    with torch.no_grad():
-        expected = teacher(waveforms)
-    torch.testing.assert_close(output.logits, expected.logits)
-    torch.testing.assert_close(output.tap, expected.tap, rtol=1e-3, atol=1e-3)  # kept in float16
-    assert output.tap.dtype == torch.float32
+    views = views_of(augment)
+    for _ in range(2):  # filled, and read back
+        found = answers(fill(teacher, mode, views), views=views)
+        expected = answers(fill(teacher, "off", views), views=views)
+        torch.testing.assert_close(found.logits, expected.logits)
+        half = {"rtol": 2**-11, "atol": 1e-7} if mode in ("full", "auto") else {}
+        torch.testing.assert_close(found.tap, expected.tap, **half)  # type: ignore[arg-type]
+        assert found.tap.dtype == found.logits.dtype == torch.float32
 
 
-def test_taps_that_are_kept_are_computed_once_and_others_without_the_layers_above(
-    teacher: Listener, store: Store, tmp_path: Path
+def test_each_mode_runs_no_more_of_the_teacher_than_it_says(teacher: Listener) -> None:
+    for mode, forwards, stems in (("off", 3, 1), ("logits", 0, 1), ("full", 0, 0)):
+        cache = fill(teacher, mode)  # type: ignore[arg-type]
+        assert cache.mode == mode
+        teacher.heard, teacher.stems = [], 0
+        answers(cache)
+        assert (len(teacher.heard), teacher.stems) == (forwards, stems), mode
+
+
+@pytest.mark.parametrize("mode", ["logits", "full"])
+def test_no_tap_is_computed_where_no_term_needs_it(mode: CacheMode, teacher: Listener) -> None:
+    cache = fill(teacher, mode, taps=False)
+    teacher.stems = 0
+    assert not cache.needs_waveforms(False)
+    assert answers(cache, with_tap=False).tap.numel() == 0
+    assert (cache.mode, teacher.stems) == ("logits", 0)
+
+
+def test_taps_are_added_to_logits_without_the_layers_above(teacher: Listener) -> None:
+    logits = answers(fill(teacher, "logits"), with_tap=False).logits
+    teacher.heard = []
+    found = answers(fill(teacher, "full"))
+    assert len(teacher.heard) == teacher_cache.PROBES
+    assert torch.equal(found.logits, logits)
+    torch.testing.assert_close(found.tap, answers(fill(teacher, "off")).tap, rtol=2**-11, atol=1e-7)
+
+
+def test_a_tap_beyond_the_range_of_float16_is_cut_off(teacher: Listener) -> None:
+    teacher.loudness = 1e6
+    for _ in range(2):
+        tap = answers(fill(teacher)).tap
+        assert tap.isfinite().all()
+        assert tap.abs().max() == torch.finfo(torch.float16).max
+    assert len(teacher.heard) == 24 + 2 * teacher_cache.PROBES - 2
+
+
+# What `auto` does
+
+
+def test_auto_keeps_taps_that_are_heard_more_than_once(teacher: Listener) -> None:
+    once, often = fill(teacher, "auto", repeated=False), fill(teacher, "auto", repeated=True)
+    assert (once.mode, often.mode) == ("logits", "full")
+    assert once.warning == often.warning == ""
+    assert fill(teacher, "full", repeated=False).mode == "full", "asked for by name"
+
+
+def test_auto_keeps_no_more_than_its_share_of_the_space_with_all_caches(
+    teacher: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, choices = torch.tensor([1, 4]), torch.zeros(2, dtype=torch.long)
-    cache = fill(teacher, store, SHIFTS, tmp_path / "logits.safetensors")
-    stems = teacher.stems
-    cache(asked, choices, None, CPU)
-    assert teacher.stems == stems
-    anew = fill(teacher, store, SHIFTS, tmp_path / "others.safetensors", keep=False)
-    stems, heard = teacher.stems, len(teacher.heard)
-    anew(asked, choices, heard_by(store, SHIFTS, [1, 4], [0, 0]), CPU)
-    assert (teacher.stems, len(teacher.heard)) == (stems + 1, heard)
+    size = 24 * TAP_BYTES
+    monkeypatch.setattr(teacher_cache, "AUTO_BYTES", 2 * size)
+    assert fill(teacher, "auto").mode == "full"
+    assert fill(teacher, "auto", views_of(seed=4)).mode == "full"
+    third = fill(teacher, "auto", views_of(seed=5))
+    assert third.mode == "logits"
+    assert "not kept but computed for every batch: with the 0 MB of other caches" in third.warning
+    assert "--teacher-cache full" in third.warning
+    assert fill(teacher, "auto", views_of(seed=4)).mode == "full", "those that are there go on being used"
 
 
-def test_taps_too_large_to_keep_are_computed_again(
-    teacher: Listener, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 2 * 15 * 2  # bytes of a clip's tap in float16
-    for budget, kept in ((10 * size, True), (10 * size - 1, False)):
-        monkeypatch.setattr(teacher_cache, "TAP_BUDGET", budget)
-        saved = tmp_path / f"{budget}.safetensors"
-        for _ in range(2):  # the second time with the logits of the first
-            cache = fill(teacher, store, SHIFTS, saved)
-            assert (cache.taps is not None) == kept
+def test_auto_keeps_no_more_than_a_tenth_of_the_free_space(teacher: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the caches take counts as free, or they would shrink their own share."""
+    size = 24 * TAP_BYTES
+    fill(teacher, views=views_of(seed=4))
+    for free, mode in ((19 * size - 10, "logits"), (19 * size, "full")):
+        usage = shutil.disk_usage("/")._replace(free=free)
+        monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _, found=usage: found)
+        assert fill(teacher, "auto").mode == mode
 
 
-def test_a_resumed_run_reads_the_same_answers_to_the_last_bit(teacher: Listener, store: Store, tmp_path: Path) -> None:
-    saved = tmp_path / "logits.safetensors"
-    first = fill(teacher, store, SHIFTS, saved)
-    heard = len(teacher.heard)
-    again = fill(teacher, store, SHIFTS, saved)
-    assert len(teacher.heard) == heard, "only the layers below the tap run again"
-    assert torch.equal(again.logits, first.logits)
-    assert again.taps is not None
-    assert first.taps is not None
-    assert torch.equal(again.taps, first.taps)
-    saved.unlink()
-    assert torch.equal(fill(teacher, store, SHIFTS, saved).logits, first.logits)
-
-
-def test_no_tap_is_computed_where_no_term_needs_it(teacher: Listener, store: Store, tmp_path: Path) -> None:
-    cache = fill(teacher, store, NONE, tmp_path / "logits.safetensors", keep=False)
-    stems = teacher.stems
-    output = cache(torch.tensor([0, 2]), torch.zeros(2, dtype=torch.long), None, CPU)
-    assert (cache.taps, output.tap.numel(), teacher.stems) == (None, 0, stems)
-
-
-def test_progress_counts_every_view_of_every_clip(teacher: Listener, store: Store, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_what_is_kept_is_told(teacher: Listener, folder: Path) -> None:
+    told: list[tuple[int, int, str]] = []
 
     def progress(stage: str, done: int, total: int, /, **figures: float | str) -> None:
-        told.append((done, total))
+        if stage == "teacher outputs":
+            told.append((done, total, str(figures["kept"])))
 
-    views, saved = views_of(SHIFTS), tmp_path / "l.safetensors"
-    fill_cache(teacher, store, views, CPU, True, saved, 3, progress)  # type: ignore[arg-type]
-    assert told == [(done, 10) for done in (3, 6, 9, 10)]
+    found = fill(teacher, progress=progress).summary()
+    assert told == [(done, 24, "full, 0.0 MB") for done in (2, 18, 24)]
+    assert found == {"mode": "full", "megabytes": 0.0, "folder": str(folders(folder)[0])}
+    assert sum((folders(folder)[0] / name).stat().st_size for name in ("logits.f32", "taps.f16")) == 24 * (60 + 12)
+    assert fill(teacher, "off").summary() == {"mode": "off", "megabytes": 0.0}
+    told.clear()
+    fill(teacher, progress=progress)
+    assert told == [(24, 24, "full, 0.0 MB")]
+
+
+# Whose answers they are
+
+
+def test_whatever_decides_the_answers_has_a_cache_of_its_own(
+    teacher: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[Callable[[], object]] = [
+        lambda: fill(teacher),
+        lambda: fill(teacher, views=views_of(seed=4)),
+        lambda: fill(teacher, views=views_of(MIXES)),
+        lambda: fill(Listener(seed=2)),
+        lambda: fill(teacher, name="another"),
+        lambda: fill(teacher, store=Store(Path("other-clips"))),
+        lambda: monkeypatch.setattr(teacher_cache, "FORMAT", 2) or fill(teacher),  # type: ignore[func-returns-value]
+    ]
+    for number, change in enumerate(changes, 1):
+        change()
+        assert len(folders(folder)) == number
+    with torch.no_grad():
+        teacher.get_buffer("stem.1.running_mean").add_(0.01)
+    fill(teacher)
+    assert len(folders(folder)) == len(changes) + 1
+
+
+def test_a_cache_of_another_version_is_left_alone(
+    teacher: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(teacher)
+    (old,) = folders(folder)
+    kept = {path.name: path.read_bytes() for path in old.iterdir()}
+    monkeypatch.setattr(teacher_cache, "FORMAT", 2)
+    fill(teacher)
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == kept
+
+
+def test_a_teacher_whose_code_has_changed_is_asked_again(teacher: Listener, folder: Path) -> None:
+    """Its parameters, and so the name of the cache, are the same."""
+    fill(teacher)
+    teacher.loudness = 3.0
+    found = answers(fill(teacher))
+    torch.testing.assert_close(found.tap, answers(fill(teacher, "off")).tap, rtol=2**-11, atol=1e-7)
+    assert len(folders(folder)) == 1
+
+
+# What may befall it
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("mode", ["logits", "full"])
+def test_a_fill_that_was_ended_goes_on_where_it_stopped(mode: CacheMode, teacher: Listener, folder: Path) -> None:
+    def kill(stage: str, done: int, total: int, /, **figures: float | str) -> None:
+        if done >= 18:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fill(teacher, mode, progress=kill)
+    assert len(teacher.heard) == 18
+    found = fill(teacher, mode)
+    assert len(teacher.heard) == 18 + 2 + 6
+    unbroken = {path.name: path.read_bytes() for path in folders(folder)[0].iterdir()}
+    shutil.rmtree(folder)
+    fill(teacher, mode)
+    assert {path.name: path.read_bytes() for path in folders(folder)[0].iterdir()} == unbroken, "to the last bit"
+    assert found.mode == mode
+
+
+@pytest.mark.parametrize(("table", "asked", "stems"), [("logits.f32", 16, 0), ("taps.f16", 0, 1)])
+def test_damaged_answers_are_asked_again(table: str, asked: int, stems: int, teacher: Listener, folder: Path) -> None:
+    fill(teacher)
+    path = folders(folder)[0] / table
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[len(damaged) // 24 * 9 + 1] ^= 255
+    path.write_bytes(damaged)
+    teacher.heard, teacher.stems = [], 0
+    fill(teacher)
+    assert len(teacher.heard) == teacher_cache.PROBES + asked
+    assert teacher.stems == 1 + (asked > 0) + stems
+    assert path.read_bytes() == good
+
+
+# No space
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, at_least: int) -> None:
+    """Let reserving `at_least` bytes or more fail as a full disk does."""
+    reserve = os.posix_fallocate
+
+    def reserved(file: int, offset: int, size: int) -> None:
+        if size >= at_least:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reserve(file, offset, size)
+
+    monkeypatch.setattr(data_cache.os, "posix_fallocate", reserved)
+
+
+def test_without_space_full_is_refused_and_leaves_nothing_behind(
+    teacher: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, 24 * TAP_BYTES)
+    with pytest.raises(InputError) as refusal:
+        fill(teacher, "full")
+    line = str(refusal.value)
+    assert line.startswith(f"{folder}: no space left for the teacher cache: 0.0 MB of taps are to be kept, ")
+    assert all(advice in line for advice in ("EDGEKD_CACHE_DIR", "--teacher-cache logits"))
+    assert not list(folder.glob("*/taps*"))
+    assert fill(teacher, "logits").mode == "logits"
+
+
+def test_without_space_auto_keeps_the_logits_and_says_so(teacher: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, 24 * TAP_BYTES)
+    found = fill(teacher, "auto")
+    assert found.mode == "logits"
+    assert "there is no space for them" in found.warning
+    torch.testing.assert_close(answers(found).tap, answers(fill(teacher, "off")).tap)
+
+
+def test_space_that_ends_while_the_taps_are_written_costs_auto_the_taps_alone(
+    teacher: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file system cannot reserve."""
+    write = os.pwrite
+
+    def written(file: int, data: bytes, offset: int) -> int:
+        if len(data) == 16 * TAP_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, offset)
+
+    monkeypatch.setattr(data_cache.os, "pwrite", written)
+    found = fill(teacher, "auto")
+    assert (found.mode, found.warning != "") == ("logits", True)
+    assert not list(folder.glob("*/taps*"))
+    assert sorted(set(teacher.heard)) == sorted(set(teacher.heard[:24]))
+
+
+def test_without_space_for_logits_off_is_named(teacher: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, 24 * 4)
+    for mode in ("logits", "auto"):
+        with pytest.raises(InputError, match=r"no space left for the teacher cache: .* or pass --teacher-cache off"):
+            fill(teacher, mode, taps=mode == "auto", repeated=False)  # type: ignore[arg-type]
+    assert fill(teacher, "off").mode == "off"
+
+
+def test_a_cache_folder_that_is_a_file_is_named(teacher: Listener, folder: Path) -> None:
+    folder.touch()
+    with pytest.raises(InputError, match=r"cache: the teacher's answers cannot be kept .*EDGEKD_CACHE_DIR"):
+        fill(teacher)

@@ -22,10 +22,16 @@ class Student(nn.Module):
     gain: Tensor
 
     def __init__(
-        self, name: str, network: nn.Module, tap_channels: int, frontend: FrontendConfig, sample_rate: int
+        self,
+        name: str,
+        network: nn.Module,
+        tap_channels: int,
+        frontend: FrontendConfig,
+        sample_rate: int,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.width = name, width
         self.frontend = LogMel(frontend, sample_rate)
         self.norm = nn.BatchNorm2d(frontend.n_mels)
         self.network = network

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgekd.models import build_student
 from edgekd.models.students.histogram import HistogramLayer
-from edgekd.models.students.hltdnn_ds import HLTDNNDS
+from edgekd.models.students.hltdnn_ds import HLTDNNDS, scaled
 
 PAPER = (1, 1, 501, 64)  # 5 s at 32 kHz
 
@@ -21,6 +22,31 @@ def test_fits_a_small_device_at_5_seconds() -> None:
 def test_has_at_most_40_thousand_learned_parameters() -> None:
     parameters = sum(parameter.numel() for parameter in build_student("hltdnn_ds", 10).parameters())
     assert parameters <= 40_000, f"{parameters:,} learned parameters"
+
+
+def test_width_1_has_the_channels_that_runs_were_made_with() -> None:
+    """Where these change, students trained before cannot be read."""
+    for network in (HLTDNNDS(10), HLTDNNDS(10, 1.0)):
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        expected = [16, 16, 32, 32, 36, 36, 64, 64, 80, 80, 80, 128, 4]
+        assert [convolution.out_channels for convolution in convolutions] == expected
+        assert network.tap_channels == 36
+        assert sum(parameter.numel() for parameter in network.parameters()) == 33_494
+
+
+def test_channels_are_scaled_to_multiples_of_4() -> None:
+    assert [scaled(channels, 0.5) for channels in (16, 32, 36, 64, 80, 128)] == [8, 16, 20, 32, 40, 64]
+    assert [scaled(channels, 1.0) for channels in (16, 32, 36, 64, 80, 128)] == [16, 32, 36, 64, 80, 128]
+    assert scaled(4, 0.25) == 4
+
+
+def test_half_the_width_costs_about_a_third() -> None:
+    costs = []
+    for width in (0.5, 1.0):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            HLTDNNDS(10, width).eval()(torch.randn(PAPER))
+        costs.append(counter.get_total_flops())
+    assert 0.25 < costs[0] / costs[1] < 0.4
 
 
 def test_tap_has_the_channels_it_says_and_is_not_negative() -> None:
