@@ -1,0 +1,171 @@
+"""Benchmarks measure what they say: planted sleeps, counted operators, and one small pass through each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.models.outputs import StudentOutput
+from tests.benchmarks import losses, preparation, training
+from tests.benchmarks.measure import Clock, Limits, Timed, Work, ratio, table, turns
+
+NAP = 0.05  # seconds
+LIMITS = Limits(flops=1e9, bandwidth=1e9)
+
+
+class SleepyGradient(torch.autograd.Function):
+    """The identity, whose gradient takes a nap."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, seconds: float) -> Tensor:  # type: ignore[override]
+        ctx.seconds = seconds
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        time.sleep(ctx.seconds)
+        return gradient, None
+
+
+def test_an_inner_sections_time_is_not_the_outers() -> None:
+    clock = Clock("cpu")
+    with clock.section("outer"):
+        with clock.section("inner"):
+            time.sleep(4 * NAP)
+        time.sleep(NAP)
+    assert clock.seconds["inner"] >= 4 * NAP
+    assert NAP <= clock.seconds["outer"] < 4 * NAP
+
+
+def test_a_stand_in_times_calls_subscripts_and_named_methods_and_passes_all_else_through() -> None:
+    def nap(*_: object) -> str:
+        time.sleep(NAP)
+        return "rested"
+
+    sleeper = type("Sleeper", (), {"__call__": nap, "__getitem__": nap, "__len__": lambda _: 3, "nap": nap, "other": 7})
+    clock = Clock("cpu")
+    timed = Timed(sleeper(), clock, "sleep", "nap")
+    assert (timed(), timed[0], timed.nap()) == ("rested",) * 3
+    assert clock.seconds["sleep"] >= 3 * NAP
+    assert (len(timed), timed.other) == (3, 7)
+
+
+def test_the_gradient_of_losses_is_told_from_that_of_the_student() -> None:
+    layer, clock = nn.Linear(3, 2), Clock("cpu")
+
+    def student(features: Tensor) -> StudentOutput:
+        tap = SleepyGradient.apply(layer(features), 6 * NAP)  # type: ignore[no-untyped-call]
+        return StudentOutput(2 * tap, tap)
+
+    output = training._watched(student, clock)(torch.randn(4, 3))
+    with clock.section("losses"):
+        texture = SleepyGradient.apply(output.tap, 2 * NAP)  # type: ignore[no-untyped-call]
+        (output.logits.square().sum() + texture.sum()).backward()
+    assert 2 * NAP <= clock.seconds["losses"] < 6 * NAP
+    assert clock.seconds["student"] >= 6 * NAP
+
+
+def test_work_counts_products_and_bytes_and_takes_the_slower_of_the_two() -> None:
+    a, b = torch.rand(8, 32), torch.rand(32, 16)
+    with Work(LIMITS) as product:
+        a @ b
+    moved = 4 * (8 * 32 + 32 * 16 + 8 * 16)
+    assert (product.flops, product.bytes) == (2 * 8 * 32 * 16, moved)
+    assert product.seconds == pytest.approx(max(product.flops, moved) / 1e9)
+    with Work(LIMITS) as added:
+        (a + 1).t()  # a view is free
+    assert (added.flops, added.bytes) == (0, 2 * a.nbytes)
+
+
+def test_work_counts_the_backward_pass_too() -> None:
+    layer = nn.Conv2d(4, 6, 3, padding=1)
+    images = torch.rand(2, 4, 10, 12, requires_grad=True)
+    with Work(LIMITS) as forward:
+        output = layer(images)
+    with Work(LIMITS) as both:
+        layer(images).sum().backward()
+    assert forward.flops == 2 * output.numel() * 4 * 9
+    assert both.flops == 3 * forward.flops
+
+
+def test_all_take_a_turn_in_every_round() -> None:
+    order: list[str] = []
+    found = turns({name: lambda name=name: float(order.append(name) or len(order)) for name in "abc"}, 4)  # type: ignore[misc]
+    rounds = [order[start : start + 3] for start in range(0, 12, 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 1
+    assert [len(values) for values in found.values()] == [4, 4, 4]
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_medians() -> None:
+    found = ratio([2.0, 40.0, 6.0, 80.0, 10.0], [1.0, 10.0, 3.0, 20.0, 5.0])
+    assert tuple(found) == (2.0, 2.0, 4.0)
+    assert str(found) == "2.00 (2.00-4.00)"
+
+
+def test_a_table_is_as_wide_as_its_cells() -> None:
+    assert table(["", "ms"], [["first", "1"], ["b", "1000"]]) == "         ms\nfirst     1\nb      1000"
+
+
+def test_every_variant_of_training_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end
+    monkeypatch.setattr(training, "limits", lambda _: LIMITS)
+    arguments = "--teacher convnet --student hltdnn_ds --batch-size 2 --clips 4 --seconds 1 --sample-rate 8000"
+    arguments += " --rounds 1 --steps 1 --workers 1 --no-memory --file-rate 11025"
+    options = training._options([*arguments.split(), "--threads", str(torch.get_num_threads())])
+    found = training.measure(options, tmp_path / "bench")
+    assert [row["variant"] for row in found["rows"]] == list(training.VARIANTS)
+    for row in found["rows"]:
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        assert min(row["shares"].values()) >= 0
+        assert row["floor_seconds"] >= max(row["floor_flops_seconds"], row["floor_bytes_seconds"]) * 0.999
+    shares = {row["variant"]: row["shares"] for row in found["rows"]}
+    assert all(shares["naive"][section] > 0 for section in training.SECTIONS)
+    assert all(shares[name]["log-mel"] == 0 for name in ("log-mels", "taps", "no textures"))
+    gflop = [row["gflop"] for row in found["rows"]]
+    assert gflop == sorted(gflop, reverse=True)  # each step leaves work out, or none
+    assert gflop[-1] < gflop[0] / 2
+    assert "times naive" in "\n".join(training.show(found))
+
+
+def test_the_naive_loader_reads_each_clip_at_the_wanted_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
+    arguments = "--clips 2 --seconds 1 --sample-rate 8000 --file-rate 16000"
+    bench = training.Bench(training._options(arguments.split()), tmp_path / "bench")
+    files = training._Files(bench.index, bench.split.train, 8000, bench.store.samples)
+    waveform, label = files[1]
+    assert label == bench.index.labels[1]
+    kept = bench.store.waveforms([1])[0]
+    middle = slice(500, -500)  # filters differ at the ends
+    assert torch.corrcoef(torch.stack([waveform[middle], kept[middle]]))[0, 1] > 0.98
+
+
+def test_plain_losses_have_the_value_of_edgekds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "limits", lambda _: LIMITS)
+    options = losses._options(["--student", "hltdnn_ds", "--batch-size", "2", "--rounds", "1"])
+    found = losses.measure(options)
+    off = {row["term"]: row["off"] / row["value"] for row in found["rows"] if row["form"] == "plain"}
+    assert set(off) == {"structural", "co-occurrence", "transport"}
+    assert off["structural"] < 1e-5
+    assert off["co-occurrence"] < 1e-4
+    assert off["transport"] < 0.05  # both are within a few hundredths of the exact one
+    assert "times edgekd" in "\n".join(losses.show(found))
+
+
+def test_preparation_is_measured_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {name: preparation.KINDS[name] for name in (preparation.GROWTH, "ogg 32 kHz")}
+    monkeypatch.setattr(preparation, "KINDS", kinds)
+    found = preparation.measure(SimpleNamespace(hours=[0.0]))  # type: ignore[arg-type]
+    assert [row["kind"] for row in found["kinds"]] == list(kinds)
+    for row in found["kinds"]:
+        assert row["clips"] == 24
+        assert row["hours"] == pytest.approx(2 / 60)
+        assert set(row["processor_seconds"]) == {"headers", "prepare", "open again", "epoch"}
+        assert min(row["processor_seconds"].values()) >= 0
+    assert "extrapolated" in "\n".join(preparation.show(found))
