@@ -60,8 +60,8 @@ def demo(
         run = distill(config, progress, overwrite=overwrite)
         quantize(run, progress=progress)
         bundle = export(run, board, out / "bundle", progress)
-        quickly = ProfileConfig(batches=(1, 8))
-        measured = profile(run, quickly, progress, command=("edgekd", "profile", str(out), "--batches", "1,8"))
+        one_clip = ProfileConfig(batches=())
+        measured = profile(run, one_clip, progress, command=("edgekd", "profile", str(out), "--batches", ""))
         write_report(measured, out / "profile")
     if json_:
         print_json({"run": str(run.folder), "bundle": str(bundle.folder), "profile": measured.to_dict()})
