@@ -38,6 +38,7 @@ ClipName = tuple[str, int]
 class LabelledClips:
     """Clips and what they are: `names`, `labels` and `groups` are those of `rows`, in their order.
 
+    `description` says where they are from, in words.
     `golden`: these are the examples in a bundle, because the test side cannot be had; why.
     """
 
@@ -59,6 +60,12 @@ class LabelledClips:
     def samples(self) -> int:
         """Of one clip."""
         return round(self.sample_rate * self.clip_seconds)
+
+    @property
+    def words(self) -> str:
+        """How many they are, and where from."""
+        recordings = "" if self.golden is not None else f" of {len(set(self.groups))} recordings"
+        return f"{len(self.rows)} clips{recordings}, {self.description}"
 
     @property
     def digest(self) -> str:
@@ -88,10 +95,9 @@ def clips_of_run(run: Run) -> LabelledClips:
     if not rows:
         raise InputError(f"{run.folder / 'splits.csv'}: no clip is on the test side, so there is nothing to score on.")
     clips = [index.clips[row] for row in rows]
-    groups = len({clip.group for clip in clips})
     data = run.config.data
     return LabelledClips(
-        description=f"{len(rows)} clips of {groups} recordings, the test side of {run.folder}",
+        description=f"the test side of {run.folder}",
         dataset=index.dataset,
         store=run.store(index),
         rows=rows,
@@ -114,7 +120,7 @@ def clips_of_bundle(bundle: Bundle, why: str) -> LabelledClips:
     classifier = bundle.manifest.classifier
     digest = bundle.manifest.files["golden.npz"]
     return LabelledClips(
-        description=f"the {len(labels)} golden examples of {bundle.folder}",
+        description=f"the golden examples of {bundle.folder}",
         dataset=bundle.manifest.provenance.dataset,
         store=_InMemory(waveforms.astype(np.float32)),
         rows=range(len(labels)),

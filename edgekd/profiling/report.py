@@ -112,7 +112,7 @@ def profile(
         command=tuple(command),
         environment=_environment(),
         dataset=clips.dataset if clips else None,
-        clips=clips.description if clips else "none: nothing was scored",
+        clips=clips.words if clips else "none: nothing was scored",
         clips_digest=clips.digest if clips else None,
         clip_seconds=clips.clip_seconds if clips else None,
         sample_rate=clips.sample_rate if clips else None,

@@ -324,7 +324,7 @@ def _on_common_clips(found: list[Candidate]) -> list[Candidate]:
             clips = _joined(one, side, first)
             note = f"{one.source}: its run cannot be read, so it may have been trained on clips that it was scored on."
         elif side.golden is not None:
-            note = f"Scored on {side.description} only, as the test side cannot be read: {side.golden}"
+            note = f"Scored on {side.words} only, as the test side cannot be read: {side.golden}"
         elif len(side.rows) > len(clips.rows):
             note = f"Only the {len(clips.rows)} clips that are on the test side of every run were scored."
         result.append(replace(one, clips=clips, notes=one.notes if note is None else (*one.notes, note)))

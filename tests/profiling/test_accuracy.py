@@ -49,6 +49,7 @@ def test_only_clips_on_every_test_side_are_scored_in_one_order() -> None:
     assert torch.equal(second.store.waveforms(second.rows)[:, 0], torch.tensor([3.0, 2.0, 8.0]))
     assert list(second.labels) == [1, 0, 0]
     assert first.digest == second.digest
+    assert first.words == "3 clips of 3 recordings, a run", "as many as are left"
 
 
 def test_the_digest_tells_which_clips_they_are() -> None:
