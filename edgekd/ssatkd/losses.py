@@ -21,7 +21,7 @@ from edgekd.config import LossConfig, Term
 from edgekd.errors import unknown_name
 from edgekd.models.outputs import StudentOutput, TeacherOutput
 from edgekd.ssatkd.statistical import StatisticalTexture, statistical_loss
-from edgekd.ssatkd.structural import StructuralTexture, cosine_distance, full_precision
+from edgekd.ssatkd.structural import StructuralTexture, full_precision
 
 LOG_VARIANCE_FLOOR = -5.0
 """The smallest s_i: a term weighs at most exp(5) = 148, and the total is at least -5 times the number of terms."""
@@ -54,6 +54,8 @@ class SSATKDLoss(nn.Module):
     s_i keeps its gradient `1 - exp(-s_i) * L_i` and leaves as soon as the term grows again.
     """
 
+    fixed_weights: Tensor  # (terms,)
+
     def __init__(self, config: LossConfig, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
         self.config = config
@@ -66,6 +68,8 @@ class SSATKDLoss(nn.Module):
         self.structural = StructuralTexture(config.structural_levels, config.structural_fusion)
         self.statistical = StatisticalTexture(config.statistical_levels, config.bandwidth)
         self.active: tuple[Term, ...] = config.terms
+        fixed = torch.tensor([getattr(config.weights, term) for term in config.terms])
+        self.register_buffer("fixed_weights", fixed, persistent=False)
         self.log_variances: nn.Parameter | None = None
         if len(config.terms) > 1 and config.weighting == "learned":
             self.log_variances = nn.Parameter(torch.zeros(len(config.terms)))
@@ -92,15 +96,19 @@ class SSATKDLoss(nn.Module):
         terms = self._terms(student, teacher, labels)
         values = torch.stack(list(terms.values()))
         if self.log_variances is None:
-            fixed = self.config.weights.model_dump() if len(terms) > 1 else dict.fromkeys(terms, 1.0)
-            weights = values.new_tensor([fixed[term] for term in terms])
+            weights = self._of_active(self.fixed_weights) if len(terms) > 1 else torch.ones_like(values)
             return LossOutput((weights * values).sum(), terms, dict(zip(terms, weights, strict=True)))
         with torch.no_grad():
             self.log_variances.clamp_(min=LOG_VARIANCE_FLOOR)
-        log_variances = self.log_variances[[self.config.terms.index(term) for term in self.active]]
+        log_variances = self._of_active(self.log_variances)
         weights = torch.exp(-log_variances)
         total = (weights * values + log_variances).sum()
         return LossOutput(total, terms, dict(zip(terms, weights.detach(), strict=True)))
+
+    def _of_active(self, values: Tensor) -> Tensor:
+        """Of `values`, one for each term of the configuration, those of the terms that count now; taken one by one, as
+        an index would be copied to the device, and waited for."""
+        return torch.stack([values[self.config.terms.index(term)] for term in self.active])
 
     def _terms(self, student: StudentOutput, teacher: TeacherOutput | None, labels: Tensor) -> dict[str, Tensor]:
         """The value of each active term, in the order of the configuration."""
@@ -121,9 +129,7 @@ class SSATKDLoss(nn.Module):
                 ours = self.adapter(ours)
             ours, theirs = _same_size(full_precision(ours), full_precision(theirs))
             if "structural" in active:
-                values["structural"] = cosine_distance(
-                    self.structural.responses(ours), self.structural.responses(theirs)
-                )
+                values["structural"] = self.structural.distance(ours, theirs)
             if "statistical" in active:
                 values["statistical"] = statistical_loss(
                     self.statistical(ours), self.statistical(theirs), self.config.statistical

@@ -2,8 +2,8 @@
 
     W(a, b) = min_P sum_ij P_ij cost_ij      with rows of P summing to a, columns to b, P >= 0
 
-solved by Sinkhorn's iterations in the log domain (Cuturi, "Sinkhorn distances", 2013; Peyre and Cuturi, "Computational
-optimal transport", 2019, sections 4.4 and 9.1). Three things make few, fixed iterations enough:
+solved by Sinkhorn's iterations (Cuturi, "Sinkhorn distances", 2013; Peyre and Cuturi, "Computational optimal
+transport", 2019, sections 4.4 and 9.1). Three things make few, fixed iterations enough:
 
 - the regularisation falls geometrically to `EPSILON_LAST` of the largest cost (epsilon scaling), each step starting
   from the potentials of the one before;
@@ -14,9 +14,16 @@ optimal transport", 2019, sections 4.4 and 9.1). Three things make few, fixed it
 
 The iterations carry no gradient. At the optimum the envelope theorem gives it: dW/dcost = P, dW/da = f, dW/db = g, with
 f and g the dual potentials, here those of the last regularisation: close to the linear programme's, and free.
+
+A step takes one kernel `K = exp((f + g - cost) / epsilon)`, of which each potential takes a weighted sum: half the
+work of two sums of exponentials in the log domain, which need a maximum each besides. In double precision K cannot
+overflow: at `EPSILON_LAST` its exponents are a few hundred bits of the 1023 there are. The steps are the same whatever
+the values, so that a compiler or a CUDA graph can take them whole.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -29,6 +36,8 @@ STEPS_HELD = 10
 RELAXATION = 1.85
 MASS_FLOOR = 1e-6
 """Bins hold at least this much: over-relaxation oscillates, rarely but widely, between bins of vanishing mass."""
+
+_BITS = 1 / math.log(2)  # of a natural logarithm of 1
 
 
 def transport_cost(a: Tensor, b: Tensor, cost: Tensor) -> Tensor:
@@ -49,24 +58,33 @@ def transport_cost(a: Tensor, b: Tensor, cost: Tensor) -> Tensor:
 
 def _solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Dual potentials `f (B, N)`, `g (B, M)` and the plan `(B, N, M)`, whose rows sum to `a` (columns: nearly `b`)."""
-    log_a = a.clamp_min(MASS_FLOOR).log()[:, :, None]
-    log_b = b.clamp_min(MASS_FLOOR).log()[:, None, :]
-    scale = cost.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cost.dtype).eps)
-    f, g = torch.zeros_like(log_a), torch.zeros_like(log_b)
+    mass_a = a.clamp_min(MASS_FLOOR).double()[:, :, None]
+    mass_b = b.clamp_min(MASS_FLOOR).double()[:, None, :]
+    scale = cost.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cost.dtype).eps).double()
+    ground = cost / scale
+    f, g = torch.zeros_like(mass_a), torch.zeros_like(mass_b)
 
-    def update_f(epsilon: Tensor) -> Tensor:
-        return -epsilon * torch.logsumexp((g - cost) / epsilon + log_b, dim=2, keepdim=True)
-
-    def update_g(epsilon: Tensor) -> Tensor:
-        return -epsilon * torch.logsumexp((f - cost) / epsilon + log_a, dim=1, keepdim=True)
+    def kernel(epsilon: float) -> Tensor:
+        return (f + g).sub_(ground).mul_(_BITS / epsilon).exp2_()
 
     ratio = (EPSILON_LAST / EPSILON_FIRST) ** (1 / (STEPS_FALLING - 1))
     for step in range(STEPS_FALLING + STEPS_HELD):
-        epsilon = EPSILON_FIRST * ratio ** min(step, STEPS_FALLING - 1) * scale
+        epsilon = EPSILON_FIRST * ratio ** min(step, STEPS_FALLING - 1)
         relaxation = 1.0 if step < STEPS_PLAIN else RELAXATION
-        f = torch.lerp(f, update_f(epsilon), relaxation)
-        g = torch.lerp(g, update_g(epsilon), relaxation)
-    epsilon = EPSILON_LAST * scale
-    f = update_f(epsilon)
-    plan = ((f + g - cost) / epsilon + log_a + log_b).exp()
-    return f[:, :, 0], g[:, 0, :], plan
+        k = kernel(epsilon)
+        rows = (k * mass_b).sum(2, keepdim=True)  # 1 where the plan's rows sum to a
+        f.sub_(_log(rows), alpha=relaxation * epsilon)
+        columns = k.mul_(mass_a * rows.pow_(-relaxation)).sum(1, keepdim=True)  # with the rows as f now has them
+        g.sub_(_log(columns), alpha=relaxation * epsilon)
+    k = kernel(EPSILON_LAST)
+    rows = (k * mass_b).sum(2, keepdim=True)
+    f.sub_(_log(rows), alpha=EPSILON_LAST)
+    plan = k * (mass_a / rows) * mass_b
+    f, g = (f * scale)[:, :, 0], (g * scale)[:, 0, :]
+    return f.to(cost.dtype), g.to(cost.dtype), plan.to(cost.dtype)
+
+
+def _log(values: Tensor) -> Tensor:
+    """The natural logarithm. `torch.log` and `exp` on a CPU start MKL's threads however few the values, which on a
+    machine with other work takes longer than all else here; `xlogy` and `exp2` do not."""
+    return torch.xlogy(1.0, values)

@@ -36,7 +36,6 @@ from edgekd.ssatkd import (
     statistical_loss,
 )
 from edgekd.ssatkd.statistical import SPACING_FLOOR
-from edgekd.ssatkd.structural import cosine_distance
 from edgekd.ssatkd.transport import EPSILON_LAST
 from tests.benchmarks.measure import Work, limits, ratio, synchronise, table, turns
 
@@ -157,7 +156,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
         return statistical_loss(Cooccurrence(student, levels), Cooccurrence(teacher, levels))
 
     return [
-        Case("structural", "edgekd", _structural(structural), (ours, theirs)),
+        Case("structural", "edgekd", structural.distance, (ours, theirs)),
         Case("structural", "plain", plain_structural, (ours, theirs)),
         Case("co-occurrence", "edgekd", lambda x: statistical(x).cooccurrence.square().sum(), (ours,)),
         Case("co-occurrence", "plain", lambda x: plain_cooccurrence(x).cooccurrence.square().sum(), (ours,)),
@@ -166,10 +165,6 @@ def cases(options: argparse.Namespace) -> list[Case]:
         Case("distillation", "edgekd", lambda x: distillation_loss(x, answers, "kl"), (logits,)),
         Case("all four terms", "edgekd", whole, (own, logits)),
     ]
-
-
-def _structural(texture: StructuralTexture) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda student, teacher: cosine_distance(texture.responses(student), texture.responses(teacher))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgekd.errors import UsageError
-from edgekd.ssatkd import Cooccurrence, StatisticalTexture, statistical_loss
+from edgekd.ssatkd import Cooccurrence, StatisticalTexture, statistical_loss, transport
 from edgekd.ssatkd.statistical import Bandwidth
 from edgekd.ssatkd.transport import transport_cost
 
@@ -266,3 +266,26 @@ def test_unknown_kind_names_the_valid_ones() -> None:
     texture = StatisticalTexture()(torch.rand(1, 2, 4, 4))
     with pytest.raises(UsageError, match=r"Unknown statistical loss 'sinkhron'. Did you mean 'sinkhorn'"):
         statistical_loss(texture, texture, "sinkhron")  # type: ignore[arg-type]
+
+
+def test_masses_of_any_size_and_costs_of_any_scale_give_finite_potentials() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = (30 * torch.randn(64, 16, generator=generator)).softmax(1)  # many bins vanish
+    b = (30 * torch.randn(64, 16, generator=generator)).softmax(1)
+    cost = torch.rand(64, 16, 16, generator=generator)
+    plain = transport_cost(a, b, cost)
+    assert torch.isfinite(plain).all()
+    for scale in (1e-5, 1e6):
+        torch.testing.assert_close(transport_cost(a, b, scale * cost) / scale, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiler_takes_the_iterations_whole_and_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "STEPS_FALLING", 4)  # all of them take a minute to compile
+    monkeypatch.setattr(transport, "STEPS_HELD", 1)
+    rng = np.random.default_rng(7)
+    a, b = random_texture(8, 4, 1.0, rng), random_texture(8, 4, 1.0, rng)
+    given = (a.cooccurrence.flatten(1), b.cooccurrence.flatten(1), torch.rand(8, 16, 16, dtype=torch.float64))
+    for compiled, ours in zip(
+        torch.compile(transport._solve, fullgraph=True)(*given), transport._solve(*given), strict=True
+    ):
+        torch.testing.assert_close(compiled, ours)

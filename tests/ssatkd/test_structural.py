@@ -10,7 +10,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from edgekd.errors import UsageError
 from edgekd.ssatkd import StructuralTexture, structural_loss
-from edgekd.ssatkd.structural import cosine_distance, laplacian_bands
+from edgekd.ssatkd.structural import _Banded, laplacian_bands
 
 # Written out by hand: each is the one before, its outer ring moved one place counter-clockwise.
 MASKS = [
@@ -79,13 +79,45 @@ def test_max_fusion_keeps_the_strongest_of_the_eight_directions() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["all", "max"])
-def test_cosine_of_responses_is_the_loss_of_the_textures(fusion: str) -> None:
-    student, teacher = torch.rand(2, 3, 4, 50, 27)
+@pytest.mark.parametrize("size", [(50, 27), (250, 32), (1, 1), (97, 1)])
+def test_distance_is_the_loss_of_the_textures_with_its_gradient(fusion: str, size: tuple[int, int]) -> None:
+    student, teacher = torch.rand(2, 3, 4, *size, dtype=torch.float64).requires_grad_()
     texture = StructuralTexture(3, fusion)  # type: ignore[arg-type]
     whole = structural_loss(texture(student), texture(teacher))
-    torch.testing.assert_close(cosine_distance(texture.responses(student), texture.responses(teacher)), whole)
+    found = texture.distance(student, teacher)
+    torch.testing.assert_close(found, whole)
+    for ours, expected in zip(
+        torch.autograd.grad(found, (student, teacher)), torch.autograd.grad(whole, (student, teacher)), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-9)
     s, t = texture(student).flatten(1), texture(teacher).flatten(1)
     torch.testing.assert_close(whole, (1 - torch.nn.functional.cosine_similarity(s, t)).mean())
+
+
+def test_a_map_that_does_not_learn_gets_no_gradient() -> None:
+    student, teacher = torch.rand(3, 4, 50, 27, requires_grad=True), torch.rand(3, 4, 50, 27)
+    StructuralTexture().distance(student, teacher).backward()
+    assert student.grad is not None
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -80.0])
+def test_distance_of_constant_maps_is_finite_with_a_finite_gradient(value: float) -> None:
+    features = torch.full((2, 4, 64, 32), value, requires_grad=True)
+    for other in (torch.rand(2, 4, 64, 32), torch.zeros(2, 4, 64, 32), features.detach()):
+        distance = StructuralTexture().distance(features, other)
+        (gradient,) = torch.autograd.grad(distance, features)
+        assert torch.isfinite(distance)
+        assert torch.isfinite(gradient).all()
+
+
+def test_a_cpu_multiplies_banded_matrices_in_blocks() -> None:
+    matrix = torch.eye(100).roll(1, 1).triu() + torch.eye(100)
+    maps = torch.rand(2, 3, 100, 5)
+    banded = _Banded(matrix)
+    assert sum(block.numel() for block, _ in banded.blocks) < 0.4 * matrix.numel()
+    torch.testing.assert_close(banded.down_columns(maps), matrix @ maps)
+    torch.testing.assert_close(banded.adjoint.down_columns(maps), matrix.mT @ maps)
 
 
 def test_loss_is_zero_for_equal_and_two_for_opposite_textures() -> None:
