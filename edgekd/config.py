@@ -169,6 +169,9 @@ class TrainingConfig(Section):
     weight_decay: float = Field(1e-5, ge=0)
     decay_power: float = Field(0.9, gt=0, description="polynomial learning-rate decay over all steps")
     patience: int = Field(50, ge=1, description="epochs without a better validation score before stopping")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the student while it learns; auto: on CUDA, in a single process"
+    )
 
 
 class QuantizeConfig(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from inspect import getdoc
 from typing import Annotated, Any
@@ -17,7 +18,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from edgekd import __version__
 from edgekd.cli import boards, compare, data, demo, distill, doctor, export, predict, profile, quantize, teachers
-from edgekd.errors import EdgekdError, InputError
+from edgekd.cli.options import is_first_process, processes
+from edgekd.cli.process import keep_freed_memory, set_up_threads
+from edgekd.errors import EdgekdError, InputError, UsageError
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "distill": distill.distill,
@@ -34,6 +37,9 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "demo": demo.demo,
 }
 HIDDEN = {"compare-worker"}
+SHARED = {"distill", "quantize"}  # what several processes do together, under torchrun
+TRAINING = {*SHARED, "demo", "compare-worker"}
+WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 
 
 class _BuiltWhenCalled(TyperGroup):
@@ -51,6 +57,10 @@ class _BuiltWhenCalled(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
+        if processes() > 1 and name not in SHARED:
+            raise UsageError(f"{name} is done by one process: start it without torchrun.")
+        if name in TRAINING:
+            keep_freed_memory()
         return name, _built(str(name)), rest
 
 
@@ -97,9 +107,7 @@ def _root(
 
 def main() -> None:
     """The entry point of the `edgekd` script."""
-    # Read by OpenMP when torch is loaded. Threads that spin for long while they wait made training 12 times slower on a
-    # machine with other work on it; ones that do not spin at all, twice as slow on an idle one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    set_up_threads()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would write of its steps
     try:
         app()
@@ -107,8 +115,20 @@ def main() -> None:
         if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
         line, exit_code = _explain(error)
-        print(f"edgekd: {line}", file=sys.stderr)
+        if _is_ours_to_say(error):
+            print(f"edgekd: {line}", file=sys.stderr)
+        else:  # torchrun ends all processes with the first to go, which is to be the one that says why
+            time.sleep(WAIT_SECONDS)
         sys.exit(exit_code)
+
+
+def _is_ours_to_say(error: Exception) -> bool:
+    """Whether this process tells of the error, where `torchrun` started several: not what another one has told of, nor
+    what all run into alike before they have joined."""
+    parallel = sys.modules.get("edgekd.training.parallel")
+    if parallel is not None and isinstance(error, parallel.FailedElsewhere):
+        return False
+    return is_first_process() or (parallel is not None and parallel.processes() > 1)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -88,10 +89,12 @@ def distill(
         config = Run.open(out).folder / "config.toml"
     resolved = options.resolve(config, flags, set_)
     options.check_names(resolved, quantized=not no_quantize)
+    first = options.is_first_process()
     if dry_run:
         from edgekd.training.run import to_toml
 
-        typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
+        if first:
+            typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
         return
 
     from edgekd.cli.show import print_json, print_run
@@ -100,14 +103,22 @@ def distill(
     from edgekd.training import distill as distill_run
 
     def advice() -> str:
-        started = (resolved.out / "config.toml").is_file()
-        return f"Go on with: edgekd distill --out {quote(str(resolved.out))} --resume" if started else NOTHING_WRITTEN
+        if not (resolved.out / "config.toml").is_file():
+            return NOTHING_WRITTEN
+        return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
 
-    with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+    if _restarted() and (resolved.out / "config.toml").is_file():
+        resume, overwrite = True, False
+    with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         run = distill_run(resolved, progress, resume=resume, overwrite=overwrite)
         if not no_quantize:
             quantize_run(run, progress=progress, resume=resume)
-    if json_:
+    if first and json_:
         print_json({"run": str(run.folder), **run.report()})
-    else:
+    elif first:
         print_run(run)
+
+
+def _restarted() -> bool:
+    """Whether `torchrun --max-restarts` has started this command before: then it goes on."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd.data import DATASETS
-from edgekd.errors import UsageError, unknown_name
+from edgekd.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -138,14 +141,60 @@ def check_names(config: DistillConfig, quantized: bool) -> None:
         raise UsageError(" ".join(mistakes))
 
 
+def is_first_process() -> bool:
+    """Whether this process writes: the only one, or the first that `torchrun` started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
+def processes() -> int:
+    """How many processes `torchrun` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def called(command: str) -> str:
+    """How a command was called, up to its options."""
+    if processes() == 1:
+        return f"edgekd {command}"
+    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', '1')} -m edgekd {command}"
+
+
 @contextmanager
-def interruptible(advice: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends with one line that says how to go on, and exit code 130."""
+def lost_process(advice: Callable[[], str]) -> Iterator[None]:
+    """Say how to go on where another process of the run has died in the midst of a sum over all."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. {advice()}", err=True)
-        raise typer.Exit(130) from None
+    except RuntimeError as failure:
+        from edgekd.training.parallel import is_lost_connection
+
+        if not is_lost_connection(failure):
+            raise
+        raise InputError(f"another process of this run has died: see what it or torchrun says. {advice()}") from None
+
+
+@contextmanager
+def interruptible(advice: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends with one line that says how to go on, and exit code 130; so does SIGTERM, with 143: that of a batch
+    system whose time is up, or of `torchrun` when another process has died."""
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()  # which alone hears of signals
+    before = signal.signal(signal.SIGTERM, terminate) if main else None
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as ended:
+        terminated = isinstance(ended, _Terminated)
+        if is_first_process():
+            typer.echo(f"\n{'Ended by SIGTERM' if terminated else 'Interrupted'}. {advice()}", err=True)
+        raise typer.Exit(143 if terminated else 130) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
 
 
 def _toml_value(text: str) -> Any:

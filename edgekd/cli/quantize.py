@@ -62,6 +62,10 @@ def quantize(
     switches = {"auto_mixed": auto_mixed, "max_drop": max_drop is not None, "resume": resume, "dry_run": dry_run}
     named = [*given, *(name for name, on in switches.items() if on)]
     _check_together(named, sensitivity, bool(ptq), auto_mixed)
+    if (sensitivity or auto_mixed) and options.processes() > 1:
+        from edgekd.errors import UsageError
+
+        raise UsageError("Layers are tried in one process: start this without torchrun.")
     opened = Run.open(run)
     if sensitivity:
         _measure(opened, recipe, json_, quiet)
@@ -88,14 +92,17 @@ def quantize(
     from edgekd.quantization import quantize as quantize_run
 
     def advice() -> str:
-        return f"Go on with: edgekd quantize {quote(str(run))} --resume"
+        return f"Go on with: {options.called('quantize')} {quote(str(run))} --resume"
 
     mixed: Mixed | None = None
-    with options.interruptible(advice), ConsoleProgress(quiet) as progress:
+    first = options.is_first_process()
+    with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         if auto_mixed:
             mixed = choose_layers(opened, MAX_DROP if max_drop is None else max_drop, config.recipe, progress)
             config = config.model_copy(update={"keep_float": mixed.keep_float})
         quantize_run(opened, config, progress, resume=resume)
+    if not first:
+        return
     if json_:
         chosen: dict[str, Any] = {} if mixed is None else {"auto_mixed": mixed.to_dict()}
         print_json({"run": str(opened.folder), **chosen, **opened.report()})

@@ -24,9 +24,10 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,8 +74,11 @@ class ClipStore:
         import torch
 
         chosen = np.asarray(rows, dtype=np.int64)
-        scales = self.peaks[chosen, None] / np.float32(_LEVELS)
-        return torch.from_numpy(self.clips[chosen] * scales)
+        return torch.from_numpy(self.clips[chosen] * self.scales(chosen))
+
+    def scales(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`(B, 1)`: what makes waveforms of `clips`."""
+        return self.peaks[rows, None] / np.float32(_LEVELS)
 
 
 def cache_folder() -> Path:
@@ -99,6 +103,21 @@ def open_store(
             return _complete(parent / name, index, config, samples, progress)
     except OSError as failure:
         raise _refused(failure, parent, len(index) * samples * 2) from None
+
+
+def attach_store(index: ClipIndex, config: DataConfig, progress: Progress = silent) -> ClipStore:
+    """The store that another process of this machine has just opened: not locked and not verified again.
+
+    Raises `InputError` where it is not there.
+    """
+    parent, samples = cache_folder(), round(config.clip_seconds * config.sample_rate)
+    folder = parent / f"{index.dataset}-{_key(index, config, samples, parent, progress)}"
+    try:
+        clips = np.memmap(folder / "clips.i16", dtype="<i2", mode="r", shape=(len(index), samples))
+        records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{folder}: the clip cache that another process filled cannot be read ({failure}).") from None
+    return ClipStore(folder, config.sample_rate, samples, records["peak"].copy(), clips)
 
 
 def fit_gain(store: ClipStore, rows: Sequence[int]) -> float:
@@ -175,12 +194,11 @@ def _unverified(clips: NDArray[np.int16], records: NDArray, progress: Progress) 
     """The rows that are not there, or do not have the CRC recorded for them."""
     written = np.flatnonzero(records["crc"]).tolist()
     checked = threaded(lambda row: _crc(records["peak"][row], clips[row]) == records["crc"][row], written)
-    good = set()
+    good = np.zeros(len(records), dtype=bool)
     for done, (row, right) in enumerate(checked, 1):
-        if right:
-            good.add(row)
+        good[row] = right
         progress("check cached clips", done, len(written))
-    return [row for row in range(len(records)) if row not in good]
+    return np.flatnonzero(~good).tolist()
 
 
 def _fill(
@@ -229,15 +247,21 @@ def write_at(file: int, data: bytes, offset: int) -> None:
 
 
 def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-    """`(item, work(item))` in the order they finish; the first exception ends it and nothing more is started.
+    """`(item, work(item))` about in the order they finish; the first exception ends it and nothing more is started.
 
-    Threads, not processes: decoding, matrix products and checksums all let go of the interpreter lock.
+    Threads, not processes: decoding, matrix products and checksums all let go of the interpreter lock. Only a few
+    items are handed out ahead, and a result is forgotten once it was yielded: memory does not grow with their number.
     """
-    pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
+    threads = len(os.sched_getaffinity(0))
+    pool = ThreadPoolExecutor(max_workers=threads)
+    left = iter(items)
     try:
-        futures: dict[Future[Result], Item] = {pool.submit(work, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        running: dict[Future[Result], Item] = {pool.submit(work, item): item for item in islice(left, 8 * threads)}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item, result = running.pop(future), future.result()
+                running.update((pool.submit(work, following), following) for following in islice(left, 1))
+                yield item, result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

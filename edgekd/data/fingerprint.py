@@ -14,32 +14,36 @@ Three steps, each cheap enough for the number of things it looks at.
    are alike everywhere, and two can be lined up; so pieces of 125 ms are correlated and the second best counts.
 
 Two clips with the same samples are compared even where they hold too few peaks for votes. Silence matches nothing.
-What is found once is kept in the folder of the `ClipStore`.
+What is found once is kept in the folder of the `ClipStore`: `fingerprints.npz`, a few numbers a clip, and
+`landmarks.u64`, 1 kB a second of sound, which is mapped like the clips. So memory does not grow with the hours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.console import Progress, silent
 from edgekd.data.audio import Waveform, resample
-from edgekd.data.cache import ClipStore, threaded
+from edgekd.data.cache import ClipStore, locked, threaded
 from edgekd.data.ocean import fast_length
 from edgekd.files import write_bytes, write_text
 
-FORMAT = 1
+FORMAT = 2
 
 RATE = 8_000  # Hz, of the sound that is compared
 _WINDOW, _HOP = 512, 128  # samples at RATE: 64 ms, 16 ms
@@ -52,7 +56,7 @@ _REACH_FRAMES, _REACH_BINS = (2, 40), 63
 
 _FEWEST_VOTES = 4
 _NEIGHBOURS = 32  # partners a landmark votes with at most: bounds the work where many clips share a hash
-_PAIRS_A_BLOCK = 4_000_000  # votes counted at a time: bounds the memory
+_PAIRS_A_BLOCK = 1_000_000  # votes counted at a time: bounds the memory
 _SAME = 1 << 30  # votes of two clips with the same samples
 _TRIES = 8  # pairs of clips correlated before two groups are called different
 _LAGS = 2 * _HOP  # samples around the offset voted for, in which the best is taken
@@ -64,6 +68,10 @@ _CORRELATION = 0.3
 # A landmark is one integer: its hash, then where it is.
 _ROW_BITS, _FRAME_BITS = 24, 14
 _HASH_SHIFT = _ROW_BITS + _FRAME_BITS
+_PLACE = np.uint64((1 << _HASH_SHIFT) - 1)
+_READ = 1 << 20  # landmarks copied at a time
+
+_NUMBERS, _LANDMARKS = "fingerprints.npz", "landmarks.u64"
 
 Landmarks = NDArray[np.uint64]
 
@@ -85,7 +93,7 @@ class Match:
 def near_duplicates(store: ClipStore, groups: Sequence[str], progress: Progress = silent) -> tuple[Match, ...]:
     """Every two of `groups` (one a row of `store`) that share audio, in the order of their rows.
 
-    Time and memory grow with the number of clips, about 1 kB a second of audio.
+    Time grows with the number of clips, and while it is at it this takes 1 kB a second of audio on the disk.
     """
     key = hashlib.sha256(json.dumps([FORMAT, list(groups)]).encode()).hexdigest()[:24]
     path = store.folder / f"duplicates-{key}.json"
@@ -100,7 +108,7 @@ def near_duplicates(store: ClipStore, groups: Sequence[str], progress: Progress 
 
 def levels(store: ClipStore, progress: Progress = silent) -> NDArray[np.float32]:
     """The rms of each clip in dB re full scale `(N,)`; -inf for digital silence."""
-    return _described(store, "levels", progress)
+    return _described(store, progress).levels
 
 
 # Landmarks
@@ -149,26 +157,40 @@ def _running_max(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]
 # What is known of each clip
 
 
-def _described(store: ClipStore, name: Literal["levels", "digests", "landmarks"], progress: Progress) -> NDArray:
-    """What is known of all clips, from the folder of the store if it is there: `(N,)`, `(N,)`, `(M,)`."""
-    path = store.folder / "fingerprints.npz"
+class _Described(NamedTuple):
+    """Of each clip the level in dB, a digest of its samples (0: silence), and its `counts` landmarks, which begin at
+    place `first` of all `landmarks`, a file."""
+
+    levels: NDArray[np.float32]
+    digests: NDArray[np.uint64]
+    first: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    landmarks: Landmarks
+
+
+def _described(store: ClipStore, progress: Progress) -> _Described:
+    """What is known of all clips, from the folder of the store if it is there."""
+    with locked(store.folder / "fingerprints.lock", lambda: progress("wait for another audit", 0, len(store))):
+        return _read_description(store) or _describe(store, progress)
+
+
+def _read_description(store: ClipStore) -> _Described | None:
     try:
-        with np.load(path) as known:
-            if int(known["format"]) == FORMAT:
-                return known[name]
+        with np.load(store.folder / _NUMBERS) as known:
+            if int(known["format"]) != FORMAT:
+                return None
+            marks = _mapped(store.folder / _LANDMARKS, int(known["counts"].sum()))
+            if _crc(marks) != int(known["crc"]):
+                return None
+            return _Described(known["levels"], known["digests"], known["first"], known["counts"], marks)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged
-        pass
-    described = _describe(store, progress)
-    file = BytesIO()
-    np.savez(file, allow_pickle=False, **described)
-    write_bytes(path, file.getvalue())
-    return described[name]
+        return None
 
 
-def _describe(store: ClipStore, progress: Progress) -> dict[str, NDArray]:
+def _describe(store: ClipStore, progress: Progress) -> _Described:
     levels = np.full(len(store), -np.inf, dtype=np.float32)
-    digests = np.zeros(len(store), dtype=np.uint64)  # of the samples; 0: silence
-    marks: list[Landmarks] = [np.zeros(0, dtype=np.uint64)]
+    digests = np.zeros(len(store), dtype=np.uint64)
+    first, counts = np.zeros((2, len(store)), dtype=np.int64)
 
     def describe(row: int) -> Landmarks:
         samples = store.clips[row]
@@ -180,47 +202,88 @@ def _describe(store: ClipStore, progress: Progress) -> dict[str, NDArray]:
         return (hashes << np.uint64(_HASH_SHIFT)) | np.uint64(row << _FRAME_BITS) | frames
 
     audible = np.flatnonzero(store.peaks).tolist()
-    for done, (_, found) in enumerate(threaded(describe, audible), 1):
-        marks.append(found)
-        progress("fingerprint", done, len(audible))
-    index = np.concatenate(marks)
-    index.sort()
-    return {"format": np.array(FORMAT), "levels": levels, "digests": digests, "landmarks": index}
+    path, total = store.folder / _LANDMARKS, 0
+    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
+        written = Path(folder) / path.name
+        with open(written, "wb") as file:
+            for done, (row, found) in enumerate(threaded(describe, audible), 1):
+                file.write(found.tobytes())
+                first[row], counts[row] = total, len(found)
+                total += len(found)
+                progress("fingerprint", done, len(audible))
+        written.rename(path)
+    marks = _mapped(path, total)
+    kept = BytesIO()
+    np.savez(
+        kept,
+        allow_pickle=False,
+        format=np.array(FORMAT),
+        crc=np.array(_crc(marks)),
+        levels=levels,
+        digests=digests,
+        first=first,
+        counts=counts,
+    )
+    write_bytes(store.folder / _NUMBERS, kept.getvalue())
+    return _Described(levels, digests, first, counts, marks)
+
+
+def _mapped(path: Path, count: int) -> Landmarks:
+    """The landmarks in a file. Raises `ValueError` where there are more or fewer."""
+    if path.stat().st_size != count * 8:
+        raise ValueError(f"{path}: not {count} landmarks")
+    return np.memmap(path, np.uint64, mode="r", shape=(count,)) if count else np.zeros(0, np.uint64)
+
+
+def _crc(marks: Landmarks) -> int:
+    return reduce(lambda crc, start: zlib.crc32(marks[start : start + _READ].data, crc), range(0, len(marks), _READ), 0)
 
 
 # Votes
 
 
 def _candidates(
-    index: Landmarks, group_of: NDArray[np.int64], progress: Progress
+    described: _Described, folder: Path, group_of: NDArray[np.int64], progress: Progress
 ) -> Iterator[tuple[int, int, int, int]]:
     """`(votes, row, later row, frames)` of clips of different groups that agree at a time offset in `frames`."""
-    hashes = index >> np.uint64(_HASH_SHIFT)
-    rows = ((index >> np.uint64(_FRAME_BITS)) & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int32)
-    frames = (index & np.uint64((1 << _FRAME_BITS) - 1)).astype(np.int32)
-    ends = np.searchsorted(hashes, hashes, side="right")
-    partners = np.minimum(ends - np.arange(len(index)) - 1, _NEIGHBOURS)
-    del hashes, ends
-    work = np.cumsum(np.bincount(rows, weights=partners, minlength=len(group_of)))
+    of_rows = described.landmarks
+    if len(of_rows) == 0:
+        return
     # Whole rows a block, since the votes of a row for another count together.
-    blocks = (work / _PAIRS_A_BLOCK).astype(np.int64)
+    blocks = np.cumsum(described.counts) * _NEIGHBOURS // _PAIRS_A_BLOCK
     starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
-    for begin, stop in zip(starts, [*starts[1:], len(group_of)], strict=True):
-        mine = np.flatnonzero((rows >= begin) & (rows < stop))
-        first = np.repeat(mine, partners[mine])
-        counted = np.repeat(np.cumsum(partners[mine]) - partners[mine], partners[mine])
-        second = first + 1 + np.arange(len(first)) - counted
-        apart = group_of[rows[first]] != group_of[rows[second]]
-        yield from _agreeing(rows, frames, first[apart], second[apart])
-        progress("match fingerprints", stop, len(group_of))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for start in range(0, len(of_rows), _READ):
+            file.write(of_rows[start : start + _READ].tobytes())
+        file.flush()
+        index = np.memmap(file, np.uint64, mode="r+")
+        index.sort()
+        for begin, stop in zip(starts, [*starts[1:], len(group_of)], strict=True):
+            taken = zip(described.first[begin:stop].tolist(), described.counts[begin:stop].tolist(), strict=True)
+            mine = np.concatenate([of_rows[start : start + count] for start, count in taken])
+            mine.sort()
+            place, end = np.searchsorted(index, mine), np.searchsorted(index, mine | _PLACE, side="right")
+            partners = np.minimum(end - place - 1, _NEIGHBOURS)
+            first = np.repeat(mine, partners)
+            following = np.arange(1, len(first) + 1) - np.repeat(np.cumsum(partners) - partners, partners)
+            second = index[np.repeat(place, partners) + following]
+            apart = group_of[_row(first)] != group_of[_row(second)]
+            yield from _agreeing(first[apart], second[apart])
+            progress("match fingerprints", stop, len(group_of))
 
 
-def _agreeing(
-    rows: NDArray[np.int32], frames: NDArray[np.int32], first: NDArray[np.int64], second: NDArray[np.int64]
-) -> Iterator[tuple[int, int, int, int]]:
+def _row(marks: Landmarks) -> NDArray[np.int64]:
+    return ((marks & _PLACE) >> np.uint64(_FRAME_BITS)).astype(np.int64)
+
+
+def _frame(marks: Landmarks) -> NDArray[np.int64]:
+    return (marks & np.uint64((1 << _FRAME_BITS) - 1)).astype(np.int64)
+
+
+def _agreeing(first: Landmarks, second: Landmarks) -> Iterator[tuple[int, int, int, int]]:
     """The rows that have enough votes for one offset, of the pairs of landmarks `first` and `second`."""
-    offset = (frames[second] - frames[first] + (1 << _FRAME_BITS)).astype(np.int64)
-    vote = (rows[first].astype(np.int64) << 39) | (rows[second].astype(np.int64) << 15) | offset
+    offset = _frame(second) - _frame(first) + (1 << _FRAME_BITS)
+    vote = (_row(first) << 39) | (_row(second) << 15) | offset
     vote, count = np.unique(vote, return_counts=True)
     # Offsets are whole hops, the truth is not: votes are split between two of them.
     both = count[:-1] + count[1:]
@@ -237,10 +300,11 @@ def _agreeing(
 def _matches(store: ClipStore, group_of: NDArray[np.int64], progress: Progress) -> Iterator[Match]:
     """The groups that share audio."""
     candidates: defaultdict[tuple[int, int], dict[tuple[int, int], tuple[int, int]]] = defaultdict(dict)
-    for votes, row, other, frames in _candidates(_described(store, "landmarks", progress), group_of, progress):
+    described = _described(store, progress)
+    for votes, row, other, frames in _candidates(described, store.folder, group_of, progress):
         of_groups = candidates[_sorted_pair(group_of[row], group_of[other])]
         of_groups[row, other] = max(of_groups.get((row, other), (0, 0)), (votes, frames))
-    for row, other in _same_samples(_described(store, "digests", progress), group_of):
+    for row, other in _same_samples(described.digests, group_of):
         candidates[_sorted_pair(group_of[row], group_of[other])][row, other] = (_SAME, 0)
     for done, (_, pairs) in enumerate(sorted(candidates.items()), 1):
         ranked = sorted(pairs.items(), key=lambda pair: -pair[1][0])
@@ -261,7 +325,8 @@ def _sorted_pair(first: np.int64, second: np.int64) -> tuple[int, int]:
 def _same_samples(digests: NDArray[np.uint64], group_of: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Rows of different groups with the same samples: each group with the next."""
     holders: defaultdict[int, dict[int, int]] = defaultdict(dict)
-    for row in np.flatnonzero(digests).tolist():
+    _, which, times = np.unique(digests, return_inverse=True, return_counts=True)
+    for row in np.flatnonzero((digests != 0) & (times[which] > 1)).tolist():
         holders[int(digests[row])].setdefault(int(group_of[row]), row)
     for first_rows in holders.values():
         yield from pairwise(first_rows.values())

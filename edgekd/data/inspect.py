@@ -140,6 +140,8 @@ def _examine(path: Path, clips: Sequence[Clip]) -> _File:
     info = probe(path)
     content = hashlib.blake2b(f"{info.rate} {info.channels}".encode(), digest_size=16)
     energy = np.zeros(len(clips))
+    ends = [clip.start + clip.length for clip in clips]
+    waiting, begun = sorted(range(len(clips)), key=lambda number: -clips[number].start), list[int]()
     full_scale = position = 0
     try:
         with soundfile.SoundFile(path) as file:
@@ -148,11 +150,13 @@ def _examine(path: Path, clips: Sequence[Clip]) -> _File:
                     raise InputError(f"{path}: holds NaN or infinite samples. Replace it or take it out.")
                 content.update(block.tobytes())
                 full_scale += int((np.abs(block) >= _FULL_SCALE).sum())
-                for number, clip in enumerate(clips):
-                    first, last = clip.start - position, clip.start + clip.length - position
-                    if first < len(block) and last > 0:
-                        energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
+                while waiting and clips[waiting[-1]].start < position + len(block):
+                    begun.append(waiting.pop())
+                for number in begun:
+                    first, last = clips[number].start - position, ends[number] - position
+                    energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
                 position += len(block)
+                begun = [number for number in begun if ends[number] > position]
     except soundfile.LibsndfileError as failure:
         reason = failure.error_string.removeprefix("Error : ").rstrip(".")
         raise InputError(f"{path}: damaged or truncated: decoding fails ({reason}). Copy it again.") from None

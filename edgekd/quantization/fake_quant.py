@@ -22,6 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from edgekd.training import parallel
+
 FlavourName = Literal["tensorrt", "onnxruntime"]
 Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 
@@ -219,12 +221,13 @@ def scale_for(bound: Tensor) -> Tensor:
 
 
 def magnitude_bound(values: Tensor, coverage: float) -> Tensor:
-    """The magnitude that a share `coverage` of `values` stays below: their largest at 1, else to 1/2048 of it."""
+    """The magnitude that a share `coverage` of `values`, those of all processes, stays below: their largest at 1, else
+    to 1/2048 of it."""
     magnitudes = values.detach().abs()
-    largest = magnitudes.amax()
+    largest = parallel.largest(magnitudes.amax())
     if coverage >= 1:
         return largest
-    histogram = torch.histc(magnitudes.float(), bins=HISTOGRAM_BINS, min=0.0, max=float(largest))
+    histogram = parallel.summed(torch.histc(magnitudes.float(), bins=HISTOGRAM_BINS, min=0.0, max=float(largest)))
     return bound_of_histogram(histogram, largest, coverage)
 
 

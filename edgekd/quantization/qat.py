@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgekd.config import QuantizeConfig, parse, read_toml
 from edgekd.console import Progress, silent
-from edgekd.data.cache import ClipStore
+from edgekd.data.cache import ClipStore, attach_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
 from edgekd.files import write_text
@@ -29,10 +29,14 @@ from edgekd.models.weights import load_matching, read_weights, save_weights
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
-from edgekd.training.distill import make_fabric, make_optimizer, predict_test, record_test
+from edgekd.training import parallel
+from edgekd.training.distill import make_optimizer, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
+from edgekd.training.parallel import make_fabric
 from edgekd.training.run import Run, differences, to_toml
+from edgekd.training.shared_layers import share_layers
+from edgekd.training.teacher import finished_teacher
 
 
 def quantize(
@@ -45,27 +49,34 @@ def quantize(
     Raises `InputError` when the run has no finished float student or calibration fails, `UsageError` for an unknown
     recipe or layer, and for a `config` other than that of the student to be resumed.
     """
-    config = _settled(run, config, resume)
-    recipe = load_recipe(config.recipe)
-    student = run.student()
     fabric = make_fabric(run.config.device, autocast=False)  # multiples of a scale do not fit bfloat16
-    index = run.index()
-    split = run.split(index)
-    store = run.store(index)
+
+    def find() -> tuple[QuantizeConfig, CalibrationRecipe, Student, ClipIndex, Split]:
+        settled = _settled(run, config, resume)
+        recipe, student, index = load_recipe(settled.recipe), run.student(), run.index()
+        return settled, recipe, student, index, run.split(index)
+
+    settled, recipe, student, index, split = parallel.from_first(find)
+    store = parallel.first_on_node(lambda: run.store(index), lambda: attach_store(index, run.config.data))
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
     student.to(fabric.device)
-    student.network = calibrated_network(student, index, split, store, recipe, run.config.seed, config.keep_float)
-    if not resume:
-        _give_up_old_student(run)
-    folder = run.stage_folder("int8")
-    write_text(folder / "quantize.toml", to_toml(config.model_dump(mode="json")))
-    if config.method == "qat":
-        _train(run, config, student, index, split, store, fabric, progress)
+    network = calibrated_network(student, index, split, store, recipe, run.config.seed, settled.keep_float)
+    parallel.spread(network)
+    student.network = network
+
+    def begin() -> None:
+        if not resume:
+            _give_up_old_student(run)
+        write_text(run.stage_folder("int8") / "quantize.toml", to_toml(settled.model_dump(mode="json")))
+
+    parallel.from_first(begin)
+    if settled.method == "qat":
+        _train(run, settled, student, index, split, store, fabric, progress)
     else:
-        save_weights(folder / "best.safetensors", student.state_dict())
-    seconds = round(time.perf_counter() - started, 1)
-    run.update_report("training", {"int8": {"method": config.method, "seconds": seconds}})
+        parallel.from_first(lambda: save_weights(run.folder / "int8" / "best.safetensors", student.state_dict()))
+    told = {"method": settled.method, "seconds": round(time.perf_counter() - started, 1)}
+    parallel.from_first(lambda: run.update_report("training", {"int8": told}))
     record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
     return run
 
@@ -175,14 +186,18 @@ def _train(
 ) -> None:
     """Train a calibrated `student` into the run folder, and leave it with its best weights."""
     network = quantized_network(student)
-    teacher = run.teacher() if needs_teacher(run.config.loss.terms) else None
+    share_layers(student)
+    teacher = finished_teacher(run) if needs_teacher(run.config.loss.terms) else None
     # int8 training goes on as distillation ended: with the terms of its last epoch.
     begin = run.config.training.epochs
-    lesson = prepare_lesson(run, index, split, store, teacher, student, config.epochs, fabric, progress, begin=begin)
+    lesson = prepare_lesson(
+        run, index, split, store, teacher, student, config.epochs, fabric, progress, begin=begin, compiled=False
+    )
     # The adapter between the taps and the weights of the terms go on from where distillation left them.
-    last = torch.load(run.folder / "student" / "last.pt", map_location=fabric.device, weights_only=True)
-    lesson.loss.load_state_dict(last["loss"])
-    wrapped = fabric.setup_module(student)
+    ended = run.folder / "student" / "last.pt"
+    last = parallel.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
+    lesson.loss.load_state_dict(last)
+    student.to(fabric.device)
 
     def on_epoch(epoch: int) -> None:
         set_frozen(network, epoch > config.epochs - config.frozen_epochs)
@@ -195,8 +210,9 @@ def _train(
             model=student,
             loss=lesson.loss,
             optimizer=make_optimizer(student, lesson.loss, config.learning_rate, weight_decay=0.0),
-            step=lambda batch: lesson.step(wrapped, batch),
-            validate=lambda: lesson.validate(wrapped),
+            draw=lesson.draw,
+            step=lambda drawn, part: lesson.step(student, drawn, part),
+            validate=lambda: lesson.validate(student),
             rows=split.train,
             epochs=config.epochs,
             batch_size=run.config.training.batch_size,

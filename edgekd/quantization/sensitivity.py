@@ -28,8 +28,8 @@ from edgekd.quantization.calibration import CalibrationRecipe, load_recipe, sele
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.prepare import prepare
 from edgekd.quantization.qat import calibrated_network, log_mels
-from edgekd.training.distill import make_fabric
 from edgekd.training.figures import plot_sensitivity
+from edgekd.training.parallel import make_fabric
 from edgekd.training.run import Run
 
 MAX_CLIPS = 512  # of the validation side, as many of each class: more take memory and time and tell little more

@@ -10,17 +10,20 @@ SpecAugment: Park et al. 2019, arXiv 1904.08779; the constants are the SSATKD pa
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
 from edgekd.data.cache import ClipStore
+from edgekd.data.resident import Asked, Clips, StoredClips, sent
 
 SILENCE = 1e-6  # root mean square below which a clip has no level to be matched
 
@@ -43,34 +46,62 @@ class Views:
         """The views of one clip."""
         return self.shifts.shape[1]
 
+    def places(self, rows: Tensor) -> Tensor:
+        """Where the training `rows (B,)` of the index are among the clips."""
+        return self._place_of_row[rows]
+
     def waveforms(self, store: ClipStore, places: Tensor, choices: Tensor) -> Tensor:
-        """`(B, S)`: clips at `places (B,)` of the training side in their views number `choices (B,)`.
+        """`(B, S)`: clips at `places (B,)` of the training side in their views number `choices (B,)`."""
+        return self.ask(StoredClips(store), places, choices)(slice(None))
+
+    def ask(self, clips: Clips, places: Tensor, choices: Tensor) -> Asked:
+        """The same waveforms on the device of `clips`, some batches before they are used; `places` and `choices` are
+        on the host, where all that depends on them is decided.
 
         A mixture has the level of its clip: the partner is brought to it first, and the sum, of sounds that do not
         correlate, back to it.
         """
-        heard = shift(self._clips(store, places), self.shifts[places, choices])
-        shares = self.shares[places, choices]
-        mixed = (shares < 1).nonzero().flatten()
+        device = clips.device
+        shares, shifts = self.shares[places, choices], sent(self.shifts[places, choices], device)
+        heard = clips.ask(self._rows[places])
+        mixed = (shares < 1).nonzero().flatten()  # on the host, too
         if len(mixed) == 0:
-            return heard
-        partners, share = self.partners[places, choices][mixed], shares[mixed, None]
-        other = shift(self._clips(store, partners), self.partner_shifts[places, choices][mixed])
-        level = [waveform.square().mean(1, keepdim=True).sqrt() for waveform in (heard[mixed], other)]
-        audible = (level[0] > SILENCE) & (level[1] > SILENCE)
-        other = other * torch.where(audible, level[0] / level[1].clamp_min(SILENCE), 1.0)
-        mixture = share * heard[mixed] + (1 - share) * other
-        heard[mixed] = mixture / (share.square() + (1 - share).square()).sqrt()
-        return heard
+            return lambda part: shift(heard(part), shifts[part])
+        partners = clips.ask(self._rows[self.partners[places, choices][mixed]])
+        partner_shifts = sent(self.partner_shifts[places, choices][mixed], device)
+        partner_shares = sent(shares[mixed, None], device)
+        where, mixed_there = mixed.tolist(), sent(mixed, device)
+
+        def waveforms(part: slice) -> Tensor:
+            shifted = shift(heard(part), shifts[part])
+            first, last, _ = part.indices(len(shares))
+            among = slice(bisect_left(where, first), bisect_left(where, last))
+            if among.start == among.stop:
+                return shifted
+            at = mixed_there[among] - first
+            other = shift(partners(among), partner_shifts[among])
+            return shifted.index_copy_(0, at, _mixture(shifted[at], other, partner_shares[among]))
+
+        return waveforms
 
     def targets(self, labels: Tensor, num_classes: int, places: Tensor, choices: Tensor) -> Tensor:
         """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`."""
-        classes = one_hot(labels[list(self.rows)], num_classes).float()
-        shares = self.shares[places, choices][:, None]
-        return shares * classes[places] + (1 - shares) * classes[self.partners[places, choices]]
 
-    def _clips(self, store: ClipStore, places: Tensor) -> Tensor:
-        return store.waveforms([self.rows[int(place)] for place in places])
+        def classes(chosen: Tensor) -> Tensor:
+            return one_hot(labels[self._rows[chosen]], num_classes).float()
+
+        shares = self.shares[places, choices][:, None]
+        return shares * classes(places) + (1 - shares) * classes(self.partners[places, choices])
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return torch.tensor(self.rows)
+
+    @cached_property
+    def _place_of_row(self) -> Tensor:
+        places = torch.full((max(self.rows) + 1,), -1)
+        places[self._rows] = torch.arange(len(self.rows))
+        return places
 
 
 def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: int) -> Views:
@@ -97,19 +128,44 @@ def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: i
 
 
 def shift(waveforms: Tensor, shifts: Tensor) -> Tensor:
-    """Rotate each waveform of `(B, S)` by its own number of samples `(B,)`."""
-    positions = torch.arange(waveforms.shape[1], device=waveforms.device)
-    source = (positions[None, :] - shifts.to(waveforms.device)[:, None]) % waveforms.shape[1]
-    return waveforms.gather(1, source)
+    """Rotate each waveform of `(B, S)` by its own number of samples `(B,)`, both on one device."""
+    if waveforms.device.type == "cpu":  # two copies a clip: a tenth of the time of an index for every sample
+        rotated = torch.empty_like(waveforms)
+        for source, target, start in zip(waveforms, rotated, (shifts % waveforms.shape[1]).tolist(), strict=True):
+            target[start:] = source[: len(source) - start]
+            target[:start] = source[len(source) - start :]
+        return rotated
+    return _rotate(waveforms, shifts)
+
+
+class Masks(NamedTuple):
+    """What is random about the masks of a batch, uniform in [0, 1): of each mask the width and the start, as shares of
+    what they can be: `time (B, masks, 2)`, `frequency (B, masks, 2)`."""
+
+    time: Tensor
+    frequency: Tensor
+
+    def at(self, part: slice) -> Masks:
+        """Those of some rows of the batch."""
+        return Masks(self.time[part], self.frequency[part])
+
+    def sent(self, device: torch.device) -> Masks:
+        """The same on `device`."""
+        return Masks(sent(self.time, device), sent(self.frequency, device))
+
+
+def draw_masks(clips: int, config: AugmentConfig, generator: torch.Generator) -> Masks:
+    """The masks of a batch of so many `clips`."""
+    return Masks(*(torch.rand(clips, n, 2, generator=generator) for n in (config.time_masks, config.frequency_masks)))
 
 
 @contextmanager
-def augmented_front_end(log_mel: nn.Module, config: AugmentConfig) -> Iterator[None]:
+def augmented_front_end(log_mel: nn.Module, masks: Masks, config: AugmentConfig) -> Iterator[None]:
     """Within it, SpecAugment masks what the module `log_mel` returns, `(B, 1, T, F)`, with each clip's own mean."""
 
     def mask(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         mean = output.mean(dim=(2, 3), keepdim=True)
-        return spec_augment(output - mean, config) + mean
+        return spec_augment(output - mean, masks, config) + mean
 
     handle = log_mel.register_forward_hook(mask)
     try:
@@ -118,12 +174,35 @@ def augmented_front_end(log_mel: nn.Module, config: AugmentConfig) -> Iterator[N
         handle.remove()
 
 
-def spec_augment(log_mel: Tensor, config: AugmentConfig) -> Tensor:
-    """Mask bands of time and mel bins of a normalised log-mel `(B, 1, T, F)`, each clip its own, with its mean (0)."""
-    for _ in range(config.time_masks):
-        width = min(config.time_mask_frames, log_mel.shape[2])
-        log_mel = audio_functional.mask_along_axis_iid(log_mel, width, 0.0, axis=2)
-    for _ in range(config.frequency_masks):
-        width = min(config.frequency_mask_bins, log_mel.shape[3])
-        log_mel = audio_functional.mask_along_axis_iid(log_mel, width, 0.0, axis=3)
-    return log_mel
+def spec_augment(log_mel: Tensor, masks: Masks, config: AugmentConfig) -> Tensor:
+    """Mask bands of time and mel bins of a normalised log-mel `(B, 1, T, F)`, each clip its own, with its mean (0).
+
+    A band is `u w` wide, for `w` the most that is allowed, and begins at `v (size - u w)`, both rounded down, as
+    `torchaudio.functional.mask_along_axis_iid` has it.
+    """
+    frames = _hidden(masks.time, config.time_mask_frames, log_mel.shape[2])
+    bins = _hidden(masks.frequency, config.frequency_mask_bins, log_mel.shape[3])
+    return log_mel.masked_fill(frames[:, None, :, None] | bins[:, None, None, :], 0.0)
+
+
+def _hidden(drawn: Tensor, most: int, size: int) -> Tensor:
+    """Which of `size` positions lie in one of the bands `(B, masks, 2)`, none wider than `most`: `(B, size)`."""
+    width = drawn[..., 0] * min(most, size)
+    start = (drawn[..., 1] * (size - width)).long()
+    end = start + width.long()
+    positions = torch.arange(size, device=drawn.device)
+    return ((positions >= start[..., None]) & (positions < end[..., None])).any(1)
+
+
+def _rotate(waveforms: Tensor, shifts: Tensor) -> Tensor:
+    """`shift` without a word from the host."""
+    positions = torch.arange(waveforms.shape[1], device=waveforms.device)
+    return waveforms.gather(1, (positions[None, :] - shifts[:, None]) % waveforms.shape[1])
+
+
+def _mixture(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """`share (B, 1)` of `own (B, S)` and the rest of `other (B, S)`, at the level of `own`."""
+    level = [waveform.square().mean(1, keepdim=True).sqrt() for waveform in (own, other)]
+    audible = (level[0] > SILENCE) & (level[1] > SILENCE)
+    other = other * torch.where(audible, level[0] / level[1].clamp_min(SILENCE), 1.0)
+    return (share * own + (1 - share) * other) / (share.square() + (1 - share).square()).sqrt()

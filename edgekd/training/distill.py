@@ -19,21 +19,24 @@ from edgekd.config import DistillConfig
 from edgekd.console import Progress, silent
 from edgekd.data import check_clip_length, load_index
 from edgekd.data.audit import audit, check_audit
-from edgekd.data.cache import ClipStore, open_store
+from edgekd.data.cache import ClipStore, attach_store, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student, check_names
 from edgekd.models.teachers.base import Teacher
 from edgekd.ssatkd import SSATKDLoss
+from edgekd.training import parallel
 from edgekd.training.augment import draw_views
 from edgekd.training.evaluation import Scores, predict_probabilities, score
 from edgekd.training.figures import plot_confusion, plot_curves
 from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
-from edgekd.training.loop import Stage, fit, seed_all
+from edgekd.training.loop import Stage, check_shares, fit, seed_all
+from edgekd.training.parallel import make_fabric
 from edgekd.training.predictions import read_predictions, write_predictions
 from edgekd.training.run import Run, check_folder
+from edgekd.training.shared_layers import share_layers
 from edgekd.training.teacher import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
 from edgekd.training.teacher_cache import fill_cache
 
@@ -52,7 +55,8 @@ def distill(
     side.
 
     `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and,
-    through the cache, its answers: the outcome is the same, and sooner.
+    through the cache, its answers: the outcome is the same, and sooner. Several processes that `torchrun` started
+    share the work (see `edgekd.training.parallel`).
 
     Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
     `GateError` (a split that leaks).
@@ -67,8 +71,10 @@ def distill(
     student = build_student(config.student, len(index.classes), rate, frontend, config.width)
     student.gain = waveform_gain(store, split)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
+    parallel.spread(student)
+    share_layers(student)
     lesson = prepare_lesson(run, index, split, store, teacher, student, config.training.epochs, fabric, progress)
-    wrapped = fabric.setup_module(student)
+    student.to(fabric.device)
     training = config.training
     started = time.perf_counter()
     fit(
@@ -78,8 +84,9 @@ def distill(
             model=student,
             loss=lesson.loss,
             optimizer=make_optimizer(student, lesson.loss, training.learning_rate, training.weight_decay),
-            step=lambda rows: lesson.step(wrapped, rows),
-            validate=lambda: lesson.validate(wrapped),
+            draw=lesson.draw,
+            step=lambda drawn, part: lesson.step(student, drawn, part),
+            validate=lambda: lesson.validate(student),
             rows=split.train,
             epochs=training.epochs,
             batch_size=training.batch_size,
@@ -93,9 +100,9 @@ def distill(
     summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
     if lesson.teacher is not None:
         summary["teacher_cache"] = lesson.teacher.summary()
-    run.update_report("training", {"student": summary})
+    parallel.from_first(lambda: run.update_report("training", {"student": summary}))
     record_test(run, "student", index, split, predict_test(student, split, store, fabric, progress))
-    warn_of_weaker_teacher(run)
+    parallel.from_first(lambda: warn_of_weaker_teacher(run))
     return run
 
 
@@ -129,27 +136,20 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     }
 
 
-def make_fabric(device: str, autocast: bool = True) -> Fabric:
-    """Lightning Fabric on one device: bfloat16 autocast on CUDA unless not wanted, float32 on the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda: this machine has no CUDA device that torch can use. 'edgekd doctor' says more."
-        )
-    return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if device == "cuda" and autocast else "32-true")
-
-
 def make_optimizer(
     student: nn.Module, loss: SSATKDLoss, learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over the student and what the loss learns; the loss's log-variances are not decayed towards 0."""
+    """AdamW over the student and what the loss learns; the loss's log-variances are not decayed towards 0.
+
+    In one kernel on CUDA; on a CPU that gained nothing.
+    """
     return torch.optim.AdamW(
         [
             {"params": list(student.parameters()), "weight_decay": weight_decay},
             {"params": list(loss.parameters()), "weight_decay": 0.0},
         ],
         lr=learning_rate,
+        fused=next(student.parameters()).is_cuda or None,
     )
 
 
@@ -171,14 +171,18 @@ def predict_test(
 def record_test(run: Run, subject: str, index: ClipIndex, split: Split, probabilities: Probabilities) -> None:
     """Put what `subject` says of the test side into `predictions.csv` and its scores into `report.json`, and draw the
     pictures of the run again."""
-    labels = [index.clips[row].label for row in split.test]
-    groups = [index.clips[row].group for row in split.test]
-    scores = score(probabilities, labels, groups, index.classes, run.config.seed)
-    write_predictions(run.folder, subject, index, split.test, probabilities)
-    run.update_report("test", {subject: scores.to_dict()})
-    confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
-    plot_confusion(confusions, run.classes, run.folder / "confusion.png")
-    plot_curves(Path(run.folder / "metrics.csv"), run.folder / "curves.png")
+
+    def record() -> None:
+        labels = [index.clips[row].label for row in split.test]
+        groups = [index.clips[row].group for row in split.test]
+        scores = score(probabilities, labels, groups, index.classes, run.config.seed)
+        write_predictions(run.folder, subject, index, split.test, probabilities)
+        run.update_report("test", {subject: scores.to_dict()})
+        confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
+        plot_confusion(confusions, run.classes, run.folder / "confusion.png")
+        plot_curves(Path(run.folder / "metrics.csv"), run.folder / "curves.png")
+
+    parallel.from_first(record)
 
 
 @dataclass(frozen=True)
@@ -193,14 +197,36 @@ class _Begun:
 
 
 def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool) -> _Begun:
-    """Check names, folder, data and device, in this order, and begin the run folder only then."""
+    """Check device, names, folder and data, in this order, and begin the run folder only then."""
     config = settled(config)
+    fabric = make_fabric(config.device)
+    index, split = parallel.from_first(lambda: _data(config, progress, taught, resume, overwrite))
+    store = parallel.first_on_node(
+        lambda: open_store(index, config.data, progress), lambda: attach_store(index, config.data)
+    )
+
+    def create() -> Run:
+        audited = audit(index, split, store, config.data, progress)
+        let_pass = check_audit(audited, index, config.data)
+        # Only now, when data and device are known to be good, is an older run given up.
+        run = Run.create(config, index.classes, _devices(fabric), replace=overwrite)
+        write_splits(config.out / "splits.csv", index, split)
+        run.update_report("audit", audited.to_dict())
+        if let_pass is not None:
+            run.warn(let_pass)
+        return run
+
+    return _Begun(parallel.from_first(create), index, split, store, fabric)
+
+
+def _data(
+    config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool
+) -> tuple[ClipIndex, Split]:
+    """The clips and their sides, when what the configuration names has been found good."""
     check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
     if taught:
         check_teacher(config.teacher)
     check_folder(config, resume, overwrite)
-    fabric = make_fabric(config.device)
-
     index = load_index(config.data, progress)
     check_clip_length(index, config.data)
     if taught and not resume:
@@ -208,23 +234,22 @@ def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool
     splits_file = config.out / "splits.csv"
     split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
     check_no_leak(index, split)
-    store = open_store(index, config.data, progress)
-    audited = audit(index, split, store, config.data, progress)
-    let_pass = check_audit(audited, index, config.data)
-    # Only now, when data and device are known to be good, is an older run given up.
-    run = Run.create(config, index.classes, str(fabric.device), replace=overwrite)
-    write_splits(splits_file, index, split)
-    run.update_report("audit", audited.to_dict())
-    if let_pass is not None:
-        run.warn(let_pass)
-    return _Begun(run, index, split, store, fabric)
+    check_shares("student", len(split.train), config.training.batch_size)
+    if taught and config.teacher.adaptation == "full":
+        check_shares("teacher", len(split.train), config.teacher.batch_size)
+    return index, split
+
+
+def _devices(fabric: Fabric) -> str:
+    """What the run is computed on, for a person to read."""
+    return str(fabric.device) if parallel.processes() == 1 else f"{parallel.processes()} x {fabric.device.type}"
 
 
 def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
     """The adapted teacher, scored: the run's own where it has one, else the lender's, else one adapted now."""
     run = begun.run
     borrowed = None
-    if lender is not None and "teacher" not in run.report().get("training", {}):
+    if lender is not None and "teacher" not in run.report().get("training", {}):  # a cell of a grid: one process
         borrowed = _borrow_teacher(begun, lender)
     teacher = adapted_teacher(run, begun.index, begun.split, begun.store, begun.fabric, progress)
     said = borrowed

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from edgekd.console import Progress, silent
+from edgekd.training import parallel
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -86,16 +87,18 @@ def predict_probabilities(
 ) -> npt.NDArray[np.float32]:
     """Class probabilities `(N, K)` of `rows`, in their order; `model` maps waveforms `(B, S)` to logits `(B, K)`.
 
-    The caller puts the model in `eval()` mode and on `device`.
+    Where there are several processes, each computes its share of the rows. The caller puts the model in `eval()` mode
+    and on `device`.
     """
-    parts: list[npt.NDArray[np.float32]] = []
+    own = rows[parallel.share_of(len(rows))]
+    parts: list[Tensor] = []
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for start in range(0, len(own), batch_size):
+            batch = own[start : start + batch_size]
             logits = model(store.waveforms(batch).to(device))
-            parts.append(logits.float().softmax(dim=1).cpu().numpy())
-            progress(stage, start + len(batch), len(rows))
-    return np.concatenate(parts)
+            parts.append(logits.float().softmax(dim=1).cpu())
+            progress(stage, start + len(batch), len(own))
+    return parallel.put_together(parts, len(rows)).numpy()
 
 
 def score(

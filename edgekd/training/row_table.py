@@ -28,11 +28,22 @@ _CRC = np.dtype("<u4")
 class RowTable:
     """`values (N, ...)`, read-only, and which of them are `present (N,)`; within `with`, rows can be written.
 
-    One process may write at a time. `values` stays valid after `with`.
+    Several processes may write at a time, each its own rows. `values` stays valid after `with`.
     """
 
-    def __init__(self, path: Path, rows: int, shape: tuple[int, ...], dtype: str, progress: Progress = silent) -> None:
-        """Open the table in the file `path`, or begin it, and take its space. Raises `OSError` where there is none."""
+    def __init__(
+        self,
+        path: Path,
+        rows: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        progress: Progress = silent,
+        present: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Open the table in the file `path`, or begin it, and take its space. Raises `OSError` where there is none.
+
+        `present`: what another process that has it open has found there, so that it is not verified again.
+        """
         self._dtype = np.dtype(dtype)
         self._row_bytes = math.prod(shape) * self._dtype.itemsize
         self._unflushed: dict[int, bytes] = {}
@@ -46,7 +57,7 @@ class RowTable:
             self._close()
             raise
         self.values: NDArray[Any] = np.memmap(path, self._dtype, mode="r", shape=(rows, *shape))
-        self.present: NDArray[np.bool_] = self._verified(np.fromfile(crc_file, _CRC), progress)
+        self.present = self._verified(np.fromfile(crc_file, _CRC), progress) if present is None else present.copy()
 
     def __enter__(self) -> Self:
         return self

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from edgekd.models.teachers.base import Teacher
 
 REPORT_VERSION = 1
-SAME_RUN = ("out", "teacher.cache")  # where a run is and what it keeps: another value makes no other run of it
+# Where a run is, what it keeps and how it is computed: another value makes no other run of it.
+SAME_RUN = ("out", "teacher.cache", "training.compile")
 METRIC_COLUMNS = (
     "stage", "epoch", "seconds", "learning_rate", "total",
     "classification", "statistical", "structural", "distillation",

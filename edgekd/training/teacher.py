@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -24,17 +25,20 @@ from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.console import Progress, silent
 from edgekd.data.cache import ClipStore
 from edgekd.data.index import ClipIndex, Split
+from edgekd.data.resident import Asked, clips_on, sent
 from edgekd.errors import InputError, UsageError
 from edgekd.models import build_teacher, fetched_weights
 from edgekd.models.teachers import TEACHERS
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.own import is_own
 from edgekd.models.weights import save_weights
-from edgekd.training.augment import augmented_front_end, shift
+from edgekd.training import parallel
+from edgekd.training.augment import Masks, augmented_front_end, draw_masks, shift
 from edgekd.training.layer_rates import parameter_groups
 from edgekd.training.lesson import needs_teacher, validate
 from edgekd.training.loop import Stage, StepOutput, batches, fit, seed_all
 from edgekd.training.run import Run
+from edgekd.training.shared_layers import share_layers
 
 BACKBONE_RATE = 0.1  # learning rate of pre-trained layers, relative to the new head's
 WEIGHT_DECAY = 1e-2
@@ -111,12 +115,11 @@ def adapted_teacher(
 ) -> Teacher:
     """The run's teacher, adapted to its classes; read back where the run has it already. Raises as `new_teacher`."""
     config = run.config
-    done = run.report().get("training", {}).get("teacher")
-    if done is not None:
-        finished = run.teacher()
-        if finished is not None:
-            return finished
+    finished = finished_teacher(run)
+    if finished is not None:
+        return finished
     teacher = new_teacher(config, run.classes)
+    parallel.spread(teacher)
     started = time.perf_counter()
     if config.teacher.adaptation == "head":
         _train_head(teacher, run, index, split, store, fabric, progress)
@@ -129,7 +132,7 @@ def adapted_teacher(
         "adaptation": config.teacher.adaptation,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    run.update_report("training", {"teacher": summary})
+    parallel.from_first(lambda: run.update_report("training", {"teacher": summary}))
     return teacher.eval()
 
 
@@ -150,6 +153,21 @@ def warn_of_weaker_teacher(run: Run) -> None:
             f"the teacher is worse than its student ({', '.join(sides)}): it can teach little. "
             "Try a stronger one, or --adaptation full."
         )
+
+
+def finished_teacher(run: Run) -> Teacher | None:
+    """The adapted teacher of `run` in eval mode, on every process; None where the run has none yet."""
+
+    def is_there() -> bool:
+        done = "teacher" in run.report().get("training", {})
+        return done and (run.folder / "teacher" / "best.safetensors").is_file()
+
+    if not parallel.from_first(is_there):
+        return None
+    stored = run.teacher() if parallel.is_first() else None
+    teacher = new_teacher(run.config, run.classes) if stored is None else stored
+    parallel.spread(teacher)
+    return teacher.eval()
 
 
 def _check_origin(weights: Path, config: DistillConfig, classes: Sequence[str]) -> None:
@@ -181,29 +199,51 @@ def _keep(teacher: Teacher, run: Run, index: ClipIndex, split: Split, store: Cli
     """Store the teacher as it is, and how good that is."""
     started = time.perf_counter()
     found = validate(teacher.to(fabric.device), store, split.validation, torch.tensor(index.labels), fabric.device)
-    log = run.metrics()
-    log.truncate("teacher", 0)
-    log.append(
-        "teacher",
-        1,
-        seconds=time.perf_counter() - started,
-        validation_loss=found.loss,
-        validation_accuracy=found.accuracy,
-    )
-    save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.cpu().state_dict())
+
+    def keep() -> None:
+        log = run.metrics()
+        log.truncate("teacher", 0)
+        log.append(
+            "teacher",
+            1,
+            seconds=time.perf_counter() - started,
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
+        )
+        save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.cpu().state_dict())
+
+    parallel.from_first(keep)
+    teacher.cpu()
 
 
 def _train_head(
     teacher: Teacher, run: Run, index: ClipIndex, split: Split, store: ClipStore, fabric: Fabric, progress: Progress
 ) -> None:
-    config = run.config.teacher
     teacher.to(fabric.device)
     train, validation = _embeddings(teacher, store, (split.train, split.validation), fabric.device, progress)
     # Standardised features let one learning rate suit every teacher; the scaling is folded into the head afterwards.
     mean, deviation = train.mean(0), train.std(0).clamp_min(1e-4)
     train, validation = (train - mean) / deviation, (validation - mean) / deviation
     labels = torch.tensor(index.labels)
-    train_labels, validation_labels = labels[list(split.train)], labels[list(split.validation)]
+    sides = (train, labels[list(split.train)]), (validation, labels[list(split.validation)])
+    best = parallel.from_first(lambda: _trained_head(run, *sides, progress))
+    weight, bias = best["weight"] / deviation, best["bias"]
+    own = teacher.classifier()
+    assert own is not None  # `new_teacher` has seen to it
+    teacher.cpu()
+    with torch.no_grad():
+        own.weight.copy_(weight)
+        if own.bias is not None:
+            own.bias.copy_(bias - weight @ mean)
+    parallel.from_first(lambda: save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.state_dict()))
+
+
+def _trained_head(
+    run: Run, training: tuple[Tensor, Tensor], validating: tuple[Tensor, Tensor], progress: Progress
+) -> dict[str, Tensor]:
+    """Weights of the best linear layer from standardised embeddings `(N, D)` to labels `(N,)`, on the CPU."""
+    config = run.config.teacher
+    (train, train_labels), (validation, validation_labels) = training, validating
     head = nn.Linear(train.shape[1], len(run.classes))
     nn.init.zeros_(head.weight)
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
@@ -238,15 +278,7 @@ def _train_head(
         )
         progress("teacher head", epoch, config.epochs, loss=total, validation=f"{accuracy:.1%}")
     progress("teacher head", config.epochs, config.epochs, best=f"{best_score[0]:.1%} in epoch {best_epoch}")
-    weight, bias = best["weight"] / deviation, best["bias"]
-    own = teacher.classifier()
-    assert own is not None  # `new_teacher` has seen to it
-    with torch.no_grad():
-        own.weight.copy_(weight)
-        if own.bias is not None:
-            own.bias.copy_(bias - weight @ mean)
-    teacher.cpu()
-    save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.state_dict())
+    return best
 
 
 @torch.no_grad()
@@ -259,16 +291,26 @@ def _embeddings(
     batch_size: int = 16,
 ) -> list[Tensor]:
     teacher.eval()
-    total, done, found = sum(map(len, sides)), 0, []
-    for rows in sides:
+    shares = [rows[parallel.share_of(len(rows))] for rows in sides]
+    total, done, found = sum(map(len, shares)), 0, []
+    for rows, share in zip(sides, shares, strict=True):
         parts = []
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for start in range(0, len(share), batch_size):
+            batch = share[start : start + batch_size]
             parts.append(teacher.embed(store.waveforms(batch).to(device))[0].float().cpu())
             done += len(batch)
             progress("embeddings", done, total)
-        found.append(torch.cat(parts))
+        found.append(parallel.put_together(parts, len(rows)))
     return found
+
+
+class _Drawn(NamedTuple):
+    """What was drawn for this process's share of a batch of clips."""
+
+    waveforms: Asked
+    shifts: Tensor
+    labels: Tensor
+    masks: Masks
 
 
 def _train_all(
@@ -287,17 +329,28 @@ def _train_all(
             else (config.learning_rate, 1.0)
         ),
     )
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY)
-    wrapped = fabric.setup_module(teacher)
-    front_end = teacher.front_end()
+    teacher.to(fabric.device)
+    share_layers(teacher)
+    fused = fabric.device.type == "cuda" or None
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=fused)
+    front_end, augment, device = teacher.front_end(), run.config.augment, fabric.device
+    clips = clips_on(store, split.train, device, progress)
 
-    def step(rows: Tensor) -> StepOutput:
-        waveforms = store.waveforms(rows.tolist()).to(fabric.device)
-        if run.config.augment.time_shift:
-            waveforms = shift(waveforms, torch.randint(0, store.samples, (len(rows),)))
-        with nullcontext() if front_end is None else augmented_front_end(front_end, run.config.augment):
-            logits = wrapped(waveforms).logits
-        loss = cross_entropy(logits, labels[rows].to(fabric.device))
+    def draw(rows: Tensor, share: slice, generator: torch.Generator) -> _Drawn:
+        shifts = torch.randint(0, store.samples, (len(rows),), generator=generator)[share]
+        masks = draw_masks(len(rows), augment, generator).at(share)
+        own = rows[share]
+        return _Drawn(clips.ask(own), sent(shifts, device), sent(labels[own], device), masks.sent(device))
+
+    def step(drawn: _Drawn, part: slice) -> StepOutput:
+        waveforms = drawn.waveforms(part)
+        if augment.time_shift:
+            waveforms = shift(waveforms, drawn.shifts[part])
+        masks = drawn.masks.at(part)
+        masked = nullcontext() if front_end is None else augmented_front_end(front_end, masks, augment)
+        with masked, fabric.autocast():
+            logits = teacher(waveforms).logits
+        loss = cross_entropy(logits, drawn.labels[part])
         return StepOutput(loss, {"classification": loss}, {})
 
     stage = Stage(
@@ -305,6 +358,7 @@ def _train_all(
         run=run,
         model=teacher,
         optimizer=optimizer,
+        draw=draw,
         step=step,
         validate=lambda: validate(teacher, store, split.validation, labels, fabric.device),
         rows=split.train,

@@ -15,9 +15,10 @@ The student hears the same in every mode, so modes differ by rounding alone: flo
 
 A cache is a folder `teacher-...` in `edgekd.data.cache.cache_folder()`, named by a hash of everything that decides its
 numbers: the teacher's parameters and settings, the clips and their views, the precision, this format's version. So
-another run, a resumed one, int8 training and the cells of a comparison find it again. It is filled in fixed batches,
-and what a kill or a damaged row leaves out is asked again in the same ones (`row_table`). The first answers are asked
-at every opening and must agree: the hash cannot see the code of a teacher of the user's own.
+another run, a resumed one, int8 training and the cells of a comparison find it again. It is filled in fixed batches, by
+all the processes of a machine together (`parallel`), each batch by one of them, and what a kill or a damaged row leaves
+out is asked again in the same ones (`row_table`). The first answers are asked at every opening and must agree: the hash
+cannot see the code of a teacher of the user's own.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ import hashlib
 import json
 import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +42,10 @@ from torch import Tensor
 from edgekd.config import CacheMode, DistillConfig
 from edgekd.console import Progress, silent
 from edgekd.data.cache import NO_SPACE, ClipStore, cache_folder, locked
+from edgekd.data.resident import Rows, rows_on, sent
 from edgekd.errors import InputError
 from edgekd.models.outputs import TeacherOutput
+from edgekd.training import parallel
 from edgekd.training.augment import Views
 from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.row_table import RowTable, crc_path
@@ -48,6 +54,9 @@ FORMAT = 1
 AUTO_SHARE, AUTO_BYTES = 0.1, 16 << 30
 PROBES = 2  # answers asked at every opening
 PROBE_TOLERANCE = 0.05  # of the largest magnitude; bfloat16 in batches of another size differs by 1 %
+
+Present = Sequence[NDArray[np.bool_]]
+Answers = Callable[[slice, Tensor | None], TeacherOutput]
 
 _LOGITS, _TAPS = "logits.f32", "taps.f16"
 _HALF_MAX = float(torch.finfo(torch.float16).max)
@@ -85,22 +94,35 @@ class TeacherCache:
         """Whether an answer, with or without the tap, takes the waveforms."""
         return self.logits is None or (with_tap and self.taps is None)
 
-    def __call__(self, places: Tensor, choices: Tensor, waveforms: Tensor | None, with_tap: bool) -> TeacherOutput:
-        """Answers for the clips at `places (B,)` of the training side in their views number `choices (B,)`.
+    def ask(self, places: Tensor, choices: Tensor, with_tap: bool) -> Answers:
+        """Have answers ready for the clips at `places (B,)` of the training side in their views number `choices (B,)`;
+        both are on the host.
 
-        `waveforms (B, S)` are these views, where they are needed. Without `with_tap` the tap may be empty.
+        `answers(part, waveforms)` gives those of a part of the batch; `waveforms (B, S)` are what is heard in that
+        part, where they are needed. Without `with_tap` the tap may be empty.
         """
-        if self.logits is None:
-            assert waveforms is not None
-            return self.teacher(waveforms)
-        rows, device = (choices * self.clips + places).numpy(), self.teacher.device
-        logits = torch.from_numpy(self.logits[rows]).to(device)
-        if not with_tap:
-            return TeacherOutput(logits, logits.new_empty(0))
-        if self.taps is not None:
-            return TeacherOutput(logits, torch.from_numpy(self.taps[rows]).to(device).float())
-        assert waveforms is not None
-        return TeacherOutput(logits, self.teacher.tap(waveforms))
+        rows = choices * self.clips + places
+        logits = None if self.logits is None else sent(torch.from_numpy(self.logits[rows.numpy()]), self.teacher.device)
+        taps = self._taps.ask(rows) if with_tap and self._taps is not None else None
+
+        def answers(part: slice, waveforms: Tensor | None) -> TeacherOutput:
+            if logits is None:
+                return self.teacher(_heard(waveforms))
+            if not with_tap:
+                return TeacherOutput(logits[part], logits.new_empty(0))
+            tap = self.teacher.tap(_heard(waveforms)) if taps is None else taps(part).float()
+            return TeacherOutput(logits[part], tap)
+
+        return answers
+
+    @cached_property
+    def _taps(self) -> Rows | None:
+        return None if self.taps is None else rows_on(self.taps, self.teacher.device)
+
+
+def _heard(waveforms: Tensor | None) -> Tensor:
+    assert waveforms is not None
+    return waveforms
 
 
 def fill_cache(
@@ -118,27 +140,94 @@ def fill_cache(
     `taps`: whether a loss needs them; `repeated`: whether each view is heard more than once. Raises `InputError` for a
     folder that cannot be written, and for too little space, but for taps that `auto` would have kept.
     """
-    mode = config.teacher.cache
-    clips, rows = len(views.rows), len(views.rows) * len(views)
-    if mode == "off":
+    clips = len(views.rows)
+    if config.teacher.cache == "off":
         return TeacherCache(teacher, clips)
-    first = teacher(_waveforms(store, views, range(min(PROBES, rows))))
-    tap_bytes = rows * first.tap[0].numel() * 2
+    asked = _Asked(teacher, store, views, teacher(_waveforms(store, views, range(min(PROBES, clips * len(views))))))
+    with parallel.together():
+        if parallel.node().place > 0:
+            return _help(asked)
+        try:
+            cache = _kept(config, asked, taps, repeated, progress)
+        except parallel.FORESEEN:
+            parallel.node().from_first(None)
+            raise
+        assert cache.folder is not None
+        present = [np.ones(asked.rows, dtype=bool)] * 2
+        parallel.node().from_first(_Done(cache.folder, cache.taps is not None, present, cache.warning))
+    return cache
+
+
+# Filling
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Who is asked about what, and the `first` answers."""
+
+    teacher: FrozenTeacher
+    store: ClipStore
+    views: Views
+    first: TeacherOutput
+
+    @property
+    def rows(self) -> int:
+        return len(self.views.rows) * len(self.views)
+
+    def open(
+        self, folder: Path, taps: bool, within: ExitStack, progress: Progress = silent, present: Present | None = None
+    ) -> _Tables:
+        """The tables in `folder`, open as long as `within`; `present` as in `RowTable`, for each."""
+
+        def table(number: int, name: str, dtype: str) -> RowTable:
+            shape = tuple(self.first[number].shape[1:])
+            there = None if present is None else present[number]
+            return within.enter_context(RowTable(folder / name, self.rows, shape, dtype, progress, there))
+
+        return _Tables(table(0, _LOGITS, "<f4"), table(1, _TAPS, "<f2") if taps else None)
+
+
+class _Tables(NamedTuple):
+    logits: RowTable
+    taps: RowTable | None
+
+    def each(self) -> list[RowTable]:
+        return [self.logits] if self.taps is None else [self.logits, self.taps]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the first process of a machine tells the others: fill, with me, what is not `present` in the tables."""
+
+    folder: Path
+    taps: bool
+    present: Present
+
+
+@dataclass(frozen=True)
+class _Done(_Work):
+    """And, in the end, that all is there."""
+
+    warning: str
+
+
+def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, progress: Progress) -> TeacherCache:
+    """Open the tables, fill them with the other processes of this machine, and say what is kept."""
+    mode = config.teacher.cache
+    tap_bytes = asked.rows * asked.first.tap[0].numel() * 2
     parent = cache_folder()
-    folder = parent / f"teacher-{_key(config, teacher, store, views, first)}"
+    folder = parent / f"teacher-{_key(config, asked)}"
 
     def kept(with_taps: bool, warning: str = "") -> TeacherCache:
         with ExitStack() as stack:
-            stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, rows)))
+            stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, asked.rows)))
             folder.mkdir(exist_ok=True)
-
-            def table(name: str, dtype: str, answers: Tensor) -> RowTable:
-                return stack.enter_context(RowTable(folder / name, rows, tuple(answers.shape[1:]), dtype, progress))
-
-            logits = table(_LOGITS, "<f4", first.logits)
-            taps = table(_TAPS, "<f2", first.tap) if with_taps else None
-            _fill(teacher, store, views, first, logits, taps, progress)
-        return TeacherCache(teacher, clips, folder, logits.values, None if taps is None else taps.values, warning)
+            tables = asked.open(folder, with_taps, stack, progress)
+            _begin(asked, tables)
+            present = [table.present.copy() for table in tables.each()]
+            parallel.node().from_first(_Work(folder, with_taps, present))
+            _fill(asked, tables, progress)
+        return _cache(asked, folder, tables, warning)
 
     with_taps, warning = taps and (mode == "full" or (mode == "auto" and repeated)), ""
     try:
@@ -161,53 +250,77 @@ def fill_cache(
         raise _refused(failure, parent, tap_bytes if with_taps else 0) from None
 
 
-# Filling
+def _help(asked: _Asked) -> TeacherCache:
+    """What the other processes of a machine do: fill their part of what the first one opens."""
+    while True:
+        told: _Work | None = parallel.node().from_first(None)
+        if told is None:
+            raise parallel.FailedElsewhere(1)
+        with ExitStack() as stack:
+            tables = asked.open(told.folder, told.taps, stack, present=told.present)
+            if not isinstance(told, _Done):
+                with suppress(*parallel.FORESEEN):  # the first process has been told of it, and says what follows
+                    _fill(asked, tables, silent)
+                continue
+        return _cache(asked, told.folder, tables, told.warning)
 
 
-def _fill(
-    teacher: FrozenTeacher,
-    store: ClipStore,
-    views: Views,
-    first: TeacherOutput,
-    logits: RowTable,
-    taps: RowTable | None,
-    progress: Progress,
-) -> None:
-    """Ask for what the tables lack, in batches that are the same each time; `first` are answers just given."""
-    tables = [logits] if taps is None else [logits, taps]
-    told = f"{'logits' if taps is None else 'full'}, {sum(table.size for table in tables) / 1e6:.1f} MB"
+def _cache(asked: _Asked, folder: Path, tables: _Tables, warning: str) -> TeacherCache:
+    taps = None if tables.taps is None else tables.taps.values
+    return TeacherCache(asked.teacher, len(asked.views.rows), folder, tables.logits.values, taps, warning)
 
-    def write(start: int, said: Tensor | None, tap: Tensor) -> None:
-        if said is not None:
-            logits.write(start, said.cpu().numpy())
-        if taps is not None:
-            taps.write(start, tap.clamp(-_HALF_MAX, _HALF_MAX).half().cpu().numpy())
 
-    if not all(map(_agree, tables, first)):
-        for table in tables:
+def _begin(asked: _Asked, tables: _Tables) -> None:
+    """Have the first answers in the tables, and none that do not agree with them."""
+    each, probes = tables.each(), len(asked.first.logits)
+    if not all(map(_agree, each, asked.first)):
+        for table in each:
             table.forget()
-    total, probes = len(logits.present), len(first.logits)
-    if not all(table.present[:probes].all() for table in tables):
-        write(0, *first)
-    lacking = ~np.logical_and.reduce([table.present for table in tables])
-    progress(_STAGE, total - int(lacking.sum()), total, kept=told)
-    size = _BATCH_CUDA if teacher.device.type == "cuda" else _BATCH
+    if not all(table.present[:probes].all() for table in each):
+        _write(tables, 0, *asked.first)
+
+
+def _fill(asked: _Asked, tables: _Tables, progress: Progress) -> None:
+    """Ask for what the tables lack, in batches that are the same each time, of which this process has its share."""
+    each, node = tables.each(), parallel.node()
+    total, probes = asked.rows, len(asked.first.logits)
+    told = f"{'logits' if tables.taps is None else 'full'}, {sum(table.size for table in each) / 1e6:.1f} MB"
+    lacking = ~np.logical_and.reduce([table.present for table in each])
+    size = _BATCH_CUDA if asked.teacher.device.type == "cuda" else _BATCH
+    ranges = [range(start, min(start + size, total)) for start in range(probes, total, size)]
+    own = [numbers for numbers in ranges if lacking[numbers].any()][node.place :: node.processes]
+    done = total - sum(map(len, own))
+    progress(_STAGE, done, total, kept=told)
+    failure: Exception | None = None
     flushed = time.monotonic()
-    for start in range(probes, total, size):
-        numbers = range(start, min(start + size, total))
-        if not lacking[numbers].any():
-            continue
-        waveforms = _waveforms(store, views, numbers)
-        if logits.present[numbers].all():
-            write(start, None, teacher.tap(waveforms))
-        else:
-            write(start, *teacher(waveforms))
-        if time.monotonic() - flushed > _FLUSH_SECONDS:
-            for table in tables:
-                table.flush()
-            flushed = time.monotonic()
-        lacking[numbers] = False
-        progress(_STAGE, total - int(lacking.sum()), total, kept=told)
+    try:
+        for numbers in own:
+            waveforms = _waveforms(asked.store, asked.views, numbers)
+            if tables.logits.present[numbers].all():
+                _write(tables, numbers.start, None, asked.teacher.tap(waveforms))
+            else:
+                _write(tables, numbers.start, *asked.teacher(waveforms))
+            if time.monotonic() - flushed > _FLUSH_SECONDS:
+                for table in each:
+                    table.flush()
+                flushed = time.monotonic()
+            done += len(numbers)
+            progress(_STAGE, done, total, kept=told)
+        for table in each:
+            table.flush()
+    except parallel.FORESEEN as failed:
+        failure = failed
+    # All of the machine's processes are through, and all know of it where one of them has failed.
+    for reason in node.gathered(failure):
+        if reason is not None:
+            raise reason
+
+
+def _write(tables: _Tables, start: int, said: Tensor | None, tap: Tensor) -> None:
+    if said is not None:
+        tables.logits.write(start, said.cpu().numpy())
+    if tables.taps is not None:
+        tables.taps.write(start, tap.clamp(-_HALF_MAX, _HALF_MAX).half().cpu().numpy())
 
 
 def _waveforms(store: ClipStore, views: Views, rows: range) -> Tensor:
@@ -252,15 +365,16 @@ def _anew(needed: int, why: str) -> str:
     )
 
 
-def _key(config: DistillConfig, teacher: FrozenTeacher, store: ClipStore, views: Views, first: TeacherOutput) -> str:
+def _key(config: DistillConfig, asked: _Asked) -> str:
     """Hash of everything that decides the numbers of a cache, as far as it can be seen."""
+    teacher, store, views = asked.teacher, asked.store, asked.views
     told = {
         "format": FORMAT,
         "teacher": [config.teacher.name, type(teacher.module).__qualname__],
         "frontend": config.frontend.model_dump(mode="json"),
         "precision": teacher.precision,
         "clips": [store.folder.name, *views.rows],
-        "shapes": [list(answers.shape[1:]) for answers in first],
+        "shapes": [list(answers.shape[1:]) for answers in asked.first],
     }
     digest = hashlib.sha256(json.dumps(told).encode())
     drawn = (views.shifts, views.partners, views.partner_shifts, views.shares)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,16 @@ def seconds_of(call: Callable[[], object], repetitions: int, device: str = "cpu"
         synchronise(device)
         found.append(time.perf_counter() - started)
     return statistics.median(found)
+
+
+def anonymous_bytes() -> int | None:
+    """Memory that this process holds and that is not a file's, which the system could take back; None where it does
+    not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), None)
 
 
 def synchronise(device: str) -> None:

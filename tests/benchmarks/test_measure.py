@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.config import SimulationConfig
+from edgekd.data.simulation import simulate
 from edgekd.models.outputs import StudentOutput
-from tests.benchmarks import losses, preparation, training
-from tests.benchmarks.measure import Clock, Limits, Timed, Work, ratio, table, turns
+from tests.benchmarks import growth, losses, preparation, training
+from tests.benchmarks.measure import Clock, Limits, Timed, Work, anonymous_bytes, ratio, table, turns
 
 NAP = 0.05  # seconds
 LIMITS = Limits(flops=1e9, bandwidth=1e9)
@@ -63,7 +65,7 @@ def test_the_gradient_of_losses_is_told_from_that_of_the_student() -> None:
         tap = SleepyGradient.apply(layer(features), 6 * NAP)  # type: ignore[no-untyped-call]
         return StudentOutput(2 * tap, tap)
 
-    output = training._watched(student, clock)(torch.randn(4, 3))
+    output = training._Watched(student, clock)(torch.randn(4, 3))
     with clock.section("losses"):
         texture = SleepyGradient.apply(output.tap, 2 * NAP)  # type: ignore[no-untyped-call]
         (output.logits.square().sum() + texture.sum()).backward()
@@ -159,13 +161,45 @@ def test_plain_losses_have_the_value_of_edgekds(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_preparation_is_measured_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = {name: preparation.KINDS[name] for name in (preparation.GROWTH, "ogg 32 kHz")}
+    kinds = {name: preparation.KINDS[name] for name in ("wav 32 kHz", "ogg 32 kHz")}
     monkeypatch.setattr(preparation, "KINDS", kinds)
-    found = preparation.measure(SimpleNamespace(hours=[0.0]))  # type: ignore[arg-type]
-    assert [row["kind"] for row in found["kinds"]] == list(kinds)
-    for row in found["kinds"]:
+    found = preparation.measure(0.0)
+    assert [row["kind"] for row in found] == list(kinds)
+    for row in found:
         assert row["clips"] == 24
         assert row["hours"] == pytest.approx(2 / 60)
-        assert set(row["processor_seconds"]) == {"headers", "prepare", "open again", "epoch"}
+        assert tuple(row["processor_seconds"]) == preparation.STAGES
         assert min(row["processor_seconds"].values()) >= 0
-    assert "extrapolated" in "\n".join(preparation.show(found))
+    assert "ogg 32 kHz" in "\n".join(preparation.show(found))
+
+
+def test_growth_is_measured_stage_by_stage_and_extrapolated(tmp_path: Path) -> None:
+    recordings = tmp_path / "small"
+    simulate(recordings, SimulationConfig(vessels_per_class=5, windows_per_vessel=1), growth.SAMPLE_RATE, 5.0)
+    row = growth.measure_one(recordings)
+    assert row["clips"] == 25
+    assert tuple(row["processor_seconds"]) == tuple(row["memory_bytes"]) == growth.STAGES
+    assert min(row["processor_seconds"].values()) >= 0
+    twice = {
+        **row,
+        "hours": 2 * row["hours"],
+        "processor_seconds": {stage: 2 * used for stage, used in row["processor_seconds"].items()},
+    }
+    rows, at = [row, twice], growth.EXTRAPOLATED / row["hours"]
+    stages = {stage: growth._growth(rows, stage) for stage in growth.STAGES}
+    for stage, grown in stages.items():
+        assert grown["exponent"] == pytest.approx(1)
+        assert grown["seconds"] == pytest.approx(at * row["processor_seconds"][stage])
+        assert grown["bytes"] == pytest.approx(row["memory_bytes"][stage], abs=1)
+    assert "extrapolated" in "\n".join(growth.show({"threads": 1, "rows": rows, "stages": stages}))
+
+
+def test_memory_that_no_file_backs_grows_by_what_is_held() -> None:
+    before = anonymous_bytes()
+    if before is None:
+        pytest.skip("this system does not say what memory a process holds")
+    held = mmap.mmap(-1, 50 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # new, whatever was freed before
+    held.write(bytes(len(held)))
+    after = anonymous_bytes()
+    assert after is not None
+    assert after - before > 0.9 * len(held)

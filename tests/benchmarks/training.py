@@ -14,7 +14,8 @@ Its losses, networks and masks are edgekd's own, so that the ratio is one of dat
     no textures    a run's other epochs: no tap is needed
 
 All from the second epoch on: what a run computes before its first is told apart, as seconds, and in epochs of `naive`.
-The variants take turns of a few steps, in an order drawn anew each round; the first step of a turn is not timed.
+The variants take turns of a few steps, in an order drawn anew each round; the first step of a turn is not timed, and
+what is drawn for batches ahead of their steps counts as if it were drawn for those that are timed.
 Ratios are medians over the rounds (middle half). Times of sections come from steps of their own, as reading the clock
 on a GPU means waiting for it. The floor of a step: its operators one after the other, each as fast as this machine's
 best matrix product and copy let it be (see `Work`). Peak memory is a fresh process's, without the workers'.
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,10 +56,11 @@ from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.ssatkd import SSATKDLoss
-from edgekd.training.augment import spec_augment
-from edgekd.training.distill import make_fabric, make_optimizer
-from edgekd.training.lesson import Lesson, prepare_lesson, waveform_gain
-from edgekd.training.loop import Stage, StepOutput, Validation, fit, seed_all
+from edgekd.training.augment import draw_masks, spec_augment
+from edgekd.training.distill import make_optimizer
+from edgekd.training.lesson import Drawn, Lesson, prepare_lesson, waveform_gain
+from edgekd.training.loop import Stage, StepOutput, Validation, fit, seed_all, seeded
+from edgekd.training.parallel import make_fabric
 from edgekd.training.run import Run
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, limits, ratio, synchronise, table, turns
 
@@ -172,31 +174,45 @@ class Ours:
         student = bench.new_student()
         if steps.channels_last:
             student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.student, self.wrapped = student, bench.fabric.setup_module(student)
+        self.student = student.to(bench.fabric.device)
         training = bench.config.training
         self.optimizer = make_optimizer(student, self.lesson.loss, training.learning_rate, training.weight_decay)
 
     def __call__(self, steps: int, clock: Clock | None = None) -> float:
         """Seconds a step, of `steps` after one that is not timed."""
-        bench, begun, asked = self.bench, [0.0], [0]
-        fabric, step, removed = bench.fabric, self.lesson.step, []
+        bench, device = self.bench, self.bench.options.device
+        fabric, lesson, student, removed = bench.fabric, self.lesson, self.student, []
+        drawing: list[float] = []  # seconds of each batch
+        begun, drawn_before, seconds = 0.0, 0, 0.0
         if clock is not None:
-            fabric, step, removed = self._timed(clock)
+            fabric, lesson, student, removed = self._timed(clock)
 
-        def begin_step(rows: Tensor) -> StepOutput:
-            asked[0] += 1
-            if asked[0] == 2:
-                synchronise(bench.options.device)
-                begun[0] = time.perf_counter()
+        def draw(rows: Tensor, share: slice, generator: torch.Generator) -> Drawn:
+            started = time.perf_counter()
+            drawn = lesson.draw(rows, share, generator)
+            drawing.append(time.perf_counter() - started)
+            return drawn
+
+        asked = 0
+
+        def step(drawn: Drawn, part: slice) -> StepOutput:
+            nonlocal asked, begun, drawn_before
+            asked += 1
+            if asked == 2:
+                synchronise(device)
+                begun, drawn_before = time.perf_counter(), len(drawing)
                 if clock is not None:
                     clock.seconds.clear()
-            return step(self.wrapped, rows)
+            return lesson.step(student, drawn, part)
 
         def end() -> Validation:
-            synchronise(bench.options.device)
-            begun[0] = time.perf_counter() - begun[0]
+            nonlocal seconds
+            synchronise(device)
+            drawn_ahead = steps * float(np.mean(drawing)) - sum(drawing[drawn_before:])
+            seconds = time.perf_counter() - begun + drawn_ahead
             if clock is not None:
-                clock.seconds["rest"] = begun[0] - sum(clock.seconds.values())
+                clock.seconds["data"] += drawn_ahead
+                clock.seconds["rest"] = seconds - sum(clock.seconds.values())
             return Validation(0.0, 0.0)
 
         (bench.run.stage_folder(self.name) / "last.pt").unlink(missing_ok=True)
@@ -208,7 +224,8 @@ class Ours:
             model=self.student,
             loss=self.lesson.loss,
             optimizer=self.optimizer,
-            step=begin_step,
+            draw=draw,
+            step=step,
             validate=end,
             rows=rows[:wanted],
             epochs=1,
@@ -221,22 +238,24 @@ class Ours:
         finally:
             for handle in removed:
                 handle.remove()
-        return begun[0] / steps
+        return seconds / steps
 
-    def _timed(self, clock: Clock) -> tuple[Any, Callable[..., StepOutput], list[Any]]:
-        """The fabric and a step whose sections are timed, and hooks to be removed."""
-        lesson = replace(
-            self.lesson,
-            views=Timed(self.lesson.views, clock, "data", "waveforms"),
-            log_mels=None if self.lesson.log_mels is None else Timed(self.lesson.log_mels, clock, "data"),
-            teacher=Timed(self.lesson.teacher, clock, "teacher"),
-            loss=Timed(self.lesson.loss, clock, "losses"),
-        )
-        return (
-            Timed(self.bench.fabric, clock, "losses", "backward"),
-            lambda student, rows: lesson.step(_watched(student, clock), rows),
-            _hooks(self.student, self.optimizer, clock),
-        )
+    def _timed(self, clock: Clock) -> tuple[Any, Any, Any, list[Any]]:
+        """The fabric, the lesson and the student, their sections timed, and hooks to be removed."""
+        timed: dict[str, Any] = {
+            "views": _Asking(self.lesson.views, clock, "data"),
+            "log_mels": None if self.lesson.log_mels is None else _Asking(self.lesson.log_mels, clock, "data"),
+            "teacher": _Asking(self.lesson.teacher, clock, "teacher"),
+            "loss": Timed(self.lesson.loss, clock, "losses"),
+        }
+        lesson: Any = replace(self.lesson, **timed)
+        student: Any = self.student
+        if lesson.compiled is None:
+            student = _Watched(student, clock)
+        else:
+            lesson.compiled = _Watched(lesson.compiled, clock)
+        fabric = Timed(self.bench.fabric, clock, "losses", "backward")
+        return fabric, Timed(lesson, clock, "data", "draw"), student, _hooks(self.student, self.optimizer, clock)
 
     def work(self, limits: Limits) -> Work:
         """What a step does."""
@@ -244,9 +263,17 @@ class Ours:
         self.optimizer.zero_grad(set_to_none=True)
         rows = torch.tensor(self.bench.split.train[: self.bench.options.batch_size])
         with Work(limits) as work:
-            self.bench.fabric.backward(self.lesson.step(self.wrapped, rows).total)
+            drawn = self.lesson.draw(rows, slice(None), seeded(0, "work"))
+            self.bench.fabric.backward(self.lesson.step(self.student, drawn, slice(None)).total)
             self.optimizer.step()
         return work
+
+
+class _Asking(Timed):
+    """And what its `ask` returns is timed when it is called."""
+
+    def ask(self, *arguments: Any) -> Timed:
+        return Timed(self._inner.ask(*arguments), self._clock, self._section)
 
 
 class Naive:
@@ -301,7 +328,8 @@ class Naive:
             waveforms, labels = (tensor.to(self.bench.options.device) for tensor in next(self.batches))
         self.optimizer.zero_grad()
         augment = self.bench.config.augment
-        seen = _watched(self.student, clock)(waveforms, lambda log_mel: spec_augment(log_mel, augment))
+        masks = draw_masks(len(labels), augment, torch.default_generator).sent(waveforms.device)
+        seen = _Watched(self.student, clock)(waveforms, lambda log_mel: spec_augment(log_mel, masks, augment))
         with clock.section("teacher"), torch.no_grad():
             taught = self.teacher(waveforms)
         with clock.section("losses"):
@@ -338,20 +366,20 @@ class _Endless:
             yield from torch.randperm(self.count).tolist()
 
 
-def _watched(student: Callable[..., StudentOutput], clock: Clock) -> Callable[..., StudentOutput]:
-    """The student timed as a section, and from the moment on when the gradient reaches its outputs, again.
+class _Watched(Timed):
+    """A student timed as a section, and from the moment on when the gradient reaches its outputs, again.
 
     Autograd runs the newest operators first, so those of the losses are all done by then.
     """
 
-    def called(*arguments: Any) -> StudentOutput:
-        with clock.section("student"):
-            output = student(*arguments)
-        if output.logits.requires_grad:
-            output.logits.register_hook(lambda _: clock.turn_to("student"))
-        return output
+    def __init__(self, student: Any, clock: Clock) -> None:
+        super().__init__(student, clock, "student")
 
-    return called
+    def __call__(self, *arguments: Any, **keywords: Any) -> StudentOutput:
+        output: StudentOutput = super().__call__(*arguments, **keywords)
+        if output.logits.requires_grad:
+            output.logits.register_hook(lambda _: self._clock.turn_to("student"))
+        return output
 
 
 def _hooks(student: Student, optimizer: torch.optim.Optimizer, clock: Clock) -> list[Any]:

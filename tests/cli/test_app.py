@@ -16,7 +16,8 @@ from edgekd.errors import GateError, InputError, UsageError
 CHAIN = ("distill", "quantize", "export", "profile", "predict")
 COMMANDS = (*CHAIN, "compare", "data", "targets", "teachers", "doctor", "demo")
 HEAVY = {"torch", "torchaudio", "onnx", "onnxruntime", "matplotlib"}
-READS_NOTHING = ["--help", "--version"]  # no settings, no boards: what checks those is not loaded either
+SLOW = {"pydantic", "rich", "importlib.metadata"}
+READS_NOTHING = ["--help", "--version"]  # no settings, no boards
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["targets"], ["teachers"], ["distill", "--help"]])
@@ -34,13 +35,19 @@ main()
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 
-@pytest.mark.parametrize("argument", READS_NOTHING)
-def test_help_is_printed_without_what_reads_settings(argument: str) -> None:
+@pytest.mark.parametrize(
+    ("argument", "kept_out"),
+    [
+        *((argument, {"pydantic", "rich", "importlib.metadata"}) for argument in READS_NOTHING),
+        ("targets", {"edgekd.config", "edgekd.export.targets"}),
+    ],
+)
+def test_what_reads_no_settings_loads_nothing_that_checks_them(argument: str, kept_out: set[str]) -> None:
     code = f"""
 import atexit, sys
 from edgekd.cli.app import main
 sys.argv = ["edgekd", {argument!r}]
-atexit.register(lambda: print(sorted({{"pydantic", "rich", "importlib.metadata"}} & set(sys.modules)), file=sys.stderr))
+atexit.register(lambda: print(sorted({kept_out!r} & set(sys.modules)), file=sys.stderr))
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -25,6 +25,16 @@ def test_the_list_says_what_runs_where(edgekd: Callable) -> None:
     assert lines["raspberry-pi-4"].rstrip().endswith("int8 fp32")
 
 
+def test_the_list_is_of_the_boards_as_they_are_when_checked(edgekd: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a line a board
+    lines = {line.split()[0]: " ".join(line.split()) for line in edgekd("targets").out.splitlines() if line.strip()}
+    for target in list_targets():
+        device = target.tensorrt
+        runtime = target.runtime if device is None else f"TensorRT {device.version}"
+        cells = [target.name, ", ".join(target.aliases), runtime, (device and device.jetpack) or ""]
+        assert lines[target.name] == " ".join(cell for cell in (*cells, *target.precisions) if cell)
+
+
 @pytest.mark.parametrize("name", [target.name for target in list_targets()])
 def test_a_target_is_shown_as_the_toml_it_is_read_from(edgekd: Callable, name: str) -> None:
     shown = edgekd("targets", name).out

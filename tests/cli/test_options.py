@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +155,41 @@ def test_an_assignment_makes_the_sections_it_needs() -> None:
     assert values == {"a": {"b": {"c": 1}, "d": 2}}
     with pytest.raises(UsageError, match=r"--set a\.d\.e: 'd' is a setting"):
         options.assign(values, "a.d.e", 3)
+
+
+@pytest.mark.parametrize(
+    ("ending", "exit_code", "said"),
+    [("SIGTERM", 143, "Ended by SIGTERM. Go on."), ("SIGINT", 130, "Interrupted. Go on.")],
+)
+def test_what_ends_a_command_from_outside_is_told_in_one_line(ending: str, exit_code: int, said: str) -> None:
+    code = (
+        "import os, signal, typer\nfrom edgekd.cli import options\napp = typer.Typer()\n@app.command()\ndef wait():\n"
+        "    with options.interruptible(lambda: 'Go on.'):\n"
+        f"        os.kill(os.getpid(), signal.{ending})\n        signal.pause()\napp()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (exit_code, "", said)
+
+
+def test_what_a_signal_does_afterwards_is_what_it_did_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with options.interruptible(lambda: ""):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_only_torchrun_makes_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert (options.is_first_process(), options.processes()) == (True, 1)
+    assert options.called("distill") == "edgekd distill"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    assert (options.is_first_process(), options.processes()) == (False, 4)
+    assert options.called("distill") == "torchrun --nproc-per-node 2 -m edgekd distill"
+
+
+def test_a_command_of_one_process_is_refused_under_torchrun(edgekd: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "a run"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert "targets is done by one process: start it without torchrun" in edgekd("targets").refusal(2)

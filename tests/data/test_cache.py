@@ -397,3 +397,27 @@ def test_silence_stays_silence_and_cannot_be_fitted(tmp_path: Path) -> None:
     assert not store.waveforms([0, 1]).any()
     with pytest.raises(InputError, match="All 2 training clips are silent"):
         cache.fit_gain(store, [0, 1])
+
+
+def test_only_a_few_items_are_handed_out_ahead_of_those_that_were_taken() -> None:
+    begun: list[int] = []
+    found = cache.threaded(lambda item: begun.append(item) or -item, range(10_000))
+    taken = [next(found) for _ in range(100)]
+    assert all(result == -item for item, result in taken)
+    assert 100 <= len(begun) <= 100 + 8 * len(os.sched_getaffinity(0))
+    found.close()
+    rest = dict(cache.threaded(lambda item: -item, range(1000)))
+    assert rest == {item: -item for item in range(1000)}
+
+
+def test_nothing_is_begun_after_a_failure_but_what_was_handed_out() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 50:
+            raise InputError("fifty")
+
+    with pytest.raises(InputError, match="fifty"):
+        list(cache.threaded(work, range(10_000)))
+    assert len(begun) <= 51 + 8 * len(os.sched_getaffinity(0))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from edgekd.config import DataConfig
+from edgekd.console import silent
 from edgekd.data import fingerprint
 from edgekd.data.audio import resample
 from edgekd.data.cache import ClipStore, open_store
@@ -164,11 +165,12 @@ def test_what_is_known_is_kept_beside_the_clips_whatever_the_groups(
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: data[::-1]])
-def test_what_is_damaged_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("name", ["fingerprints.npz", "landmarks.u64"])
+def test_what_is_damaged_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes], name: str) -> None:
     sound = engine(1)
     store = stored(tmp_path / "sounds", [sound, sound[900:], engine(2)])
     first = found(store)
-    for kept in [*store.folder.glob("duplicates-*"), store.folder / "fingerprints.npz"]:
+    for kept in [*store.folder.glob("duplicates-*"), store.folder / name]:
         kept.write_bytes(damage(kept.read_bytes()))
     assert found(store) == first
 
@@ -206,3 +208,14 @@ STEADY = (0.1 * np.sin(2 * np.pi * 1000 * TIME) + 0.1 * np.sin(2 * np.pi * 2000 
 @pytest.mark.parametrize("sound", [np.zeros(8000, np.float32), np.full(8000, 0.5, np.float32), STEADY])
 def test_what_does_not_change_has_no_landmarks(sound: Sound) -> None:
     assert len(landmarks(sound)[0]) == 0
+
+
+def test_landmarks_stay_in_a_file_and_only_a_few_numbers_a_clip_are_read(tmp_path: Path) -> None:
+    store = stored(tmp_path / "sounds", [engine(seed) for seed in range(8)])
+    for _ in range(2):  # made, then found
+        described = fingerprint._described(store, silent)
+        assert isinstance(described.landmarks, np.memmap)
+        assert len(described.landmarks) == described.counts.sum() > 50 * len(store)
+        assert sum(numbers.nbytes for numbers in described[:-1]) == 28 * len(store)
+    first, count = described.first[3], described.counts[3]
+    assert set(fingerprint._row(described.landmarks[first : first + count]).tolist()) == {3}

@@ -10,7 +10,8 @@ import soundfile
 from edgekd.config import DataConfig
 from edgekd.data import load_index
 from edgekd.data.audio import probe, tolerant
-from edgekd.data.inspect import Inspection, inspect
+from edgekd.data.index import Clip
+from edgekd.data.inspect import Inspection, _examine, inspect
 from edgekd.errors import InputError
 
 RATE = 8_000
@@ -154,3 +155,16 @@ def test_an_inspection_is_written_as_json(root: Path) -> None:
     values = json.loads(json.dumps(inspected(root).to_dict(), allow_nan=False))
     assert values["duplicates"][0]["labels_differ"] is True
     assert values["rates"] == {str(RATE): 5}
+
+
+def test_windows_in_any_order_that_overlap_each_have_their_own_level(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.data.inspect._BLOCK", 300)
+    samples = noise(1, 2.0).astype(np.float32)
+    path = tmp_path / "one.wav"
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    cuts = [(900, 5000), (0, 400), (250, 100), (0, len(samples)), (7000, 1000), (299, 2)]
+    clips = [Clip(path, 0, "one", None, start, length) for start, length in cuts]
+    power = _examine(path, clips).power
+    np.testing.assert_allclose(power, [np.mean(samples[start : start + length] ** 2) for start, length in cuts], 1e-5)

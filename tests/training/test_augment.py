@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
-from edgekd.training.augment import Views, draw_views, shift, spec_augment
+from edgekd.data.resident import StoredClips
+from edgekd.training import augment
+from edgekd.training.augment import Masks, Views, augmented_front_end, draw_masks, draw_views, shift, spec_augment
 
 
 def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
@@ -17,6 +20,7 @@ def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
     shifts = torch.tensor([0, 4, 10])
     expected = np.stack([np.roll(clip, n) for clip, n in zip(waveforms.numpy(), shifts.tolist(), strict=True)])
     np.testing.assert_array_equal(shift(waveforms, shifts).numpy(), expected)
+    np.testing.assert_array_equal(augment._rotate(waveforms, shifts).numpy(), expected, "as on a device")
 
 
 class Store:
@@ -119,8 +123,11 @@ def test_without_shifts_and_mixtures_a_clip_is_heard_as_it_is() -> None:
 
 def masked(config: AugmentConfig, clips: int = 200, frames: int = 120, bins: int = 40) -> torch.Tensor:
     """Which cells were hidden, `(clips, frames, bins)`."""
-    torch.manual_seed(0)
-    return spec_augment(torch.ones(clips, 1, frames, bins), config)[:, 0] == 0
+    return spec_augment(torch.ones(clips, 1, frames, bins), masks_for(clips, config), config)[:, 0] == 0
+
+
+def masks_for(clips: int, config: AugmentConfig) -> Masks:
+    return draw_masks(clips, config, torch.Generator().manual_seed(0))
 
 
 def longest_run(cells: torch.Tensor) -> int:
@@ -151,7 +158,7 @@ def test_frequency_masks_hide_whole_bins_up_to_their_width() -> None:
 
 def test_masks_wider_than_the_clip_leave_it_usable() -> None:
     config = AugmentConfig(time_mask_frames=500, frequency_mask_bins=500)
-    log_mel = spec_augment(torch.ones(50, 1, 6, 8), config)
+    log_mel = spec_augment(torch.ones(50, 1, 6, 8), masks_for(50, config), config)
     assert log_mel.shape == (50, 1, 6, 8)
     assert (log_mel.sum((1, 2, 3)) > 0).any()
 
@@ -159,6 +166,51 @@ def test_masks_wider_than_the_clip_leave_it_usable() -> None:
 def test_no_masks_change_nothing_and_the_input_is_left_alone() -> None:
     log_mel = torch.randn(4, 1, 30, 16)
     before = log_mel.clone()
-    assert torch.equal(spec_augment(log_mel, AugmentConfig(time_masks=0, frequency_masks=0)), before)
-    spec_augment(log_mel, AugmentConfig())
+    for config in (AugmentConfig(time_masks=0, frequency_masks=0), AugmentConfig()):
+        unmasked = torch.equal(spec_augment(log_mel, masks_for(4, config), config), before)
+        assert unmasked == (config.time_masks == 0)
     assert torch.equal(log_mel, before)
+
+
+def test_masks_are_where_torchaudio_puts_them_for_the_same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AugmentConfig(time_masks=2, time_mask_frames=20, frequency_masks=3, frequency_mask_bins=500)
+    log_mel, masks = torch.randn(64, 1, 90, 32), masks_for(64, config)
+    expected = log_mel
+    for drawn, width, axis in ((masks.time, 20, 2), (masks.frequency, 32, 3)):
+        for number in range(drawn.shape[1]):
+            uniform = iter(drawn[:, number, :, None].unbind(1))  # (64, 1), first the widths, then the starts
+            with monkeypatch.context() as patch:
+                patch.setattr(torch, "rand", lambda *_, uniform=uniform, **__: next(uniform))
+                expected = audio_functional.mask_along_axis_iid(expected, width, 0.0, axis)
+    assert (expected == 0).sum() > 1000
+    assert torch.equal(spec_augment(log_mel, masks, config), expected)
+
+
+def test_masks_of_a_batch_do_not_depend_on_who_computes_which_part_of_it() -> None:
+    config = AugmentConfig()
+    log_mel, masks = torch.randn(10, 1, 60, 32), masks_for(10, config)
+    parts = [spec_augment(log_mel[part], masks.at(part), config) for part in (slice(0, 3), slice(3, 10))]
+    assert torch.equal(torch.cat(parts), spec_augment(log_mel, masks, config))
+
+
+def test_a_front_end_masks_with_the_mean_of_each_clip_and_only_within() -> None:
+    config, front_end = AugmentConfig(time_mask_frames=20), nn.Identity()
+    log_mel, masks = torch.randn(8, 1, 60, 32) - 50, masks_for(8, config)
+    with augmented_front_end(front_end, masks, config):
+        masked = front_end(log_mel)
+    hidden = spec_augment(torch.ones_like(log_mel), masks, config) == 0
+    assert hidden.any(dim=(1, 2, 3)).sum() > 6
+    means = log_mel.mean(dim=(1, 2, 3), keepdim=True).expand_as(log_mel)
+    torch.testing.assert_close(masked, torch.where(hidden, means, log_mel))
+    assert torch.equal(front_end(log_mel), log_mel)
+
+
+def test_views_of_a_part_of_a_batch_are_those_of_the_batch() -> None:
+    views, store = draw(shifts_per_clip=2, mixes_per_clip=2), Store()
+    places, choices = torch.tensor([3, 0, 0, 4, 1, 2]), torch.tensor([0, 2, 1, 3, 3, 0])  # three are mixtures
+    asked = views.ask(StoredClips(store), places, choices)  # type: ignore[arg-type]
+    whole = asked(slice(0, 6))
+    for part in (slice(0, 1), slice(1, 2), slice(2, 6), slice(0, 4)):
+        assert torch.equal(asked(part), whole[part])
+    assert torch.equal(views.waveforms(store, places, choices), whole)  # type: ignore[arg-type]
+    assert views.places(torch.tensor([4, 7, 5])).tolist() == [3, 0, 4]

@@ -27,7 +27,7 @@ from edgekd.models.weights import read_weights
 from edgekd.quantization import load_int8, quantize
 from edgekd.ssatkd import SSATKDLoss
 from edgekd.training import distill, frozen_teacher
-from edgekd.training.distill import adapt_teacher, make_fabric, make_optimizer
+from edgekd.training.distill import adapt_teacher, make_optimizer
 from edgekd.training.evaluation import predict_probabilities, score
 from edgekd.training.run import MetricsLog, Run, to_toml
 
@@ -127,7 +127,8 @@ def test_metrics_have_a_row_an_epoch_with_every_term(tiny_run: Run) -> None:
 
 def test_the_student_learns_what_the_teacher_says(tiny_run: Run) -> None:
     rows = [row for row in tiny_run.metrics().rows if row["stage"] == "student"]
-    for figure in ("total", "classification", "structural", "distillation"):
+    # Not of the distillation: this teacher is sure of nothing, and so is a student that knows nothing.
+    for figure in ("total", "classification", "structural", "statistical"):
         assert float(rows[-1][figure]) < float(rows[0][figure]), figure
 
 
@@ -391,13 +392,6 @@ def test_overwriting_gives_up_the_older_run_only_when_the_data_are_good(tiny_cop
     with pytest.raises(InputError, match="nowhere: no such folder"):
         distill(config, overwrite=True)
     tiny_copy.require_student()
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=r"--device cuda: this machine has no CUDA device"):
-        make_fabric("cuda")
-    assert make_fabric("auto").device.type == "cpu"
 
 
 def test_learned_weights_of_the_terms_are_not_decayed() -> None:

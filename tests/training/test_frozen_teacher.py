@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
+from edgekd.errors import InputError
 from edgekd.models import build_teacher
+from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.training.frozen_teacher import FrozenTeacher, fast_precision
 
@@ -73,3 +75,38 @@ def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=avx: able)
         assert fast_precision(CPU) == expected
     assert fast_precision(torch.device("cuda")) == "bfloat16"
+
+
+class Small(nn.Module):
+    """A teacher on a device with memory for `most` clips."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.asked: list[int] = []
+
+    def tap(self, waveforms: Tensor) -> Tensor:
+        self.asked.append(len(waveforms))
+        if len(waveforms) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return waveforms[:, :6].view(-1, 1, 2, 3) ** 2
+
+    def forward(self, waveforms: Tensor) -> TeacherOutput:
+        return TeacherOutput(waveforms[:, :3], self.tap(waveforms))
+
+
+def test_batches_that_do_not_fit_the_memory_are_heard_in_parts() -> None:
+    small, waveforms = Small(most=3), torch.randn(14, 8)
+    frozen = FrozenTeacher(small, CPU, "float32")  # type: ignore[arg-type]
+    for found in (frozen(waveforms).tap, frozen.tap(waveforms)):
+        assert torch.equal(found, waveforms[:, :6].view(-1, 1, 2, 3) ** 2)
+        nn.Conv2d(1, 2, 1)(found).sum().backward()
+    assert torch.equal(frozen(waveforms[:2]).logits, waveforms[:2, :3])
+    assert small.asked == [14, 7, 3, 3, 3, 3, 2, 3, 3, 3, 3, 2, 2], "what did not fit once is not tried again"
+
+
+def test_a_single_clip_that_does_not_fit_ends_with_what_to_do() -> None:
+    frozen = FrozenTeacher(Small(most=0), CPU, "float32")  # type: ignore[arg-type]
+    advice = r"cpu is out of memory with one clip in the teacher\..*--clip-seconds.*--device cpu.*--teacher-cache full"
+    with pytest.raises(InputError, match=advice):
+        frozen.tap(torch.zeros(5, 8))

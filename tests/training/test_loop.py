@@ -50,7 +50,8 @@ def toy(run: Run, **changes: object) -> Stage:
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
     weighing = Weighing()
 
-    def step(rows: Tensor) -> StepOutput:
+    def step(drawn: Tensor, part: slice) -> StepOutput:
+        rows = drawn[part]
         value = cross_entropy(model(POINTS[rows]), LABELS[rows])
         return StepOutput(
             weighing(value), {"classification": value}, {"classification": torch.exp(-weighing.log_variance)}
@@ -69,6 +70,7 @@ def toy(run: Run, **changes: object) -> Stage:
         "run": run,
         "model": model,
         "optimizer": torch.optim.AdamW([*model.parameters(), *weighing.parameters()], lr=0.05),
+        "draw": lambda rows, share, generator: rows[share],
         "step": step,
         "validate": validate,
         "rows": ROWS,
@@ -110,12 +112,12 @@ def unbroken(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def interrupting(stage: Stage, at_step: int) -> Stage:
     step, taken = stage.step, 0
 
-    def counted(rows: Tensor) -> StepOutput:
+    def counted(rows: Tensor, part: slice) -> StepOutput:
         nonlocal taken
         taken += 1
         if taken == at_step:
             raise Interrupted
-        return step(rows)
+        return step(rows, part)
 
     stage.step = counted
     return stage
@@ -240,9 +242,9 @@ def test_the_schedule_decays_polynomially_over_all_steps(fabric: Fabric, tmp_pat
     rates: list[float] = []
     step = stage.step
 
-    def watched(rows: Tensor) -> StepOutput:
+    def watched(rows: Tensor, part: slice) -> StepOutput:
         rates.append(stage.optimizer.param_groups[0]["lr"])
-        return step(rows)
+        return step(rows, part)
 
     stage.step = watched
     fit(stage, fabric, silent)
@@ -284,10 +286,10 @@ def test_a_loss_that_is_not_finite_ends_with_advice_and_keeps_the_epochs_before(
     stage = toy(make_run(tmp_path))
     step, taken = stage.step, 0
 
-    def broken(rows: Tensor) -> StepOutput:
+    def broken(rows: Tensor, part: slice) -> StepOutput:
         nonlocal taken
         taken += 1
-        output = step(rows)
+        output = step(rows, part)
         return output._replace(total=output.total * value) if taken > 4 else output
 
     stage.step = broken
@@ -347,9 +349,9 @@ def test_no_batch_has_a_single_clip(rows: int, fabric: Fabric, tmp_path: Path) -
     )
     step = stage.step
 
-    def watched(batch: Tensor) -> StepOutput:
-        sizes.append(len(batch))
-        return step(batch)
+    def watched(batch: Tensor, part: slice) -> StepOutput:
+        sizes.append(len(batch[part]))
+        return step(batch, part)
 
     stage.step = watched
     fit(stage, fabric, silent)
@@ -366,3 +368,89 @@ def test_random_numbers_follow_from_seed_and_place_alone() -> None:
     assert drawn(1, "student", 4) == first
     others = [drawn(2, "student", 4), drawn(1, "teacher", 4), drawn(1, "student", 5), drawn(1, "student")]
     assert first not in others
+
+
+def small_memory(stage: Stage, clips: int) -> Stage:
+    """A stage whose device holds no more than so many clips."""
+    step = stage.step
+
+    def limited(rows: Tensor, part: slice) -> StepOutput:
+        output = step(rows, part)
+        if len(rows[part]) > clips:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return output
+
+    stage.step = limited
+    return stage
+
+
+def plain(run: Run) -> Stage:
+    """A stage in which no row of a batch depends on another."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    weighing = Weighing()
+
+    def step(drawn: Tensor, part: slice) -> StepOutput:
+        value = cross_entropy(model(POINTS[drawn[part]]), LABELS[drawn[part]])
+        return StepOutput(weighing(value), {"classification": value}, {})
+
+    optimizer = torch.optim.SGD([*model.parameters(), *weighing.parameters()], lr=0.05)
+    return toy(run, model=model, loss=weighing, optimizer=optimizer, step=step, validate=lambda: Validation(1.0, 0.5))
+
+
+@pytest.mark.parametrize("clips", [3, 4])
+def test_a_batch_that_is_too_large_for_the_memory_is_computed_in_parts(
+    clips: int, fabric: Fabric, tmp_path: Path
+) -> None:
+    whole, parted = plain(make_run(tmp_path / "whole")), small_memory(plain(make_run(tmp_path / "parted")), clips)
+    for stage in (whole, parted):
+        fit(stage, fabric, silent)
+    torch.testing.assert_close(parted.model.state_dict(), whole.model.state_dict())
+    for row, other in zip(parted.run.metrics().rows, whole.run.metrics().rows, strict=True):
+        for name in ("total", "classification"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-5)
+    (warning,) = parted.run.report()["warnings"]
+    assert "did not fit the memory of cpu and were computed in 2 parts" in warning
+    assert "warnings" not in whole.run.report()
+
+
+def test_a_resumed_stage_knows_of_its_parts(fabric: Fabric, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fit(small_memory(plain(run), 3), fabric, silent)
+    assert torch.load(tmp_path / "student" / "last.pt", weights_only=True)["parts"] == 2
+    again, largest = plain(run), 0
+    again.epochs = 7
+    step = again.step
+
+    def watched(rows: Tensor, part: slice) -> StepOutput:
+        nonlocal largest
+        largest = max(largest, len(rows[part]))
+        return step(rows, part)
+
+    again.step = watched
+    fit(again, fabric, silent)
+    assert largest == 3
+
+
+def test_too_little_memory_for_two_clips_is_an_error_with_advice(fabric: Fabric, tmp_path: Path) -> None:
+    stage = small_memory(plain(make_run(tmp_path)), 1)
+    with pytest.raises(InputError, match=r"student: cpu is out of memory with \d clips at a time\. Take shorter clips"):
+        fit(stage, fabric, silent)
+
+
+def test_batches_are_drawn_ahead_of_their_step_and_in_order(fabric: Fabric, tmp_path: Path) -> None:
+    stage = toy(make_run(tmp_path), epochs=1)
+    told: list[str] = []
+    draw, step = stage.draw, stage.step
+
+    def drawing(rows: Tensor, share: slice, generator: torch.Generator) -> Tensor:
+        told.append("draw")
+        return draw(rows, share, generator)
+
+    def stepping(drawn: Tensor, part: slice) -> StepOutput:
+        told.append("step")
+        return step(drawn, part)
+
+    stage.draw, stage.step = drawing, stepping
+    fit(stage, fabric, silent)
+    assert told == ["draw"] * 3 + ["step", "draw", "step", "step", "step"]

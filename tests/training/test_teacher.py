@@ -111,7 +111,7 @@ def test_the_scaling_of_features_is_folded_into_the_head(begin: Begin) -> None:
     assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
     best = max(rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"])))
     found = validate(teacher, desk.store, desk.split.validation, torch.tensor(desk.index.labels), torch.device("cpu"))
-    assert found.accuracy == pytest.approx(float(best["validation_accuracy"]))
+    assert found.accuracy == pytest.approx(float(best["validation_accuracy"]), rel=1e-5)
     assert found.loss == pytest.approx(float(best["validation_loss"]), rel=1e-3)
 
 

@@ -122,7 +122,8 @@ def answers(cache: TeacherCache, with_tap: bool = True, views: Views | None = No
     last = len(views) - 1
     places, choices = tensor(3, 0, 7), tensor(last, 0, last)
     waveforms = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
-    return cache(places, choices, waveforms if cache.needs_waveforms(with_tap) else None, with_tap)
+    needed = cache.needs_waveforms(with_tap)
+    return cache.ask(places, choices, with_tap)(slice(None), waveforms if needed else None)
 
 
 # What is asked

@@ -38,6 +38,7 @@ class Panns(Teacher):
         self.log_mel = LogMel(OWN_FRONT_END, OWN_RATE)
         self.bn0 = nn.BatchNorm2d(OWN_FRONT_END.n_mels)
         self.fc1 = nn.Linear(embedding_size, embedding_size)
+        self.dropout, self.map_dropout = nn.Dropout(0.5), nn.Dropout(0.2)
 
     @abstractmethod
     def stem(self, log_mel: Tensor) -> Tensor:
@@ -53,8 +54,8 @@ class Panns(Teacher):
     def embed(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         tap = self.tap(waveform)
         pooled = mean_and_max(self.trunk(repeat_frames(tap, TAP_FRAMES)))
-        embedding = F.relu(self.fc1(F.dropout(pooled, 0.5, self.training)))
-        return F.dropout(embedding, 0.5, self.training), tap
+        embedding = F.relu(self.fc1(self.dropout(pooled)))
+        return self.dropout(embedding), tap
 
     def load_pretrained(self, path: Path) -> None:
         state = read_weights(path)
@@ -85,10 +86,10 @@ class Cnn14(Panns):
         return F.avg_pool2d(self.conv_block1(log_mel), 2)
 
     def trunk(self, tap: Tensor) -> Tensor:
-        features = F.dropout(tap, 0.2, self.training)
+        features = self.map_dropout(tap)
         for block in (self.conv_block2, self.conv_block3, self.conv_block4, self.conv_block5):
-            features = F.dropout(F.avg_pool2d(block(features), 2), 0.2, self.training)
-        return F.dropout(self.conv_block6(features), 0.2, self.training)
+            features = self.map_dropout(F.avg_pool2d(block(features), 2))
+        return self.map_dropout(self.conv_block6(features))
 
 
 class ResNet38(Panns):
@@ -110,9 +111,9 @@ class ResNet38(Panns):
         return F.avg_pool2d(self.conv_block1(log_mel), 2)
 
     def trunk(self, tap: Tensor) -> Tensor:
-        features = self.resnet(F.dropout(tap, 0.2, self.training))
-        features = F.dropout(F.avg_pool2d(features, 2), 0.2, self.training)
-        return F.dropout(self.conv_block_after1(features), 0.2, self.training)
+        features = self.resnet(self.map_dropout(tap))
+        features = self.map_dropout(F.avg_pool2d(features, 2))
+        return self.map_dropout(self.conv_block_after1(features))
 
 
 class MobileNetV1(Panns):
@@ -154,6 +155,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, pool: bool) -> None:
         super().__init__()
         self.pool = pool
+        self.dropout = nn.Dropout(0.1)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
@@ -167,7 +169,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         residual = F.avg_pool2d(features, 2) if self.pool else features
-        residual = F.dropout(F.relu(self.bn1(self.conv1(residual))), 0.1, self.training)
+        residual = self.dropout(F.relu(self.bn1(self.conv1(residual))))
         return F.relu(self.bn2(self.conv2(residual)) + self.downsample(features))
 
 
