@@ -22,9 +22,9 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed and use it again, rather than give it back to the system.
 
     A step allocates and frees the same hundreds of megabytes as the one before it. Given back, each page of them is
-    taken, and filled with zeros, anew: 20,000 page faults a step, and 1.1 to 1.4 times the time (`hltdnn_ds` and
-    `hltdnn`, one and two threads, in turns), for the same peak of memory. Only glibc has the setting, and one of the
-    user's own stands.
+    taken, and filled with zeros, anew: 20,000 page faults a step, and 1.07 to 1.29 times the time (`hltdnn_ds`, batches
+    of 16, one and two threads; in batches of 8 no difference could be shown), for the same peak of memory. Only glibc
+    has the setting, and one of the user's own stands.
     """
     import ctypes
 

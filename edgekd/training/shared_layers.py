@@ -25,7 +25,7 @@ def share_layers(module: nn.Module) -> None:
         return
     for parent in module.modules():
         for name, layer in parent.named_children():
-            if isinstance(layer, BatchNorm) and not isinstance(layer, SharedBatchNorm):
+            if isinstance(layer, BatchNorm) and layer.track_running_stats and type(layer) is not SharedBatchNorm:
                 setattr(parent, name, SharedBatchNorm(layer))
             elif type(layer) is nn.Dropout:
                 setattr(parent, name, SharedDropout(layer.p))

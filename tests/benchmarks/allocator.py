@@ -22,7 +22,7 @@ from typing import Any
 from edgekd.cli.process import keep_freed_memory, set_up_threads
 from tests.benchmarks.measure import table
 
-STEPS, BATCH, TAP = 10, 8, (64, 250, 32)
+STEPS, BATCH, TAP = 10, 16, (64, 250, 32)
 
 
 def measure(student_name: str, threads: int) -> dict[str, float]:
