@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgekd.config import QuantizeConfig, parse, read_toml
 from edgekd.console import Progress, silent
-from edgekd.data.cache import ClipStore, attach_store
+from edgekd.data.cache import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
 from edgekd.files import write_text
@@ -30,7 +30,7 @@ from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_r
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
 from edgekd.training import parallel
-from edgekd.training.distill import make_optimizer, predict_test, record_test
+from edgekd.training.distill import make_optimizer, open_clips, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
 from edgekd.training.parallel import make_fabric
@@ -57,7 +57,7 @@ def quantize(
         return settled, recipe, student, index, run.split(index)
 
     settled, recipe, student, index, split = parallel.from_first(find)
-    store = parallel.first_on_node(lambda: run.store(index), lambda: attach_store(index, run.config.data))
+    store = open_clips(index, run.config.data)
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
     student.to(fabric.device)

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from edgekd.config import DistillConfig
+from edgekd.config import DataConfig, DistillConfig
 from edgekd.console import Progress, silent
 from edgekd.data import check_clip_length, load_index
 from edgekd.data.audit import audit, check_audit
@@ -136,6 +136,11 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     }
 
 
+def open_clips(index: ClipIndex, config: DataConfig, progress: Progress = silent) -> ClipStore:
+    """The cached clips of `index`: opened, filled and verified by one process of each machine, for all of them."""
+    return parallel.first_on_node(lambda: open_store(index, config, progress), lambda: attach_store(index, config))
+
+
 def make_optimizer(
     student: nn.Module, loss: SSATKDLoss, learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
@@ -201,9 +206,7 @@ def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool
     config = settled(config)
     fabric = make_fabric(config.device)
     index, split = parallel.from_first(lambda: _data(config, progress, taught, resume, overwrite))
-    store = parallel.first_on_node(
-        lambda: open_store(index, config.data, progress), lambda: attach_store(index, config.data)
-    )
+    store = open_clips(index, config.data, progress)
 
     def create() -> Run:
         audited = audit(index, split, store, config.data, progress)

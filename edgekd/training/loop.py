@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,12 +31,11 @@ from edgekd.errors import InputError
 from edgekd.files import write_bytes
 from edgekd.models.weights import load_matching, read_weights, save_weights
 from edgekd.training import parallel
-from edgekd.training.run import Run
+from edgekd.training.run import MetricsLog, Run
 
 Drawn = TypeVar("Drawn")
 
 AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
-BATCH_SIZES = {"teacher": "teacher.batch_size"}  # where the setting has no option
 SMALLEST_PART = 2  # clips: a batch norm of one value a channel cannot learn from one
 
 
@@ -91,11 +91,12 @@ def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
     """
     count = batch_count(len(stage.rows), stage.batch_size)
     parallel.from_first(lambda: check_shares(stage.name, len(stage.rows), stage.batch_size))
-    last, best = (stage.run.folder / stage.name / name for name in ("last.pt", "best.safetensors"))
+    last, best = _files(stage)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * count, power=stage.decay_power)
     saved = parallel.from_first(lambda: _begin(stage, last))
     state = _Progressed() if saved is None else _restore(saved, last, stage, scheduler)
-    parallel.from_first(lambda: stage.run.metrics().truncate(stage.name, state.epoch))
+    log = stage.run.metrics()
+    parallel.from_first(lambda: log.truncate(stage.name, state.epoch))
     seed = stage.run.config.seed
     progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
@@ -117,15 +118,7 @@ def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
         state.epoch = epoch
         if better:
             state.best_epoch, state.best_score = epoch, score
-
-        def keep(figures: dict[str, float] = figures, better: bool = better) -> None:
-            _check_finite(stage, state.epoch, figures["total"])
-            stage.run.metrics().append(stage.name, state.epoch, **figures)
-            if better:
-                save_weights(best, stage.model.state_dict())
-            _save(last, state, stage, scheduler)
-
-        parallel.from_first(keep)
+        parallel.from_first(partial(_keep, stage, state, scheduler, log, figures, better))
         progress(stage.name, epoch, stage.epochs, loss=figures["total"], validation=f"{validation.accuracy:.1%}")
     progress(stage.name, stage.epochs, stage.epochs, best=f"{state.best_score[0]:.1%} in epoch {state.best_epoch}")
     parallel.from_first(lambda: load_matching(stage.model, read_weights(best), best))
@@ -141,10 +134,10 @@ def check_shares(stage: str, clips: int, batch_size: int) -> None:
     """Raise `InputError` where a batch of a stage has fewer clips than there are processes."""
     smallest, processes = clips // batch_count(clips, batch_size), parallel.processes()
     if smallest < processes:
-        advice = f"start {smallest} at most, or take a larger {BATCH_SIZES.get(stage, '--batch-size')}"
+        setting = "teacher.batch_size" if stage == "teacher" else "--batch-size"
         raise InputError(
             f"{stage}: batches of {smallest} clips ({clips} training clips in all) are too few for {processes} "
-            f"processes: {advice}."
+            f"processes: start {smallest} at most, or take a larger {setting}."
         )
 
 
@@ -200,8 +193,7 @@ def _train_epoch(
         parallel.sum_gradients(parameters)
         stage.optimizer.step()
         scheduler.step()
-        for name, figure in figures.items():
-            sums[name] = sums[name] + figure if name in sums else figure
+        _add(sums, figures)
     means = parallel.summed(torch.stack(list(sums.values()))) / count
     return dict(zip(sums, means.tolist(), strict=True))
 
@@ -233,15 +225,18 @@ def _gradients(stage: Stage, fabric: Fabric, drawn: Any, rows: int, state: _Prog
 def _of_parts(stage: Stage, fabric: Fabric, drawn: Any, rows: int, here: int, parts: int) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     for number in range(parts):
-        part = slice(here * number // parts, here * (number + 1) // parts)
+        part = parallel.part_of(here, number, parts)
         output, share = stage.step(drawn, part), (part.stop - part.start) / rows
         fabric.backward(output.total * share)
         values: dict[str, Tensor] = {"total": output.total, **output.terms}
         values.update({f"weight_{name}": weight for name, weight in output.weights.items()})
-        for name, value in values.items():
-            figure = value.detach().float() * share
-            sums[name] = sums[name] + figure if name in sums else figure
+        _add(sums, {name: value.detach().float() * share for name, value in values.items()})
     return sums
+
+
+def _add(sums: dict[str, Tensor], figures: Mapping[str, Tensor]) -> None:
+    for name, figure in figures.items():
+        sums[name] = sums[name] + figure if name in sums else figure
 
 
 def _most_parts(clips: int) -> int:
@@ -270,6 +265,22 @@ def _more_parts(stage: Stage, here: int, rows: int, device: torch.device, state:
     )
 
 
+def _keep(
+    stage: Stage,
+    state: _Progressed,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    log: MetricsLog,
+    figures: dict[str, float],
+    better: bool,
+) -> None:
+    """Write down an epoch that is done. Raises `InputError` where its loss is not finite, and writes nothing."""
+    _check_finite(stage, state.epoch, figures["total"])
+    log.append(stage.name, state.epoch, **figures)
+    if better:
+        save_weights(_files(stage).best, stage.model.state_dict())
+    _save(_files(stage).last, state, stage, scheduler)
+
+
 def _check_finite(stage: Stage, epoch: int, loss: float) -> None:
     if not math.isfinite(loss):
         raise InputError(
@@ -294,6 +305,17 @@ def _save(path: Path, state: _Progressed, stage: Stage, scheduler: torch.optim.l
         buffer,
     )
     write_bytes(path, buffer.getvalue())
+
+
+class _Files(NamedTuple):
+    last: Path
+    best: Path
+
+
+def _files(stage: Stage) -> _Files:
+    """The state to resume from, and the best weights."""
+    folder = stage.run.folder / stage.name
+    return _Files(folder / "last.pt", folder / "best.safetensors")
 
 
 def _begin(stage: Stage, last: Path) -> dict[str, Any] | None:

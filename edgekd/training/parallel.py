@@ -114,9 +114,13 @@ def is_first() -> bool:
 
 
 def share_of(count: int) -> slice:
-    """This process's share of `count` things in a row; sizes differ by one at most."""
-    total, number = processes(), rank()
-    return slice(count * number // total, count * (number + 1) // total)
+    """This process's share of `count` things in a row."""
+    return part_of(count, rank(), processes())
+
+
+def part_of(count: int, number: int, parts: int) -> slice:
+    """Part `number` of `parts` of `count` things in a row; sizes differ by one at most."""
+    return slice(count * number // parts, count * (number + 1) // parts)
 
 
 _BATCH: ContextVar[int] = ContextVar("rows of the batch", default=0)
