@@ -11,8 +11,8 @@ import pytest
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
-    from edgekd.profiling.results import Profile
-    from edgekd.training import Run
+    from edgekd.report.results import Profile
+    from edgekd.runs.run import Run
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # as the command line does, both
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # before torch is loaded
@@ -99,8 +99,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[...
     """A finished run, distilled and quantised once for all tests. Read-only: copy its folder to change it."""
     import torch
 
-    from edgekd.quantization import quantize
-    from edgekd.training import distill
+    from edgekd.quantization.qat import quantize
+    from edgekd.training.distill import distill
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the runs it is compared with: sums in another order end in other bits
@@ -113,7 +113,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[...
 @pytest.fixture(scope="session")
 def graph_of_tiny_run() -> Callable[..., bytes]:
     """Stands in for `quantized_onnx` in tests of `tiny_run`: the same, but called once a flavour, as it takes long."""
-    from edgekd.export.onnx_graph import quantized_onnx
+    from edgekd.exporting.graph import quantized_onnx
 
     graphs: dict[tuple[object, ...], bytes] = {}
 
@@ -128,7 +128,7 @@ def graph_of_tiny_run() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def float_graph_of_tiny_run() -> Callable[..., bytes]:
     """The same for `float_onnx`."""
-    from edgekd.export.onnx_graph import float_onnx
+    from edgekd.exporting.graph import float_onnx
 
     graphs: dict[tuple[object, ...], bytes] = {}
 
@@ -145,10 +145,11 @@ def tiny_bundle(
     tiny_run: Run, graph_of_tiny_run: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The bundle of `tiny_run` for the target `cpu`. Read-only: copy it to change it."""
-    from edgekd.export import export, pipeline
+    from edgekd.exporting import export as export_module
+    from edgekd.exporting.export import export
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+        patch.setattr(export_module, "quantized_onnx", graph_of_tiny_run)
         return export(tiny_run, "cpu", tmp_path_factory.mktemp("bundles") / "cpu").folder
 
 
@@ -157,7 +158,7 @@ def tiny_copy(tiny_run: Run, tmp_path: Path) -> Run:
     """A copy of `tiny_run` that a test may change."""
     import shutil
 
-    from edgekd.training import Run
+    from edgekd.runs.run import Run
 
     return Run.open(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
 
@@ -170,10 +171,10 @@ def sample_profile() -> Profile:
     """
     import numpy as np
 
-    from edgekd.profiling import results
-    from edgekd.training.evaluation import score
-    from edgekd.training.predictions import Predictions
-    from edgekd.training.statistics import difference
+    from edgekd.report import results
+    from edgekd.runs.predictions import Predictions
+    from edgekd.scoring.differences import difference
+    from edgekd.scoring.scores import score
 
     rng = np.random.default_rng(4)
     classes = ("dog", "rooster", "rain", "sea_waves", "crackling_fire", "crying_baby", "sneezing")
@@ -362,7 +363,7 @@ def sample_profile() -> Profile:
 @pytest.fixture(scope="session")
 def bare_profile(sample_profile: Profile) -> Profile:
     """As little of `sample_profile` as the schema allows: one subject, of which only times and a size are known."""
-    from edgekd.profiling.results import Machine
+    from edgekd.report.results import Machine
 
     missing = {"scores", "energy", "battery", "robustness", "versus", "golden"}
     missing |= {"host", "machine", "architecture", "threads"}

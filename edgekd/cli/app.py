@@ -125,10 +125,10 @@ def main() -> None:
 def _is_ours_to_say(error: Exception) -> bool:
     """Whether this process tells of the error, where `torchrun` started several: not what another one has told of, nor
     what all run into alike before they have joined."""
-    parallel = sys.modules.get("edgekd.training.parallel")
-    if parallel is not None and isinstance(error, parallel.FailedElsewhere):
+    joined = sys.modules.get("edgekd.processes")
+    if joined is not None and isinstance(error, joined.FailedElsewhere):
         return False
-    return is_first_process() or (parallel is not None and parallel.processes() > 1)
+    return is_first_process() or (joined is not None and joined.count() > 1)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

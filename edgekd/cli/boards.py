@@ -14,21 +14,21 @@ def targets(
     json_: options.Json = False,
 ) -> None:
     """List the boards a bundle can be made for, or show one."""
-    from edgekd.cli.show import print_json, table
+    from edgekd.report.terminal import print_json, table
 
     if name is not None:
-        from edgekd.export.targets import load_target
+        from edgekd.exporting.targets import load_target
 
         target = load_target(name).model_dump(mode="json", exclude_none=True)
         if json_:
             print_json(target)
         else:
-            from edgekd.training.run import to_toml
+            from edgekd.runs.run import to_toml
 
             typer.echo(to_toml(target), nl=False)
         return
     if json_:
-        from edgekd.export.targets import list_targets
+        from edgekd.exporting.targets import list_targets
 
         print_json({"targets": [board.model_dump(mode="json", exclude_none=True) for board in list_targets()]})
         return

@@ -13,7 +13,7 @@ from edgekd.cli import options
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
-    from edgekd.training.grid import Job
+    from edgekd.experiments.grid import Job
 
 Flag = typer.Option
 
@@ -80,7 +80,7 @@ def compare(
     numbers = _seeds(seeds, resolved.seed)
     tested = None if folds == "all" else _numbers("--folds", folds)
 
-    from edgekd.training.grid import plan_cells
+    from edgekd.experiments.grid import plan_cells
 
     for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
         options.check_names(cell.config, quantized=quantize)
@@ -88,9 +88,9 @@ def compare(
         _print_plan(resolved, chosen, folds, splits, numbers)
         return
 
-    from edgekd.cli.show import print_comparison, print_json
-    from edgekd.console import ConsoleProgress
-    from edgekd.training.compare import compare as compare_methods
+    from edgekd.experiments.compare import compare as compare_methods
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_comparison, print_json
 
     def advice() -> str:
         return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."
@@ -120,9 +120,9 @@ def compare(
 
 
 def compare_worker() -> None:
-    """Do the jobs told on standard input (see `edgekd.training.workers`)."""
-    from edgekd.training.grid import Job
-    from edgekd.training.workers import jobs
+    """Do the jobs told on standard input (see `edgekd.experiments.workers`)."""
+    from edgekd.experiments.grid import Job
+    from edgekd.experiments.workers import jobs
 
     for line in jobs(sys.stdin, sys.stdout):
         train(Job.from_line(line))
@@ -130,10 +130,10 @@ def compare_worker() -> None:
 
 def train(job: Job) -> None:
     """Train the student of `job`, or only its teacher, going on with what is there."""
-    from edgekd.quantization import quantize as quantize_run
+    from edgekd.experiments.grid import is_begun, scores_of
+    from edgekd.quantization.qat import quantize as quantize_run
+    from edgekd.runs.run import Run
     from edgekd.training.distill import adapt_teacher, distill
-    from edgekd.training.grid import is_begun, scores_of
-    from edgekd.training.run import Run
 
     resume = is_begun(job.config.out)
     if not job.student:
@@ -152,7 +152,7 @@ def _methods(text: str) -> dict[str, Any]:
     """The methods named in `--methods`, and the settings that each changes."""
     from edgekd.config import read_toml
     from edgekd.errors import UsageError, unknown_name
-    from edgekd.training.grid import METHODS
+    from edgekd.experiments.grid import METHODS
 
     chosen: dict[str, Any] = {}
     for item in _items(text):
@@ -171,7 +171,7 @@ def _methods(text: str) -> dict[str, Any]:
 
 def _print_plan(config: DistillConfig, methods: dict[str, Any], folds: str, splits: int, seeds: list[int]) -> None:
     """The shared settings as TOML that `--config` reads, under comments that tell the grid."""
-    from edgekd.training.run import to_toml
+    from edgekd.runs.run import to_toml
 
     parts = f"folds {folds}" + (f" or {splits} splits" if splits > 1 else "")
     typer.echo(f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:")

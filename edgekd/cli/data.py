@@ -13,10 +13,10 @@ from edgekd.cli import options
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
-    from edgekd.console import Progress
-    from edgekd.data.audit import Audit
+    from edgekd.data.checks.audit import Audit
+    from edgekd.data.checks.inspection import Inspection
     from edgekd.data.index import ClipIndex
-    from edgekd.data.inspect import Inspection
+    from edgekd.progress import Progress
 
 app = typer.Typer(
     help="What is in a data set, does its split leak; decode it beforehand.",
@@ -48,11 +48,11 @@ def inspect(
 ) -> None:
     """Count clips, classes and formats; find silence, clipping, duplicates and broken files; draw a spectrogram a
     class."""
-    from edgekd.cli.show import print_json
-    from edgekd.console import ConsoleProgress
     from edgekd.data import load_index
     from edgekd.data.audio import tolerant
-    from edgekd.data.inspect import inspect as inspect_index
+    from edgekd.data.checks.inspection import inspect as inspect_index
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_json
 
     settings = _settings(config, set_, dataset, data_dir, sample_rate, clip_seconds)
     with options.interruptible(lambda: "Nothing was written."), ConsoleProgress(quiet) as progress:
@@ -85,13 +85,13 @@ def audit(
 ) -> None:
     """Find groups and near-duplicate audio on two sides of the split (exit code 4), and what tells the class besides
     the sound."""
-    from edgekd.cli.show import print_json
-    from edgekd.console import ConsoleProgress
     from edgekd.data import load_index
-    from edgekd.data.audit import audit as audit_split
-    from edgekd.data.cache import open_store
+    from edgekd.data.checks.audit import audit as audit_split
+    from edgekd.data.clip_store import open_store
     from edgekd.data.splits import make_split
     from edgekd.errors import GateError
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_json
 
     flags = {"data.fold": fold, "data.split_seed": split_seed}
     settings = _settings(config, set_, dataset, data_dir, sample_rate, clip_seconds, flags).data
@@ -119,11 +119,11 @@ def prepare(
     quiet: options.Quiet = False,
 ) -> None:
     """Decode and fingerprint every clip now, so that training and auditing start at once."""
-    from edgekd.cli.show import print_json
-    from edgekd.console import ConsoleProgress
     from edgekd.data import load_index
-    from edgekd.data.cache import open_store
-    from edgekd.data.fingerprint import near_duplicates
+    from edgekd.data.checks.fingerprint import near_duplicates
+    from edgekd.data.clip_store import open_store
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_json
 
     settings = _settings(config, set_, dataset, data_dir, sample_rate, clip_seconds).data
     decoded = 0
@@ -190,7 +190,7 @@ def _settings(
 
 
 def _what_to_do(index: ClipIndex, data: Any) -> str:
-    from edgekd.data.audit import rule
+    from edgekd.data.checks.audit import rule
 
     if rule(index, data) == "warn":
         return "Training warns of shared audio here, because the split is the data set's own."
@@ -202,8 +202,8 @@ def _draw(found: Inspection, index: ClipIndex, settings: DistillConfig, out: Pat
     import torch
 
     from edgekd.data.audio import read_clip
-    from edgekd.frontend import LogMel
-    from edgekd.training.figures import plot_spectrograms
+    from edgekd.log_mel import LogMel
+    from edgekd.runs.pictures import plot_spectrograms
 
     data = settings.data
     front_end = LogMel(settings.frontend, data.sample_rate)
@@ -225,8 +225,8 @@ def _draw(found: Inspection, index: ClipIndex, settings: DistillConfig, out: Pat
 
 
 def _print_inspection(found: Inspection) -> None:
-    from edgekd.cli.show import table
-    from edgekd.data.inspect import QUIET_DB
+    from edgekd.data.checks.inspection import QUIET_DB
+    from edgekd.report.terminal import table
 
     typer.echo(f"{found.dataset}: {found.root}")
     lengths = f"{found.median_s:.2f} s"
@@ -282,7 +282,7 @@ def _print_inspection(found: Inspection) -> None:
 
 
 def _print_audit(found: Audit, index: ClipIndex) -> None:
-    from edgekd.cli.show import table
+    from edgekd.report.terminal import table
 
     sides = ", ".join(f"{side} {count}" for side, count in found.clips.items())
     typer.echo(f"{index.dataset}: {index.root}")

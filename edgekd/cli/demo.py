@@ -37,16 +37,17 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Run the whole chain on simulated sonar: teacher, SSATKD student, int8, verified bundle, profile."""
-    from edgekd.cli.show import print_bundle, print_json
-    from edgekd.cli.show_profile import print_profile
     from edgekd.config import DistillConfig, ProfileConfig, parse
-    from edgekd.console import ConsoleProgress
     from edgekd.errors import UsageError
-    from edgekd.export import export
-    from edgekd.export.targets import load_target
-    from edgekd.profiling import profile, write_report
-    from edgekd.quantization import quantize
-    from edgekd.training import distill
+    from edgekd.exporting.export import export
+    from edgekd.exporting.targets import load_target
+    from edgekd.profiling.profile import profile
+    from edgekd.progress import ConsoleProgress
+    from edgekd.quantization.qat import quantize
+    from edgekd.report.terminal import print_bundle, print_json
+    from edgekd.report.terminal_profile import print_profile
+    from edgekd.report.write import write_report
+    from edgekd.training.distill import distill
 
     board = load_target(target)
     config = parse(DistillConfig, DEMO | {"out": out, "device": device or "auto"}, "demo")

@@ -84,23 +84,23 @@ def distill(
     if resume and config is None:
         if out is None:
             raise UsageError("--resume: say which run is to go on, with --out FOLDER.")
-        from edgekd.training.run import Run
+        from edgekd.runs.run import Run
 
         config = Run.open(out).folder / "config.toml"
     resolved = options.resolve(config, flags, set_)
     options.check_names(resolved, quantized=not no_quantize)
     first = options.is_first_process()
     if dry_run:
-        from edgekd.training.run import to_toml
+        from edgekd.runs.run import to_toml
 
         if first:
             typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
         return
 
-    from edgekd.cli.show import print_json, print_run
-    from edgekd.console import ConsoleProgress
-    from edgekd.quantization import quantize as quantize_run
-    from edgekd.training import distill as distill_run
+    from edgekd.progress import ConsoleProgress
+    from edgekd.quantization.qat import quantize as quantize_run
+    from edgekd.report.terminal import print_json, print_run
+    from edgekd.training.distill import distill as distill_run
 
     def advice() -> str:
         if not (resolved.out / "config.toml").is_file():

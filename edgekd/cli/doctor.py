@@ -38,7 +38,7 @@ INT8_FLAGS = ("avx512_vnni", "avx_vnni", "avxvnni", "asimddp")  # int8 dot produ
 
 def doctor(json_: options.Json = False) -> None:
     """Show what this machine can do: versions, devices, back ends, space for the cache."""
-    from edgekd.cli.show import print_json, table
+    from edgekd.report.terminal import print_json, table
 
     facts = examine()
     if json_:
@@ -103,7 +103,7 @@ def _int8_flag() -> str | None:
 
 
 def _cache() -> str:
-    from edgekd.data.cache import cache_folder
+    from edgekd.files.caches import cache_folder
 
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

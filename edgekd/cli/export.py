@@ -12,7 +12,7 @@ from edgekd.cli import options
 from edgekd.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from edgekd.export.targets import Batch, FrontEnd, Precision
+    from edgekd.exporting.targets import Batch, FrontEnd, Precision
 
 Value = TypeVar("Value")
 
@@ -40,7 +40,7 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Export a run's student for a board: sound in, class scores out, verified."""
-    from edgekd.export.targets import load_target
+    from edgekd.exporting.targets import load_target
 
     named = load_target(target)
     board = named.adapted(  # before anything slow: a mistyped name is told at once
@@ -51,14 +51,14 @@ def export(
     if build_engine and board.runtime != "tensorrt":
         raise UsageError(f"--build-engine: target '{board.name}' runs {board.runtime}, which has no engines.")
 
-    from edgekd.cli.show import print_bundle, print_engines, print_json
-    from edgekd.console import ConsoleProgress
-    from edgekd.export import export as export_run
-    from edgekd.training.run import Run
+    from edgekd.exporting.export import export as export_run
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_bundle, print_engines, print_json
+    from edgekd.runs.run import Run
 
     if build_engine:
-        from edgekd.export.engine import build_engines, import_tensorrt
-        from edgekd.export.pipeline import float_modules
+        from edgekd.exporting.engine import build_engines, import_tensorrt
+        from edgekd.exporting.export import float_modules
 
         import_tensorrt()  # is it there?
 

@@ -84,7 +84,7 @@ Set = Annotated[
 
 def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """`combine`, with what depends on the machine settled: the configuration of a run."""
-    from edgekd.training.teacher import settled
+    from edgekd.training.adapt import settled
 
     return settled(combine(config_file, flags, sets))
 
@@ -164,7 +164,7 @@ def lost_process(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as failure:
-        from edgekd.training.parallel import is_lost_connection
+        from edgekd.processes import is_lost_connection
 
         if not is_lost_connection(failure):
             raise

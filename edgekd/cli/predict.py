@@ -20,9 +20,9 @@ def predict(
 
     A file that cannot be read is named, the others are classified, and the exit code is 3.
     """
-    from edgekd.cli.show import print_json
     from edgekd.errors import InputError
-    from edgekd.export.predict import open_predictor
+    from edgekd.exporting.predict import open_predictor
+    from edgekd.report.terminal import print_json
 
     predictor = open_predictor(model)
     results: list[dict[str, Any]] = []

@@ -58,11 +58,11 @@ def profile(
     quiet: options.Quiet = False,
 ) -> None:
     """Accuracy, latency, size, memory and energy, student against teacher; writes report.html, .json, .md, .csv."""
-    from edgekd.cli.show import print_json
     from edgekd.config import ProfileConfig, parse
-    from edgekd.console import ConsoleProgress
     from edgekd.errors import GateError, InputError, UsageError
-    from edgekd.profiling.results import Profile
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.results import Profile
+    from edgekd.report.terminal import print_json
 
     if schema:
         print_json(Profile.model_json_schema())
@@ -89,11 +89,12 @@ def profile(
         "options",
     )
 
-    from edgekd.profiling.gate import regressions
+    from edgekd.profiling.profile import Remote
+    from edgekd.profiling.profile import profile as measure
     from edgekd.profiling.remote import ssh_command
-    from edgekd.profiling.report import Remote, write_report
-    from edgekd.profiling.report import profile as measure
-    from edgekd.profiling.results import read_profile
+    from edgekd.report.gate import regressions
+    from edgekd.report.results import read_profile
+    from edgekd.report.write import write_report
 
     before = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
     remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
@@ -105,7 +106,7 @@ def profile(
     if json_:
         print_json(found.to_dict())
     else:
-        from edgekd.cli.show_profile import print_profile
+        from edgekd.report.terminal_profile import print_profile
 
         print_profile(found, folder)
     failed = [] if before is None else regressions(found, before, max_drop=max_drop, max_slowdown=max_slowdown)

@@ -12,7 +12,7 @@ from edgekd.cli import options
 
 if TYPE_CHECKING:
     from edgekd.quantization.sensitivity import Mixed
-    from edgekd.training.run import Run
+    from edgekd.runs.run import Run
 
 MAX_DROP = 0.5  # points
 TRAINING = ("epochs", "frozen_epochs", "learning_rate")
@@ -48,7 +48,7 @@ def quantize(
     """Make a run's int8 student again, or measure what int8 costs each layer; the int8 student it has is replaced."""
     from edgekd.config import QuantizeConfig, parse
     from edgekd.errors import InputError
-    from edgekd.training.run import Run, to_toml
+    from edgekd.runs.run import Run, to_toml
 
     flags = {
         "method": None if ptq is None else "ptq" if ptq else "qat",
@@ -86,10 +86,10 @@ def quantize(
         typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
         return
 
-    from edgekd.cli.show import print_json, print_mixed, print_run
-    from edgekd.console import ConsoleProgress
-    from edgekd.quantization import auto_mixed as choose_layers
-    from edgekd.quantization import quantize as quantize_run
+    from edgekd.progress import ConsoleProgress
+    from edgekd.quantization.qat import quantize as quantize_run
+    from edgekd.quantization.sensitivity import auto_mixed as choose_layers
+    from edgekd.report.terminal import print_json, print_mixed, print_run
 
     def advice() -> str:
         return f"Go on with: {options.called('quantize')} {quote(str(run))} --resume"
@@ -125,9 +125,9 @@ def _check_together(named: list[str], sensitivity: bool, ptq: bool, auto_mixed: 
 
 
 def _measure(run: Run, recipe: str | None, json_: bool, quiet: bool) -> None:
-    from edgekd.cli.show import print_json, print_sensitivity
-    from edgekd.console import ConsoleProgress
-    from edgekd.quantization import sensitivity
+    from edgekd.progress import ConsoleProgress
+    from edgekd.quantization.sensitivity import sensitivity
+    from edgekd.report.terminal import print_json, print_sensitivity
 
     with options.interruptible(lambda: "Nothing was written."), ConsoleProgress(quiet) as progress:
         found = sensitivity(run, recipe, progress)

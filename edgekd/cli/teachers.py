@@ -35,8 +35,8 @@ app = typer.Typer(
 def teachers(context: typer.Context, json_: options.Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
-    from edgekd.cli.show import compact, print_json, table
     from edgekd.models.teachers import TEACHERS
+    from edgekd.report.terminal import compact, print_json, table
 
     if json_:
         print_json({"teachers": [_facts(name, spec) for name, spec in TEACHERS.items()]})
@@ -66,8 +66,8 @@ def show(
     json_: options.Json = False,
 ) -> None:
     """Show what is known about one teacher."""
-    from edgekd.cli.show import compact, print_json
     from edgekd.models import fetched_weights
+    from edgekd.report.terminal import compact, print_json
 
     spec = _spec(name)
     if json_:
@@ -107,10 +107,10 @@ def fetch(
     """
     from shlex import quote
 
-    from edgekd.cli.show import print_json
-    from edgekd.console import ConsoleProgress
     from edgekd.models.download import fetch as fetch_file
     from edgekd.models.download import teachers_folder
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.terminal import print_json
 
     file = _pinned(name, _spec(name), sha256)
     folder = (out or teachers_folder()).expanduser()

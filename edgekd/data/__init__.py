@@ -15,8 +15,8 @@ from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.console import Progress, silent
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig
@@ -105,49 +105,49 @@ def wrong_layout(data_dir: Path, name: str) -> InputError:
 
 
 def _esc50(root: Path, _config: DataConfig) -> ClipIndex:
-    from edgekd.data.esc50 import load
+    from edgekd.data.layouts.esc50 import load
 
     return load(root, "esc50")
 
 
 def _esc10(root: Path, _config: DataConfig) -> ClipIndex:
-    from edgekd.data.esc50 import load
+    from edgekd.data.layouts.esc50 import load
 
     return load(root, "esc10")
 
 
 def _urbansound8k(root: Path, _config: DataConfig) -> ClipIndex:
-    from edgekd.data.urbansound8k import load
+    from edgekd.data.layouts.urbansound8k import load
 
     return load(root)
 
 
 def _deepship(root: Path, config: DataConfig) -> ClipIndex:
-    from edgekd.data.deepship import load
+    from edgekd.data.layouts.deepship import load
 
     return load(root, config.clip_seconds)
 
 
 def _vtuad(root: Path, config: DataConfig) -> ClipIndex:
-    from edgekd.data.vtuad import load
+    from edgekd.data.layouts.vtuad import load
 
     return load(root, config.clip_seconds)
 
 
 def _manifest(table_or_folder: Path, config: DataConfig) -> ClipIndex:
-    from edgekd.data.manifest import load
+    from edgekd.data.layouts.manifest import load
 
     return load(table_or_folder, config.clip_seconds)
 
 
 def _folder(root: Path, config: DataConfig) -> ClipIndex:
-    from edgekd.data.folder import load
+    from edgekd.data.layouts.folder import load
 
     return load(root, config.clip_seconds)
 
 
 def _sonar_sim(root: Path, config: DataConfig) -> ClipIndex:
-    from edgekd.data.folder import load
+    from edgekd.data.layouts.folder import load
 
     return load(root, config.clip_seconds, dataset="sonar_sim")
 
@@ -172,7 +172,7 @@ _NOT_CLASSES = re.compile(r"train(ing)?|val(id|idation)?|test|audio|meta(data)?|
 
 def _layouts(data_dir: Path) -> list[str]:
     """The data sets whose layout is there. A manifest describes the class folders beside it."""
-    from edgekd.data import deepship, esc50, folder, manifest, urbansound8k, vtuad
+    from edgekd.data.layouts import deepship, esc50, folder, manifest, urbansound8k, vtuad
 
     if data_dir.is_file():
         return ["manifest"]
@@ -219,14 +219,14 @@ def _found(data_dir: Path, shown: int = 5) -> str:
 
 def _simulated(config: DataConfig, progress: Progress) -> Path:
     """The folder with the simulated recordings, made first if it is not there."""
-    from edgekd.data import ocean, simulation, vessels
-    from edgekd.data.cache import cache_folder, locked
+    from edgekd.data.simulation import ocean, sonar, vessels
+    from edgekd.files.caches import cache_folder, locked
 
     if config.data_dir is None:
         key = hashlib.sha256(
             f"{config.simulation.model_dump_json()} {config.sample_rate} {config.clip_seconds}".encode()
         )
-        for module in (simulation, ocean, vessels):  # other code, other recordings
+        for module in (sonar, ocean, vessels):  # other code, other recordings
             key.update(getsource(module).encode())
         folder = cache_folder() / f"sonar_sim-recordings-{key.hexdigest()[:24]}"
     else:
@@ -239,7 +239,7 @@ def _simulated(config: DataConfig, progress: Progress) -> Path:
                 folder.rmdir()  # the recordings come by renaming a whole folder to this name
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                simulation.simulate(folder, config.simulation, config.sample_rate, config.clip_seconds, progress)
+                sonar.simulate(folder, config.simulation, config.sample_rate, config.clip_seconds, progress)
     except OSError as failure:
         raise InputError(f"{folder}: the simulated recordings cannot be written: {failure.strerror}.") from None
     if not (folder / "recordings.csv").is_file():

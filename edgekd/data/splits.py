@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.files import write_text
+from edgekd.files.whole import write_text
 
 COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
 

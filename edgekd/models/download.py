@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd import __version__
-from edgekd.console import Progress, silent
-from edgekd.data.cache import cache_folder, locked
 from edgekd.errors import InputError
+from edgekd.files.caches import cache_folder, locked
+from edgekd.progress import Progress, silent
 
 TIMEOUT_S = 30.0
 ATTEMPTS = 4  # in a row without a new byte

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edgekd.errors import InputError
-from edgekd.files import write_bytes
+from edgekd.files.whole import write_bytes
 
 State = dict[str, Tensor]
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekd.console import Progress, silent
 from edgekd.errors import InputError
-from edgekd.export.bundle import Bundle
-from edgekd.export.verify import graph_classifier
-from edgekd.training.evaluation import Waveforms, predict_probabilities
-from edgekd.training.predictions import Predictions
-from edgekd.training.run import Run
+from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.verify import graph_classifier
+from edgekd.progress import Progress, silent
+from edgekd.runs.predictions import Predictions
+from edgekd.runs.run import Run
+from edgekd.scoring.scores import Waveforms, predict_probabilities
 
 FEW_GROUPS = 30
 """Of fewer groups, bootstrap intervals are known to be too short (Hesterberg, The American Statistician 69, 2015)."""

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.config import Backend
+from edgekd.device import edgekd_runner as runner
 from edgekd.errors import InputError, unknown_name
-from edgekd.export.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
-from edgekd.export.verify import in_session, session
+from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
+from edgekd.exporting.verify import in_session, session
 from edgekd.profiling.cost import module_cost
 from edgekd.profiling.latency import Timer, cuda_events, wall
 from edgekd.profiling.layers import engine_layers, onnx_layers, torch_layers
 from edgekd.profiling.memory import Memory, graph_memory, torch_memory
-from edgekd.profiling.results import Cost, Layer, PrecisionName
-from edgekd.runtime import edgekd_runner as runner
+from edgekd.report.results import Cost, Layer, PrecisionName
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,7 @@
 MACs are those of convolutions and matrix products; element-wise work, pooling and the FFT of a front end are left out.
 They are counted by torch's own `FlopCounterMode` while the module runs (a MAC is two FLOPs). Bytes are those of the
 tensors that its operators read, write and keep until they are not needed any more, counted while it runs too; views are
-free, and what an operator needs inside itself is not seen. ONNX files are counted by `edgekd.export.cost`, by the same
+free, and what an operator needs inside itself is not seen. ONNX files are counted by `exporting.cost`, by the same
 rules but with the fusions of a runtime, which eager PyTorch does not have. Batch 1 throughout.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edgekd.profiling.results import Cost
+from edgekd.report.results import Cost
 
 
 def module_cost(

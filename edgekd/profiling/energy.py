@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import UsageError
-from edgekd.profiling.results import Battery, Cost, Energy, PrecisionName
+from edgekd.report.results import Battery, Cost, Energy, PrecisionName
 
 SAMPLES_PER_SECOND = 25  # of a power sensor; an INA3221 converts about as often
 IDLE_SECONDS = 2.0

@@ -35,9 +35,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgekd.console import Progress, silent
-from edgekd.profiling import results
-from edgekd.training.evaluation import CONFIDENCE, Interval
+from edgekd.progress import Progress, silent
+from edgekd.report import results
+from edgekd.scoring.scores import CONFIDENCE, Interval
 
 Floats = npt.NDArray[np.float64]
 

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from edgekd.errors import InputError
-from edgekd.export.cost import macs_by_node
-from edgekd.export.verify import session_options
-from edgekd.profiling.results import Layer
+from edgekd.exporting.cost import macs_by_node
+from edgekd.exporting.verify import session_options
+from edgekd.report.results import Layer
 
 if TYPE_CHECKING:
     import onnx

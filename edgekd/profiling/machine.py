@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgekd.device.edgekd_runner import machine_state
 from edgekd.errors import InputError
-from edgekd.profiling.results import Machine
-from edgekd.runtime.edgekd_runner import machine_state
+from edgekd.report.results import Machine
 
 BUSY_SHARE = 0.25  # of all CPUs, used by others
 

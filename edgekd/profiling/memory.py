@@ -43,7 +43,7 @@ class Memory:
     failure: str | None = None
 
     def figures(self) -> dict[str, int | None]:
-        """The same as fields of `edgekd.profiling.results.Cost`."""
+        """The same as fields of `edgekd.report.results.Cost`."""
         return {
             "process_bytes": self.process_bytes,
             "peak_process_bytes": self.peak_process_bytes,
@@ -130,7 +130,7 @@ def _measure(folder: Path, runs: int) -> dict[str, int | None]:
 
 
 def _options() -> Any:
-    """The settings of `edgekd.export.verify.session_options`, on one thread."""
+    """The settings of `edgekd.exporting.verify.session_options`, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,7 +1,7 @@
 """A bundle verified and timed on other machines, over ssh, many at once.
 
 All that a device needs is sshd and what the bundle's runner needs. One connection a host carries everything: a small
-program (`edgekd.runtime.visit`) that Python there reads from standard input, the bundle's files after it, and what
+program (`edgekd.device.host_agent`) that Python there reads from standard input, the bundle's files after it, and what
 `verify` and `bench` found on the way back. It works in a temporary folder, which it removes when it has finished and
 also when the connection breaks. The program is the system's own `ssh`, so `~/.ssh/config`, keys and jump hosts work as
 they do by hand; it never asks for anything, and notices within half a minute that a host has died.
@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekd.console import Progress, silent
+from edgekd.device import host_agent
 from edgekd.errors import InputError, UsageError
-from edgekd.export.bundle import Bundle, read_bundle
+from edgekd.exporting.bundle import Bundle, read_bundle
 from edgekd.models import sized
 from edgekd.profiling.machine import from_bench
-from edgekd.profiling.results import Cost, Golden, Latency, PrecisionName, Subject
-from edgekd.runtime import visit
-from edgekd.training.evaluation import Scores
+from edgekd.progress import Progress, silent
+from edgekd.report.results import Cost, Golden, Latency, PrecisionName, Subject
+from edgekd.scoring.scores import Scores
 
 AT_ONCE = 8
 SECONDS = {"build": 3600, "verify": 900, "bench": 900}  # after which a step has hung
@@ -208,7 +208,7 @@ def _request(bundle: Bundle, threads: int, runs: int) -> bytes:
         "files": {name: len(content) for name, content in files.items()},
         "steps": [(name, SECONDS[name], *arguments) for name, arguments in steps.items()],
     }
-    program = Path(visit.__file__).read_bytes()
+    program = Path(host_agent.__file__).read_bytes()
     head = json.dumps(wanted).encode()
     return b"%d\n%b%b\n%b" % (len(program), program, head, b"".join(files.values()))
 
@@ -285,7 +285,7 @@ class _Visit:
     def _talk(self, total: int) -> tuple[int, str]:
         """Send everything, hear everything; the exit code of ssh, and what it or the shell there said."""
         # Double quotes, and nothing in between that a shell would touch: sh, bash, fish and csh hand it on alike.
-        command = [*self._ssh, *_OPTIONS, self._host, f'{self._python} -c "{visit.START}"']
+        command = [*self._ssh, *_OPTIONS, self._host, f'{self._python} -c "{host_agent.START}"']
         self._progress(self._host, 0, total, step="connecting")
         with tempfile.TemporaryFile() as errors:
             with self._lock:
@@ -363,7 +363,7 @@ class _Visit:
         if ended["code"] < 0:
             raise _Failed(f"{step} was ended by signal {-ended['code']}. Is there enough memory?")
         lines = [line for line in ended["output"].splitlines() if line.startswith("{")]
-        if ended["code"] not in visit.GOES_ON or not lines:
+        if ended["code"] not in host_agent.GOES_ON or not lines:
             said = ended["said"][-1] if ended["said"] else f"exit code {ended['code']}"
             reason = said.removeprefix("edgekd_runner: ")
             other = " (or another Python with --remote-python)" if "is not installed" in reason else ""
@@ -414,7 +414,7 @@ class _Visit:
 
 def _news(line: bytes) -> dict[str, Any] | None:
     """What a line of the program there tells; None for any other line."""
-    _, mark, text = line.decode(errors="replace").partition(visit.MARK)
+    _, mark, text = line.decode(errors="replace").partition(host_agent.MARK)
     try:
         return json.loads(text) if mark else None
     except ValueError:  # torn by the end of the connection

@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekd.console import Progress, silent
 from edgekd.data.audio import fit, read
 from edgekd.errors import InputError
 from edgekd.profiling.accuracy import Classify, LabelledClips
-from edgekd.profiling.results import Point, Robustness
-from edgekd.training.evaluation import score
+from edgekd.progress import Progress, silent
+from edgekd.report.results import Point, Robustness
+from edgekd.scoring.scores import score
 
 SNRS_DB = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
 SHARES = (0.5, 0.25, 0.125)  # of a clip

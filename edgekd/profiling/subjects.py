@@ -22,20 +22,20 @@ from typing import cast
 import torch
 
 from edgekd.config import Backend, ProfileConfig
-from edgekd.console import Progress, silent
+from edgekd.device import edgekd_runner as runner
 from edgekd.errors import InputError, UsageError
-from edgekd.export import kind_of
-from edgekd.export.bundle import Bundle, read_bundle
-from edgekd.export.onnx_graph import float_onnx, quantized_onnx
-from edgekd.export.targets import Precision
+from edgekd.exporting.bundle import Bundle, read_bundle
+from edgekd.exporting.folders import kind_of
+from edgekd.exporting.graph import float_onnx, quantized_onnx
+from edgekd.exporting.targets import Precision
 from edgekd.models import sized
 from edgekd.profiling.accuracy import LabelledClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
 from edgekd.profiling.cost import module_parameters
-from edgekd.profiling.results import Kind, PrecisionName, Role
+from edgekd.progress import Progress, silent
 from edgekd.quantization.qat import load_int8, quantized_network
-from edgekd.runtime import edgekd_runner as runner
-from edgekd.training.run import Run
+from edgekd.report.results import Kind, PrecisionName, Role
+from edgekd.runs.run import Run
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
 ENGINES = (".engine", ".plan")

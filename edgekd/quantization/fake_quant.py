@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edgekd.training import parallel
+from edgekd import processes
 
 FlavourName = Literal["tensorrt", "onnxruntime"]
 Layer = nn.Conv1d | nn.Conv2d | nn.Linear
@@ -224,10 +224,10 @@ def magnitude_bound(values: Tensor, coverage: float) -> Tensor:
     """The magnitude that a share `coverage` of `values`, those of all processes, stays below: their largest at 1, else
     to 1/2048 of it."""
     magnitudes = values.detach().abs()
-    largest = parallel.largest(magnitudes.amax())
+    largest = processes.largest(magnitudes.amax())
     if coverage >= 1:
         return largest
-    histogram = parallel.summed(torch.histc(magnitudes.float(), bins=HISTOGRAM_BINS, min=0.0, max=float(largest)))
+    histogram = processes.summed(torch.histc(magnitudes.float(), bins=HISTOGRAM_BINS, min=0.0, max=float(largest)))
     return bound_of_histogram(histogram, largest, coverage)
 
 

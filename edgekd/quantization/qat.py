@@ -17,26 +17,26 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from edgekd import processes
 from edgekd.config import QuantizeConfig, parse, read_toml
-from edgekd.console import Progress, silent
-from edgekd.data.cache import ClipStore
+from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
-from edgekd.files import write_text
+from edgekd.files.whole import write_text
 from edgekd.models import build_student
 from edgekd.models.students import Student
 from edgekd.models.weights import load_matching, read_weights, save_weights
+from edgekd.processes import make_fabric
+from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
-from edgekd.training import parallel
+from edgekd.runs.run import Run, differences, to_toml
+from edgekd.training.adapt import finished_teacher
 from edgekd.training.distill import make_optimizer, open_clips, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
-from edgekd.training.parallel import make_fabric
-from edgekd.training.run import Run, differences, to_toml
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.teacher import finished_teacher
 
 
 def quantize(
@@ -56,13 +56,13 @@ def quantize(
         recipe, student, index = load_recipe(settled.recipe), run.student(), run.index()
         return settled, recipe, student, index, run.split(index)
 
-    settled, recipe, student, index, split = parallel.from_first(find)
+    settled, recipe, student, index, split = processes.from_first(find)
     store = open_clips(index, run.config.data)
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
     student.to(fabric.device)
     network = calibrated_network(student, index, split, store, recipe, run.config.seed, settled.keep_float)
-    parallel.spread(network)
+    processes.spread(network)
     student.network = network
 
     def begin() -> None:
@@ -70,13 +70,13 @@ def quantize(
             _give_up_old_student(run)
         write_text(run.stage_folder("int8") / "quantize.toml", to_toml(settled.model_dump(mode="json")))
 
-    parallel.from_first(begin)
+    processes.from_first(begin)
     if settled.method == "qat":
         _train(run, settled, student, index, split, store, fabric, progress)
     else:
-        parallel.from_first(lambda: save_weights(run.folder / "int8" / "best.safetensors", student.state_dict()))
+        processes.from_first(lambda: save_weights(run.folder / "int8" / "best.safetensors", student.state_dict()))
     told = {"method": settled.method, "seconds": round(time.perf_counter() - started, 1)}
-    parallel.from_first(lambda: run.update_report("training", {"int8": told}))
+    processes.from_first(lambda: run.update_report("training", {"int8": told}))
     record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
     return run
 
@@ -195,7 +195,7 @@ def _train(
     )
     # The adapter between the taps and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
-    last = parallel.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
+    last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
     lesson.loss.load_state_dict(last)
     student.to(fabric.device)
 

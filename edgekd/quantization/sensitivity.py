@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.console import Progress, silent
 from edgekd.errors import GateError, InputError
-from edgekd.files import write_text
+from edgekd.files.whole import write_text
+from edgekd.processes import make_fabric
+from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.prepare import prepare
 from edgekd.quantization.qat import calibrated_network, log_mels
-from edgekd.training.figures import plot_sensitivity
-from edgekd.training.parallel import make_fabric
-from edgekd.training.run import Run
+from edgekd.runs.pictures import plot_sensitivity
+from edgekd.runs.run import Run
 
 MAX_CLIPS = 512  # of the validation side, as many of each class: more take memory and time and tell little more
 LARGEST_SQNR = 120.0  # dB: float32 holds no more, and JSON no infinity

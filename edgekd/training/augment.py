@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from edgekd.config import AugmentConfig
-from edgekd.data.cache import ClipStore
-from edgekd.data.resident import Asked, Clips, StoredClips, sent
+from edgekd.data.clip_store import ClipStore
+from edgekd.training.device_rows import Asked, Clips, StoredClips, sent
 
 SILENCE = 1e-6  # root mean square below which a clip has no level to be matched
 

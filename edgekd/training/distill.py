@@ -15,29 +15,29 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from edgekd import processes
 from edgekd.config import DataConfig, DistillConfig
-from edgekd.console import Progress, silent
 from edgekd.data import check_clip_length, load_index
-from edgekd.data.audit import audit, check_audit
-from edgekd.data.cache import ClipStore, attach_store, open_store
+from edgekd.data.checks.audit import audit, check_audit
+from edgekd.data.clip_store import ClipStore, attach_store, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
+from edgekd.losses.total import SSATKDLoss
 from edgekd.models import build_student, check_names
 from edgekd.models.teachers.base import Teacher
-from edgekd.ssatkd import SSATKDLoss
-from edgekd.training import parallel
+from edgekd.processes import make_fabric
+from edgekd.progress import Progress, silent
+from edgekd.runs.pictures import plot_confusion, plot_curves
+from edgekd.runs.predictions import read_predictions, write_predictions
+from edgekd.runs.run import Run, check_folder
+from edgekd.scoring.scores import Scores, predict_probabilities, score
+from edgekd.training.adapt import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
 from edgekd.training.augment import draw_views
-from edgekd.training.evaluation import Scores, predict_probabilities, score
-from edgekd.training.figures import plot_confusion, plot_curves
 from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, check_shares, fit, seed_all
-from edgekd.training.parallel import make_fabric
-from edgekd.training.predictions import read_predictions, write_predictions
-from edgekd.training.run import Run, check_folder
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.teacher import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
 from edgekd.training.teacher_cache import fill_cache
 
 Probabilities = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ def distill(
 
     `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and,
     through the cache, its answers: the outcome is the same, and sooner. Several processes that `torchrun` started
-    share the work (see `edgekd.training.parallel`).
+    share the work (see `edgekd.processes`).
 
     Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
     `GateError` (a split that leaks).
@@ -71,7 +71,7 @@ def distill(
     student = build_student(config.student, len(index.classes), rate, frontend, config.width)
     student.gain = waveform_gain(store, split)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
-    parallel.spread(student)
+    processes.spread(student)
     share_layers(student)
     lesson = prepare_lesson(run, index, split, store, teacher, student, config.training.epochs, fabric, progress)
     student.to(fabric.device)
@@ -100,9 +100,9 @@ def distill(
     summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
     if lesson.teacher is not None:
         summary["teacher_cache"] = lesson.teacher.summary()
-    parallel.from_first(lambda: run.update_report("training", {"student": summary}))
+    processes.from_first(lambda: run.update_report("training", {"student": summary}))
     record_test(run, "student", index, split, predict_test(student, split, store, fabric, progress))
-    parallel.from_first(lambda: warn_of_weaker_teacher(run))
+    processes.from_first(lambda: warn_of_weaker_teacher(run))
     return run
 
 
@@ -138,7 +138,7 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
 
 def open_clips(index: ClipIndex, config: DataConfig, progress: Progress = silent) -> ClipStore:
     """The cached clips of `index`: opened, filled and verified by one process of each machine, for all of them."""
-    return parallel.first_on_node(lambda: open_store(index, config, progress), lambda: attach_store(index, config))
+    return processes.first_on_node(lambda: open_store(index, config, progress), lambda: attach_store(index, config))
 
 
 def make_optimizer(
@@ -187,7 +187,7 @@ def record_test(run: Run, subject: str, index: ClipIndex, split: Split, probabil
         plot_confusion(confusions, run.classes, run.folder / "confusion.png")
         plot_curves(Path(run.folder / "metrics.csv"), run.folder / "curves.png")
 
-    parallel.from_first(record)
+    processes.from_first(record)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool
     """Check device, names, folder and data, in this order, and begin the run folder only then."""
     config = settled(config)
     fabric = make_fabric(config.device)
-    index, split = parallel.from_first(lambda: _data(config, progress, taught, resume, overwrite))
+    index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite))
     store = open_clips(index, config.data, progress)
 
     def create() -> Run:
@@ -219,7 +219,7 @@ def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool
             run.warn(let_pass)
         return run
 
-    return _Begun(parallel.from_first(create), index, split, store, fabric)
+    return _Begun(processes.from_first(create), index, split, store, fabric)
 
 
 def _data(
@@ -245,7 +245,7 @@ def _data(
 
 def _devices(fabric: Fabric) -> str:
     """What the run is computed on, for a person to read."""
-    return str(fabric.device) if parallel.processes() == 1 else f"{parallel.processes()} x {fabric.device.type}"
+    return str(fabric.device) if processes.count() == 1 else f"{processes.count()} x {fabric.device.type}"
 
 
 def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:

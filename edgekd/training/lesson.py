@@ -11,23 +11,22 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
+from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.console import Progress, silent
-from edgekd.data.cache import ClipStore, fit_gain
+from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import ClipIndex, Split
-from edgekd.data.resident import CPU, Asked, Clips, Kept, Rows, Sent, StoredClips, clips_on, fits, sent
+from edgekd.losses.total import TEXTURES, SSATKDLoss
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
-from edgekd.ssatkd import SSATKDLoss
-from edgekd.ssatkd.losses import TEXTURES
-from edgekd.training import parallel
+from edgekd.progress import Progress, silent
+from edgekd.runs.run import Run
+from edgekd.scoring.scores import Waveforms, predict_probabilities
 from edgekd.training.augment import Masks, Views, draw_masks, draw_views, spec_augment
 from edgekd.training.compiled import Compiled
-from edgekd.training.evaluation import Waveforms, predict_probabilities
+from edgekd.training.device_rows import CPU, Asked, Clips, Kept, Rows, Sent, StoredClips, clips_on, fits, sent
 from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.loop import StepOutput, Validation
-from edgekd.training.run import Run
 from edgekd.training.teacher_cache import Answers, TeacherCache, fill_cache
 
 LOG_MEL_BUDGET = 1 << 30  # bytes
@@ -149,7 +148,7 @@ def prepare_lesson(
         taps = bool(TEXTURES & set(config.loss.terms)) and _textures_count(config, begin)
         frozen = FrozenTeacher(teacher, fabric.device)
         cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=progress)
-        if cache.warning and parallel.is_first():
+        if cache.warning and processes.is_first():
             run.warn(cache.warning)
     loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
     loss.count_textures(_textures_count(config, begin))
@@ -178,11 +177,11 @@ def prepare_lesson(
 
 def _compiled(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
     wanted = run.config.training.compile
-    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or parallel.processes() > 1)):
+    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or processes.count() > 1)):
         return None
 
     def failed(why: str) -> None:
-        if parallel.is_first():
+        if processes.is_first():
             run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
 
     return Compiled(_seen, device, failed)

@@ -26,12 +26,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.console import Progress
+from edgekd import processes
 from edgekd.errors import InputError
-from edgekd.files import write_bytes
+from edgekd.files.whole import write_bytes
 from edgekd.models.weights import load_matching, read_weights, save_weights
-from edgekd.training import parallel
-from edgekd.training.run import MetricsLog, Run
+from edgekd.progress import Progress
+from edgekd.runs.run import MetricsLog, Run
 
 Drawn = TypeVar("Drawn")
 
@@ -90,13 +90,13 @@ def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
     processes, and a device whose memory does not hold two clips.
     """
     count = batch_count(len(stage.rows), stage.batch_size)
-    parallel.from_first(lambda: check_shares(stage.name, len(stage.rows), stage.batch_size))
+    processes.from_first(lambda: check_shares(stage.name, len(stage.rows), stage.batch_size))
     last, best = _files(stage)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * count, power=stage.decay_power)
-    saved = parallel.from_first(lambda: _begin(stage, last))
+    saved = processes.from_first(lambda: _begin(stage, last))
     state = _Progressed() if saved is None else _restore(saved, last, stage, scheduler)
     log = stage.run.metrics()
-    parallel.from_first(lambda: log.truncate(stage.name, state.epoch))
+    processes.from_first(lambda: log.truncate(stage.name, state.epoch))
     seed = stage.run.config.seed
     progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
@@ -118,11 +118,11 @@ def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
         state.epoch = epoch
         if better:
             state.best_epoch, state.best_score = epoch, score
-        parallel.from_first(partial(_keep, stage, state, scheduler, log, figures, better))
+        processes.from_first(partial(_keep, stage, state, scheduler, log, figures, better))
         progress(stage.name, epoch, stage.epochs, loss=figures["total"], validation=f"{validation.accuracy:.1%}")
     progress(stage.name, stage.epochs, stage.epochs, best=f"{state.best_score[0]:.1%} in epoch {state.best_epoch}")
-    parallel.from_first(lambda: load_matching(stage.model, read_weights(best), best))
-    parallel.spread(stage.model)
+    processes.from_first(lambda: load_matching(stage.model, read_weights(best), best))
+    processes.spread(stage.model)
 
 
 def batch_count(clips: int, batch_size: int) -> int:
@@ -132,11 +132,11 @@ def batch_count(clips: int, batch_size: int) -> int:
 
 def check_shares(stage: str, clips: int, batch_size: int) -> None:
     """Raise `InputError` where a batch of a stage has fewer clips than there are processes."""
-    smallest, processes = clips // batch_count(clips, batch_size), parallel.processes()
-    if smallest < processes:
+    smallest, sharing = clips // batch_count(clips, batch_size), processes.count()
+    if smallest < sharing:
         setting = "teacher.batch_size" if stage == "teacher" else "--batch-size"
         raise InputError(
-            f"{stage}: batches of {smallest} clips ({clips} training clips in all) are too few for {processes} "
+            f"{stage}: batches of {smallest} clips ({clips} training clips in all) are too few for {sharing} "
             f"processes: start {smallest} at most, or take a larger {setting}."
         )
 
@@ -188,13 +188,13 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
     for rows, drawn in _drawn(stage, count, generator):
-        with parallel.batch(len(rows)):
+        with processes.batch(len(rows)):
             figures = _gradients(stage, fabric, drawn, len(rows), state)
-        parallel.sum_gradients(parameters)
+        processes.sum_gradients(parameters)
         stage.optimizer.step()
         scheduler.step()
         _add(sums, figures)
-    means = parallel.summed(torch.stack(list(sums.values()))) / count
+    means = processes.summed(torch.stack(list(sums.values()))) / count
     return dict(zip(sums, means.tolist(), strict=True))
 
 
@@ -202,7 +202,7 @@ def _drawn(stage: Stage, count: int, generator: torch.Generator) -> Iterator[tup
     """The batches of an epoch, each with what was drawn for it, `AHEAD` of them drawn before they are asked for."""
     ahead: deque[tuple[Tensor, Any]] = deque()
     for rows in batches(stage.rows, count, generator):
-        ahead.append((rows, stage.draw(rows, parallel.share_of(len(rows)), generator)))
+        ahead.append((rows, stage.draw(rows, processes.share_of(len(rows)), generator)))
         if len(ahead) > AHEAD:
             yield ahead.popleft()
     yield from ahead
@@ -211,7 +211,7 @@ def _drawn(stage: Stage, count: int, generator: torch.Generator) -> Iterator[tup
 def _gradients(stage: Stage, fabric: Fabric, drawn: Any, rows: int, state: _Progressed) -> dict[str, Tensor]:
     """Put this process's share of a batch's gradients into the parameters, in as many parts as its memory asks for;
     its share of the batch's mean figures."""
-    share = parallel.share_of(rows)
+    share = processes.share_of(rows)
     here = share.stop - share.start
     while True:
         stage.optimizer.zero_grad(set_to_none=True)
@@ -225,7 +225,7 @@ def _gradients(stage: Stage, fabric: Fabric, drawn: Any, rows: int, state: _Prog
 def _of_parts(stage: Stage, fabric: Fabric, drawn: Any, rows: int, here: int, parts: int) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     for number in range(parts):
-        part = parallel.part_of(here, number, parts)
+        part = processes.part_of(here, number, parts)
         output, share = stage.step(drawn, part), (part.stop - part.start) / rows
         fabric.backward(output.total * share)
         values: dict[str, Tensor] = {"total": output.total, **output.terms}
@@ -245,7 +245,7 @@ def _most_parts(clips: int) -> int:
 
 def _more_parts(stage: Stage, here: int, rows: int, device: torch.device, state: _Progressed) -> None:
     """Have more parts, twice as many at most. Raises `InputError` where there can be no more."""
-    if parallel.processes() > 1:  # the others are waiting for this one in the middle of the batch
+    if processes.count() > 1:  # the others are waiting for this one in the middle of the batch
         raise InputError(
             f"{stage.name}: {device} is out of memory with {here} clips, this process's share of a batch of {rows}. "
             "Start more processes, or take a smaller --batch-size."

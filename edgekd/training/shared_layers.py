@@ -14,14 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgekd.training import parallel
+from edgekd import processes
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def share_layers(module: nn.Module) -> None:
     """Have the batch norms and dropouts in `module` see the batch of all processes; nothing where there is one."""
-    if parallel.processes() == 1:
+    if processes.count() == 1:
         return
     for parent in module.modules():
         for name, layer in parent.named_children():
@@ -74,8 +74,8 @@ class SharedDropout(nn.Dropout):
     """Dropout drawn for the rows of all processes, as each of them does alike, and applied to those here."""
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = parallel.batch_rows()
-        share = parallel.share_of(rows)
+        rows = processes.batch_rows()
+        share = processes.share_of(rows)
         if not self.training or len(x) != share.stop - share.start:  # not by clips, or not in a batch of all
             return super().forward(x)
         kept = torch.empty(rows, *x.shape[1:], dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
@@ -87,11 +87,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: object, own: Tensor) -> Tensor:
-        return parallel.summed(own.clone())
+        return processes.summed(own.clone())
 
     @staticmethod
     def backward(_ctx: object, gradient: Tensor) -> Tensor:
-        return parallel.summed(gradient.clone(memory_format=torch.contiguous_format))
+        return processes.summed(gradient.clone(memory_format=torch.contiguous_format))
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,7 +101,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own_mean = x.mean(over)
     own_squares = (x - own_mean.view(1, -1, *[1] * (x.ndim - 2))).square().sum(over)
     own = torch.cat([own_mean, own_squares, torch.full((1,), own_count, device=x.device)])
-    before, after = parallel.rank(), parallel.processes() - 1 - parallel.rank()
+    before, after = processes.rank(), processes.count() - 1 - processes.rank()
     table = _Sum.apply(nn.functional.pad(own[None], (0, 0, before, after)))  # a row each, and no copy from the host
     means, squares, counts = table[:, : len(own_mean)], table[:, len(own_mean) : -1], table[:, -1:]
     count = counts.sum()

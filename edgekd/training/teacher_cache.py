@@ -13,10 +13,10 @@ each view: `logits (V * N, K)` float32 and, where they are kept, `taps (V * N, C
 The student hears the same in every mode, so modes differ by rounding alone: float16 keeps a tap to 2^-11 of itself
 (0.05 %), an eighth of bfloat16's error in the same space; what exceeds its range (65504) is cut off there.
 
-A cache is a folder `teacher-...` in `edgekd.data.cache.cache_folder()`, named by a hash of everything that decides its
+A cache is a folder `teacher-...` in `files.caches.cache_folder()`, named by a hash of everything that decides its
 numbers: the teacher's parameters and settings, the clips and their views, the precision, this format's version. So
 another run, a resumed one, int8 training and the cells of a comparison find it again. It is filled in fixed batches, by
-all the processes of a machine together (`parallel`), each batch by one of them, and what a kill or a damaged row leaves
+all the processes of a machine together, each batch by one of them, and what a kill or a damaged row leaves
 out is asked again in the same ones (`row_table`). The first answers are asked at every opening and must agree: the hash
 cannot see the code of a teacher of the user's own.
 """
@@ -39,16 +39,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd import processes
 from edgekd.config import CacheMode, DistillConfig
-from edgekd.console import Progress, silent
-from edgekd.data.cache import NO_SPACE, ClipStore, cache_folder, locked
-from edgekd.data.resident import Rows, rows_on, sent
+from edgekd.data.clip_store import ClipStore
 from edgekd.errors import InputError
+from edgekd.files.caches import NO_SPACE, cache_folder, locked
+from edgekd.files.row_table import RowTable, crc_path
 from edgekd.models.outputs import TeacherOutput
-from edgekd.training import parallel
+from edgekd.progress import Progress, silent
 from edgekd.training.augment import Views
+from edgekd.training.device_rows import Rows, rows_on, sent
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.row_table import RowTable, crc_path
 
 FORMAT = 1
 AUTO_SHARE, AUTO_BYTES = 0.1, 16 << 30
@@ -144,17 +145,17 @@ def fill_cache(
     if config.teacher.cache == "off":
         return TeacherCache(teacher, clips)
     asked = _Asked(teacher, store, views, teacher(_waveforms(store, views, range(min(PROBES, clips * len(views))))))
-    with parallel.together():
-        if parallel.node().place > 0:
+    with processes.together():
+        if processes.node().place > 0:
             return _help(asked)
         try:
             cache = _kept(config, asked, taps, repeated, progress)
-        except parallel.FORESEEN:
-            parallel.node().from_first(None)
+        except processes.FORESEEN:
+            processes.node().from_first(None)
             raise
         assert cache.folder is not None
         present = [np.ones(asked.rows, dtype=bool)] * 2
-        parallel.node().from_first(_Done(cache.folder, cache.taps is not None, present, cache.warning))
+        processes.node().from_first(_Done(cache.folder, cache.taps is not None, present, cache.warning))
     return cache
 
 
@@ -225,7 +226,7 @@ def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, prog
             tables = asked.open(folder, with_taps, stack, progress)
             _begin(asked, tables)
             present = [table.present.copy() for table in tables.each()]
-            parallel.node().from_first(_Work(folder, with_taps, present))
+            processes.node().from_first(_Work(folder, with_taps, present))
             _fill(asked, tables, progress)
         return _cache(asked, folder, tables, warning)
 
@@ -253,13 +254,13 @@ def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, prog
 def _help(asked: _Asked) -> TeacherCache:
     """What the other processes of a machine do: fill their part of what the first one opens."""
     while True:
-        told: _Work | None = parallel.node().from_first(None)
+        told: _Work | None = processes.node().from_first(None)
         if told is None:
-            raise parallel.FailedElsewhere(1)
+            raise processes.FailedElsewhere(1)
         with ExitStack() as stack:
             tables = asked.open(told.folder, told.taps, stack, present=told.present)
             if not isinstance(told, _Done):
-                with suppress(*parallel.FORESEEN):  # the first process has been told of it, and says what follows
+                with suppress(*processes.FORESEEN):  # the first process has been told of it, and says what follows
                     _fill(asked, tables, silent)
                 continue
         return _cache(asked, told.folder, tables, told.warning)
@@ -282,7 +283,7 @@ def _begin(asked: _Asked, tables: _Tables) -> None:
 
 def _fill(asked: _Asked, tables: _Tables, progress: Progress) -> None:
     """Ask for what the tables lack, in batches that are the same each time, of which this process has its share."""
-    each, node = tables.each(), parallel.node()
+    each, node = tables.each(), processes.node()
     total, probes = asked.rows, len(asked.first.logits)
     told = f"{'logits' if tables.taps is None else 'full'}, {sum(table.size for table in each) / 1e6:.1f} MB"
     lacking = ~np.logical_and.reduce([table.present for table in each])
@@ -308,7 +309,7 @@ def _fill(asked: _Asked, tables: _Tables, progress: Progress) -> None:
             progress(_STAGE, done, total, kept=told)
         for table in each:
             table.flush()
-    except parallel.FORESEEN as failed:
+    except processes.FORESEEN as failed:
         failure = failed
     # All of the machine's processes are through, and all know of it where one of them has failed.
     for reason in node.gathered(failure):

@@ -30,9 +30,9 @@ def measure(student_name: str, threads: int) -> dict[str, float]:
     import torch
 
     from edgekd.config import FrontendConfig, LossConfig
+    from edgekd.losses.total import SSATKDLoss
     from edgekd.models import build_student
     from edgekd.models.outputs import TeacherOutput
-    from edgekd.ssatkd import SSATKDLoss
     from edgekd.training.distill import make_optimizer
 
     torch.set_num_threads(threads)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from edgekd.config import FrontendConfig
-from edgekd.frontend import POWER_FLOOR, ExportLogMel, LogMel, mel_filterbank
+from edgekd.log_mel import POWER_FLOOR, ExportLogMel, LogMel, mel_filterbank
 
 SETTINGS = {
     "5 s at 32 kHz, 1024/320, 64 mel": (FrontendConfig(), 32_000, 160_000),

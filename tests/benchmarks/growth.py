@@ -36,12 +36,12 @@ import torch
 
 from edgekd.config import AugmentConfig, DataConfig, FrontendConfig, SimulationConfig
 from edgekd.data import load_index
-from edgekd.data.audit import audit
-from edgekd.data.cache import ClipStore, open_store
+from edgekd.data.checks.audit import audit
+from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Split
-from edgekd.data.simulation import CLASSES, simulate
+from edgekd.data.simulation.sonar import CLASSES, simulate
 from edgekd.data.splits import make_split
-from edgekd.frontend import LogMel
+from edgekd.log_mel import LogMel
 from edgekd.training.augment import Views, draw_views
 from edgekd.training.lesson import LOG_MEL_BUDGET
 from edgekd.training.loop import batches

@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from edgekd.data.cache import ClipStore
-from edgekd.export.cost import split_at_log_mel
-from edgekd.export.onnx_graph import FRONT_END, float_onnx, quantized_onnx
-from edgekd.export.verify import session
-from edgekd.quantization import load_int8
+from edgekd.data.clip_store import ClipStore
+from edgekd.exporting.cost import split_at_log_mel
+from edgekd.exporting.graph import FRONT_END, float_onnx, quantized_onnx
+from edgekd.exporting.verify import session
 from edgekd.quantization.calibration import load_recipe, select_clips
-from edgekd.quantization.qat import quantized_network
-from edgekd.training.run import Run
+from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.runs.run import Run
 
 CALIBRATORS = {
     "minmax": CalibrationMethod.MinMax,

@@ -24,19 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgekd.config import FrontendConfig, LossConfig
+from edgekd.losses.ssatkd.statistical import SPACING_FLOOR, Cooccurrence, StatisticalTexture, statistical_loss
+from edgekd.losses.ssatkd.structural import StructuralTexture
+from edgekd.losses.ssatkd.transport import EPSILON_LAST
+from edgekd.losses.total import SSATKDLoss, distillation_loss
 from edgekd.models import build_student
 from edgekd.models.outputs import StudentOutput, TeacherOutput
 from edgekd.models.teachers import TEACHERS
-from edgekd.ssatkd import (
-    Cooccurrence,
-    SSATKDLoss,
-    StatisticalTexture,
-    StructuralTexture,
-    distillation_loss,
-    statistical_loss,
-)
-from edgekd.ssatkd.statistical import SPACING_FLOOR
-from edgekd.ssatkd.transport import EPSILON_LAST
 from tests.benchmarks.measure import Work, limits, ratio, synchronise, table, turns
 
 SAMPLE_RATE, SECONDS = 32_000, 5.0

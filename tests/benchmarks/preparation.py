@@ -24,7 +24,7 @@ import torch
 
 from edgekd.config import AugmentConfig, DataConfig
 from edgekd.data import load_index
-from edgekd.data.cache import open_store
+from edgekd.data.clip_store import open_store
 from edgekd.training.augment import draw_views
 from tests.benchmarks.measure import table
 

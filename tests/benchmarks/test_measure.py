@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import SimulationConfig
-from edgekd.data.simulation import simulate
+from edgekd.data.simulation.sonar import simulate
 from edgekd.models.outputs import StudentOutput
 from tests.benchmarks import growth, losses, preparation, training
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, anonymous_bytes, ratio, table, turns

@@ -49,19 +49,19 @@ from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import CacheMode, DistillConfig
 from edgekd.data import load_index
 from edgekd.data.audio import fit as fit_length
-from edgekd.data.cache import ClipStore, open_store
+from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
+from edgekd.losses.total import SSATKDLoss
 from edgekd.models import build_student, build_teacher
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
-from edgekd.ssatkd import SSATKDLoss
+from edgekd.processes import make_fabric
+from edgekd.runs.run import Run
 from edgekd.training.augment import draw_masks, spec_augment
 from edgekd.training.distill import make_optimizer
 from edgekd.training.lesson import Drawn, Lesson, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, StepOutput, Validation, fit, seed_all, seeded
-from edgekd.training.parallel import make_fabric
-from edgekd.training.run import Run
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, limits, ratio, synchronise, table, turns
 
 SECTIONS = ("data", "log-mel", "teacher", "student", "losses", "optimiser", "rest")

@@ -39,7 +39,7 @@ main()
     ("argument", "kept_out"),
     [
         *((argument, {"pydantic", "rich", "importlib.metadata"}) for argument in READS_NOTHING),
-        ("targets", {"edgekd.config", "edgekd.export.targets"}),
+        ("targets", {"edgekd.config", "edgekd.exporting.targets"}),
     ],
 )
 def test_what_reads_no_settings_loads_nothing_that_checks_them(argument: str, kept_out: set[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.export.targets import Target, list_targets, load_target
+from edgekd.exporting.targets import Target, list_targets, load_target
 from edgekd.resources import named_resources
 
 

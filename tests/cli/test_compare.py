@@ -10,9 +10,10 @@ import pytest
 
 from edgekd.cli.compare import train
 from edgekd.config import FrontendConfig
+from edgekd.experiments import grid
 from edgekd.models import build_teacher
 from edgekd.models.weights import save_weights
-from edgekd.training import Run, grid
+from edgekd.runs.run import Run
 
 RATE = 4_000
 SMALL = [

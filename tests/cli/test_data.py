@@ -153,7 +153,7 @@ def test_an_unreadable_file_stops_the_audit_with_its_name(data: Callable, record
 
 @pytest.mark.parametrize("count", [1, 5, 12])
 def test_spectrograms_are_drawn_for_any_number_of_classes(tmp_path: Path, count: int) -> None:
-    from edgekd.training.figures import plot_spectrograms
+    from edgekd.runs.pictures import plot_spectrograms
 
     rng = np.random.default_rng(0)
     spectrograms = {f"class {number}": rng.normal(-40, 10, (30, 16)).astype(np.float32) for number in range(count)}

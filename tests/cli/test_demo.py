@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekd import quantization, training
 from edgekd.cli import demo
 from edgekd.config import DistillConfig, parse
-from edgekd.export import pipeline
-from edgekd.export.onnx_graph import Form
-from edgekd.profiling import read_profile, subjects
-from edgekd.training import Run
+from edgekd.exporting import export
+from edgekd.exporting.graph import Form
+from edgekd.profiling import subjects
+from edgekd.quantization import qat
+from edgekd.report.results import read_profile
+from edgekd.runs.run import Run
 
 
 def test_the_chain_of_the_demo_is_a_valid_configuration() -> None:
@@ -46,9 +48,9 @@ def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
         trained.append(config)
         return Run.open(Path(shutil.copytree(tiny_run.folder, config.out)))
 
-    monkeypatch.setattr(training, "distill", distill)
-    monkeypatch.setattr(quantization, "quantize", lambda run, **_: run)
-    monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
+    monkeypatch.setattr(sys.modules["edgekd.training.distill"], "distill", distill)
+    monkeypatch.setattr(qat, "quantize", lambda run, **_: run)
+    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
     monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
     # Here only the chain matters, not the figures: an exported graph less.
     monkeypatch.setattr(subjects, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())

@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from edgekd.models.weights import save_weights
-from edgekd.training import Run
+from edgekd.runs.run import Run
 
 RATE = 4_000
 TEXTS = ("config.toml", "classes.json", "environment.json", "splits.csv", "metrics.csv", "report.json")

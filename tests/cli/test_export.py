@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edgekd.export import pipeline
-from edgekd.export.targets import Target, load_target
-from edgekd.training import Run
+from edgekd.exporting import export
+from edgekd.exporting.targets import Target, load_target
+from edgekd.runs.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def one_graph(
     graph_of_tiny_run: Callable[..., bytes],
     float_graph_of_tiny_run: Callable[..., bytes],
 ) -> None:
-    monkeypatch.setattr(pipeline, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(pipeline, "float_onnx", float_graph_of_tiny_run)
+    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
+    monkeypatch.setattr(export, "float_onnx", float_graph_of_tiny_run)
 
 
 def test_a_bundle_is_shown_with_its_size_and_parity(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
@@ -166,6 +166,6 @@ def test_a_run_whose_data_have_changed_is_refused(edgekd: Callable, run: Path) -
 def test_too_few_clips_to_verify_with_are_refused_before_anything_slow(
     edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "quantized_onnx", None)
+    monkeypatch.setattr(export, "quantized_onnx", None)
     line = edgekd("export", run, "--target", "cpu", "--quiet").refusal(3)
     assert "has 32 clips; verifying an export takes 64 real ones" in line

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgekd.training import Run
+from edgekd.runs.run import Run
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_a_bundle_that_was_changed_is_refused(
 def test_an_engine_for_which_the_runtime_is_missing_is_no_bug(
     edgekd: Callable, tiny_bundle: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekd.export import predict
-    from edgekd.runtime.edgekd_runner import RunnerError
+    from edgekd.device.edgekd_runner import RunnerError
+    from edgekd.exporting import predict
 
     def refuse(folder: Path) -> None:
         raise RunnerError("TensorRT's Python module is not installed. Next: sudo apt install python3-libnvinfer")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.export.onnx_graph import Form
-from edgekd.profiling import report, subjects
+from edgekd.exporting.graph import Form
+from edgekd.profiling import profile, subjects
 from edgekd.profiling.remote import HostFailure
-from edgekd.profiling.results import read_profile
-from edgekd.training import Run
+from edgekd.report.results import read_profile
+from edgekd.runs.run import Run
 
 QUICKLY = ("--quick", "--quiet")
 
@@ -22,8 +22,8 @@ def quickly(
     graph_of_tiny_run: Callable[..., bytes],
     float_graph_of_tiny_run: Callable[..., bytes],
 ) -> None:
-    take_turns = report.take_turns
-    monkeypatch.setattr(report, "take_turns", lambda timers, **more: take_turns(timers, **more | {"repetitions": 10}))
+    take_turns = profile.take_turns
+    monkeypatch.setattr(profile, "take_turns", lambda timers, **more: take_turns(timers, **more | {"repetitions": 10}))
     monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
     monkeypatch.setattr(subjects, "float_onnx", lambda *arguments: float_graph_of_tiny_run(*arguments, Form()))
 
@@ -96,7 +96,7 @@ def test_a_host_that_fails_is_told_of_and_the_rest_is_kept(
     edgekd: Callable, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = HostFailure("me@gone", "me@gone: does not answer.")
-    monkeypatch.setattr(report, "profile_hosts", lambda *_, **__: [failure])
+    monkeypatch.setattr(profile, "profile_hosts", lambda *_, **__: [failure])
     shown = edgekd("profile", bundle, *QUICKLY, "--host", "me@gone")
     assert shown.code == 3
     assert shown.err.strip() == "edgekd: error: me@gone: does not answer."

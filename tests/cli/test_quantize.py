@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.training import Run, loop
+from edgekd.runs.run import Run
+from edgekd.training import loop
 
 
 class Killed(BaseException):

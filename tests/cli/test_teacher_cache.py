@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.training.run import Run
+from edgekd.runs.run import Run
 
 TAUGHT = [
     *("--terms", "classification,structural", "--teacher", "convnet", "--adaptation", "full", "--epochs", "2"),

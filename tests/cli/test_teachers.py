@@ -13,7 +13,7 @@ import pytest
 from edgekd.models import teachers as tables
 from edgekd.models.download import WeightsFile
 from edgekd.models.teachers import TEACHERS, TeacherSpec
-from edgekd.training import Run
+from edgekd.runs.run import Run
 
 CONTENT = b"weights" * 10_000
 
@@ -165,6 +165,6 @@ def test_a_teacher_of_the_user_s_own_teaches_from_its_folder(
     monkeypatch.chdir("/")
     assert run.teacher() is not None
     run.warn("a warning, once")
-    from edgekd.cli.show import print_run
+    from edgekd.report.terminal import print_run
 
     print_run(run)

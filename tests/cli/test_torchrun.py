@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgekd.config import DistillConfig
-from edgekd.training import Run, distill
-from edgekd.training.run import MetricsLog, to_toml
+from edgekd.runs.run import MetricsLog, Run, to_toml
+from edgekd.training.distill import distill
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgekd"]
 

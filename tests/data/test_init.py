@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from edgekd.config import DataConfig, SimulationConfig
-from edgekd.data import DATASETS, check_clip_length, load_index, recognise, simulation
+from edgekd.data import DATASETS, check_clip_length, load_index, recognise
+from edgekd.data.simulation import sonar as simulation
 from edgekd.errors import InputError, UsageError
 
 RATE = 8_000

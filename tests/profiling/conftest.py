@@ -12,20 +12,20 @@ import torch
 
 from edgekd.config import DataConfig, DistillConfig, FrontendConfig, ProfileConfig, TeacherConfig
 from edgekd.data import load_index
-from edgekd.data.cache import open_store
+from edgekd.data.clip_store import open_store
 from edgekd.data.splits import make_split, write_splits
-from edgekd.export.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
-from edgekd.export.targets import load_target
-from edgekd.export.verify import session
+from edgekd.exporting.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
+from edgekd.exporting.targets import load_target
+from edgekd.exporting.verify import session
 from edgekd.models import build_student, build_teacher
 from edgekd.models.students import Student
 from edgekd.models.weights import save_weights
-from edgekd.profiling import Profile
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.quantization.calibration import calibrate, load_recipe
 from edgekd.quantization.prepare import prepare
-from edgekd.training.evaluation import predict_probabilities, score
-from edgekd.training.run import Run
+from edgekd.report.results import Profile
+from edgekd.runs.run import Run
+from edgekd.scoring.scores import predict_probabilities, score
 
 RATE, SECONDS = 8_000, 0.5
 QUICKLY = ProfileConfig(repetitions=10, seconds=1.0, batches=(1, 4))
@@ -45,7 +45,7 @@ class Profiled:
 @pytest.fixture(scope="session")
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
     from edgekd.profiling import subjects
-    from edgekd.profiling.report import profile
+    from edgekd.profiling.profile import profile
 
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import InputError
-from edgekd.export.verify import in_onnxruntime
+from edgekd.exporting.verify import in_onnxruntime
 from edgekd.profiling.accuracy import LabelledClips, clips_of_run, in_common, predictions_on
-from edgekd.training.evaluation import score
+from edgekd.scoring.scores import score
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled

@@ -21,7 +21,7 @@ from edgekd.profiling.energy import (
     stated,
     why_no_meter,
 )
-from edgekd.profiling.results import Cost, Energy
+from edgekd.report.results import Cost, Energy
 
 COST = Cost(parameters=1000, macs=2_000_000, frontend_macs=500_000, file_bytes=5000, traffic_bytes=80_000)
 

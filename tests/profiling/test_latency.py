@@ -22,7 +22,7 @@ from edgekd.profiling.latency import (
     throughput,
     wall,
 )
-from edgekd.profiling.results import Latency
+from edgekd.report.results import Latency
 
 
 def steady(seconds: float, calls: list[str] | None = None, name: str = "") -> Timer:

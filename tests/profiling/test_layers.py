@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgekd.errors import InputError
-from edgekd.export.cost import graph_cost
+from edgekd.exporting.cost import graph_cost
 from edgekd.profiling import layers
 from edgekd.profiling.layers import BETWEEN, engine_layers, onnx_layers, torch_layers, trtexec_layers
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.device.edgekd_runner import machine_state
 from edgekd.errors import InputError
 from edgekd.profiling import machine
 from edgekd.profiling.machine import from_bench, watch
-from edgekd.runtime.edgekd_runner import machine_state
 
 TICK = os.sysconf("SC_CLK_TCK")
 

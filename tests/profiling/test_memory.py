@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgekd.export.verify import session_options
+from edgekd.exporting.verify import session_options
 from edgekd.profiling import memory
 from edgekd.profiling.memory import Memory, graph_memory, torch_memory
 

@@ -24,13 +24,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.config import FrontendConfig
+from edgekd.device import edgekd_runner, host_agent
 from edgekd.errors import InputError, UsageError
-from edgekd.export.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
-from edgekd.export.targets import load_target
-from edgekd.export.verify import session
+from edgekd.exporting.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
+from edgekd.exporting.targets import load_target
+from edgekd.exporting.verify import session
 from edgekd.profiling.remote import HostFailure, HostResult, profile_hosts, ssh_command, subject_of
-from edgekd.profiling.results import Cost
-from edgekd.runtime import edgekd_runner, visit
+from edgekd.report.results import Cost
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
 SAMPLES = 64
@@ -465,7 +465,7 @@ def test_the_ssh_option_is_split_as_a_shell_would() -> None:
 def test_without_trtexec_a_tensorrt_bundle_runs_on_onnxruntime_and_says_so(
     visit_host: Visit, server: Server, tmp_path: Path
 ) -> None:
-    if Path(visit.TRTEXEC).exists():
+    if Path(host_agent.TRTEXEC).exists():
         pytest.skip("this machine has trtexec")
     found = visit_host(folder=_write(tmp_path / "jetson", "jetson").folder)
     assert isinstance(found, HostResult)
@@ -474,7 +474,7 @@ def test_without_trtexec_a_tensorrt_bundle_runs_on_onnxruntime_and_says_so(
 
 
 def test_engines_are_built_there_where_trtexec_is_found(visit_host: Visit, server: Server, tmp_path: Path) -> None:
-    if Path(visit.TRTEXEC).exists():
+    if Path(host_agent.TRTEXEC).exists():
         pytest.skip("this machine has trtexec")
     log = tmp_path / "calls"
     (tmp_path / "bin").mkdir()
@@ -494,5 +494,5 @@ def test_engines_are_built_there_where_trtexec_is_found(visit_host: Visit, serve
 
 
 def test_what_is_sent_needs_no_more_than_it_says() -> None:
-    assert not set(visit.START) & set('"$`!\\\n')  # so that every login shell hands it on as it is
-    ast.parse(Path(visit.__file__).read_text(), feature_version=(3, 8))
+    assert not set(host_agent.START) & set('"$`!\\\n')  # so that every login shell hands it on as it is
+    ast.parse(Path(host_agent.__file__).read_text(), feature_version=(3, 8))

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from edgekd.config import ProfileConfig
+from edgekd.device import edgekd_runner as runner
 from edgekd.errors import InputError, UsageError
-from edgekd.export.bundle import Bundle
-from edgekd.export.verify import session
+from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.verify import session
 from edgekd.profiling import subjects
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.profiling.subjects import Candidate, candidates
-from edgekd.runtime import edgekd_runner as runner
-from edgekd.training.run import Run
+from edgekd.runs.run import Run
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled

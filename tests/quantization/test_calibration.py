@@ -12,13 +12,7 @@ from torch import nn
 
 from edgekd.errors import InputError, UsageError
 from edgekd.models import build_student
-from edgekd.quantization.calibration import (
-    CalibrationRecipe,
-    calibrate,
-    correct_biases,
-    load_recipe,
-    select_clips,
-)
+from edgekd.quantization.calibration import CalibrationRecipe, calibrate, correct_biases, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.observers import ObserverName
 from edgekd.quantization.prepare import QuantizedNetwork, prepare

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from edgekd.config import QuantizeConfig
-from edgekd.data.cache import ClipStore
+from edgekd.data.clip_store import ClipStore
 from edgekd.errors import InputError, UsageError
 from edgekd.models.weights import read_weights, save_weights
-from edgekd.quantization import load_int8, qat, quantize
+from edgekd.quantization import qat
 from edgekd.quantization.prepare import QuantizedNetwork
-from edgekd.training.evaluation import predict_probabilities, score
-from edgekd.training.predictions import read_predictions
-from edgekd.training.run import Run
+from edgekd.quantization.qat import load_int8, quantize
+from edgekd.runs.predictions import read_predictions
+from edgekd.runs.run import Run
+from edgekd.scoring.scores import predict_probabilities, score
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.quantization import auto_mixed, load_int8, sensitivity
 from edgekd.quantization.calibration import load_recipe
-from edgekd.quantization.qat import calibrated_network
-from edgekd.quantization.sensitivity import LayerSensitivity, Loss, Sensitivity, sqnr
-from edgekd.training.run import Run
+from edgekd.quantization.qat import calibrated_network, load_int8
+from edgekd.quantization.sensitivity import LayerSensitivity, Loss, Sensitivity, auto_mixed, sensitivity, sqnr
+from edgekd.runs.run import Run
 
 module = sys.modules["edgekd.quantization.sensitivity"]  # `edgekd.quantization.sensitivity` is the function
 

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from edgekd import processes
 from edgekd.config import DistillConfig
-from edgekd.console import silent
 from edgekd.errors import InputError
+from edgekd.files import row_table
+from edgekd.progress import silent
 from edgekd.quantization.fake_quant import magnitude_bound
-from edgekd.training import parallel, row_table, teacher_cache
+from edgekd.runs.run import Run
+from edgekd.training import teacher_cache
 from edgekd.training.loop import Stage, StepOutput, Validation, fit
-from edgekd.training.run import Run
 from edgekd.training.shared_layers import share_layers
 from tests.training.test_teacher_cache import Listener, answers, fill
 
@@ -57,28 +59,28 @@ def outcome() -> dict[str, Any]:
     torch.manual_seed(1)
     figures = []
     for _ in range(2):
-        share = parallel.share_of(ROWS)
+        share = processes.share_of(ROWS)
         optimizer.zero_grad()
-        with parallel.batch(ROWS):
+        with processes.batch(ROWS):
             loss = cross_entropy(model(POINTS[share]), LABELS[share])
         weight = (share.stop - share.start) / ROWS
         (loss * weight).backward()
-        parallel.sum_gradients(model.parameters())
+        processes.sum_gradients(model.parameters())
         gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
         optimizer.step()
-        figures.append(parallel.summed(loss.detach() * weight))
-    said = model.eval()(POINTS[parallel.share_of(ROWS)]).detach()
+        figures.append(processes.summed(loss.detach() * weight))
+    said = model.eval()(POINTS[processes.share_of(ROWS)]).detach()
     return {
         "gradients": gradients,
         "state": {name: each.clone() for name, each in model.state_dict().items()},
         "figures": torch.stack(figures),
-        "said": parallel.put_together([said[:1], said[1:]], ROWS),
+        "said": processes.put_together([said[:1], said[1:]], ROWS),
     }
 
 
 def stage(folder: Path, epochs: int = 4, rows: int = ROWS) -> Stage[Tensor]:
     """A student that learns by plain gradient descent, which rounding does not lead astray as it does Adam."""
-    run = parallel.from_first(lambda: Run.create(DistillConfig(out=folder, seed=5), ("no", "yes"), "cpu"))
+    run = processes.from_first(lambda: Run.create(DistillConfig(out=folder, seed=5), ("no", "yes"), "cpu"))
     torch.manual_seed(0)
     model = Network()
     share_layers(model)
@@ -93,8 +95,8 @@ def stage(folder: Path, epochs: int = 4, rows: int = ROWS) -> Stage[Tensor]:
 
     @torch.no_grad()
     def validate() -> Validation:
-        share = parallel.share_of(ROWS)
-        said = parallel.put_together([model.eval()(POINTS[share])], ROWS)
+        share = processes.share_of(ROWS)
+        said = processes.put_together([model.eval()(POINTS[share])], ROWS)
         return Validation(float(cross_entropy(said, LABELS)), float((said.argmax(1) == LABELS).float().mean()))
 
     return Stage(
@@ -126,12 +128,12 @@ def fit_until(stage: Stage[Tensor], epoch: int) -> None:
 
     stage.on_epoch = on_epoch
     with suppress(Stopped):
-        fit(stage, parallel.make_fabric("cpu"), silent)
+        fit(stage, processes.make_fabric("cpu"), silent)
 
 
 def training(folder: Path) -> None:
     """Unbroken; interrupted; and taken up where one process alone was interrupted (by the test)."""
-    fabric = parallel.make_fabric("cpu")
+    fabric = processes.make_fabric("cpu")
     fit(stage(folder / "unbroken"), fabric, silent)
     fit_until(stage(folder / "begun by several"), 3)
     fit(stage(folder / "begun by one"), fabric, silent)
@@ -153,7 +155,7 @@ def asking() -> dict[str, Any]:
     found["heard again"] = again.heard
 
     def full_disk(file: int, data: bytes, offset: int) -> None:
-        if parallel.rank() == parallel.processes() - 1 and len(data) > LOGIT_BYTES:
+        if processes.rank() == processes.count() - 1 and len(data) > LOGIT_BYTES:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_at(file, data, offset)
 
@@ -172,16 +174,16 @@ def asking() -> dict[str, Any]:
 
 def bounds() -> list[Tensor]:
     """What int8 training takes for the range of an activation."""
-    values = torch.randn(ROWS, 50, generator=torch.Generator().manual_seed(2))[parallel.share_of(ROWS)]
+    values = torch.randn(ROWS, 50, generator=torch.Generator().manual_seed(2))[processes.share_of(ROWS)]
     return [magnitude_bound(values, coverage) for coverage in (1.0, 0.99, 0.5)]
 
 
 def agreements(folder: Path) -> dict[str, Any]:
     """What the processes tell one another."""
-    rank = parallel.rank()
+    rank = processes.rank()
 
     def failing() -> None:
-        raise InputError(f"only process {parallel.rank()} says this")
+        raise InputError(f"only process {processes.rank()} says this")
 
     def raised(step: Any) -> tuple[str, str, int]:
         try:
@@ -191,41 +193,41 @@ def agreements(folder: Path) -> dict[str, Any]:
         return "", "", 0
 
     def failing_on_one() -> None:
-        with parallel.together():
+        with processes.together():
             if rank == 1:
                 failing()
 
     module = nn.Linear(2, 2)
     nn.init.constant_(module.weight, float(rank))
-    parallel.spread(module)
+    processes.spread(module)
     marker = folder / "made by the first of the machine"
     return {
         "rank": rank,
-        "processes": parallel.processes(),
-        "share": parallel.share_of(ROWS),
-        "from first": parallel.from_first(lambda: {"rank": parallel.rank()}),
-        "first failing": raised(lambda: parallel.from_first(failing)),
-        "after it": parallel.from_first(lambda: "they go on"),
+        "processes": processes.count(),
+        "share": processes.share_of(ROWS),
+        "from first": processes.from_first(lambda: {"rank": processes.rank()}),
+        "first failing": raised(lambda: processes.from_first(failing)),
+        "after it": processes.from_first(lambda: "they go on"),
         "one failing": raised(failing_on_one),
-        "on node": parallel.first_on_node(lambda: marker.write_text("x"), marker.read_text),
-        "node failing": raised(lambda: parallel.first_on_node(failing, lambda: None)),
-        "node": (parallel.node().processes, parallel.node().place, parallel.node().gathered(rank)),
-        "gathered": parallel.gathered([rank] * rank),
-        "few rows": parallel.put_together([torch.tensor([[5.0]])] if rank == parallel.processes() - 1 else [], 1),
-        "largest": parallel.largest(torch.tensor([float(rank), -float(rank)])),
+        "on node": processes.first_on_node(lambda: marker.write_text("x"), marker.read_text),
+        "node failing": raised(lambda: processes.first_on_node(failing, lambda: None)),
+        "node": (processes.node().processes, processes.node().place, processes.node().gathered(rank)),
+        "gathered": processes.gathered([rank] * rank),
+        "few rows": processes.put_together([torch.tensor([[5.0]])] if rank == processes.count() - 1 else [], 1),
+        "largest": processes.largest(torch.tensor([float(rank), -float(rank)])),
         "spread": module.weight.detach(),
-        "too few": raised(lambda: fit(stage(folder / "few", rows=1), parallel.make_fabric("cpu"), silent)),
+        "too few": raised(lambda: fit(stage(folder / "few", rows=1), processes.make_fabric("cpu"), silent)),
     }
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    parallel.make_fabric("cpu")
+    processes.make_fabric("cpu")
     training(folder)
     os.environ["EDGEKD_CACHE_DIR"] = str(folder / "cache")
     found = {"outcome": outcome(), "agreements": agreements(folder), "answers": asking(), "bounds": bounds()}
-    torch.save(found, folder / f"rank{parallel.rank()}.pt")
+    torch.save(found, folder / f"rank{processes.rank()}.pt")
 
 
 if __name__ == "__main__":

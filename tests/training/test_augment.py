@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
-from edgekd.data.resident import StoredClips
 from edgekd.training import augment
 from edgekd.training.augment import Masks, Views, augmented_front_end, draw_masks, draw_views, shift, spec_augment
+from edgekd.training.device_rows import StoredClips
 
 
 def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:

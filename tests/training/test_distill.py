@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from edgekd.config import DistillConfig, LossConfig
 from edgekd.errors import GateError, InputError, UsageError
+from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.weights import read_weights
-from edgekd.quantization import load_int8, quantize
-from edgekd.ssatkd import SSATKDLoss
-from edgekd.training import distill, frozen_teacher
-from edgekd.training.distill import adapt_teacher, make_optimizer
-from edgekd.training.evaluation import predict_probabilities, score
-from edgekd.training.run import MetricsLog, Run, to_toml
+from edgekd.quantization.qat import load_int8, quantize
+from edgekd.runs.run import MetricsLog, Run, to_toml
+from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.training import frozen_teacher
+from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 
 TinyConfig = Callable[..., Any]
 
@@ -212,7 +212,7 @@ def test_a_teacher_that_is_lent_teaches_as_ones_own(
     assert not (lender.folder / "student").exists()
     assert weights(lender, "teacher") == weights(tiny_run, "teacher")
 
-    module = sys.modules["edgekd.training.teacher"]
+    module = sys.modules["edgekd.training.adapt"]
     monkeypatch.setattr(module, "fit", lambda *_: pytest.fail("the teacher is adapted already"))
     run = distill(tiny_config(tmp_path / "run"), teacher_run=lender)
     assert weights(run, "student") == weights(tiny_run, "student")
@@ -305,7 +305,8 @@ def test_a_run_interrupted_in_every_stage_ends_as_an_unbroken_one(
 KILLED = """
 import sys, torch
 from pathlib import Path
-from edgekd.training import Run, distill
+from edgekd.runs.run import Run
+from edgekd.training.distill import distill
 torch.set_num_threads(1)
 distill(Run.open(Path(sys.argv[1])).config, resume=True)
 """

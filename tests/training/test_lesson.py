@@ -19,15 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgekd.config import TERMS, DistillConfig
-from edgekd.data.cache import ClipStore
-from edgekd.data.resident import DeviceClips, Kept
+from edgekd.data.clip_store import ClipStore
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
+from edgekd.runs.run import Run
 from edgekd.training import compiled, frozen_teacher
 from edgekd.training import lesson as lesson_module
+from edgekd.training.device_rows import DeviceClips, Kept
 from edgekd.training.lesson import Lesson, needs_teacher, prepare_lesson, validate, waveform_gain
 from edgekd.training.loop import StepOutput
-from edgekd.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_on_a_cpu_and_in_several_processes_only_who_asks_gets_a_compiled_step(
 ) -> None:
     made: list[str] = []
     monkeypatch.setattr(lesson_module, "Compiled", lambda _, device, __: made.append(device.type))
-    for how, device, processes, wanted in (
+    for how, device, sharing, wanted in (
         ("auto", "cpu", 1, []),
         ("auto", "cuda", 1, ["cuda"]),
         ("auto", "cuda", 2, []),
@@ -263,11 +263,11 @@ def test_on_a_cpu_and_in_several_processes_only_who_asks_gets_a_compiled_step(
     ):
         run = prepare(loss={"terms": ("classification",)}, training={"compile": how}).run
         made.clear()
-        monkeypatch.setattr(lesson_module.parallel, "processes", lambda count=processes: count)
+        monkeypatch.setattr(lesson_module.processes, "count", lambda sharing=sharing: sharing)
         lesson_module._compiled(run, torch.device(device))
         monkeypatch.undo()
         monkeypatch.setattr(lesson_module, "Compiled", lambda _, device, __: made.append(device.type))
-        assert made == wanted, (how, device, processes)
+        assert made == wanted, (how, device, sharing)
 
 
 class Transfers(TorchDispatchMode):

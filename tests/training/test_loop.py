@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from edgekd.config import DistillConfig
-from edgekd.console import silent
 from edgekd.errors import InputError
 from edgekd.models.weights import read_weights
+from edgekd.progress import silent
+from edgekd.runs.run import Run
 from edgekd.training import loop
 from edgekd.training.loop import Stage, StepOutput, Validation, batches, fit, seed_all
-from edgekd.training.run import Run
 
 POINTS = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 LABELS = (POINTS[:, 0] > 0).long()

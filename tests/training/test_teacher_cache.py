@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import AugmentConfig, CacheMode, DistillConfig, TeacherConfig
-from edgekd.console import Progress, silent
-from edgekd.data import cache as data_cache
+from edgekd.data import clip_store as data_cache
 from edgekd.errors import InputError
 from edgekd.models.outputs import TeacherOutput
+from edgekd.progress import Progress, silent
 from edgekd.training import teacher_cache
 from edgekd.training.augment import Views, draw_views
 from edgekd.training.frozen_teacher import FrozenTeacher

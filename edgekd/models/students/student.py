@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.frontend import LogMel, normalise_mel_bins
+from edgekd.log_mel import LogMel, normalise_mel_bins
 from edgekd.models.outputs import StudentOutput
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.frontend import LogMel, normalise_mel_bins
+from edgekd.log_mel import LogMel, normalise_mel_bins
 from edgekd.models.students.histogram import HistogramLayer
 from edgekd.models.students.hltdnn_ds import convolution, separable
 from edgekd.models.teachers.base import Teacher

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
-from edgekd.frontend import LogMel, normalise_mel_bins
+from edgekd.log_mel import LogMel, normalise_mel_bins
 from edgekd.models.teachers.base import Teacher, mean_and_max, repeat_frames
 from edgekd.models.weights import read_weights
 

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 
 from edgekd._torchaudio import functional, models
 from edgekd.errors import InputError
-from edgekd.models.teachers.wav2vec2 import (
-    Wav2Vec2Teacher,
-    hubert_base,
-    torchaudio_names,
-    wav2vec2_base,
-    wavlm_base,
-)
+from edgekd.models.teachers.wav2vec2 import Wav2Vec2Teacher, hubert_base, torchaudio_names, wav2vec2_base, wavlm_base
 from edgekd.models.weights import read_weights, save_weights
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]

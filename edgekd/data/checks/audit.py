@@ -1,0 +1,311 @@
+"""The audit that runs before training: does the split leak, and could a classifier cheat?
+
+A split leaks when a group is on two sides, or audio is: the same recording under two names, re-encoded, cut again with
+an overlap, turned down (`edgekd.data.checks.fingerprint`). Such a score measures memory.
+
+A classifier can cheat where the class goes with something that is not the sound: all tugs recorded at 48 kHz, all of
+one class louder. Each attribute is tested over groups, not clips, for the windows of a recording are one observation:
+Cramer's V with Bergsma's correction for bias (J. Korean Stat. Soc. 42, 2013; 0: independent, 1: the attribute gives
+the class away), its p value by permuting the classes. That is a warning and no leak: loud things may be loud.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.config import DataConfig
+from edgekd.data.audio import AudioInfo, probe
+from edgekd.data.checks.fingerprint import Match, levels, near_duplicates
+from edgekd.data.clip_store import ClipStore
+from edgekd.data.index import SIDES, ClipIndex, Side, Split
+from edgekd.errors import GateError
+from edgekd.files.threads import threaded
+from edgekd.progress import Progress, silent
+
+CONFOUNDED_V = 0.3
+CONFOUNDED_P = 0.01
+
+_PERMUTATIONS = 999
+_BINS = 8  # of an attribute that is a number, each with as many groups
+
+Rule = Literal["refuse", "warn", "off"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: what kind, a line for people, and what it is about for programs."""
+
+    kind: Literal["group", "near-duplicate", "confounded", "silence"]
+    message: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """How much the class goes with an attribute of the recordings. `share`: of the groups whose class a guess from
+    the attribute alone, learned from the other groups, gets right; `chance`: of the largest class."""
+
+    name: str
+    values: int
+    cramers_v: float
+    p: float
+    share: float
+    chance: float
+    confounded: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a split. `searched`: whether near-duplicates were looked for, and so levels measured."""
+
+    clips: dict[Side, int]
+    groups: int
+    searched: bool
+    leaks: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    attributes: tuple[Attribute, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, progress: Progress = silent) -> Audit:
+    """Look for groups and audio on two sides, for audio with two labels, silence, and attributes that tell the class.
+
+    With `config.near_duplicates = "warn"` audio on two sides is a warning; with "off" it is not looked for, and levels
+    are not measured. What is slow is kept beside `store`, whatever the split.
+    """
+    side_of = {row: side for side in SIDES for row in split.side(side)}
+    leaks = list(_shared_groups(index, side_of))
+    warnings: list[Finding] = []
+    searched = config.near_duplicates != "off"
+    level = None
+    if searched:
+        level = levels(store, progress)
+        for match in near_duplicates(store, [clip.group for clip in index], progress):
+            crosses = side_of[match.rows[0]] != side_of[match.rows[1]]
+            found = leaks if crosses and config.near_duplicates != "warn" else warnings
+            found.append(_shared_audio(index, side_of, match, crosses))
+        warnings.extend(_silence(index, np.flatnonzero(~np.isfinite(level))))
+    attributes, confounded = _attributes(index, config, level, progress)
+    return Audit(
+        clips={side: len(split.side(side)) for side in SIDES},
+        groups=len({clip.group for clip in index}),
+        searched=searched,
+        leaks=tuple(leaks),
+        warnings=(*warnings, *confounded),
+        attributes=tuple(attributes),
+    )
+
+
+def rule(index: ClipIndex, config: DataConfig) -> Rule:
+    """What training does about audio on two sides: unless it is said, refuse a split of our making and warn of one
+    that the data set brings along.
+
+    Published folds do hold some (one recording of ESC-10 is in folds 3 and 5), and published figures are theirs.
+    """
+    if config.near_duplicates is not None:
+        return config.near_duplicates
+    given = any(clip.fold is not None or clip.side is not None for clip in index)
+    return "warn" if given and config.given_split else "refuse"
+
+
+def check_audit(found: Audit, index: ClipIndex, config: DataConfig) -> str | None:
+    """Raises `GateError` for the first leak that `rule` does not let pass; returns a line about those it does."""
+    kinds = ("group",) if rule(index, config) == "warn" else ("group", "near-duplicate")
+    refused = [leak for leak in found.leaks if leak.kind in kinds]
+    if refused:
+        raise GateError(f"{index.root}: the split leaks: {_first(refused)} {_advice(refused[0])}")
+    crossing = [each for each in (*found.leaks, *found.warnings) if each.about.get("crosses")]
+    return f"the split leaks: {_first(crossing)}" if crossing else None
+
+
+def _first(leaks: Sequence[Finding]) -> str:
+    return leaks[0].message + (f" ({len(leaks) - 1} more: see 'edgekd data audit'.)" if leaks[1:] else "")
+
+
+def _advice(leak: Finding) -> str:
+    if leak.kind == "group":
+        return "Keep its clips together, or split by group: --set data.given_split=false."
+    return (
+        "Put both into one group (groups.csv, or the column 'group' of a manifest), take one out, or train all the "
+        "same: --set data.near_duplicates=warn."
+    )
+
+
+# What is on two sides
+
+
+def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Finding]:
+    sides: defaultdict[str, Counter[Side]] = defaultdict(Counter)
+    for row, side in side_of.items():
+        sides[index.clips[row].group][side] += 1
+    for group, clips in sides.items():
+        if len(clips) > 1:
+            places = " and ".join(f"{side} ({count} clips)" for side, count in clips.items())
+            yield Finding("group", f"group '{group}' is on {places}.", {"group": group, "clips": dict(clips)})
+
+
+def _shared_audio(index: ClipIndex, side_of: dict[int, Side], match: Match, crosses: bool) -> Finding:
+    clips = [index.clips[row] for row in match.rows]
+    sides = [side_of[row] for row in match.rows]
+    starts = [round(clip.start / probe(clip.path).rate, 3) if clip.start else 0.0 for clip in clips]
+    files = [index.name(clip) for clip in clips]
+    classes = [index.classes[clip.label] for clip in clips]
+    named = [f"{file} at {start:g} s" if start else file for file, start in zip(files, starts, strict=True)]
+    where = f"({sides[0]}) and {named[1]} ({sides[1]})" if crosses else f"and {named[1]} (both {sides[0]})"
+    labels = "" if classes[0] == classes[1] else f", labelled '{classes[0]}' and '{classes[1]}'"
+    return Finding(
+        "near-duplicate",
+        f"{named[0]} {where} hold the same audio{labels} ({match.correlation:.0%} in phase).",
+        {
+            "files": files,
+            "starts_s": starts,
+            "sides": sides,
+            "classes": classes,
+            "groups": [clip.group for clip in clips],
+            "offset_s": match.offset_s,
+            "correlation": match.correlation,
+            "clip_pairs": match.clips,
+            "crosses": crosses,
+        },
+    )
+
+
+def _silence(index: ClipIndex, rows: NDArray[np.intp]) -> Iterator[Finding]:
+    if len(rows):
+        files = [index.name(index.clips[row]) for row in rows.tolist()]
+        count = f"{len(files)} clips are" if len(files) > 1 else "1 clip is"
+        yield Finding("silence", f"{count} digital silence: {files[0]}{', ...' if files[1:] else ''}", {"files": files})
+
+
+# What tells the class
+
+
+def _attributes(
+    index: ClipIndex, config: DataConfig, level: NDArray[np.float32] | None, progress: Progress
+) -> tuple[list[Attribute], list[Finding]]:
+    """Every attribute that has more than one value, and those that are confounded with the class."""
+    headers = _headers(index, progress)
+    of_clips: dict[str, tuple[list[Any], Callable[[float], str]]] = {
+        "sample rate": ([headers[clip.path].rate for clip in index], "{:.0f} Hz".format),
+        "channels": ([headers[clip.path].channels for clip in index], "{:.0f} channel(s)".format),
+        "sample format": ([headers[clip.path].subtype for clip in index], str),
+        "clip length": (
+            [round(min(clip.length / headers[clip.path].rate, config.clip_seconds), 2) for clip in index],
+            "{:.2f} s".format,
+        ),
+    }
+    if level is not None:
+        of_clips["level"] = ([float(each) if np.isfinite(each) else -120.0 for each in level], "{:.0f} dB".format)
+    members: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for row, clip in enumerate(index):
+        members[clip.group, clip.label].append(row)
+    labels = np.array([label for _, label in members])
+    attributes, findings = [], []
+    for name, (values, shown) in of_clips.items():
+        typical = [_typical([values[row] for row in rows]) for rows in members.values()]
+        codes, names = _binned(typical, shown)
+        if len(names) < 2:
+            continue
+        found = _association(name, codes, labels)
+        attributes.append(found)
+        if found.confounded:
+            findings.append(_confounded(found, codes, names, labels, index.classes))
+    return attributes, findings
+
+
+def _headers(index: ClipIndex, progress: Progress) -> dict[Any, AudioInfo]:
+    files = list(dict.fromkeys(clip.path for clip in index))
+    headers = {}
+    for done, (path, header) in enumerate(threaded(probe, files), 1):
+        headers[path] = header
+        progress("read headers", done, len(files))
+    return headers
+
+
+def _typical(values: Sequence[Any]) -> Any:
+    """The median of numbers that differ from clip to clip, the commonest of everything else."""
+    if isinstance(values[0], float):
+        return float(np.median(values))
+    return Counter(values).most_common(1)[0][0]
+
+
+def _binned(values: list[Any], shown: Callable[[Any], str]) -> tuple[NDArray[np.intp], list[str]]:
+    """The number of each value's bin, and what the bins hold: one value each, or a range where there are many."""
+    distinct = sorted(set(values))
+    if isinstance(values[0], float) and len(distinct) > _BINS:
+        edges = np.unique(np.quantile(values, np.arange(1, _BINS) / _BINS))
+        codes = np.searchsorted(edges, values, side="right")
+        bounds = [distinct[0], *edges.tolist(), distinct[-1]]
+        return codes, [f"{shown(low)} to {shown(high)}" for low, high in pairwise(bounds)]
+    place = {value: number for number, value in enumerate(distinct)}
+    return np.array([place[value] for value in values]), [shown(value) for value in distinct]
+
+
+def _association(name: str, codes: NDArray[np.intp], labels: NDArray[np.intp]) -> Attribute:
+    table = _cross_table(codes, labels)
+    expected = _expected(table)
+    rng = np.random.default_rng(0)
+
+    def chi_square(table: NDArray[np.intp]) -> float:
+        return float((table**2 / expected).sum()) - len(labels)  # permuting keeps what is expected
+
+    observed = chi_square(table)
+    as_high = sum(chi_square(_cross_table(codes, rng.permutation(labels))) >= observed for _ in range(_PERMUTATIONS))
+    p = (1 + as_high) / (1 + _PERMUTATIONS)
+    v = _cramers_v(observed, table.shape, len(labels))
+    others = table[codes].copy()  # (groups, classes): the other groups with the same value
+    others[np.arange(len(labels)), labels] -= 1
+    return Attribute(
+        name=name,
+        values=len(table),
+        cramers_v=round(v, 3),
+        p=p,
+        share=round(float(np.mean(others.argmax(axis=1) == labels)), 3),
+        chance=round(float(table.sum(axis=0).max() / len(labels)), 3),
+        confounded=v >= CONFOUNDED_V and p <= CONFOUNDED_P,
+    )
+
+
+def _cross_table(codes: NDArray[np.intp], labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Groups of each bin and class `(bins, classes)`."""
+    bins, classes = int(codes.max()) + 1, int(labels.max()) + 1
+    return np.bincount(codes * classes + labels, minlength=bins * classes).reshape(bins, classes)
+
+
+def _expected(table: NDArray[np.intp]) -> NDArray[np.float64]:
+    """What `table` would hold if its rows and columns were independent; never 0."""
+    return np.maximum(np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum(), 1e-12)
+
+
+def _cramers_v(chi_square: float, shape: tuple[int, ...], count: int) -> float:
+    """With Bergsma's correction: 0 is expected of attributes that have nothing to do with the class."""
+    rows, columns = shape
+    spread = max(0.0, chi_square / count - (rows - 1) * (columns - 1) / (count - 1))
+    effective = min(rows - (rows - 1) ** 2 / (count - 1), columns - (columns - 1) ** 2 / (count - 1))
+    return float(np.sqrt(min(1.0, spread / (effective - 1)))) if effective > 1 else 0.0
+
+
+def _confounded(
+    found: Attribute, codes: NDArray[np.intp], names: list[str], labels: NDArray[np.intp], classes: tuple[str, ...]
+) -> Finding:
+    """The warning, with the class and the value that go together most beyond chance."""
+    table = _cross_table(codes, labels)
+    expected = _expected(table)
+    value, label = np.unravel_index(np.argmax((table - expected) / np.sqrt(expected)), table.shape)
+    inside = table[value, label] / table[:, label].sum()
+    outside = (table[value].sum() - table[value, label]) / max(1, table.sum() - table[:, label].sum())
+    message = (
+        f"{found.name} goes with the class (Cramer's V {found.cramers_v:.2f}, p {found.p:.2g}): {names[value]} in "
+        f"{inside:.0%} of '{classes[label]}', in {outside:.0%} of the rest. It alone tells the class of "
+        f"{found.share:.0%} of the groups (chance {found.chance:.0%})."
+    )
+    return Finding("confounded", message, {"attribute": found.name, "value": names[value], "class": classes[label]})

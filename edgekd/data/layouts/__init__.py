@@ -1,0 +1,1 @@
+"""Data set layouts: one module each."""

@@ -1,0 +1,119 @@
+"""ESC-50 and its subset ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015).
+
+    root/meta/esc50.csv    filename, fold, target, category, esc10, src_file, take
+    root/audio/            the clips, named as the table says (any format)
+
+Clips cut from one source recording share `src_file`: that is the group. The five folds are the authors' own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from edgekd.data import wrong_layout
+from edgekd.data.audio import AUDIO_SUFFIXES, probe
+from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.layouts.tables import Line, check_names, missing_files, read_table
+from edgekd.errors import InputError
+
+TABLE = Path("meta/esc50.csv")
+COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
+
+
+class _Row(NamedTuple):
+    line: Line
+    path: Path
+    fold: int
+    target: int
+    category: str
+    source: str
+    in_esc10: bool
+
+
+def load(root: Path, subset: Literal["esc50", "esc10"]) -> ClipIndex:
+    """One row a file, in the order of the table; labels are the targets present, in order, counted from 0.
+
+    Clips are 5 s long: a shorter clip length takes the beginning of each, a longer one pads. Raises `InputError` for
+    another layout, a table without a needed column, with a value that is not one or with categories that contradict
+    each other, and audio that is missing or unreadable.
+    """
+    _check_layout(root, subset)
+    rows = [row for row in _rows(root) if row.in_esc10 or subset == "esc50"]
+    if not rows:
+        raise InputError(f"{root / TABLE}: lists no clip of {subset}.")
+    categories = _categories(rows)
+    _check_audio(root, rows)
+    targets = sorted(categories)
+    if len(targets) < 2:
+        raise InputError(f"{root / TABLE}: only one class ({rows[0].category!r}); a classifier needs at least two.")
+    return ClipIndex(
+        dataset=subset,
+        root=root,
+        classes=tuple(categories[target] for target in targets),
+        clips=tuple(
+            Clip(row.path, targets.index(row.target), row.source, row.fold, 0, probe(row.path).frames) for row in rows
+        ),
+    )
+
+
+def is_esc10(root: Path) -> bool:
+    """Whether every clip the table lists belongs to ESC-10."""
+    return all(row.in_esc10 for row in _rows(root))
+
+
+def _check_layout(root: Path, subset: str) -> None:
+    table, audio = root / TABLE, root / "audio"
+    if table.is_file() and audio.is_dir():
+        return
+    if table.is_file():
+        raise InputError(f"{audio}: no such folder, but {table} lists the clips in it. Put it there.")
+    if audio.is_dir() and any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.iterdir()):
+        raise InputError(f"{table}: not there; it tells the clips' classes and folds. Download it with the data set.")
+    raise wrong_layout(root, subset)
+
+
+def _rows(root: Path) -> list[_Row]:
+    return [
+        _Row(
+            line,
+            root / "audio" / line.text("filename"),
+            line.whole("fold"),
+            line.whole("target"),
+            line.text("category"),
+            line.text("src_file"),
+            line.text("esc10").lower() in ("true", "1"),
+        )
+        for line in read_table(root / TABLE, COLUMNS)
+    ]
+
+
+def _categories(rows: list[_Row]) -> dict[int, str]:
+    """The category of each target."""
+    check_names((row.line, row.category) for row in rows)
+    categories: dict[int, str] = {}
+    targets: dict[str, int] = {}
+    for row in rows:
+        known = categories.setdefault(row.target, row.category)
+        if known != row.category:
+            raise row.line.error(f"target {row.target} has two categories, {known!r} and {row.category!r}.")
+        if targets.setdefault(row.category, row.target) != row.target:
+            raise row.line.error(f"category {row.category!r} is target {targets[row.category]} and {row.target}.")
+    return categories
+
+
+def _check_audio(root: Path, rows: list[_Row]) -> None:
+    first: dict[Path, _Row] = {}
+    for row in rows:
+        if first.setdefault(row.path, row) is not row:
+            raise row.line.error(f"{row.path.name!r} is in line {first[row.path].line.number} already.")
+        if not row.source:
+            raise row.line.error("src_file is empty: it says which clips are of one recording.")
+    missing = missing_files((row.line, row.path) for row in rows)
+    if missing:
+        gone = {row.fold for row in rows} - {row.fold for row in rows if row.path not in missing}
+        folds = f", with all of fold {', '.join(map(str, sorted(gone)))}" if gone else ""
+        raise InputError(
+            f"{next(iter(missing))}: listed in {root / TABLE} but not there ({len(missing)} of {len(rows)} missing"
+            f"{folds}). Restore the audio, or take the lines out."
+        )

@@ -1,0 +1,195 @@
+"""A table of recordings, for every data set that has no layout of its own.
+
+    path,label[,group][,split][,fold][,start_s][,end_s]
+
+`path` is absolute, under `~`, or relative to the table's folder. `start_s` and `end_s` select a region of the
+recording (left empty: from its beginning, to its end); a region longer than a clip is cut into consecutive windows.
+`group` is what must not cross a split (left empty: the file). `split` (train, validation or test) or `fold` (from 1)
+says where a line belongs, for all lines or for none; with neither, whole groups are dealt out.
+
+A file has one group, whatever paths lead to it. Regions of one file may overlap, but where their labels differ not by
+half of the shorter one: a clip has one label.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from edgekd.data import wrong_layout
+from edgekd.data.audio import AudioInfo, probe
+from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.layouts.folder import cut
+from edgekd.data.layouts.tables import Line, check_names, missing_files, read_table
+from edgekd.errors import InputError, unknown_name
+
+TABLE = "manifest.csv"
+NEEDED = ("path", "label")
+OPTIONAL = ("group", "split", "fold", "start_s", "end_s")
+
+_SIDES: dict[str, Side] = {
+    "train": "train",
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    "test": "test",
+}
+# An `end_s` that was rounded to two digits may lie this far behind the last sample.
+_ROUNDED_SECONDS = 0.01
+
+
+class _Region(NamedTuple):
+    """What a line selects, in samples of the file."""
+
+    line: Line
+    path: Path
+    label: str
+    start: int
+    stop: int
+    rate: int
+
+
+def load(table_or_folder: Path, clip_seconds: float) -> ClipIndex:
+    """The windows of every line, in the order of the table; classes in alphabetical order. `root` is its folder.
+
+    `table_or_folder` is the table, or a folder with a `manifest.csv`. Raises `InputError`, with the line, for whatever
+    in the table is not as described above, and for files that are missing or unreadable. A group on two given sides is
+    left to the split to refuse.
+    """
+    table = table_or_folder
+    if table.is_dir():
+        table /= TABLE
+        if not table.is_file():
+            raise wrong_layout(table_or_folder, "manifest")
+    root = table.parent
+    lines = read_table(table, NEEDED, OPTIONAL)
+    check_names((line, line.values["label"]) for line in lines)
+    classes = sorted({line.text("label") for line in lines})
+    if len(classes) < 2:
+        raise InputError(f"{table}: only one class ({classes[0]!r}); a classifier needs at least two.")
+    for column in ("split", "fold"):
+        _check_all_or_none(lines, column)
+    if lines[0].text("split") and lines[0].text("fold"):
+        raise InputError(f"{table}: has a split and a fold. Take one of the two columns out.")
+    sides, folds = [_side(line) for line in lines], [_fold(line) for line in lines]
+    paths = _paths(root, lines)
+    groups = _groups(root, lines, paths)
+    regions = _regions(lines, paths)
+    _check_overlaps(regions)
+    clips = [
+        Clip(region.path, classes.index(region.label), groups[region.path], fold, start, length, side)
+        for region, side, fold in zip(regions, sides, folds, strict=True)
+        for start, length in cut(region.start, region.stop, clip_seconds * region.rate)
+    ]
+    return ClipIndex("manifest", root, tuple(classes), tuple(clips))
+
+
+# Where a line belongs
+
+
+def _check_all_or_none(lines: list[Line], column: str) -> None:
+    given = {bool(line.text(column)): line for line in reversed(lines)}
+    if len(given) == 2:
+        raise given[False].error(
+            f"has no {column}, but line {given[True].number} has one. Give every line one, or none."
+        )
+
+
+def _side(line: Line) -> Side | None:
+    name = line.text("split")
+    if not name:
+        return None
+    if name.lower() not in _SIDES:
+        raise line.error(str(unknown_name("split", name, SIDES)))
+    return _SIDES[name.lower()]
+
+
+def _fold(line: Line) -> int | None:
+    if not line.text("fold"):
+        return None
+    fold = line.whole("fold")
+    if fold < 1:
+        raise line.error(f"fold is {fold}; folds are counted from 1.")
+    return fold
+
+
+# Files
+
+
+def _paths(root: Path, lines: list[Line]) -> list[Path]:
+    """The file of each line, one spelling a file: by another path it would be another group."""
+    written = []
+    for line in lines:
+        if not line.text("path"):
+            raise line.error("has no path.")
+        try:
+            written.append(root / Path(line.text("path")).expanduser())
+        except RuntimeError:
+            raise line.error(f"no user's home is known for {line.text('path')!r}.") from None
+    missing = missing_files(zip(lines, written, strict=True))
+    for path, line in missing.items():
+        what = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise line.error(f"{str(path)!r}: {what} ({len(missing)} missing in all). Paths are relative to {root}.")
+    spelling: dict[Path, Path] = {}
+    return [spelling.setdefault(path.resolve(), path) for path in written]
+
+
+def _groups(root: Path, lines: list[Line], paths: list[Path]) -> dict[Path, str]:
+    """The group of each file."""
+    first: dict[Path, Line] = {}
+    groups: dict[Path, str] = {}
+    for line, path in zip(lines, paths, strict=True):
+        other = first.setdefault(path, line)
+        if line.text("group") != other.text("group"):
+            raise line.error(
+                f"the group of {line.text('path')!r} is {line.text('group')!r}, but {other.text('group')!r} in line "
+                f"{other.number}. A recording has one group."
+            )
+        below = path.relative_to(root) if path.is_relative_to(root) else path
+        groups[path] = line.text("group") or below.as_posix()
+    return groups
+
+
+# Regions
+
+
+def _regions(lines: list[Line], paths: list[Path]) -> list[_Region]:
+    infos = {path: probe(path) for path in dict.fromkeys(paths)}
+    return [_region(line, path, infos[path]) for line, path in zip(lines, paths, strict=True)]
+
+
+def _region(line: Line, path: Path, info: AudioInfo) -> _Region:
+    begin, end = line.number_or("start_s", 0.0), line.number_or("end_s", info.seconds)
+    if min(begin, end) < 0:
+        raise line.error(f"{min(begin, end):g} s is before the beginning of the recording.")
+    if max(begin, end) > info.seconds + _ROUNDED_SECONDS:
+        raise line.error(f"{max(begin, end):g} s is beyond the end of {path}, which is {info.seconds:.3f} s long.")
+    start, stop = round(begin * info.rate), min(round(end * info.rate), info.frames)
+    if stop <= start:
+        raise line.error(f"from {begin:g} s to {end:g} s there is no sample; end_s must be greater than start_s.")
+    return _Region(line, path, line.text("label"), start, stop, info.rate)
+
+
+def _check_overlaps(regions: list[_Region]) -> None:
+    """Raises `InputError` for a region that is there twice, and for audio under two labels."""
+    by_file: defaultdict[Path, list[_Region]] = defaultdict(list)
+    for region in regions:
+        by_file[region.path].append(region)
+    for of_file in by_file.values():
+        of_file.sort(key=lambda region: region.start)
+        for number, region in enumerate(of_file):
+            for other in of_file[number + 1 :]:
+                if other.start >= region.stop:
+                    break
+                _check_pair(*sorted((region, other), key=lambda one: one.line.number))
+
+
+def _check_pair(one: _Region, other: _Region) -> None:
+    if (one.start, one.stop) == (other.start, other.stop):
+        raise other.line.error(f"the same region of the same file as line {one.line.number}. Take one of them out.")
+    shared = min(one.stop, other.stop) - max(one.start, other.start)
+    shorter = min(one.stop - one.start, other.stop - other.start)
+    if one.label != other.label and 2 * shared >= shorter:
+        raise other.line.error(
+            f"{other.label!r} shares {shared / one.rate:.2f} s with line {one.line.number}, which is {one.label!r}. "
+            "A clip has one label: part the regions, or take one out."
+        )

@@ -1,0 +1,125 @@
+"""VTUAD (L. Domingos, P. Skelton, P. Santos, "VTUAD: Vessel Type Underwater Acoustic Data", IEEE DataPort 2022).
+
+    root/train|validation|test/audio/<class>/<file_index>.wav     seconds of hydrophone recordings, at 32 kHz
+    root/train|validation|test/metadata.csv                       label, file_index, MMSI, path, date, sub_init, ...
+
+`root` is one scenario (`inclusion_2000_exclusion_4000`), everything merged under the three sides, or a folder of
+scenarios, which are then taken together. The sides are the authors' own (`Clip.side`).
+
+File names are running numbers and tell nothing of where a second was cut. `metadata.csv` does: the group is the ship
+(`MMSI`, one group in all scenarios), and for background the recording it was cut from. The authors shuffled single
+seconds and then dealt them out (`split_dataset` in github.com/lucascesarfd/onc_dataset), so with `metadata.csv` in
+place their sides part almost every group and are refused; `data.given_split = false` splits by group instead. Without
+`metadata.csv` each file is its own group and the sides stand, as published: scores to compare with the literature,
+not to expect at sea. Files the table does not list are their own group, too.
+
+Clips are 1 s long: pass `--clip-seconds 1`. A longer clip length fills each up, as with every short recording.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from edgekd.data import wrong_layout
+from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.layouts.folder import audio_files, check_spelling, class_folders, windows
+from edgekd.data.layouts.tables import Line, read_table
+from edgekd.errors import InputError
+
+METADATA = "metadata.csv"
+SCENARIO = re.compile(r"inclusion_\d+_exclusion_\d+", re.IGNORECASE)
+
+
+def load(root: Path, clip_seconds: float) -> ClipIndex:
+    """One row a file (more where `clip_seconds` is below a second), scenario by scenario, side by side.
+
+    Classes are the folders found on any side, in alphabetical order. Raises `InputError` for another layout, sides
+    beside scenarios, scenarios beside a merged copy, class names that differ only in case, no audio, unreadable
+    audio, and a `metadata.csv` without its columns or with an index that is no number.
+    """
+    scenarios = _scenarios(root)
+    if not scenarios:
+        raise wrong_layout(root, "vtuad")
+    sides = [(side, folder) for scenario in scenarios for side, folder in _sides(scenario)]
+    folders = [path for _, folder in sides for path in class_folders(folder / "audio")]
+    check_spelling(folders)
+    classes = tuple(sorted({path.name for path in folders}))
+    if not classes:
+        raise InputError(f"{sides[0][1] / 'audio'}: no class folders. Unpack the archives here.")
+    if len(classes) < 2:
+        raise InputError(f"{root}: only one class folder ('{classes[0]}'); a classifier needs at least two.")
+    clips = []
+    for side, folder in sides:
+        groups = _groups(folder / METADATA)
+        for class_folder in class_folders(folder / "audio"):
+            label = classes.index(class_folder.name)
+            for path in audio_files(class_folder):
+                file = path.relative_to(root).as_posix()
+                group = groups.get((class_folder.name.casefold(), path.stem), file)
+                clips += [
+                    Clip(path, label, group, None, start, length, side) for start, length in windows(path, clip_seconds)
+                ]
+    if not clips:
+        raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.")
+    return ClipIndex("vtuad", root, classes, tuple(clips))
+
+
+def looks_like(root: Path) -> bool:
+    """Whether `root` holds sides with `audio/`, or folders that do."""
+    return holds_sides(root) or any(map(holds_sides, class_folders(root)))
+
+
+def holds_sides(folder: Path) -> bool:
+    """Whether a side with `audio/` lies directly in `folder`."""
+    return any(_sides(folder))
+
+
+def _scenarios(root: Path) -> list[Path]:
+    """The folders that hold the sides: `root` itself, or those in it."""
+    inside = [folder for folder in class_folders(root) if holds_sides(folder)]
+    if holds_sides(root):
+        if inside:
+            raise InputError(
+                f"{root}: holds sides and also '{inside[0].name}', which has sides of its own. Pass one of them as "
+                "--data-dir."
+            )
+        return [root]
+    named = [folder for folder in inside if SCENARIO.fullmatch(folder.name)]
+    if named and named != inside:
+        other = next(folder for folder in inside if folder not in named)
+        raise InputError(
+            f"{root}: '{other.name}' lies beside the scenarios ('{named[0].name}'): merged from them, it would repeat "
+            "their clips. Take it out, or pass one of them as --data-dir."
+        )
+    return inside
+
+
+def _sides(folder: Path) -> Iterator[tuple[Side, Path]]:
+    """The sides that have audio in `folder`."""
+    for side in SIDES:
+        for path in class_folders(folder):
+            if path.name.lower() == side and (path / "audio").is_dir():
+                yield side, path
+
+
+def _groups(table: Path) -> dict[tuple[str, str], str]:
+    """The group of each file, by class (case-folded) and name without suffix; empty where there is no table."""
+    if not table.is_file():
+        return {}
+    groups = {}
+    for line in read_table(table, ("label", "file_index", "MMSI")):
+        file = line.text("label").casefold(), str(line.whole("file_index"))
+        if group := _group(line):
+            groups[file] = group
+    return groups
+
+
+def _group(line: Line) -> str:
+    """The ship, else the recording, else the day; empty where the line knows none of them."""
+    ship = line.text("MMSI").removesuffix(".0")
+    if ship not in ("", "0"):
+        return f"MMSI {ship}"
+    recording = PurePosixPath(line.text("path").replace("\\", "/")).stem
+    return recording or line.text("date")

@@ -1,0 +1,1 @@
+"""Experiments: methods compared over parts of the data and seeds."""

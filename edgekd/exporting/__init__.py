@@ -1,0 +1,1 @@
+"""Export: a run's student as a verified bundle for a board."""

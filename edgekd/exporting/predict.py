@@ -1,0 +1,74 @@
+"""Classifying audio files of any rate and length with a run or a bundle.
+
+Both do what the device does: resample, cut a longer recording into windows half a clip apart and average their scores,
+fill up a shorter one by the data set's rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekd.data.audio import probe, read
+from edgekd.device.edgekd_runner import Runner, RunnerError, windows
+from edgekd.errors import InputError
+from edgekd.exporting.bundle import read_bundle
+from edgekd.exporting.folders import kind_of
+from edgekd.quantization.qat import load_int8
+from edgekd.runs.run import Run
+
+Scores = NDArray[np.float32]
+
+
+class Predictor(Protocol):
+    """Something that classifies files."""
+
+    classes: tuple[str, ...]
+
+    def predict_file(self, path: Path) -> Scores:
+        """Class probabilities `(K,)`. Raises `InputError` for a file that cannot be decoded."""
+
+
+class BundlePredictor:
+    """The shipped model, through the runner that ships with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.classes = read_bundle(folder).manifest.classifier.classes
+        try:
+            self.runner = Runner(folder)
+        except RunnerError as failure:  # what it runs on is missing, or refuses the graph
+            raise InputError(str(failure)) from None
+
+    def predict_file(self, path: Path) -> Scores:
+        rate = probe(path).rate
+        try:
+            return self.runner.predict(read(path, rate), rate)
+        except RunnerError as failure:
+            raise InputError(f"{path}: {failure}.") from None
+
+
+class RunPredictor:
+    """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
+
+    def __init__(self, folder: Path) -> None:
+        run = Run.open(folder)
+        self.classes = run.classes
+        self.data = run.config.data
+        self.samples = round(self.data.clip_seconds * self.data.sample_rate)
+        self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
+
+    def predict_file(self, path: Path) -> Scores:
+        waveform = read(path, self.data.sample_rate)
+        clips = windows(waveform, self.samples, max(1, self.samples // 2), self.data.padding)
+        with torch.inference_mode():
+            scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
+        return np.concatenate(scores).mean(axis=0)
+
+
+def open_predictor(folder: Path) -> Predictor:
+    """The predictor of a run folder or a bundle. Raises `InputError` for a folder that is neither."""
+    return BundlePredictor(folder) if kind_of(folder) == "bundle" else RunPredictor(folder)

@@ -1,0 +1,199 @@
+"""Parity: does the exported file say what the trained network says?
+
+ONNX Runtime on at least `MIN_CLIPS` real clips decides; on a few of them the standard's own reference implementation
+(`onnx.reference`) is asked as well, which shares no code with it. A runtime rounds in other places than the
+fake-quantised network (an int8 result is one unit up or down where a sum falls on the boundary), so probabilities
+differ a little and classes should not. Export refuses a model beyond its tolerance.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgekd.errors import GateError
+from edgekd.exporting.bundle import Parity
+from edgekd.exporting.targets import Tolerance
+from edgekd.models.students import Student
+from edgekd.quantization.fake_quant import FlavourName, set_flavour
+from edgekd.quantization.prepare import QuantizedNetwork
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MIN_CLIPS = 64  # fewer say little about agreement
+REFERENCE_CLIPS = 4  # of 0.2 s to 2 s each in onnx.reference
+_REFERENCE_OPSET = 19  # the first whose DequantizeLinear it has; older graphs are read as this one
+_BATCH = 8
+
+Sound = NDArray[np.float32]
+FrontEndOf = Callable[[Tensor], Tensor] | None  # waveforms (B, S) -> what the graph takes instead
+Probabilities = Callable[[Tensor], Tensor]  # waveforms (B, S) -> class probabilities (B, K)
+
+
+def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
+    """ONNX Runtime's settings for the models of this package, on `threads` threads; the runner has the same."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Without VNNI, x86 adds pairs of uint8 x int8 products in 16 bits, which saturate; this asks for exact sums there
+    # and changes nothing elsewhere.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def session(
+    model_bytes: bytes, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session of `model_bytes`, on `threads` threads of the CPU or by other `providers`.
+
+    Raises `GateError` when the runtime refuses the model.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+    try:
+        return onnxruntime.InferenceSession(model_bytes, session_options(threads), providers=list(providers))
+    except (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented) as refusal:
+        raise GateError(f"ONNX Runtime {onnxruntime.__version__} cannot load the exported model: {refusal}") from None
+
+
+def in_onnxruntime(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabilities:
+    """An exported graph as a function of waveforms, run by ONNX Runtime on one thread.
+
+    `front_end` computes the log-mel `(B, 1, T, F)` of a graph that takes one. Raises `GateError` when the runtime
+    refuses the model.
+    """
+    return in_session(session(model_bytes), front_end)
+
+
+def in_session(runtime: onnxruntime.InferenceSession, front_end: FrontEndOf = None) -> Probabilities:
+    """`in_onnxruntime` with a session that is open already."""
+    sound = runtime.get_inputs()[0]
+    return _of_waveforms(lambda clips: runtime.run(None, {sound.name: clips})[0], sound.shape, front_end)
+
+
+def in_reference(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabilities:
+    """`in_onnxruntime` with the ONNX standard's reference implementation in its place."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load_from_string(model_bytes)
+    if model.opset_import[0].version < _REFERENCE_OPSET:
+        model = onnx.version_converter.convert_version(model, _REFERENCE_OPSET)
+    sound = model.graph.input[0]
+    evaluator = ReferenceEvaluator(model)
+    shape = [dimension.dim_value or None for dimension in sound.type.tensor_type.shape.dim]
+
+    def infer(clips: Sound) -> Sound:
+        outputs = evaluator.run(None, {sound.name: clips})
+        assert isinstance(outputs, list)
+        return outputs[0]
+
+    return _of_waveforms(infer, shape, front_end)
+
+
+def _of_waveforms(
+    infer: Callable[[Sound], Sound], shape: Sequence[int | str | None], front_end: FrontEndOf
+) -> Probabilities:
+    """`infer`, which takes inputs of `shape`, as a function of waveforms of any batch."""
+    clips_a_call = 1 if shape[0] == 1 else _BATCH
+    takes_log_mel = len(shape) > 2
+
+    @torch.no_grad()
+    def classify(waveforms: Tensor) -> Tensor:
+        sounds = waveforms
+        if takes_log_mel:
+            assert front_end is not None, "the graph takes a log-mel"
+            sounds = front_end(waveforms)
+        return torch.cat([torch.from_numpy(infer(part.numpy())) for part in sounds.split(clips_a_call)])
+
+    return classify
+
+
+def graph_classifier(classify: Probabilities) -> Probabilities:
+    """A function of probabilities as a classifier: log-probabilities for logits, whose softmax they are again."""
+    return lambda waveforms: classify(waveforms).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def reference(
+    student: Student, network: QuantizedNetwork | None = None, flavour: FlavourName = "onnxruntime"
+) -> Probabilities:
+    """Waveforms `(B, S)` -> probabilities `(B, K)` as trained: the student, or with the quantised `network` in its
+    place.
+
+    `network` computes as a runtime of `flavour` will; see `edgekd.quantization.fake_quant.set_flavour`. Copies are
+    taken, so what is passed in is left as it is.
+    """
+    whole = copy.deepcopy(student).cpu().eval()
+    if network is not None:
+        whole.network = copy.deepcopy(network).cpu().eval()
+        set_flavour(whole.network, flavour)
+
+    @torch.no_grad()
+    def probabilities(waveforms: Tensor) -> Tensor:
+        return whole(waveforms).logits.softmax(dim=1)
+
+    return probabilities
+
+
+def verify(classify: Probabilities, trained: Probabilities, waveforms: Tensor, tolerance: Tolerance) -> Parity:
+    """Compare an exported graph with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
+
+    Raises `GateError` with the figures when agreement is below or a difference above `tolerance`, or an output is not
+    finite. ONNX Runtime stands in for TensorRT too: a `tensorrt`-flavour model is valid ONNX, and its meaning is the
+    same.
+    """
+    if len(waveforms) < MIN_CLIPS:
+        raise ValueError(f"verification needs at least {MIN_CLIPS} clips, got {len(waveforms)}")
+    agreement, difference = _compared(classify, trained, waveforms)
+    if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
+        raise GateError(
+            f"The exported model does not agree with the trained one on {len(waveforms)} clips: {agreement:.1%} same "
+            f"class (at least {tolerance.agreement:.1%} wanted), largest difference in probability {difference:.4f} "
+            f"(at most {tolerance.probability:.4f}). Train the int8 student longer (edgekd quantize), or, if the "
+            "application can bear it, set a wider [tolerance] in the target's TOML."
+        )
+    return Parity(clips=len(waveforms), agreement=agreement, largest_difference=difference)
+
+
+def verify_by_reference(
+    classify: Probabilities, trained: Probabilities, waveforms: Tensor, tolerance: Tolerance
+) -> Parity:
+    """Compare a graph run by `in_reference` with the trained student on the first `REFERENCE_CLIPS` waveforms.
+
+    Raises `GateError` when a difference is above `tolerance`; that few clips say nothing about agreement.
+    """
+    import onnx
+
+    clips = waveforms[:REFERENCE_CLIPS]
+    agreement, difference = _compared(classify, trained, clips)
+    if not difference <= tolerance.probability:
+        raise GateError(
+            f"onnx.reference {onnx.__version__} gets other probabilities from the exported model than the trained one "
+            f"gives: largest difference {difference:.4f} (at most {tolerance.probability:.4f}) on {len(clips)} clips. "
+            "This is a fault of the export, not of the run: please report it with the model."
+        )
+    return Parity(clips=len(clips), agreement=agreement, largest_difference=difference)
+
+
+def _compared(classify: Probabilities, trained: Probabilities, waveforms: Tensor) -> tuple[float, float]:
+    """Share of clips with the same winner, and the largest difference of any probability."""
+    batches = waveforms.float().split(_BATCH)
+    expected = torch.cat([trained(batch) for batch in batches])
+    found = torch.cat([classify(batch) for batch in batches])
+    if found.shape != expected.shape:
+        raise GateError(
+            f"The exported model gives outputs of shape {tuple(found.shape)}, the trained one {tuple(expected.shape)}."
+        )
+    agreement = (found.argmax(dim=1) == expected.argmax(dim=1)).float().mean().item()
+    return agreement, (found - expected).abs().max().item()

@@ -1,0 +1,1 @@
+"""What a student minimises: classification, and what the teacher knows."""

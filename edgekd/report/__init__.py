@@ -1,0 +1,1 @@
+"""Reports: results, and how they are shown on pages, in tables and in the terminal."""

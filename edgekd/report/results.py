@@ -1,0 +1,245 @@
+"""A profile as data: what `report.json` holds, and what every other form of the report is drawn from.
+
+The classes below are the schema, version 2: their fields are the keys, and `edgekd profile --schema` prints the same as
+JSON Schema. Shares are from 0 to 1, times in ms unless a name says otherwise, sizes in bytes, intervals 95 %. What
+could not be had on this machine, or was not asked for, is null or empty, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from edgekd.config import Backend, Section
+from edgekd.errors import InputError
+from edgekd.scoring.differences import Difference
+from edgekd.scoring.scores import Interval, Scores
+
+PROFILE_VERSION: Literal[2] = 2
+
+Role = Literal["teacher", "student", "int8", "model"]
+"""What a subject is to its run; a graph or an engine that came alone is a `model`."""
+Kind = Literal["run", "bundle", "onnx", "engine"]
+PrecisionName = Literal["float32", "float16", "int8"]
+
+
+class Estimate(Section):
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Latency(Section):
+    """Wall time of one clip, waveform to scores, batch 1."""
+
+    mean_ms: float
+    p50_ms: float
+    p50_interval_ms: Interval = Field(description="of the median, over rounds of the measurement")
+    p95_ms: float
+    p99_ms: float
+    spread_ms: float = Field(description="interquartile range")
+    repetitions: int = Field(ge=1)
+    settled: bool = Field(description="whether the time had settled before it was taken")
+    quantiles_ms: tuple[float, ...] = Field(description="0 %, 1 %, ... 100 %", min_length=101, max_length=101)
+    frontend_ms: float | None = Field(None, description="median of the front end alone")
+    network_ms: float | None = Field(None, description="median of the network alone")
+    device_ms: float | None = Field(None, description="median by CUDA events, without the copy of the waveform")
+    real_time_factor: float | None = Field(
+        None, description="median over the length of a clip: below 1 keeps up; null where no clip has a length"
+    )
+
+
+class Throughput(Section):
+    """Clips a second with several in a batch."""
+
+    batch: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    clips_per_second: float
+
+
+class Cost(Section):
+    """What one clip costs, batch 1. A MAC is one multiply-accumulate."""
+
+    parameters: int | None = Field(None, description="of the network, without front end")
+    macs: int | None = Field(None, description="of the network")
+    frontend_macs: int | None = Field(None, description="null where the front end is an FFT, which has none to count")
+    file_bytes: int
+    traffic_bytes: int | None = Field(None, description="read and written by all operators, weights included")
+    arithmetic_intensity: float | None = Field(None, description="MACs, front end included, a byte of that traffic")
+    activation_bytes: int | None = Field(None, description="peak of what is live at once, from the graph")
+    measured_activation_bytes: int | None = Field(
+        None, description="the most that the runtime's allocator had in use at once while it classified"
+    )
+    process_bytes: int | None = Field(None, description="resident memory of a process that does nothing else")
+    peak_process_bytes: int | None = None
+
+
+class Energy(Section):
+    """Energy of one clip."""
+
+    joules_per_clip: float
+    watts: float | None = Field(None, description="mean power while clips are classified one after another")
+    idle_watts: float | None = Field(None, description="the same meter with nothing to do")
+    source: Literal["rapl", "jetson", "nvml", "stated", "model"]
+    measured: bool
+    how: str = Field(description="what was measured or assumed, in a sentence")
+
+
+class Battery(Section):
+    """How long a battery lasts."""
+
+    watt_hours: float
+    duty_cycle: float = Field(description="share of the time in which sound is listened to and classified")
+    mean_watts: float
+    days: float
+    how: str
+
+
+class Layer(Section):
+    """One layer, or one operator that a runtime ran."""
+
+    name: str
+    operator: str
+    ms: float = Field(description="mean a clip")
+    share: float = Field(description="of the time of all layers")
+    macs: int | None = None
+    output_bytes: int | None = None
+    precision: str | None = None
+
+
+class Point(Section):
+    """Accuracy under one condition."""
+
+    value: float = Field(description="signal-to-noise ratio in dB, or length in seconds")
+    accuracy: float
+    accuracy_interval: Interval
+
+
+class Robustness(Section):
+    """How accuracy falls with added noise and with shorter clips."""
+
+    noise: tuple[Point, ...] = Field((), description="loudest signal first; the clip as it is is in `scores`")
+    length: tuple[Point, ...] = Field((), description="longest first; a shorter clip is padded as the runner pads it")
+
+
+class Golden(Section):
+    """A bundle's golden examples on the machine that ran them."""
+
+    agrees: bool
+    clips: int
+    agreement: float = Field(description="share of clips with the same class")
+    largest_difference: float = Field(description="of any class probability")
+
+
+class Versus(Section):
+    """A subject against the baseline."""
+
+    baseline: str
+    accuracy: Difference | None = Field(None, description="subject less baseline, in pairs of clips")
+    speedup: Estimate | None = Field(None, description="the baseline's time over the subject's, in pairs of rounds")
+    smaller: float = Field(description="the baseline's file size over the subject's")
+
+
+class Machine(Section):
+    """Where times were taken, and in which state it was. What it does not tell is null or empty."""
+
+    cpu: str | None
+    cpus: int
+    gpu: str | None = None
+    governor: str | None = None
+    mhz: tuple[int, ...] = Field((), description="clock of each core, after the measurement")
+    max_mhz: int | None = None
+    devices: dict[str, dict[str, int]] = Field({}, description="GPU and memory clocks in MHz")
+    temperatures: dict[str, float] = Field({}, description="degrees C")
+    power_mode: str | None = None
+    throttled: tuple[str, ...] = ()
+    load_average: float | None = Field(None, description="before the measurement")
+    cpus_used_by_others: float | None = Field(None, description="mean over the measurement")
+    busy: bool = Field(description="others took enough of it to distrust the times")
+
+
+class Subject(Section):
+    """One thing that was profiled."""
+
+    name: str = Field(description="unique in the report")
+    kind: Kind
+    role: Role
+    source: str = Field(description="folder or file")
+    host: str | None = Field(None, description="where it was timed, user@device; null: here")
+    architecture: str | None
+    precision: PrecisionName
+    backend: Backend
+    runtime: str = Field(description="name, version and provider, in words")
+    threads: int | None = Field(None, description="CPU threads of the latency; null where a GPU computes")
+    scores: Scores | None = Field(None, description="null where there are no labelled clips to score it on")
+    latency: Latency
+    throughput: tuple[Throughput, ...] = ()
+    cost: Cost
+    energy: Energy | None = None
+    battery: Battery | None = None
+    layers: tuple[Layer, ...] = Field((), description="slowest first")
+    robustness: Robustness | None = None
+    versus: Versus | None = Field(None, description="null for the baseline itself")
+    golden: Golden | None = None
+    machine: Machine | None = Field(None, description="the host's; null: the report's")
+
+
+class Profile(Section):
+    """What `edgekd.profiling.profile` found."""
+
+    version: Literal[2] = PROFILE_VERSION
+    edgekd: str = Field(description="version of this package")
+    created: str = Field(description="ISO 8601, UTC")
+    command: tuple[str, ...] = Field(description="what makes this report again")
+    environment: dict[str, str] = Field(description="versions of Python, the system and the packages that ran")
+    dataset: str | None
+    clips: str = Field(description="which clips were scored, in words")
+    clips_digest: str | None = Field(None, description="sha256 of their names, labels and places")
+    clip_seconds: float | None = Field(None, description="null for graphs alone, which do not tell their rate")
+    sample_rate: int | None = Field(None, description="Hz, of the first subject")
+    noise: str | None = Field(None, description="what was added for `robustness.noise`, in words")
+    baseline: str | None = Field(None, description="the subject that the others are compared with")
+    machine: Machine
+    verdict: tuple[str, ...] = Field((), description="a sentence for each subject compared with the baseline")
+    notes: tuple[str, ...] = Field((), description="what a reader of the figures should know")
+    failures: tuple[str, ...] = Field((), description="hosts that could not be profiled, and why")
+    subjects: tuple[Subject, ...] = Field(min_length=1)
+
+    def subject(self, name: str) -> Subject:
+        """The subject of this name. Raises `KeyError`."""
+        return {one.name: one for one in self.subjects}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+        return self.model_dump(mode="json")
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a `report.json`.
+
+    Raises `InputError` for a file that is none, is damaged, or was written in another version of the schema.
+    """
+    again = "Make it again: edgekd profile"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise InputError(f"{path}: {failure.strerror}. Name the report.json of an earlier 'edgekd profile'.") from None
+    except ValueError as failure:
+        raise InputError(f"{path}: not valid JSON: {failure}. {again}") from None
+    if not isinstance(values, dict) or "subjects" not in values or "version" not in values:
+        raise InputError(f"{path}: not the report.json of a profile. {again}")
+    if values["version"] != PROFILE_VERSION:
+        raise InputError(
+            f"{path}: a report of schema version {values['version']}; this edgekd reads {PROFILE_VERSION}. {again}"
+        )
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg'].lower()}. Was it edited? {again}") from None

@@ -1,0 +1,92 @@
+"""`predictions.csv`: what each subject of a run said of each test clip, for whoever wants to count otherwise.
+
+    subject,row,path,start,group,class,predicted,p_<class>...
+
+`subject` is teacher, student or int8; `row` counts the clips of `splits.csv` from 0; `start` is in samples of the file.
+Probabilities are written with the nine digits that give back the same float32.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.data.index import ClipIndex
+from edgekd.errors import InputError
+from edgekd.files.whole import write_text
+
+FILE = "predictions.csv"
+COLUMNS = ("subject", "row", "path", "start", "group", "class", "predicted")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one subject said: `rows (N,)` of the index, the clips' `groups`, true `labels (N,)`, `probabilities (N,
+    K)`."""
+
+    rows: tuple[int, ...]
+    groups: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        return self.probabilities.argmax(axis=1)
+
+
+def write_predictions(
+    folder: Path, subject: str, index: ClipIndex, rows: Sequence[int], probabilities: npt.NDArray[np.float32]
+) -> None:
+    """Put what `subject` says of `rows`, `probabilities (N, K)`, into the file in `folder`, in place of what it said
+    before."""
+    path = folder / FILE
+    header = [*COLUMNS, *(f"p_{name}" for name in index.classes)]
+    kept = [line for line in _read(path, header) if line[0] != subject] if path.is_file() else []
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(kept)
+    for row, shares in zip(rows, probabilities, strict=True):
+        clip = index.clips[row]
+        said = index.classes[int(shares.argmax())]
+        told = (subject, row, index.name(clip), clip.start, clip.group, index.classes[clip.label], said)
+        writer.writerow([*told, *(f"{share:.9g}" for share in shares)])
+    write_text(path, text.getvalue())
+
+
+def read_predictions(folder: Path, subject: str, classes: Sequence[str]) -> Predictions:
+    """What `subject` said. Raises `InputError` where the file is missing, damaged, or does not know the subject."""
+    path = folder / FILE
+    lines = [line for line in _read(path, [*COLUMNS, *(f"p_{name}" for name in classes)]) if line[0] == subject]
+    if not lines:
+        raise InputError(f"{path}: nothing of the {subject} in it.")
+    try:
+        return Predictions(
+            rows=tuple(int(line[1]) for line in lines),
+            groups=tuple(line[4] for line in lines),
+            labels=np.array([list(classes).index(line[5]) for line in lines], dtype=np.int64),
+            probabilities=np.array([line[len(COLUMNS) :] for line in lines]).astype(np.float32),
+        )
+    except ValueError as failure:
+        raise InputError(f"{path}: damaged: {failure}.") from None
+
+
+def _read(path: Path, header: Sequence[str]) -> list[list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            found, *lines = list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a finished run has it. Finish the run, or make it anew.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as failure:
+        raise InputError(f"{path}: cannot be read: {failure}.") from None
+    short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
+    if found != list(header) or short is not None:
+        place = f", line {short}" if short is not None and found == list(header) else ""
+        raise InputError(f"{path}{place}: not the columns {', '.join(header)}.")
+    return lines

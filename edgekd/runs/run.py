@@ -1,0 +1,317 @@
+"""The run folder: everything a run leaves on disk, and how it is read back.
+
+    config.toml       the resolved configuration            metrics.csv    a row an epoch
+    environment.json  versions, device, seed, git revision  report.json    test scores, times of training
+    classes.json      class names in label order            curves.png, confusion.png
+    splits.csv        every clip, its group and side        predictions.csv  what was said of each test clip
+    teacher/ student/ int8/   best.safetensors, and last.pt while the stage can be resumed
+    profile/          what `edgekd profile` found
+
+Every file is written to a temporary name and renamed, so a run killed at any moment leaves a folder that `--resume`
+can use.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd import __version__
+from edgekd.config import DistillConfig, parse, read_toml
+from edgekd.errors import InputError, UsageError
+from edgekd.files.whole import write_text
+
+if TYPE_CHECKING:
+    from edgekd.data.clip_store import ClipStore
+    from edgekd.data.index import ClipIndex, Split
+    from edgekd.models.students import Student
+    from edgekd.models.teachers.base import Teacher
+
+REPORT_VERSION = 1
+# Where a run is, what it keeps and how it is computed: another value makes no other run of it.
+SAME_RUN = ("out", "teacher.cache", "training.compile")
+METRIC_COLUMNS = (
+    "stage", "epoch", "seconds", "learning_rate", "total",
+    "classification", "statistical", "structural", "distillation",
+    "weight_classification", "weight_statistical", "weight_structural", "weight_distillation",
+    "validation_loss", "validation_accuracy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, and the configuration and classes read from it."""
+
+    folder: Path
+    config: DistillConfig
+    classes: tuple[str, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Read a run folder. Raises `InputError` where there is none."""
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such run folder. 'edgekd distill --out {folder}' makes one.")
+        config_file, classes_file = folder / "config.toml", folder / "classes.json"
+        if not config_file.is_file() or not classes_file.is_file():
+            missing = config_file.name if not config_file.is_file() else classes_file.name
+            raise InputError(f"{folder}: not a run folder of 'edgekd distill' (no {missing} in it).")
+        try:
+            config = parse(DistillConfig, read_toml(config_file), str(config_file))
+        except UsageError as failure:  # nobody's wrong setting now: the run is damaged
+            raise InputError(str(failure)) from None
+        return cls(folder, config.model_copy(update={"out": folder}), tuple(_read_json(classes_file)))
+
+    @classmethod
+    def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str, *, replace: bool = False) -> Run:
+        """Start a run folder for `config` in place of an older one (see `check_folder`), or go on with that.
+
+        `replace`: what an older run left is deleted.
+        """
+        folder = config.out
+        if replace and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
+        write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
+        write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
+        return cls(folder, config, classes)
+
+    def require_student(self) -> None:
+        """Raise `InputError` unless the float student is finished."""
+        if "student" in self.report().get("test", {}):
+            return
+        done = self.metrics().last_epoch("student")
+        where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
+        raise InputError(
+            f"{self.folder}: this run was interrupted {where}. "
+            f"Finish it first: edgekd distill --out {self.folder} --resume"
+        )
+
+    def stage_folder(self, stage: str) -> Path:
+        """`teacher/`, `student/` or `int8/`, made where it is missing."""
+        folder = self.folder / stage
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def metrics(self) -> MetricsLog:
+        return MetricsLog(self.folder / "metrics.csv")
+
+    def report(self) -> dict[str, Any]:
+        """The contents of `report.json`; `{"version": 1}` before anything was reported."""
+        path = self.folder / "report.json"
+        return _read_json(path) if path.is_file() else {"version": REPORT_VERSION}
+
+    def update_report(self, section: str, values: Mapping[str, Any]) -> None:
+        """Merge `values` into one section (`test`, `training`) of `report.json`."""
+        report = self.report()
+        report[section] = {**report.get(section, {}), **values}
+        write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+
+    def warn(self, warning: str) -> None:
+        """Add a line to the `warnings` of `report.json`, once."""
+        report = self.report()
+        warnings = report.get("warnings", [])
+        if warning not in warnings:
+            report["warnings"] = [*warnings, warning]
+            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+
+    def forget(self, section: str, entry: str | None = None) -> None:
+        """Take a section, or one entry of it, out of `report.json`, before what it tells of is made anew."""
+        report = self.report()
+        told = report.pop(section, None) if entry is None else report.get(section, {}).pop(entry, None)
+        if told is not None:
+            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+
+    def index(self) -> ClipIndex:
+        """The data set of the run, read again. Raises `InputError` where it has moved or changed its classes."""
+        from edgekd.data import load_index
+
+        index = load_index(self.config.data)
+        if index.classes != self.classes:
+            raise InputError(
+                f"{self.folder}: the data at {index.root} now has classes {', '.join(index.classes)}; "
+                f"the run was trained on {', '.join(self.classes)}."
+            )
+        return index
+
+    def split(self, index: ClipIndex) -> Split:
+        """The split recorded in `splits.csv`."""
+        from edgekd.data.splits import read_splits
+
+        return read_splits(self.folder / "splits.csv", index)
+
+    def store(self, index: ClipIndex) -> ClipStore:
+        """The cached clips of `index`."""
+        from edgekd.data.clip_store import open_store
+
+        return open_store(index, self.config.data)
+
+    def student(self) -> Student:
+        """The float student with its best weights, in eval mode, on the CPU."""
+        from edgekd.models import build_student
+        from edgekd.models.weights import load_matching, read_weights
+
+        self.require_student()
+        config = self.config
+        rate, frontend = config.data.sample_rate, config.frontend
+        student = build_student(config.student, len(self.classes), rate, frontend, config.width)
+        path = self.folder / "student" / "best.safetensors"
+        load_matching(student, read_weights(path), path)
+        return student.eval()
+
+    def teacher(self) -> Teacher | None:
+        """The adapted teacher in eval mode, on the CPU; None for a run that had none."""
+        from edgekd.models import build_teacher
+        from edgekd.models.teachers import TEACHERS
+        from edgekd.models.weights import load_matching, read_weights
+
+        path = self.folder / "teacher" / "best.safetensors"
+        if not path.is_file():
+            return None
+        config, chosen = self.config, self.config.teacher
+        spec = TEACHERS.get(chosen.name)
+        teacher = build_teacher(
+            chosen.name,
+            len(self.classes),
+            chosen.weights if spec is not None and spec.from_folder else None,  # the folder tells the shape
+            config.data.sample_rate,
+            config.frontend,
+            samples=round(config.data.clip_seconds * config.data.sample_rate),
+            folder=chosen.folder,
+        )
+        load_matching(teacher, read_weights(path), path)
+        return teacher.eval()
+
+
+class MetricsLog:
+    """`metrics.csv`: a row an epoch of every stage, rewritten whole (it is small) at each epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.is_file():
+            with open(path, newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def append(self, stage: str, epoch: int, **figures: float) -> None:
+        row = {"stage": stage, "epoch": str(epoch)}
+        row.update({name: f"{value:.6g}" for name, value in figures.items()})
+        self.rows.append(row)
+        self._write()
+
+    def truncate(self, stage: str, epoch: int) -> None:
+        """Forget rows of `stage` after `epoch`: a resumed stage writes them again."""
+        self.rows = [row for row in self.rows if row["stage"] != stage or int(row["epoch"]) <= epoch]
+        self._write()
+
+    def last_epoch(self, stage: str) -> int:
+        return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
+
+    def best_accuracy(self, stage: str) -> float | None:
+        """The best validation accuracy of a stage, that of the checkpoint it kept; None where it has no rows."""
+        found = [float(row["validation_accuracy"]) for row in self.rows if row["stage"] == stage]
+        return max(found, default=None)
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, METRIC_COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
+    """Make sure that `config.out` may be written to; nothing is changed yet.
+
+    Raises `UsageError` for an existing folder unless it is to be resumed (by the same configuration) or overwritten,
+    and for a resume that would change the configuration of the run.
+    """
+    folder = config.out
+    if resume:
+        stored = Run.open(folder).config
+        changed = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+        if changed:
+            raise UsageError(
+                f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
+                "Leave them out, or start another run."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise UsageError(
+                f"{folder} exists already. Go on with it (--resume), replace it (--overwrite) or name another (--out)."
+            )
+        if not (folder / "config.toml").is_file():
+            raise UsageError(f"{folder} is not a run folder, so it is not overwritten. Name another (--out).")
+
+
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    if prefix and lines:
+        text = f"\n[{prefix}]\n{text}"
+    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of the settings in which two configurations differ, but for those of `SAME_RUN`."""
+    found = []
+    for key, value in new.items():
+        if isinstance(value, Mapping):
+            found += differences(old[key], value, f"{prefix}{key}.")
+        elif old[key] != value and prefix + key not in SAME_RUN:
+            found.append(prefix + key)
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read as JSON: {failure}.") from None
+
+
+def _environment(seed: int, device: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("torch", "torchaudio", "numpy", "onnx", "onnxruntime", "lightning-fabric")
+    return {
+        "edgekd": __version__,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": device,
+        "seed": seed,
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that edgekd runs from; None where it is installed from a wheel."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,1 +1,0 @@
-"""The on-device runner. `edgekd_runner.py` is copied into every bundle as it is, so it imports nothing of edgekd."""

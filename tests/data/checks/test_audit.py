@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from edgekd.config import DataConfig
+from edgekd.data.checks import audit as audit_module
+from edgekd.data.checks.audit import Audit, audit, check_audit, rule
+from edgekd.data.clip_store import open_store
+from edgekd.data.index import Clip, ClipIndex, Split
+from edgekd.errors import GateError
+
+RATE = 8_000
+CONFIG = DataConfig(sample_rate=RATE, clip_seconds=1.0)
+Sound = NDArray[np.float64]
+
+
+def noise(seed: int, rate: int = RATE) -> Sound:
+    return 0.1 * np.random.default_rng(seed).standard_normal(rate)
+
+
+def dataset(folder: Path, sounds: list[Sound], rates: list[int] | None = None, fold: int | None = None) -> ClipIndex:
+    """A file a sound, each its own group; classes 'a' and 'b' in turns."""
+    folder.mkdir(exist_ok=True)
+    clips = []
+    for number, sound in enumerate(sounds):
+        path, rate = folder / f"{number:02d}.wav", RATE if rates is None else rates[number]
+        soundfile.write(path, sound, rate)
+        clips.append(Clip(path, number % 2, f"group{number}", fold, 0, len(sound)))
+    return ClipIndex("sounds", folder, ("a", "b"), tuple(clips))
+
+
+def audited(index: ClipIndex, split: Split, config: DataConfig = CONFIG) -> Audit:
+    return audit(index, split, open_store(index, config), config)
+
+
+def in_thirds(count: int) -> Split:
+    rows = tuple(range(count))
+    return Split(rows[: count // 3], rows[count // 3 : 2 * count // 3], rows[2 * count // 3 :])
+
+
+def test_distinct_recordings_leave_nothing_to_say(tmp_path: Path) -> None:
+    found = audited(dataset(tmp_path / "data", [noise(seed) for seed in range(12)]), in_thirds(12))
+    assert (found.leaks, found.warnings) == ((), ())
+    assert found.clips == {"train": 4, "validation": 4, "test": 4}
+    assert (found.groups, found.searched) == (12, True)
+
+
+def test_a_group_on_two_sides_leaks(tmp_path: Path) -> None:
+    index = dataset(tmp_path / "data", [noise(seed) for seed in range(6)])
+    clips = [Clip(**{**vars(clip), "group": "ship"}) if row in (0, 5) else clip for row, clip in enumerate(index)]
+    index = ClipIndex(index.dataset, index.root, index.classes, tuple(clips))
+    (leak,) = audited(index, in_thirds(6)).leaks
+    assert leak.message == "group 'ship' is on train (1 clips) and test (1 clips)."
+    for allowed in (None, "warn", "off"):
+        config = CONFIG.model_copy(update={"near_duplicates": allowed})
+        with pytest.raises(GateError, match="group 'ship' is on train"):
+            check_audit(audited(index, in_thirds(6), config), index, config)
+
+
+@pytest.fixture
+def leaking(tmp_path: Path) -> ClipIndex:
+    """Clip 4 is clip 0, quieter and under another label."""
+    sounds = [noise(seed) for seed in range(6)]
+    sounds[5] = sounds[0] / 3
+    return dataset(tmp_path / "data", sounds)
+
+
+def test_audio_on_two_sides_is_refused_by_name(leaking: ClipIndex) -> None:
+    found = audited(leaking, in_thirds(6))
+    (leak,) = found.leaks
+    assert (leak.about["files"], leak.about["sides"]) == (["00.wav", "05.wav"], ["train", "test"])
+    with pytest.raises(GateError) as refused:
+        check_audit(found, leaking, CONFIG)
+    for words in ("00.wav (train) and 05.wav (test)", "labelled 'a' and 'b'", "groups.csv", "near_duplicates=warn"):
+        assert words in str(refused.value)
+
+
+def test_audio_on_one_side_is_a_warning(leaking: ClipIndex) -> None:
+    found = audited(leaking, Split((0, 5, 1), (2, 3), (4,)))
+    assert found.leaks == ()
+    assert "00.wav and 05.wav (both train) hold the same audio" in found.warnings[0].message
+    assert check_audit(found, leaking, CONFIG) is None
+
+
+def test_what_is_done_about_shared_audio_can_be_chosen(leaking: ClipIndex) -> None:
+    warned = CONFIG.model_copy(update={"near_duplicates": "warn"})
+    found = audited(leaking, in_thirds(6), warned)
+    assert found.leaks == ()
+    line = check_audit(found, leaking, warned)
+    assert line is not None
+    assert line.startswith("the split leaks: 00.wav (train) and 05.wav (test)")
+
+    off = CONFIG.model_copy(update={"near_duplicates": "off"})
+    unsearched = audited(leaking, in_thirds(6), off)
+    assert (unsearched.leaks, unsearched.searched) == ((), False)
+    assert check_audit(unsearched, leaking, off) is None
+
+
+def test_a_published_split_is_warned_of_and_our_own_refused(tmp_path: Path) -> None:
+    sounds = [noise(seed) for seed in range(6)]
+    sounds[5] = sounds[0]
+    index = dataset(tmp_path / "data", sounds, fold=1)
+    found = audited(index, in_thirds(6))
+    assert len(found.leaks) == 1
+    line = check_audit(found, index, CONFIG)
+    assert line is not None
+    assert "00.wav (train) and 05.wav (test)" in line
+    ours = CONFIG.model_copy(update={"given_split": False})
+    assert (rule(index, CONFIG), rule(index, ours)) == ("warn", "refuse")
+    with pytest.raises(GateError):
+        check_audit(found, index, ours)
+
+
+def test_windows_are_named_by_where_they_begin(tmp_path: Path) -> None:
+    long = np.concatenate([noise(1), noise(2), noise(3)])
+    index = dataset(tmp_path / "data", [long, noise(2), noise(9)])
+    first = index.clips[0]
+    clips = (Clip(first.path, 0, "long", None, RATE, RATE), *index.clips[1:])
+    found = audited(ClipIndex("sounds", index.root, index.classes, clips), Split((0,), (2,), (1,)))
+    assert found.leaks[0].message.startswith("00.wav at 1 s (train) and 01.wav (test) hold the same audio")
+
+
+def test_silence_is_a_warning_and_no_leak(tmp_path: Path) -> None:
+    sounds = [noise(seed) for seed in range(6)]
+    sounds[0] = sounds[5] = np.zeros(RATE)
+    found = audited(dataset(tmp_path / "data", sounds), in_thirds(6))
+    assert found.leaks == ()
+    assert found.warnings[0].message == "2 clips are digital silence: 00.wav, ..."
+
+
+def test_a_class_with_a_rate_of_its_own_is_told_by_it(tmp_path: Path) -> None:
+    rates = [16_000 if number % 2 else RATE for number in range(20)]
+    index = dataset(tmp_path / "data", [noise(seed, rate) for seed, rate in enumerate(rates)], rates)
+    found = audited(index, in_thirds(20))
+    (rate,) = [each for each in found.attributes if each.name == "sample rate"]
+    assert rate.confounded
+    assert (rate.share, rate.chance) == (1.0, 0.5)
+    assert rate.cramers_v > 0.9
+    (warning,) = [each for each in found.warnings if each.about["attribute"] == "sample rate"]
+    assert "8000 Hz in 100% of 'a', in 0% of the rest" in warning.message
+    assert found.leaks == ()
+
+
+def test_a_louder_class_is_told_by_its_level_but_not_by_windows_of_one_recording(tmp_path: Path) -> None:
+    loud = [noise(seed) * (1 if seed % 2 else 0.05) for seed in range(24)]
+    found = audited(dataset(tmp_path / "data", loud), in_thirds(24))
+    assert [each.about["attribute"] for each in found.warnings] == ["level"]
+
+    index = dataset(tmp_path / "data", loud)
+    groups = tuple(Clip(**{**vars(clip), "group": f"recording{clip.label}"}) for clip in index)
+    found = audited(ClipIndex("sounds", index.root, index.classes, groups), in_thirds(24))
+    assert not any(each.kind == "confounded" for each in found.warnings), "two recordings tell nothing"
+
+
+def test_attributes_drawn_by_chance_are_seldom_called_confounded() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 12)
+    found = [audit_module._association("level", rng.permutation(60) % 8, labels) for _ in range(40)]
+    assert sum(each.confounded for each in found) <= 1
+    assert np.mean([each.cramers_v for each in found]) < 0.15
+    assert 0.35 < np.mean([each.p for each in found]) < 0.65
+
+
+def test_the_guess_from_an_attribute_is_learned_from_other_groups() -> None:
+    labels = np.arange(16) % 2
+    assert audit_module._association("level", np.arange(16), labels).share == 0.5, "each value is there once"
+    assert audit_module._association("level", labels, labels).share == 1.0
+
+
+def test_cramers_v_is_scipys_before_the_correction_and_0_or_1_at_the_ends() -> None:
+    from scipy.stats import chi2_contingency
+
+    rng = np.random.default_rng(1)
+    codes, labels = rng.integers(0, 4, 300), rng.integers(0, 3, 300)
+    table = audit_module._cross_table(codes, labels)
+    expected = chi2_contingency(table, correction=False)
+    np.testing.assert_allclose(audit_module._expected(table), expected.expected_freq)
+    assert audit_module._cramers_v(300 * 2, (4, 3), 300) > 0.98
+    assert audit_module._cramers_v(0.0, (4, 3), 300) == 0.0
+
+
+def test_an_audit_is_written_as_json(leaking: ClipIndex) -> None:
+    values = json.loads(json.dumps(audited(leaking, in_thirds(6)).to_dict(), allow_nan=False))
+    assert values["leaks"][0]["about"]["files"] == ["00.wav", "05.wav"]
+    assert set(values) == {"clips", "groups", "searched", "leaks", "warnings", "attributes"}
+
+
+def test_the_official_folds_of_esc10_share_one_crying_baby(esc10: Path) -> None:
+    from edgekd.data import load_index
+
+    config = DataConfig(dataset="esc10", data_dir=esc10, sample_rate=RATE, fold=3)
+    whole = load_index(config)
+    names = ("3-151080-A-20.ogg", "5-151085-A-20.ogg", "4-167077-A-20.ogg", "4-167077-B-20.ogg")
+    index = ClipIndex("esc10", whole.root, whole.classes, tuple(clip for clip in whole if clip.path.name in names))
+    folds = [clip.fold for clip in index]
+    assert folds == [3, 4, 4, 5]
+    found = audit(index, Split((3,), (1, 2), (0,)), open_store(index, config), config)
+    (leak,) = found.leaks
+    assert leak.about["files"] == ["audio/3-151080-A-20.ogg", "audio/5-151085-A-20.ogg"]
+    assert leak.about["offset_s"] == pytest.approx(-0.649, abs=0.002)
+    assert check_audit(found, index, config) is not None

@@ -1,0 +1,57 @@
+"""NVIDIA's own parser and builder: what they take, what they refuse, and what happens where they are not installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgekd.errors import GateError
+from edgekd.exporting.parser import parse_with_nvidia
+
+if TYPE_CHECKING:
+    from tests.export.conftest import Exported
+
+
+def test_where_it_is_not_installed_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    assert parse_with_nvidia(b"") is None
+
+
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed: pip install 'edgekd[rtx]'")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_flavour_for_tensorrt_is_accepted_with_every_rounding(exported: Exported) -> None:
+    import onnx
+
+    model = exported.int8["tensorrt"]
+    rounded = [node for node in onnx.load_from_string(model).graph.node if node.op_type == "QuantizeLinear"]
+    found = parse_with_nvidia(model)
+    assert found is not None
+    assert found.rounded == len(rounded) > 0
+    assert found.layers > len(rounded)
+    assert found.engine_bytes > 10_000
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_float_graph_is_accepted(exported: Exported) -> None:
+    found = parse_with_nvidia(exported.float32)
+    assert found is not None
+    assert found.rounded == 0
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_flavour_with_zero_points_is_refused_in_nvidias_words(exported: Exported) -> None:
+    with pytest.raises(GateError, match=r"TensorRT for RTX .* refuses the graph: .*[Zz]ero point") as refusal:
+        parse_with_nvidia(exported.int8["onnxruntime"])
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_what_is_no_graph_is_refused() -> None:
+    with pytest.raises(GateError, match="refuses the graph"):
+        parse_with_nvidia(b"no graph")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from edgekd.data.audio import resample
+from edgekd.device.edgekd_runner import RunnerError
+from edgekd.errors import InputError
+from edgekd.exporting import predict
+from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor
+from edgekd.quantization.fake_quant import set_flavour
+from edgekd.runs.run import Run
+
+RATE = 4_000  # of the run, whose clips last one second
+
+
+@pytest.fixture(scope="module")
+def run_predictor(tiny_run: Run) -> Predictor:
+    return open_predictor(tiny_run.folder)
+
+
+@pytest.fixture(scope="module")
+def bundle_predictor(tiny_bundle: Path) -> Predictor:
+    return open_predictor(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def shipped_arithmetic(tiny_run: Run) -> Predictor:
+    """The run's, with activations beyond 127 scales kept, as the bundle for onnxruntime keeps them."""
+    found = RunPredictor(tiny_run.folder)
+    set_flavour(found.student.network, "onnxruntime")
+    return found
+
+
+@pytest.fixture(params=["run", "bundle"])
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    return request.getfixturevalue(f"{request.param}_predictor")
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_run: Run) -> np.ndarray:
+    """Two and a half seconds of a simulated tug."""
+    path = next(clip.path for clip in tiny_run.index() if clip.label == 4)
+    return soundfile.read(path, dtype="float32")[0][: 5 * RATE // 2]
+
+
+def test_each_folder_gets_its_predictor(run_predictor: Predictor, bundle_predictor: Predictor, tiny_run: Run) -> None:
+    assert isinstance(run_predictor, RunPredictor)
+    assert isinstance(bundle_predictor, BundlePredictor)
+    assert run_predictor.classes == bundle_predictor.classes == tiny_run.classes
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.2, 2.5])
+@pytest.mark.parametrize("rate", [RATE, 11_025, 96_000])
+def test_run_and_bundle_agree_at_any_length_and_rate(
+    shipped_arithmetic: Predictor,
+    bundle_predictor: Predictor,
+    sound: np.ndarray,
+    tmp_path: Path,
+    seconds: float,
+    rate: int,
+) -> None:
+    samples = resample(sound[: int(seconds * RATE)], RATE, rate)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    shipped = bundle_predictor.predict_file(tmp_path / "a.wav")
+    ours = shipped_arithmetic.predict_file(tmp_path / "a.wav")
+    assert ours.shape == shipped.shape == (5,)
+    assert ours.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(shipped, ours, atol=0.05)
+
+
+def test_scores_are_the_mean_over_windows_half_a_clip_apart(
+    run_predictor: Predictor, tiny_run: Run, sound: np.ndarray, tmp_path: Path
+) -> None:
+    assert isinstance(run_predictor, RunPredictor)
+    samples = sound[: int(1.7 * RATE)]
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    windows = np.stack([samples[start : start + RATE] for start in (0, RATE // 2, len(samples) - RATE)])
+    with torch.no_grad():
+        expected = run_predictor.student(torch.from_numpy(windows)).logits.softmax(1).mean(0).numpy()
+    np.testing.assert_allclose(run_predictor.predict_file(tmp_path / "a.wav"), expected, atol=1e-5)
+
+
+def test_a_short_file_is_filled_up_by_the_rule_of_the_run(
+    predictor: Predictor, sound: np.ndarray, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "short.wav", sound[: RATE // 2], RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "twice.wav", np.tile(sound[: RATE // 2], 2), RATE, subtype="FLOAT")
+    short, twice = (predictor.predict_file(tmp_path / name) for name in ("short.wav", "twice.wav"))
+    np.testing.assert_allclose(short, twice, atol=1e-6)
+
+
+def test_a_stereo_file_counts_as_the_mean_of_its_channels(
+    predictor: Predictor, sound: np.ndarray, tmp_path: Path
+) -> None:
+    left = sound[:RATE]
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, 0.5 * left], axis=1), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "mono.wav", 0.75 * left, RATE, subtype="FLOAT")
+    stereo, mono = (predictor.predict_file(tmp_path / name) for name in ("stereo.wav", "mono.wav"))
+    np.testing.assert_allclose(stereo, mono, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a8.wav", "a.ogg"])
+def test_files_of_other_formats_just_work(predictor: Predictor, sound: np.ndarray, tmp_path: Path, name: str) -> None:
+    rate = 8_000
+    soundfile.write(tmp_path / name, resample(sound, RATE, rate), rate, subtype="PCM_U8" if "8" in name else None)
+    assert np.isfinite(predictor.predict_file(tmp_path / name)).all()
+
+
+def test_a_file_that_cannot_be_read_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "page.wav").write_text("<html>404 Not Found</html>" * 100)
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    for name, words in (
+        ("gone.wav", "no such file"),
+        ("empty.wav", "is empty"),
+        ("page.wav", "not an audio file"),
+        ("nan.wav", "NaN"),
+    ):
+        with pytest.raises(InputError, match=rf"{name}: .*{words}"):
+            predictor.predict_file(tmp_path / name)
+
+
+def test_without_an_int8_student_the_float_one_answers(tiny_run: Run, sound: np.ndarray, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    report = json.loads((folder / "report.json").read_text())
+    del report["test"]["int8"]
+    (folder / "report.json").write_text(json.dumps(report))
+    soundfile.write(tmp_path / "a.wav", sound[:RATE], RATE, subtype="FLOAT")
+    with torch.no_grad():
+        expected = tiny_run.student()(torch.from_numpy(sound[None, :RATE])).logits.softmax(1)[0].numpy()
+    np.testing.assert_allclose(open_predictor(folder).predict_file(tmp_path / "a.wav"), expected, atol=1e-5)
+
+
+def test_a_bundle_that_cannot_be_run_here_is_bad_input(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise RunnerError("onnxruntime is not installed")
+
+    monkeypatch.setattr(predict, "Runner", refuse)
+    with pytest.raises(InputError, match="onnxruntime is not installed"):
+        open_predictor(tiny_bundle)
+
+
+def test_a_bundle_that_was_changed_is_bad_input(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle / "README.md").write_text("mine")
+    with pytest.raises(InputError, match=r"README\.md: changed since"):
+        open_predictor(bundle)

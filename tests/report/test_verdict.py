@@ -1,0 +1,78 @@
+"""A verdict claims a difference where its interval shows one, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekd.report.results import Estimate, Profile
+from edgekd.report.verdict import verdict
+
+
+def said(
+    profile: Profile, speedup: tuple[float, float, float], points: tuple[float, float, float], smaller: float
+) -> str:
+    teacher, student = profile.subjects[:2]
+    assert student.versus is not None
+    assert student.versus.accuracy is not None
+    value, low, high = (one / 100 for one in points)
+    paired = student.versus.accuracy.__class__(
+        **{**student.versus.accuracy.to_dict(), "accuracy": value, "accuracy_interval": (low, high)}
+    )
+    times = Estimate(value=speedup[0], low=speedup[1], high=speedup[2])
+    versus = student.versus.model_copy(update={"accuracy": paired, "speedup": times, "smaller": smaller})
+    (sentence,) = verdict((teacher, student.model_copy(update={"versus": versus})), "teacher")
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("speedup", "points", "smaller", "words"),
+    [
+        (
+            (14.31, 13.9, 14.8),
+            (-24.1, -33.0, -15.2),
+            49.0,
+            "student is 14.3 times faster than teacher (13.9 to 14.8) and 49 times smaller; its accuracy is 24.1 "
+            "points lower (15.2 to 33.0).",
+        ),
+        (
+            (1.02, 0.97, 1.07),
+            (-0.5, -2.0, 1.0),
+            1.0,
+            "student is as fast as teacher (0.97 to 1.07) and as large; no difference in accuracy is shown (-0.5 "
+            "points, -2.0 to +1.0).",
+        ),
+        (
+            (0.5, 0.4, 0.8),
+            (2.0, 0.5, 3.0),
+            0.5,
+            "student is 2.00 times slower than teacher (1.25 to 2.50) and 2.00 times larger; its accuracy is 2.0 "
+            "points higher (0.5 to 3.0).",
+        ),
+    ],
+    ids=["better", "equal", "slower"],
+)
+def test_the_sentence_says_what_the_intervals_show(
+    sample_profile: Profile,
+    speedup: tuple[float, float, float],
+    points: tuple[float, float, float],
+    smaller: float,
+    words: str,
+) -> None:
+    assert said(sample_profile, speedup, points, smaller) == words
+
+
+def test_a_subject_alone_is_told_by_its_own_figures(sample_profile: Profile) -> None:
+    student = sample_profile.subjects[1].model_copy(update={"versus": None})
+    (sentence,) = verdict((student,), None)
+    assert sentence.startswith(f"student answers in {student.latency.p50_ms:.3g} ms (p95")
+    assert "is right on" in sentence
+    assert sentence.endswith("takes 303 KiB.")
+
+
+def test_a_device_that_disagrees_is_told_of(sample_profile: Profile) -> None:
+    there = sample_profile.subjects[3].model_copy(update={"versus": None})
+    assert there.golden is not None
+    wrong = there.model_copy(update={"golden": there.golden.model_copy(update={"agrees": False})})
+    (sentence,) = verdict((wrong,), None)
+    assert "does NOT agree with its golden examples" in sentence
+    assert "on pi@field-7" in sentence

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd import __version__
+from edgekd.config import DistillConfig
+from edgekd.errors import InputError, UsageError
+from edgekd.runs.run import METRIC_COLUMNS, MetricsLog, Run, check_folder, to_toml
+
+CLASSES = ("cargo", "tug")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(DistillConfig(out=tmp_path / "run"), CLASSES, "cpu")
+
+
+# config.toml
+
+
+ODD = [
+    "plain",
+    "",
+    'quotes " and \\ backslashes \\u0041',
+    "line\nbreak\ttab\r",
+    "häfen 🚢 船",
+    "control \x00 \x1b \x7f",
+    "[section]\nkey = 1",
+    "# no comment",
+    "' '' '''",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_toml_holds_any_string(text: str) -> None:
+    values = {"key": text, "list": [text, text], "section": {"inner": {"key": text}}}
+    assert tomllib.loads(to_toml(values)) == values
+
+
+@pytest.mark.parametrize("number", [0, -3, 10**12, 0.1, -1e-12, 1e300, 1e16, 5e-324, 2.0, math.pi])
+def test_toml_holds_any_number_with_its_type(number: float) -> None:
+    read = tomllib.loads(to_toml({"key": number}))["key"]
+    assert read == number
+    assert type(read) is type(number)
+
+
+def test_toml_nests_and_leaves_none_out() -> None:
+    values = {"a": {"b": {"c": 1}, "none": None, "flag": True}, "top": False, "list": [0.5, 2.0], "empty": []}
+    assert tomllib.loads(to_toml(values)) == {
+        "a": {"b": {"c": 1}, "flag": True},
+        "top": False,
+        "list": [0.5, 2.0],
+        "empty": [],
+    }
+
+
+def test_a_run_reads_back_the_configuration_it_was_made_with(tmp_path: Path) -> None:
+    config = DistillConfig.model_validate(
+        {
+            "out": tmp_path / "run",
+            "seed": 7,
+            "student": "hltdnn",
+            "data": {
+                "data_dir": tmp_path / 'odd "name" \\ with \t and 船',
+                "split": (0.6, 0.15, 0.25),
+                "simulation": {"snr_db": (-3.5, 1e-3)},
+            },
+            "teacher": {"name": "yamnet", "weights": "weights/a 'b'.npz"},
+            "loss": {"terms": ("classification", "structural")},
+            "training": {"learning_rate": 1.25e-5},
+        }
+    )
+    Run.create(config, ("a", 'b"\n'), "cpu")
+    opened = Run.open(tmp_path / "run")
+    assert opened.config == config
+    assert opened.classes == ("a", 'b"\n')
+
+
+def test_a_run_made_before_there_were_widths_opens_as_it_was(tmp_path: Path) -> None:
+    config = DistillConfig(out=tmp_path / "run")
+    Run.create(config, ("a", "b"), "cpu")
+    file = tmp_path / "run" / "config.toml"
+    text = file.read_text()
+    assert "\nwidth = 1.0\n" in text
+    file.write_text(text.replace("\nwidth = 1.0\n", "\n"))
+    assert Run.open(tmp_path / "run").config == config
+    check_folder(config, resume=True, overwrite=False)  # the same settings: it may go on
+    with pytest.raises(UsageError, match=r"these differ: width\."):
+        check_folder(config.model_copy(update={"width": 0.5}), resume=True, overwrite=False)
+
+
+def test_a_run_folder_can_be_moved(run: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    run.folder.rename(moved)
+    assert Run.open(moved).config == run.config.model_copy(update={"out": moved})
+
+
+def test_the_environment_says_what_the_run_was_made_with(run: Run) -> None:
+    import torch
+
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["edgekd"] == __version__
+    assert torch.__version__.partition("+")[0] == environment["packages"]["torch"].partition("+")[0]
+    assert (environment["device"], environment["seed"]) == ("cpu", 0)
+    assert {"python", "platform", "git_revision", "command"} <= set(environment)
+
+
+# Folders that are no run
+
+
+def test_opening_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such run folder\. 'edgekd distill --out"):
+        Run.open(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"not a run folder of 'edgekd distill' \(no config\.toml in it\)"):
+        Run.open(tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(InputError, match=r"no classes\.json in it"):
+        Run.open(tmp_path)
+    (tmp_path / "classes.json").write_text('["cargo", ')
+    with pytest.raises(InputError, match=r"classes\.json: cannot be read as JSON"):
+        Run.open(tmp_path)
+
+
+def test_a_configuration_spoilt_by_hand_names_the_file_and_the_key(run: Run) -> None:
+    path = run.folder / "config.toml"
+    path.write_text(path.read_text() + "\n[colour]\n")
+    with pytest.raises(InputError, match=r"config\.toml: unknown key 'colour'"):
+        Run.open(run.folder)
+
+
+# check_folder
+
+
+def test_a_new_or_empty_folder_is_free(tmp_path: Path) -> None:
+    check_folder(DistillConfig(out=tmp_path / "new"), resume=False, overwrite=False)
+    check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=False)
+    check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
+    assert tmp_path.is_dir()
+
+
+def test_an_existing_run_is_refused_with_the_ways_on(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"exists already\. Go on with it \(--resume\), replace it \(--overwrite\)"):
+        check_folder(run.config, resume=False, overwrite=False)
+    assert (run.folder / "config.toml").is_file()
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="out"):
+            check_folder(DistillConfig(out=path), resume=False, overwrite=overwrite)
+    assert path.read_text() == "precious"
+
+
+def test_overwriting_removes_a_run_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    (run.folder / "metrics.csv").write_text("of the older run")
+    check_folder(run.config, resume=False, overwrite=True)
+    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run starts
+    Run.create(run.config, run.classes, "cpu", replace=True)
+    assert not (run.folder / "metrics.csv").exists()
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="is not a run folder, so it is not overwritten"):
+        check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_resuming_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run folder"):
+        check_folder(DistillConfig(out=tmp_path / "new"), resume=True, overwrite=False)
+
+
+def test_resuming_may_not_change_the_settings(run: Run) -> None:
+    check_folder(run.config, resume=True, overwrite=False)
+    changed = DistillConfig.model_validate({"out": run.folder, "seed": 9, "training": {"epochs": 3}})
+    with pytest.raises(UsageError, match=r"these differ: seed, training\.epochs\. Leave them out"):
+        check_folder(changed, resume=True, overwrite=False)
+
+
+# metrics.csv
+
+
+def test_metrics_are_rows_of_the_known_columns(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv")
+    log.append("teacher", 1, total=0.123456789, validation_accuracy=1.0)
+    log.append("student", 1, total=2.0)
+    log.append("student", 2, total=1.0)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == METRIC_COLUMNS
+    assert [(row["stage"], row["epoch"], row["total"]) for row in rows] == [
+        ("teacher", "1", "0.123457"),
+        ("student", "1", "2"),
+        ("student", "2", "1"),
+    ]
+    assert rows[1]["validation_accuracy"] == ""
+    again = MetricsLog(tmp_path / "metrics.csv")
+    assert (again.last_epoch("student"), again.last_epoch("teacher"), again.last_epoch("int8")) == (2, 1, 0)
+
+
+def test_truncating_forgets_later_epochs_of_one_stage_on_disk_too(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv")
+    for stage in ("teacher", "student"):
+        for epoch in (1, 2, 3):
+            log.append(stage, epoch, total=1.0)
+    log.truncate("student", 1)
+    again = MetricsLog(tmp_path / "metrics.csv")
+    assert (again.last_epoch("teacher"), again.last_epoch("student")) == (3, 1)
+    assert len(again.rows) == 4
+
+
+# report.json
+
+
+def test_reports_merge_into_their_section(run: Run) -> None:
+    assert run.report() == {"version": 1}
+    run.update_report("test", {"teacher": {"accuracy": 0.9}})
+    run.update_report("training", {"teacher": {"seconds": 1.0}})
+    run.update_report("test", {"student": {"accuracy": 0.8}})
+    run.update_report("test", {"teacher": {"accuracy": 0.95}})
+    expected: dict[str, Any] = {
+        "version": 1,
+        "test": {"teacher": {"accuracy": 0.95}, "student": {"accuracy": 0.8}},
+        "training": {"teacher": {"seconds": 1.0}},
+    }
+    assert run.report() == expected
+    assert json.loads((run.folder / "report.json").read_text()) == expected
+
+
+def test_an_entry_can_be_taken_out_of_a_report(run: Run) -> None:
+    run.forget("test", "int8")
+    assert run.report() == {"version": 1}
+    run.update_report("test", {"student": {"accuracy": 0.8}, "int8": {"accuracy": 0.7}})
+    run.forget("test", "int8")
+    run.forget("test", "int8")
+    assert run.report() == {"version": 1, "test": {"student": {"accuracy": 0.8}}}
+
+
+def test_a_damaged_report_is_named(run: Run) -> None:
+    (run.folder / "report.json").write_text("{")
+    with pytest.raises(InputError, match=r"report\.json: cannot be read as JSON"):
+        run.report()
+
+
+# Unfinished runs
+
+
+def test_an_unfinished_run_says_how_far_it_came_and_how_to_finish_it(run: Run) -> None:
+    with pytest.raises(InputError, match=r"interrupted before the student\. Finish it first: edgekd distill --out \S+"):
+        run.student()
+    run.metrics().append("student", 1, total=1.0)
+    run.metrics().append("student", 2, total=1.0)
+    with pytest.raises(InputError, match=r"interrupted after epoch 2 of 60 of the student\. .* --resume"):
+        run.require_student()
+    run.update_report("test", {"student": {"accuracy": 0.5}})
+    run.require_student()
+
+
+def test_a_finished_student_whose_weights_are_gone_is_an_input_error(run: Run) -> None:
+    run.update_report("test", {"student": {}})
+    with pytest.raises(InputError, match=r"student/best\.safetensors: no such weights file"):
+        run.student()
+
+
+def test_a_run_without_a_teacher_has_none(run: Run) -> None:
+    assert run.teacher() is None
+
+
+# On a whole run
+
+
+def test_a_finished_run_gives_back_what_it_was_trained_on(tiny_run: Run, tiny_config: Callable[..., Any]) -> None:
+    run = Run.open(tiny_run.folder)
+    assert run.config == tiny_config(tiny_run.folder)
+    assert run.classes == ("background", "cargo", "passengership", "tanker", "tug")
+    index = run.index()
+    split = run.split(index)
+    assert len(index) == len(split.train) + len(split.validation) + len(split.test) == 75
+    assert len(run.store(index)) == 75
+    teacher = run.teacher()
+    assert teacher is not None
+    assert not run.student().training
+    assert not teacher.training
+
+
+def test_data_that_changed_its_classes_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert tiny_run.config.data.data_dir is not None
+    shutil.copytree(tiny_run.config.data.data_dir, data)
+    (data / "tug").rename(data / "tugboat")
+    moved = tiny_run.config.data.model_copy(update={"data_dir": data})
+    run = Run(tiny_run.folder, tiny_run.config.model_copy(update={"data": moved}), tiny_run.classes)
+    with pytest.raises(InputError, match=r"now has classes .*tugboat; the run was trained on .*tug"):
+        run.index()
