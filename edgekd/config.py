@@ -8,8 +8,9 @@ command. Unknown keys are refused with the nearest valid one, and all mistakes a
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -271,6 +272,33 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid TOML: {failure}.") from None
     except OSError as failure:
         raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
+
+
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    if prefix and lines:
+        text = f"\n[{prefix}]\n{text}"
+    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = (), prefix: str = ""
+) -> list[str]:
+    """The dotted names of the settings in which two configurations differ, but for those `ignored`."""
+    names = []
+    for key, value in new.items():
+        if isinstance(value, Mapping):
+            names += differences(old.get(key, {}), value, ignored, f"{prefix}{key}.")
+        elif old.get(key) != value and prefix + key not in ignored:
+            names.append(prefix + key)
+    return names
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:

@@ -18,7 +18,7 @@ from edgekd.errors import UsageError
 from edgekd.models.weights import read_weights
 from edgekd.processes import make_fabric
 from edgekd.progress import silent
-from edgekd.runs.run import MetricsLog
+from edgekd.runs.metrics_log import MetricsLog
 from edgekd.training.loop import fit
 from edgekd.training.teacher_cache import PROBES
 from tests.training import in_processes

@@ -23,7 +23,7 @@ def targets(
         if json_:
             print_json(target)
         else:
-            from edgekd.runs.run import to_toml
+            from edgekd.config import to_toml
 
             typer.echo(to_toml(target), nl=False)
         return

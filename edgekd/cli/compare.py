@@ -171,7 +171,7 @@ def _methods(text: str) -> dict[str, Any]:
 
 def _print_plan(config: DistillConfig, methods: dict[str, Any], folds: str, splits: int, seeds: list[int]) -> None:
     """The shared settings as TOML that `--config` reads, under comments that tell the grid."""
-    from edgekd.runs.run import to_toml
+    from edgekd.config import to_toml
 
     parts = f"folds {folds}" + (f" or {splits} splits" if splits > 1 else "")
     typer.echo(f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:")

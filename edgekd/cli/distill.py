@@ -91,7 +91,7 @@ def distill(
     options.check_names(resolved, quantized=not no_quantize)
     first = options.is_first_process()
     if dry_run:
-        from edgekd.runs.run import to_toml
+        from edgekd.config import to_toml
 
         if first:
             typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)

@@ -46,9 +46,9 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a run's int8 student again, or measure what int8 costs each layer; the int8 student it has is replaced."""
-    from edgekd.config import QuantizeConfig, parse
+    from edgekd.config import QuantizeConfig, parse, to_toml
     from edgekd.errors import InputError
-    from edgekd.runs.run import Run, to_toml
+    from edgekd.runs.run import Run
 
     flags = {
         "method": None if ptq is None else "ptq" if ptq else "qat",

@@ -29,12 +29,12 @@ from typing import Any
 
 import torch
 
-from edgekd.config import DistillConfig, parse
+from edgekd.config import DistillConfig, differences, parse
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError
 from edgekd.experiments.workers import Failure, Worker
 from edgekd.files.whole import write_text
-from edgekd.runs.run import Run, differences
+from edgekd.runs.run import SAME_RUN, Run
 from edgekd.training.adapt import settled
 from edgekd.training.distill import teacher_settings
 from edgekd.training.lesson import needs_teacher
@@ -173,7 +173,7 @@ def settle_other_settings(cells: Sequence[Cell], overwrite: bool) -> None:
     for folder, config in wanted.items():
         if is_begun(folder):
             stored = Run.open(folder).config.model_dump(mode="json")
-            changed = differences(stored, config.model_dump(mode="json"))
+            changed = differences(stored, config.model_dump(mode="json"), SAME_RUN)
             if changed:
                 other[folder] = changed
     if other and not overwrite:

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.data.clip_store import ClipStore
-from edgekd.data.index import ClipIndex, Split
+from edgekd.data.index import Split
 from edgekd.errors import InputError
 from edgekd.exporting.budget import check_budget
 from edgekd.exporting.bundle import (
@@ -46,6 +45,7 @@ from edgekd.models.students import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.prepare import check_finite
 from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.scoring.scores import predict_probabilities
 
@@ -80,19 +80,16 @@ def export(
     refuse_existing(out, overwrite)
     precisions = target.precisions if target.runtime == "tensorrt" else target.precisions[:1]
     students = {precision: _trained(run, precision) for precision in precisions}
-    index = run.index()
-    split = run.split(index)
-    rows = verification_rows(split)
-    store = run.store(index)
+    data = run.open_data(progress)
+    rows = verification_rows(data.split)
     progress("export", 1, STEPS, step="graph")
     exported = {
-        precision: _export(precision, student, target, store.samples) for precision, student in students.items()
+        precision: _export(precision, student, target, data.store.samples) for precision, student in students.items()
     }
     main = exported[target.precision]
     progress("export", 2, STEPS, step="structure")
     for precision, graph in exported.items():
         _check_graph(precision, graph, target)
-    data = run.config.data
     check_budget(
         main.model,
         target,
@@ -100,11 +97,11 @@ def export(
         width=main.student.width,
         num_classes=len(run.classes),
         frontend=run.config.frontend,
-        sample_rate=data.sample_rate,
-        clip_samples=store.samples,
+        sample_rate=run.config.data.sample_rate,
+        clip_samples=data.store.samples,
     )
     progress("export", 3, STEPS, step="verify")
-    waveforms = store.waveforms(rows)
+    waveforms = data.waveforms(rows)
     checks = [
         check for precision, graph in exported.items() for check in _verified(precision, graph, waveforms, target)
     ]
@@ -114,10 +111,10 @@ def export(
     bundle = write_bundle(
         out,
         {precision: graph.model for precision, graph in exported.items()},
-        classifier=_classifier(run, main.student, store, target),
-        provenance=_provenance(run, index, shipped_accuracy(shipped, index, split, store)),
+        classifier=_classifier(run, main.student, target),
+        provenance=_provenance(run, data, shipped_accuracy(shipped, data)),
         findings=Findings(parity, tuple(checks), float_operators(main.model)),
-        golden=_golden(main.trained, reference(run.student()), index, split, store, target.tolerance),
+        golden=_golden(main.trained, reference(run.student()), data, target.tolerance),
         target=target,
         overwrite=overwrite,
     )
@@ -201,9 +198,7 @@ def verification_rows(split: Split) -> list[int]:
 def _golden(
     trained: Probabilities,
     float_student: Probabilities,
-    index: ClipIndex,
-    split: Split,
-    store: ClipStore,
+    data: RunData,
     tolerance: Tolerance,
 ) -> GoldenExamples:
     """Test clips, classes in turn, rounded to int16, with what the students say of the rounded clips.
@@ -212,11 +207,12 @@ def _golden(
     such clips come last, the least ambiguous first.
     """
     by_class: dict[int, list[int]] = {}
-    for row in split.test:
-        by_class.setdefault(index.clips[row].label, []).append(row)
+    test = data.side("test")
+    for row, label in zip(test.rows, test.labels.tolist(), strict=True):
+        by_class.setdefault(label, []).append(row)
     turns = [rows[turn] for turn in range(GOLDEN_CANDIDATES) for rows in by_class.values() if turn < len(rows)]
     rows = turns[:GOLDEN_CANDIDATES]
-    waveforms = store.waveforms(rows).numpy()
+    waveforms = data.waveforms(rows).numpy()
     scale = np.maximum(np.abs(waveforms).max(axis=1), 1e-9).astype(np.float32)
     integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
     exact: NDArray[np.float32] = integers * scale[:, None] / np.float32(32767)
@@ -228,19 +224,19 @@ def _golden(
         waveform=integers[chosen],
         scale=scale[chosen],
         probabilities=probabilities[chosen],
-        labels=np.array([index.clips[rows[number]].label for number in chosen], dtype=np.int64),
+        labels=data.at([rows[number] for number in chosen]).labels,
         float_probabilities=float_student(torch.from_numpy(exact[chosen])).numpy(),
     )
 
 
-def _classifier(run: Run, student: Student, store: ClipStore, target: Target) -> Classifier:
+def _classifier(run: Run, student: Student, target: Target) -> Classifier:
     data = run.config.data
     return Classifier(
         student=student.name,
         width=student.width,
         classes=run.classes,
-        sample_rate=data.sample_rate,
-        clip_samples=store.samples,
+        sample_rate=run.config.data.sample_rate,
+        clip_samples=round(data.clip_seconds * data.sample_rate),
         padding=data.padding,
         input="waveform" if target.frontend == "graph" else "log_mel",
         batch=target.batch,
@@ -249,20 +245,21 @@ def _classifier(run: Run, student: Student, store: ClipStore, target: Target) ->
     )
 
 
-def shipped_accuracy(shipped: Probabilities, index: ClipIndex, split: Split, store: ClipStore) -> float:
+def shipped_accuracy(shipped: Probabilities, data: RunData) -> float:
     """Accuracy of the exported graph itself on the run's test side.
 
     The run's own int8 score is that of its arithmetic in training; a flavour whose integers reach further may differ.
     """
-    predicted = predict_probabilities(graph_classifier(shipped), store, split.test).argmax(axis=1)
-    return float((predicted == np.array([index.clips[row].label for row in split.test])).mean())
+    test = data.side("test")
+    predicted = predict_probabilities(graph_classifier(shipped), data.store, test.rows).argmax(axis=1)
+    return float((predicted == test.labels).mean())
 
 
-def _provenance(run: Run, index: ClipIndex, test_accuracy: float) -> Provenance:
-    folds = any(clip.fold is not None for clip in index.clips)
+def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
+    folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
         run=str(run.folder),
-        dataset=index.dataset,
+        dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,
         test_accuracy=round(test_accuracy, 6),

@@ -35,7 +35,7 @@ ClipName = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class LabelledClips:
+class ScoredClips:
     """Clips and what they are: `names`, `labels` and `groups` are those of `rows`, in their order.
 
     `description` says where they are from, in words.
@@ -77,7 +77,7 @@ class LabelledClips:
         """A clip `(1, S)` to time with: real sound, for zeros may be quicker."""
         return self.store.waveforms(self.rows[:1])
 
-    def at(self, places: Sequence[int]) -> LabelledClips:
+    def at(self, places: Sequence[int]) -> ScoredClips:
         """Only the clips at these places."""
         return replace(
             self,
@@ -88,38 +88,36 @@ class LabelledClips:
         )
 
 
-def clips_of_run(run: Run) -> LabelledClips:
+def clips_of_run(run: Run, progress: Progress = silent) -> ScoredClips:
     """Every clip of the run's test side. Raises `InputError` where it has none, and where the data has moved."""
-    index = run.index()
-    rows = run.split(index).test
-    if not rows:
+    data, config = run.open_data(progress), run.config.data
+    test = data.side("test")
+    if not len(test):
         raise InputError(f"{run.folder / 'splits.csv'}: no clip is on the test side, so there is nothing to score on.")
-    clips = [index.clips[row] for row in rows]
-    data = run.config.data
-    return LabelledClips(
+    return ScoredClips(
         description=f"the test side of {run.folder}",
-        dataset=index.dataset,
-        store=run.store(index),
-        rows=rows,
-        names=[(index.name(clip), clip.start) for clip in clips],
-        labels=[clip.label for clip in clips],
-        groups=[clip.group for clip in clips],
+        dataset=data.index.dataset,
+        store=data.store,
+        rows=test.rows,
+        names=test.names,
+        labels=test.labels.tolist(),
+        groups=test.groups,
         classes=run.classes,
-        sample_rate=data.sample_rate,
-        clip_seconds=data.clip_seconds,
-        padding=data.padding,
+        sample_rate=config.sample_rate,
+        clip_seconds=config.clip_seconds,
+        padding=config.padding,
         seed=run.config.seed,
     )
 
 
-def clips_of_bundle(bundle: Bundle, why: str) -> LabelledClips:
+def clips_of_bundle(bundle: Bundle, why: str) -> ScoredClips:
     """The golden examples of a bundle. Which recordings they are from is not known: each is its own group."""
     with np.load(bundle.folder / "golden.npz", allow_pickle=False) as golden:
         waveforms: npt.NDArray[np.float32] = golden["waveform"] * golden["scale"][:, None] / np.float32(32767)
         labels = [int(label) for label in golden["labels"]]
     classifier = bundle.manifest.classifier
     digest = bundle.manifest.files["golden.npz"]
-    return LabelledClips(
+    return ScoredClips(
         description=f"the golden examples of {bundle.folder}",
         dataset=bundle.manifest.provenance.dataset,
         store=_InMemory(waveforms.astype(np.float32)),
@@ -136,7 +134,7 @@ def clips_of_bundle(bundle: Bundle, why: str) -> LabelledClips:
     )
 
 
-def in_common(sides: Sequence[LabelledClips]) -> list[LabelledClips]:
+def in_common(sides: Sequence[ScoredClips]) -> list[ScoredClips]:
     """Of each of `sides`, the clips that all of them have, in the order of the first.
 
     Raises `InputError` as `check_alike` does, and where no clip is left.
@@ -154,7 +152,7 @@ def in_common(sides: Sequence[LabelledClips]) -> list[LabelledClips]:
     return [side.at([known[name] for name in shared]) for side, known in zip(sides, places, strict=True)]
 
 
-def check_alike(one: LabelledClips, other: LabelledClips) -> None:
+def check_alike(one: ScoredClips, other: ScoredClips) -> None:
     """Raise `InputError` where classes or lengths of clips differ."""
     if other.classes != one.classes:
         raise InputError(
@@ -169,7 +167,7 @@ def check_alike(one: LabelledClips, other: LabelledClips) -> None:
 
 
 def predictions_on(
-    clips: LabelledClips, classify: Classify, progress: Progress = silent, stage: str = "accuracy"
+    clips: ScoredClips, classify: Classify, progress: Progress = silent, stage: str = "accuracy"
 ) -> Predictions:
     """What `classify` says of all of `clips`."""
     probabilities = predict_probabilities(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from edgekd.data.audio import fit, read
 from edgekd.errors import InputError
-from edgekd.profiling.accuracy import Classify, LabelledClips
+from edgekd.profiling.accuracy import Classify, ScoredClips
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Point, Robustness
 from edgekd.scoring.scores import score
@@ -84,7 +84,7 @@ def shortened(waveforms: Tensor, places: Sequence[int], samples: int, padding: P
 
 
 def robustness(
-    clips: LabelledClips, classify: Classify, noise: Noise, progress: Progress = silent, stage: str = "robustness"
+    clips: ScoredClips, classify: Classify, noise: Noise, progress: Progress = silent, stage: str = "robustness"
 ) -> Robustness:
     """Accuracy of `classify` on `clips`, noisy and shortened; on at most `MOST_CLIPS` of them, evenly spaced."""
     clips = clips.at(np.unique(np.linspace(0, len(clips.rows) - 1, MOST_CLIPS).round().astype(int)).tolist())

@@ -29,7 +29,7 @@ from edgekd.exporting.folders import kind_of
 from edgekd.exporting.graph import float_onnx, quantized_onnx
 from edgekd.exporting.targets import Precision
 from edgekd.models import sized
-from edgekd.profiling.accuracy import LabelledClips, check_alike, clips_of_bundle, clips_of_run, in_common
+from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
 from edgekd.profiling.cost import module_parameters
 from edgekd.progress import Progress, silent
@@ -60,7 +60,7 @@ class Candidate:
     architecture: str | None
     model: Model
     samples: int
-    clips: LabelledClips | None
+    clips: ScoredClips | None
     bundle: Bundle | None = None
     notes: tuple[str, ...] = ()
 
@@ -88,9 +88,9 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     for done, part in enumerate(named):
         progress("subjects", done, len(named))
         if isinstance(part, _Part):
-            found += _of_run(part, config)
+            found += _of_run(part, config, progress)
         elif isinstance(part, Bundle):
-            found += _of_bundle(part, config)
+            found += _of_bundle(part, config, progress)
         else:
             guests.append(part)
     found = _on_common_clips(found)
@@ -137,12 +137,12 @@ def _listed(parts: Sequence[_Part]) -> str:
     return ", ".join(part.role for part in parts)
 
 
-def _of_run(part: _Part, config: ProfileConfig) -> list[Candidate]:
+def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Candidate]:
     run, role = part.run, part.role
     possible = _BACKENDS[role]
     chosen = [backend for backend in possible if backend in config.backends] or [possible[0]]
     architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
-    clips = clips_of_run(run)
+    clips = clips_of_run(run, progress)
     models: list[Model] = []
     for backend in chosen:
         if backend == "onnxruntime":
@@ -182,10 +182,10 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) ->
     return make(teacher, front_end=front_end, network=None, learned=teacher)
 
 
-def _of_bundle(bundle: Bundle, config: ProfileConfig) -> list[Candidate]:
+def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> list[Candidate]:
     manifest, folder = bundle.manifest, bundle.folder
     classifier, target = manifest.classifier, manifest.target
-    clips, notes = _clips_for(bundle), []
+    clips, notes = _clips_for(bundle, progress), []
     outside = None
     if classifier.input == "log_mel":
         outside = runner.Runner(folder, cpu=True).graph_input  # the path that ships
@@ -238,7 +238,7 @@ def _built_engine(bundle: Bundle, outside: FrontEnd | None, graph: OnnxGraph) ->
         return f"{instead}: {failure}"
 
 
-def _clips_for(bundle: Bundle) -> LabelledClips:
+def _clips_for(bundle: Bundle, progress: Progress) -> ScoredClips:
     """The test side of the run a bundle came from, or its golden examples."""
     classifier = bundle.manifest.classifier
     try:
@@ -250,7 +250,7 @@ def _clips_for(bundle: Bundle) -> LabelledClips:
         )
         if run.classes != classifier.classes or not same_clips:
             raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
-        return clips_of_run(run)
+        return clips_of_run(run, progress)
     except (InputError, UsageError) as failure:
         return clips_of_bundle(bundle, str(failure))
 
@@ -331,7 +331,7 @@ def _on_common_clips(found: list[Candidate]) -> list[Candidate]:
     return result
 
 
-def _joined(one: Candidate, golden: LabelledClips, clips: LabelledClips) -> LabelledClips:
+def _joined(one: Candidate, golden: ScoredClips, clips: ScoredClips) -> ScoredClips:
     """`clips` of other subjects for one that has but `golden` examples. Raises `InputError` where they do not fit."""
     check_alike(clips, golden)
     if golden.sample_rate != clips.sample_rate:

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from edgekd import processes
-from edgekd.config import QuantizeConfig, parse, read_toml
+from edgekd.config import QuantizeConfig, differences, parse, read_toml, to_toml
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
@@ -31,9 +31,9 @@ from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
-from edgekd.runs.run import Run, differences, to_toml
+from edgekd.runs.run import Run
 from edgekd.training.adapt import finished_teacher
-from edgekd.training.distill import make_optimizer, open_clips, predict_test, record_test
+from edgekd.training.distill import make_optimizer, predict_test, record_test
 from edgekd.training.lesson import needs_teacher, prepare_lesson
 from edgekd.training.loop import Stage, fit, seed_all
 from edgekd.training.shared_layers import share_layers
@@ -51,13 +51,13 @@ def quantize(
     """
     fabric = make_fabric(run.config.device, autocast=False)  # multiples of a scale do not fit bfloat16
 
-    def find() -> tuple[QuantizeConfig, CalibrationRecipe, Student, ClipIndex, Split]:
+    def find() -> tuple[QuantizeConfig, CalibrationRecipe, Student]:
         settled = _settled(run, config, resume)
-        recipe, student, index = load_recipe(settled.recipe), run.student(), run.index()
-        return settled, recipe, student, index, run.split(index)
+        return settled, load_recipe(settled.recipe), run.student()
 
-    settled, recipe, student, index, split = processes.from_first(find)
-    store = open_clips(index, run.config.data)
+    settled, recipe, student = processes.from_first(find)
+    data = run.open_data(progress)
+    index, split, store = data.index, data.split, data.store
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
     student.to(fabric.device)

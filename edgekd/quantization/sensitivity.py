@@ -103,7 +103,7 @@ def sensitivity(run: Run, recipe: str | None = None, progress: Progress = silent
     `InputError` for an unfinished run or one without validation clips, `UsageError` for an unknown recipe.
     """
     name = recipe or run.config.quantize.recipe
-    found = _rank(_Bench(run, load_recipe(name)), name, progress)
+    found = _rank(_Bench(run, load_recipe(name), progress), name, progress)
     write_text(run.folder / REPORT, json.dumps(found.to_dict(), indent=2) + "\n")
     plot_sensitivity(
         {layer.layer: (layer.alone.drop, layer.alone.sqnr_db, layer.spared.sqnr_db) for layer in found.layers},
@@ -121,7 +121,7 @@ def auto_mixed(run: Run, max_drop: float, recipe: str | None = None, progress: P
     more, and otherwise as `sensitivity` does.
     """
     name = recipe or run.config.quantize.recipe
-    bench = _Bench(run, load_recipe(name))
+    bench = _Bench(run, load_recipe(name), progress)
     kept: list[str] = []
     steps: list[Step] = []
     all_int8 = loss = bench.loss(())
@@ -167,9 +167,9 @@ def _rank(bench: _Bench, recipe: str, progress: Progress) -> Sensitivity:
 class _Bench:
     """A calibrated network whose quantisers are switched, and validation clips to try the choices on."""
 
-    def __init__(self, run: Run, recipe: CalibrationRecipe) -> None:
-        index = run.index()
-        split, store = run.split(index), run.store(index)
+    def __init__(self, run: Run, recipe: CalibrationRecipe, progress: Progress) -> None:
+        data = run.open_data(progress)
+        index, split, store = data.index, data.split, data.store
         if not split.validation:
             raise InputError(f"{run.folder}: its split has no validation clips to measure on. Distil with some.")
         student = run.student().to(make_fabric(run.config.device, autocast=False).device)

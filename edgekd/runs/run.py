@@ -13,8 +13,6 @@ can use.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 import shutil
@@ -23,28 +21,26 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__
-from edgekd.config import DistillConfig, parse, read_toml
+from edgekd.config import DistillConfig, differences, parse, read_toml, to_toml
 from edgekd.errors import InputError, UsageError
 from edgekd.files.whole import write_text
+from edgekd.progress import Progress, silent
+from edgekd.runs.metrics_log import MetricsLog
 
 if TYPE_CHECKING:
-    from edgekd.data.clip_store import ClipStore
     from edgekd.data.index import ClipIndex, Split
     from edgekd.models.students import Student
     from edgekd.models.teachers.base import Teacher
+    from edgekd.runs.data import RunData
+
+Stage = Literal["teacher", "student", "int8"]
 
 REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
 SAME_RUN = ("out", "teacher.cache", "training.compile")
-METRIC_COLUMNS = (
-    "stage", "epoch", "seconds", "learning_rate", "total",
-    "classification", "statistical", "structural", "distillation",
-    "weight_classification", "weight_statistical", "weight_structural", "weight_distillation",
-    "validation_loss", "validation_accuracy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,40 +127,51 @@ class Run:
         if told is not None:
             write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
-    def index(self) -> ClipIndex:
-        """The data set of the run, read again. Raises `InputError` where it has moved or changed its classes."""
+    def open_data(self, progress: Progress = silent) -> RunData:
+        """The data of the run, read again: its clips, the sides recorded in `splits.csv`, and the cached samples.
+
+        Several processes open it together. Raises `InputError` where it has moved or changed its classes.
+        """
+        from edgekd import processes
         from edgekd.data import load_index
-
-        index = load_index(self.config.data)
-        if index.classes != self.classes:
-            raise InputError(
-                f"{self.folder}: the data at {index.root} now has classes {', '.join(index.classes)}; "
-                f"the run was trained on {', '.join(self.classes)}."
-            )
-        return index
-
-    def split(self, index: ClipIndex) -> Split:
-        """The split recorded in `splits.csv`."""
         from edgekd.data.splits import read_splits
+        from edgekd.runs.data import RunData, open_clips
 
-        return read_splits(self.folder / "splits.csv", index)
+        def read() -> tuple[ClipIndex, Split]:
+            index = load_index(self.config.data, progress)
+            if index.classes != self.classes:
+                raise InputError(
+                    f"{self.folder}: the data at {index.root} now has classes {', '.join(index.classes)}; "
+                    f"the run was trained on {', '.join(self.classes)}."
+                )
+            return index, read_splits(self.folder / "splits.csv", index)
 
-    def store(self, index: ClipIndex) -> ClipStore:
-        """The cached clips of `index`."""
-        from edgekd.data.clip_store import open_store
+        index, split = processes.from_first(read)
+        return RunData(index, split, open_clips(index, self.config.data, progress))
 
-        return open_store(index, self.config.data)
+    def weights(self, stage: Stage) -> Path:
+        """Where the best weights of a stage are, once there are any."""
+        return self.folder / stage / "best.safetensors"
+
+    def finished(self, stage: Stage) -> bool:
+        """Whether a stage has come to its end: its weights are the ones to use."""
+        section = "training" if stage == "teacher" else "test"  # a teacher is done when adapted, a student when scored
+        return stage in self.report().get(section, {}) and self.weights(stage).is_file()
+
+    def new_student(self) -> Student:
+        """The student of the configuration with weights drawn now, on the CPU."""
+        from edgekd.models import build_student
+
+        config = self.config
+        rate, frontend = config.data.sample_rate, config.frontend
+        return build_student(config.student, len(self.classes), rate, frontend, config.width)
 
     def student(self) -> Student:
         """The float student with its best weights, in eval mode, on the CPU."""
-        from edgekd.models import build_student
         from edgekd.models.weights import load_matching, read_weights
 
         self.require_student()
-        config = self.config
-        rate, frontend = config.data.sample_rate, config.frontend
-        student = build_student(config.student, len(self.classes), rate, frontend, config.width)
-        path = self.folder / "student" / "best.safetensors"
+        student, path = self.new_student(), self.weights("student")
         load_matching(student, read_weights(path), path)
         return student.eval()
 
@@ -174,7 +181,7 @@ class Run:
         from edgekd.models.teachers import TEACHERS
         from edgekd.models.weights import load_matching, read_weights
 
-        path = self.folder / "teacher" / "best.safetensors"
+        path = self.weights("teacher")
         if not path.is_file():
             return None
         config, chosen = self.config, self.config.teacher
@@ -192,43 +199,6 @@ class Run:
         return teacher.eval()
 
 
-class MetricsLog:
-    """`metrics.csv`: a row an epoch of every stage, rewritten whole (it is small) at each epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.is_file():
-            with open(path, newline="") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def append(self, stage: str, epoch: int, **figures: float) -> None:
-        row = {"stage": stage, "epoch": str(epoch)}
-        row.update({name: f"{value:.6g}" for name, value in figures.items()})
-        self.rows.append(row)
-        self._write()
-
-    def truncate(self, stage: str, epoch: int) -> None:
-        """Forget rows of `stage` after `epoch`: a resumed stage writes them again."""
-        self.rows = [row for row in self.rows if row["stage"] != stage or int(row["epoch"]) <= epoch]
-        self._write()
-
-    def last_epoch(self, stage: str) -> int:
-        return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
-
-    def best_accuracy(self, stage: str) -> float | None:
-        """The best validation accuracy of a stage, that of the checkpoint it kept; None where it has no rows."""
-        found = [float(row["validation_accuracy"]) for row in self.rows if row["stage"] == stage]
-        return max(found, default=None)
-
-    def _write(self) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, METRIC_COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
-
-
 def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     """Make sure that `config.out` may be written to; nothing is changed yet.
 
@@ -238,7 +208,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     folder = config.out
     if resume:
         stored = Run.open(folder).config
-        changed = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+        changed = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
         if changed:
             raise UsageError(
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
@@ -251,31 +221,6 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
             )
         if not (folder / "config.toml").is_file():
             raise UsageError(f"{folder} is not a run folder, so it is not overwritten. Name another (--out).")
-
-
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
-    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    if prefix and lines:
-        text = f"\n[{prefix}]\n{text}"
-    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of the settings in which two configurations differ, but for those of `SAME_RUN`."""
-    found = []
-    for key, value in new.items():
-        if isinstance(value, Mapping):
-            found += differences(old[key], value, f"{prefix}{key}.")
-        elif old[key] != value and prefix + key not in SAME_RUN:
-            found.append(prefix + key)
-    return found
 
 
 def _read_json(path: Path) -> Any:

@@ -16,10 +16,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgekd import processes
-from edgekd.config import DataConfig, DistillConfig
+from edgekd.config import DistillConfig
 from edgekd.data import check_clip_length, load_index
 from edgekd.data.checks.audit import audit, check_audit
-from edgekd.data.clip_store import ClipStore, attach_store, open_store
+from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
@@ -28,6 +28,7 @@ from edgekd.models import build_student, check_names
 from edgekd.models.teachers.base import Teacher
 from edgekd.processes import make_fabric
 from edgekd.progress import Progress, silent
+from edgekd.runs.data import open_clips
 from edgekd.runs.pictures import plot_confusion, plot_curves
 from edgekd.runs.predictions import read_predictions, write_predictions
 from edgekd.runs.run import Run, check_folder
@@ -134,11 +135,6 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
     }
-
-
-def open_clips(index: ClipIndex, config: DataConfig, progress: Progress = silent) -> ClipStore:
-    """The cached clips of `index`: opened, filled and verified by one process of each machine, for all of them."""
-    return processes.first_on_node(lambda: open_store(index, config, progress), lambda: attach_store(index, config))
 
 
 def make_optimizer(

@@ -31,7 +31,8 @@ from edgekd.errors import InputError
 from edgekd.files.whole import write_bytes
 from edgekd.models.weights import load_matching, read_weights, save_weights
 from edgekd.progress import Progress
-from edgekd.runs.run import MetricsLog, Run
+from edgekd.runs.metrics_log import MetricsLog
+from edgekd.runs.run import Run
 
 Drawn = TypeVar("Drawn")
 

@@ -85,8 +85,9 @@ def by_onnxruntime(
 
 def subjects(run: Run, store: ClipStore) -> dict[str, bytes]:
     """Serialised graphs by name."""
-    index = run.index()
-    rows = select_clips(index.labels, run.split(index).train, load_recipe("default"), run.config.seed)
+    data = run.open_data()
+    index = data.index
+    rows = select_clips(index.labels, data.split.train, load_recipe("default"), run.config.seed)
     float_model = float_onnx(run.student(), store.samples)
     quantised = load_int8(run)
     graphs = {
@@ -148,8 +149,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     run = Run.open(options.run)
-    index = run.index()
-    store, test = run.store(index), run.split(index).test
+    data = run.open_data()
+    index = data.index
+    store, test = data.store, data.split.test
     models = subjects(run, store)
     times = blocks(calls(models, store.waveforms(test[:1]).numpy()))
     rows = [

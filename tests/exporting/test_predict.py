@@ -46,7 +46,7 @@ def predictor(request: pytest.FixtureRequest) -> Predictor:
 @pytest.fixture(scope="module")
 def sound(tiny_run: Run) -> np.ndarray:
     """Two and a half seconds of a simulated tug."""
-    path = next(clip.path for clip in tiny_run.index() if clip.label == 4)
+    path = next(clip.path for clip in tiny_run.open_data().index if clip.label == 4)
     return soundfile.read(path, dtype="float32")[0][: 5 * RATE // 2]
 
 

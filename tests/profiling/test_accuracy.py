@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgekd.errors import InputError
 from edgekd.exporting.verify import in_onnxruntime
-from edgekd.profiling.accuracy import LabelledClips, clips_of_run, in_common, predictions_on
+from edgekd.profiling.accuracy import ScoredClips, clips_of_run, in_common, predictions_on
 from edgekd.scoring.scores import score
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Numbered:
         return torch.tensor(rows, dtype=torch.float32)[:, None].expand(-1, 4)
 
 
-def side(rows: list[int], description: str = "a run") -> LabelledClips:
-    return LabelledClips(
+def side(rows: list[int], description: str = "a run") -> ScoredClips:
+    return ScoredClips(
         description=description,
         dataset="tones",
         store=Numbered(),
@@ -69,7 +69,7 @@ def test_the_digest_tells_which_clips_they_are() -> None:
     ],
     ids=["disjoint", "classes", "length"],
 )
-def test_what_cannot_be_compared_is_refused(other: LabelledClips, words: str) -> None:
+def test_what_cannot_be_compared_is_refused(other: ScoredClips, words: str) -> None:
     with pytest.raises(InputError, match=words) as refusal:
         in_common([side([1, 2]), other])
     assert "another" in str(refusal.value)
@@ -77,8 +77,9 @@ def test_what_cannot_be_compared_is_refused(other: LabelledClips, words: str) ->
 
 def test_the_test_side_of_a_run_is_all_of_it_and_nothing_else(profiled: Profiled) -> None:
     clips = clips_of_run(profiled.run)
-    index = profiled.run.index()
-    assert list(clips.rows) == list(profiled.run.split(index).test)
+    data = profiled.run.open_data()
+    index = data.index
+    assert list(clips.rows) == list(data.split.test)
     assert list(clips.labels) == [index.clips[row].label for row in clips.rows]
     assert clips.first().shape == (1, clips.samples)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgekd.errors import InputError
 from edgekd.profiling import robustness as module
-from edgekd.profiling.accuracy import LabelledClips
+from edgekd.profiling.accuracy import ScoredClips
 from edgekd.profiling.robustness import SHARES, SNRS_DB, noise_of, noisy, robustness, shortened
 
 RATE, SAMPLES = 8_000, 8_000
@@ -27,8 +27,8 @@ class Tones:
         return torch.stack([0.01 * (row + 1) * torch.sin(2 * torch.pi * 400 * 4 ** (row % 2) * time) for row in rows])
 
 
-def tones(count: int) -> LabelledClips:
-    return LabelledClips(
+def tones(count: int) -> ScoredClips:
+    return ScoredClips(
         description="tones",
         dataset="tones",
         store=Tones(),

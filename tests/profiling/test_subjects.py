@@ -119,7 +119,7 @@ def test_a_bundle_far_from_its_run_is_scored_on_its_golden_examples(
 def test_a_bundle_whose_run_is_gone_joins_the_others_with_a_warning(
     profiled: Profiled, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "_clips_for", lambda bundle: subjects.clips_of_bundle(bundle, "gone"))
+    monkeypatch.setattr(subjects, "_clips_for", lambda bundle, _: subjects.clips_of_bundle(bundle, "gone"))
     student, alone = find(profiled.run.folder / "student", bundle.folder)
     assert alone.clips.digest == student.clips.digest
     assert any("may have been trained on clips that it was scored on" in note for note in alone.notes)

@@ -49,16 +49,17 @@ def interrupting(stage: str, done: int) -> Callable[..., None]:
 
 def probabilities(run: Run, logits: Callable[[Tensor], Tensor]) -> Tensor:
     """On the test side, `(N, K)`."""
-    index = run.index()
-    return torch.from_numpy(predict_probabilities(logits, run.store(index), run.split(index).test))
+    data = run.open_data()
+    return torch.from_numpy(predict_probabilities(logits, data.store, data.split.test))
 
 
 def test_stored_scores_are_those_of_the_student_read_back(tiny_run: Run) -> None:
     student = load_int8(tiny_run)
     assert isinstance(student.network, QuantizedNetwork)
     assert not any(module.training for module in student.modules())
-    index = tiny_run.index()
-    rows = tiny_run.split(index).test
+    data = tiny_run.open_data()
+    index = data.index
+    rows = data.split.test
     labels, groups = [index.clips[row].label for row in rows], [index.clips[row].group for row in rows]
     found = probabilities(tiny_run, lambda clips: student(clips).logits).numpy()
     stored = tiny_run.report()["test"]["int8"]
@@ -80,8 +81,8 @@ def test_the_int8_student_says_nearly_what_the_float_one_does(tiny_run: Run) -> 
 
 def test_activations_take_at_most_256_values(tiny_run: Run) -> None:
     student = load_int8(tiny_run)
-    index = tiny_run.index()
-    waveforms = tiny_run.store(index).waveforms(tiny_run.split(index).test)
+    data = tiny_run.open_data()
+    waveforms = data.store.waveforms(data.split.test)
     assert isinstance(student.network, QuantizedNetwork)
     with torch.no_grad():
         tap = student(waveforms).tap

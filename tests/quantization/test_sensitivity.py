@@ -61,8 +61,9 @@ def test_sensitivity_is_what_keeping_the_other_layers_in_float_loses(tiny_copy: 
     stored = json.loads((tiny_copy.folder / "int8-sensitivity.json").read_text())
     assert stored == json.loads(json.dumps(found.to_dict()))
 
-    index = tiny_copy.index()
-    split, store, student = tiny_copy.split(index), tiny_copy.store(index), tiny_copy.student()
+    data = tiny_copy.open_data()
+    index = data.index
+    split, store, student = data.split, data.store, tiny_copy.student()
     labels = torch.tensor([index.labels[row] for row in split.validation])
     with torch.no_grad():
         heard = student.log_mel(store.waveforms(split.validation))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from edgekd import __version__
-from edgekd.config import DistillConfig
+from edgekd.config import DistillConfig, to_toml
 from edgekd.errors import InputError, UsageError
-from edgekd.runs.run import METRIC_COLUMNS, MetricsLog, Run, check_folder, to_toml
+from edgekd.runs.metrics_log import METRIC_COLUMNS, MetricsLog
+from edgekd.runs.run import Run, check_folder
 
 CLASSES = ("cargo", "tug")
 
@@ -282,10 +283,11 @@ def test_a_finished_run_gives_back_what_it_was_trained_on(tiny_run: Run, tiny_co
     run = Run.open(tiny_run.folder)
     assert run.config == tiny_config(tiny_run.folder)
     assert run.classes == ("background", "cargo", "passengership", "tanker", "tug")
-    index = run.index()
-    split = run.split(index)
+    data = run.open_data()
+    index = data.index
+    split = data.split
     assert len(index) == len(split.train) + len(split.validation) + len(split.test) == 75
-    assert len(run.store(index)) == 75
+    assert len(data.store) == 75
     teacher = run.teacher()
     assert teacher is not None
     assert not run.student().training
@@ -300,4 +302,4 @@ def test_data_that_changed_its_classes_is_refused(tiny_run: Run, tmp_path: Path)
     moved = tiny_run.config.data.model_copy(update={"data_dir": data})
     run = Run(tiny_run.folder, tiny_run.config.model_copy(update={"data": moved}), tiny_run.classes)
     with pytest.raises(InputError, match=r"now has classes .*tugboat; the run was trained on .*tug"):
-        run.index()
+        run.open_data()

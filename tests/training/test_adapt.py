@@ -58,10 +58,11 @@ def begin(tiny_run: Run, tiny_config: Callable[..., DistillConfig], tmp_path: Pa
         assert finished is not None
         save_weights(weights, finished.state_dict())
         config = tiny_config(tmp_path / "run", teacher={"weights": weights, **teacher})
-        index = tiny_run.index()
+        data = tiny_run.open_data()
+        index = data.index
         run = Run.create(config, index.classes, "cpu")
         fabric = Fabric(accelerator="cpu", devices=1)
-        return Desk(run, index, tiny_run.split(index), tiny_run.store(index), fabric, weights)
+        return Desk(run, index, data.split, data.store, fabric, weights)
 
     return build
 

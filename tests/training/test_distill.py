@@ -19,14 +19,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import DistillConfig, LossConfig
+from edgekd.config import DistillConfig, LossConfig, to_toml
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.weights import read_weights
 from edgekd.quantization.qat import load_int8, quantize
-from edgekd.runs.run import MetricsLog, Run, to_toml
+from edgekd.runs.metrics_log import MetricsLog
+from edgekd.runs.run import Run
 from edgekd.scoring.scores import predict_probabilities, score
 from edgekd.training import frozen_teacher
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
@@ -145,9 +146,10 @@ def test_best_weights_are_those_of_the_best_validation(tiny_run: Run) -> None:
 def test_stored_scores_are_those_of_the_stored_weights_on_the_test_side(subject: str, tiny_run: Run) -> None:
     model = tiny_run.teacher() if subject == "teacher" else tiny_run.student()
     assert isinstance(model, nn.Module)
-    index = tiny_run.index()
-    rows = tiny_run.split(index).test
-    probabilities = predict_probabilities(lambda clips: model(clips).logits, tiny_run.store(index), rows)
+    data = tiny_run.open_data()
+    index = data.index
+    rows = data.split.test
+    probabilities = predict_probabilities(lambda clips: model(clips).logits, data.store, rows)
     labels, groups = [index.clips[row].label for row in rows], [index.clips[row].group for row in rows]
     found = score(probabilities, labels, groups, index.classes, tiny_run.config.seed)
     assert json.loads(json.dumps(found.to_dict())) == tiny_run.report()["test"][subject]

@@ -49,9 +49,10 @@ def prepare(tiny_copy: Run, fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> 
             values[section] |= change
         config = DistillConfig.model_validate(values)
         run = replace(tiny_copy, config=config)
-        index = run.index()
+        data = run.open_data()
+        index = data.index
         teacher = run.teacher() if needs_teacher(config.loss.terms) else None
-        split, store = run.split(index), run.store(index)
+        split, store = data.split, data.store
         return prepare_lesson(run, index, split, store, teacher, run.student(), epochs, fabric)
 
     return build
@@ -295,7 +296,7 @@ def test_from_draw_to_loss_nothing_asks_a_device_for_an_answer(
     lesson = prepare(epochs=9 if tables else 1, loss={"terms": terms})
     lesson.fabric = SimpleNamespace(device=device, autocast=nullcontext)  # type: ignore[assignment]
     lesson.clips = clips = DeviceClips.__new__(DeviceClips)
-    clips.store, clips.device = tiny_run.store(tiny_run.index()), device
+    clips.store, clips.device = tiny_run.open_data().store, device
     clips._place, clips._levels = torch.arange(len(clips.store)), Kept(torch.from_numpy(clips.store.clips).to(device))
     if tables:
         assert isinstance(lesson.log_mels, Kept)
@@ -335,8 +336,8 @@ def test_validation_is_cross_entropy_and_accuracy_in_eval_mode(prepare: Prepare,
 
 def test_gain_is_fitted_on_the_training_side_only(tiny_run: Run) -> None:
     """Against the recordings themselves, read and cut here."""
-    index = tiny_run.index()
-    split, store = tiny_run.split(index), tiny_run.store(index)
+    data = tiny_run.open_data()
+    index, split, store = data.index, data.split, data.store
 
     def loudest(rows: Sequence[int]) -> float:
         clips = [index.clips[row] for row in rows]
