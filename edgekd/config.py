@@ -14,15 +14,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgekd.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
-Term = Literal["classification", "statistical", "structural", "distillation"]
 CacheMode = Literal["auto", "off", "logits", "full"]
 Backend = Literal["torch", "torch-compiled", "onnxruntime", "tensorrt"]
-TERMS: tuple[Term, ...] = ("classification", "statistical", "structural", "distillation")
 
 
 def _absolute(path: Path) -> Path:
@@ -105,24 +103,19 @@ class TeacherConfig(Section):
     )
 
 
-class LossWeights(Section):
-    """How much each term counts with `weighting = "fixed"`."""
-
-    classification: float = Field(1.0, gt=0)
-    statistical: float = Field(1.0, gt=0)
-    structural: float = Field(1.0, gt=0)
-    distillation: float = Field(1.0, gt=0)
-
-
 class LossConfig(Section):
     """The terms of SSATKD and their forms. Where a default is not the paper's, the description names the paper's.
 
     The paper as it stands: `weighting = "learned"`, `distillation = "emd"`, `bandwidth = "paper"`, `texture_share = 1`.
     """
 
-    terms: tuple[Term, ...] = TERMS
+    terms: tuple[str, ...] = Field(
+        ("classification", "statistical", "structural", "distillation"), description="of edgekd.losses.terms"
+    )
     weighting: Literal["fixed", "learned"] = Field("fixed", description="learned: the paper's log-variances")
-    weights: LossWeights = LossWeights()
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="how much terms count with fixed weighting, by name; 1 where left out"
+    )
     texture_share: float = Field(
         0.5, ge=0, le=1, description="share of the epochs, from the first, in which the texture terms count"
     )
@@ -146,6 +139,11 @@ class LossConfig(Section):
         if len(set(self.terms)) != len(self.terms):
             raise ValueError("terms: a term is named twice")
         return self
+
+    @field_validator("weights")
+    @classmethod
+    def _only_what_differs(cls, weights: dict[str, float]) -> dict[str, float]:
+        return {term: weight for term, weight in weights.items() if weight != 1}  # two ways to say a thing are one
 
 
 class AugmentConfig(Section):

@@ -7,17 +7,17 @@ run: each process takes a share of its rows, and gradients, batch statistics, fi
 that the result is that of one process, but for rounding. The first process alone reads and writes the run folder; what
 it finds there, and what it fails of, reaches the others through `from_first`.
 
-`torchrun` starts the processes and ends them all when one dies; Lightning Fabric's data-parallel strategy joins them.
-Gradients are summed here and not by its wrapper, `DistributedDataParallel`: students have tens of thousands of
-parameters, for which buckets sent during the backward pass gain nothing; and the wrapper has no place for a loss with
-parameters of its own, for an adapter that stops counting half way, or for shares of different sizes.
+`torchrun` starts the processes and ends them all when one dies; `torch.distributed` joins them. Gradients are summed
+here and not by `DistributedDataParallel`: students have tens of thousands of parameters, for which buckets sent during
+the backward pass gain nothing; and it has no place for a loss with parameters of its own, for an adapter that stops
+counting half way, or for shares of different sizes.
 
 In a process on its own all this does nothing.
 """
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,10 +29,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, UsageError
@@ -63,10 +59,10 @@ def is_lost_connection(failure: RuntimeError) -> bool:
 # Who is there
 
 
-def make_fabric(device: str, autocast: bool = True) -> Fabric:
-    """Lightning Fabric on this process's device: bfloat16 autocast on CUDA unless not wanted, float32 on the CPU.
+def join(device: str) -> torch.device:
+    """This process's device: `cpu`, `cuda`, or with `auto` the better of them. Under `torchrun` it joins the others.
 
-    Under `torchrun` it joins the processes. Raises `UsageError` for a device that is not there.
+    Raises `UsageError` for a device that is not there, and for processes that cannot have one each.
     """
     here, everywhere = (int(os.environ[name]) for name in SIZES) if dist.is_torchelastic_launched() else (1, 1)
     if device == "auto":
@@ -75,9 +71,8 @@ def make_fabric(device: str, autocast: bool = True) -> Fabric:
         raise UsageError(
             "--device cuda: this machine has no CUDA device that torch can use. 'edgekd doctor' says more."
         )
-    precision: Any = "bf16-mixed" if device == "cuda" and autocast else "32-true"
     if everywhere == 1:  # whatever a batch system has put into the environment
-        return Fabric(accelerator=device, devices=1, precision=precision, plugins=[LightningEnvironment()])
+        return torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
     if device == "cuda" and here > torch.cuda.device_count():
         raise UsageError(
             f"torchrun started {here} processes, and this machine has {torch.cuda.device_count()} CUDA devices: one "
@@ -85,17 +80,19 @@ def make_fabric(device: str, autocast: bool = True) -> Fabric:
         )
     if everywhere % here:
         raise UsageError(f"torchrun started {here} processes here and {everywhere} in all: as many on every machine.")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=device,
-        devices=here,
-        num_nodes=everywhere // here,
-        strategy=DDPStrategy(timeout=PATIENCE),
-        precision=precision,
-        plugins=[TorchElasticEnvironment()],
-    )
-    fabric.launch()
-    return fabric
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device("cpu")
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(_leave)
+    return own
+
+
+def _leave() -> None:
+    """Take this process out of the group, so that no other one waits for what it will not send."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def count() -> int:

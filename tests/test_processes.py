@@ -16,13 +16,13 @@ import torch
 from edgekd import processes
 from edgekd.errors import UsageError
 from edgekd.models.weights import read_weights
-from edgekd.processes import make_fabric
+from edgekd.processes import join
 from edgekd.progress import silent
 from edgekd.runs.metrics_log import MetricsLog
+from edgekd.training.fill_cache import PROBES
 from edgekd.training.loop import fit
-from edgekd.training.teacher_cache import PROBES
 from tests.training import in_processes
-from tests.training.test_teacher_cache import ROWS, Listener, answers, fill, views_of
+from tests.training.test_fill_cache import ROWS, Listener, answers, fill, views_of
 
 PROCESSES = 2
 
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
     """What each of `PROCESSES` found."""
-    in_processes.fit_until(in_processes.stage(folder / "begun by one"), 3)
+    in_processes.fit_until(folder / "begun by one", 3)
     started = started_like_torchrun(PROCESSES, ["-m", in_processes.__name__, str(folder)])
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0] * PROCESSES, said
@@ -85,7 +85,7 @@ def test_all_processes_end_with_the_very_same_weights(found: list[dict[str, Any]
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of one process that was not interrupted."""
     folder = tmp_path_factory.mktemp("alone")
-    fit(in_processes.stage(folder), make_fabric("cpu"), silent)
+    fit(in_processes.stage(folder), silent)
     return folder
 
 
@@ -114,7 +114,7 @@ def test_one_process_goes_on_where_several_were_interrupted(
 ) -> None:
     begun = folder / "begun by several"
     assert MetricsLog(begun / "metrics.csv").last_epoch("student") == 2
-    fit(in_processes.stage(begun), make_fabric("cpu"), silent)
+    fit(in_processes.stage(begun), silent)
     same_end(begun, alone)
 
 
@@ -208,8 +208,8 @@ def test_a_process_on_its_own_shares_with_nobody() -> None:
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match=r"--device cuda: this machine has no CUDA device"):
-        make_fabric("cuda")
-    assert make_fabric("auto").device.type == "cpu"
+        join("cuda")
+    assert join("auto").type == "cpu"
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,18 +218,19 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "4"), ("WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="started 4 processes, and this machine has 2 CUDA devices"):
-        make_fabric("cuda")
+        join("cuda")
 
 
 def test_machines_with_unequal_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "3")):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="started 2 processes here and 3 in all"):
-        make_fabric("cpu")
+        join("cpu")
 
 
 def test_what_a_batch_system_sets_makes_no_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert make_fabric("cpu").world_size == 1
+    assert join("cpu") == torch.device("cpu")
+    assert processes.count() == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekd.cli import options
 
-PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "lightning-fabric", "soundfile")
+PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "soundfile")
 
 # What export can use and does not need: name -> module and, where it is absent, what it is for and how it is installed.
 MODULES = {

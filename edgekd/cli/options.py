@@ -84,7 +84,7 @@ Set = Annotated[
 
 def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """`combine`, with what depends on the machine settled: the configuration of a run."""
-    from edgekd.training.adapt import settled
+    from edgekd.training.new_teacher import settled
 
     return settled(combine(config_file, flags, sets))
 
@@ -120,9 +120,9 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def check_names(config: DistillConfig, quantized: bool) -> None:
     """Raise one `UsageError` for all the names in `config` that are in no table, before anything slow is done."""
+    from edgekd.losses.terms import needs_teacher
     from edgekd.models import check_names as check_models
     from edgekd.quantization.calibration import load_recipe
-    from edgekd.training.lesson import needs_teacher
 
     mistakes = []
     dataset, taught = config.data.dataset, needs_teacher(config.loss.terms)

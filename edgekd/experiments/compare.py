@@ -41,14 +41,14 @@ from edgekd.experiments.grid import (
 from edgekd.experiments.workers import Failure
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
+from edgekd.losses.terms import needs_teacher
 from edgekd.models import check_names
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
 from edgekd.runs.predictions import Predictions, read_predictions
 from edgekd.runs.run import Run
 from edgekd.scoring.differences import Difference, Trial, difference
-from edgekd.training.adapt import check_teacher
-from edgekd.training.lesson import needs_teacher
+from edgekd.training.new_teacher import check_teacher
 
 
 @dataclass(frozen=True)

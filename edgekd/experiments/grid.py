@@ -34,10 +34,10 @@ from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError
 from edgekd.experiments.workers import Failure, Worker
 from edgekd.files.whole import write_text
+from edgekd.losses.terms import needs_teacher
 from edgekd.runs.run import SAME_RUN, Run
-from edgekd.training.adapt import settled
 from edgekd.training.distill import teacher_settings
-from edgekd.training.lesson import needs_teacher
+from edgekd.training.new_teacher import settled
 
 Settings = Mapping[str, Any]
 

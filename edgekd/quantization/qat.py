@@ -14,29 +14,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import QuantizeConfig, differences, parse, read_toml, to_toml
 from edgekd.data.clip_store import ClipStore
-from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
 from edgekd.files.whole import write_text
-from edgekd.models import build_student
+from edgekd.losses.terms import Need, needs_teacher
+from edgekd.losses.total import SSATKDLoss
 from edgekd.models.students import Student
 from edgekd.models.weights import load_matching, read_weights, save_weights
-from edgekd.processes import make_fabric
 from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
+from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.training.adapt import finished_teacher
-from edgekd.training.distill import make_optimizer, predict_test, record_test
-from edgekd.training.lesson import needs_teacher, prepare_lesson
-from edgekd.training.loop import Stage, fit, seed_all
+from edgekd.training.batches import Batch, seed_all
+from edgekd.training.distill import make_optimizer
+from edgekd.training.loop import Stage, StepOutput, fit
+from edgekd.training.outcome import predict_test, record_test
 from edgekd.training.shared_layers import share_layers
+from edgekd.training.student_step import StudentStep, student_batches, student_validation
 
 
 def quantize(
@@ -49,7 +50,7 @@ def quantize(
     Raises `InputError` when the run has no finished float student or calibration fails, `UsageError` for an unknown
     recipe or layer, and for a `config` other than that of the student to be resumed.
     """
-    fabric = make_fabric(run.config.device, autocast=False)  # multiples of a scale do not fit bfloat16
+    device = processes.join(run.config.device)
 
     def find() -> tuple[QuantizeConfig, CalibrationRecipe, Student]:
         settled = _settled(run, config, resume)
@@ -57,11 +58,10 @@ def quantize(
 
     settled, recipe, student = processes.from_first(find)
     data = run.open_data(progress)
-    index, split, store = data.index, data.split, data.store
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
-    student.to(fabric.device)
-    network = calibrated_network(student, index, split, store, recipe, run.config.seed, settled.keep_float)
+    student.to(device)
+    network = calibrated_network(student, data, recipe, run.config.seed, settled.keep_float)
     processes.spread(network)
     student.network = network
 
@@ -72,28 +72,23 @@ def quantize(
 
     processes.from_first(begin)
     if settled.method == "qat":
-        _train(run, settled, student, index, split, store, fabric, progress)
+        _train(run, settled, student, data, device, progress)
     else:
-        processes.from_first(lambda: save_weights(run.folder / "int8" / "best.safetensors", student.state_dict()))
+        processes.from_first(lambda: save_weights(run.weights("int8"), student.state_dict()))
     told = {"method": settled.method, "seconds": round(time.perf_counter() - started, 1)}
     processes.from_first(lambda: run.update_report("training", {"int8": told}))
-    record_test(run, "int8", index, split, predict_test(student, split, store, fabric, progress))
+    record_test(run, "int8", data, predict_test(student, data, device, progress))
     return run
 
 
 def calibrated_network(
-    student: Student,
-    index: ClipIndex,
-    split: Split,
-    store: ClipStore,
-    recipe: CalibrationRecipe,
-    seed: int,
-    keep_float: Sequence[str] = (),
+    student: Student, data: RunData, recipe: CalibrationRecipe, seed: int, keep_float: Sequence[str] = ()
 ) -> QuantizedNetwork:
     """The network of a float `student`, prepared, its scales set on training clips; `student` is left as it is."""
     check_finite(student)
-    network = prepare(student.network, _example_log_mel(student, store.samples), keep_float)
-    calibrate(network, log_mels(student, store, select_clips(index.labels, split.train, recipe, seed)), recipe)
+    network = prepare(student.network, _example_log_mel(student, data.store.samples), keep_float)
+    rows = select_clips(data.index.labels, data.split.train, recipe, seed)
+    calibrate(network, log_mels(student, data.store, rows), recipe)
     return network
 
 
@@ -111,14 +106,13 @@ def load_int8(run: Run) -> Student:
         command = f"distill --out {run.folder} --resume" if done else f"quantize {run.folder}{method}"
         raise InputError(f"{run.folder}: this run {state}. First: edgekd {command}")
     config = run.config
-    rate, frontend = config.data.sample_rate, config.frontend
-    student = build_student(config.student, len(run.classes), rate, frontend, config.width).eval()
+    student = run.new_student().eval()
     samples = round(config.data.clip_seconds * config.data.sample_rate)
     try:
         student.network = prepare(student.network, _example_log_mel(student, samples), settings.keep_float)
     except UsageError as failure:  # nobody's wrong setting now: the run is damaged
         raise InputError(f"{settings_file(run)}: keep_float: {failure}") from None
-    path = run.folder / "int8" / "best.safetensors"
+    path = run.weights("int8")
     load_matching(student, read_weights(path), path)
     set_frozen(student.network, True)
     return student.eval()
@@ -174,53 +168,54 @@ def _give_up_old_student(run: Run) -> None:
         shutil.rmtree(run.folder / "int8")
 
 
+class Int8Step:
+    """The step of distillation, rounded: with the terms of its last epoch, the scales still in the last epochs."""
+
+    def __init__(self, step: StudentStep, config: QuantizeConfig) -> None:
+        self.step, self.config = step, config
+
+    def begin(self, epoch: int) -> frozenset[Need]:
+        """Get ready for an epoch of int8 training, from 1."""
+        student = self.step.student
+        set_frozen(student.network, epoch > self.config.epochs - self.config.frozen_epochs)
+        student.norm.eval()  # folded into the front end at export, so its statistics stand still
+        return self.step.begin(self.step.config.training.epochs)
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """The loss of the clips of `batch`, as a mean over them."""
+        return self.step(batch)
+
+
 def _train(
-    run: Run,
-    config: QuantizeConfig,
-    student: Student,
-    index: ClipIndex,
-    split: Split,
-    store: ClipStore,
-    fabric: Fabric,
-    progress: Progress,
+    run: Run, config: QuantizeConfig, student: Student, data: RunData, device: torch.device, progress: Progress
 ) -> None:
     """Train a calibrated `student` into the run folder, and leave it with its best weights."""
-    network = quantized_network(student)
     share_layers(student)
-    teacher = finished_teacher(run) if needs_teacher(run.config.loss.terms) else None
-    # int8 training goes on as distillation ended: with the terms of its last epoch.
-    begin = run.config.training.epochs
-    lesson = prepare_lesson(
-        run, index, split, store, teacher, student, config.epochs, fabric, progress, begin=begin, compiled=False
-    )
+    terms, epochs = run.config.loss.terms, run.config.training.epochs
+    teacher = finished_teacher(run) if needs_teacher(terms) else None
+    batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)
+    loss = SSATKDLoss(run.config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss.to(device)
     # The adapter between the taps and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
     last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
-    lesson.loss.load_state_dict(last)
-    student.to(fabric.device)
-
-    def on_epoch(epoch: int) -> None:
-        set_frozen(network, epoch > config.epochs - config.frozen_epochs)
-        student.norm.eval()  # folded into the front end at export, so its statistics stand still
-
+    loss.load_state_dict(last)
+    student.to(device)
     fit(
         Stage(
             name="int8",
             run=run,
             model=student,
-            loss=lesson.loss,
-            optimizer=make_optimizer(student, lesson.loss, config.learning_rate, weight_decay=0.0),
-            draw=lesson.draw,
-            step=lambda drawn, part: lesson.step(student, drawn, part),
-            validate=lambda: lesson.validate(student),
-            rows=split.train,
+            batches=batches,
+            # Multiples of a scale do not fit bfloat16.
+            step=Int8Step(StudentStep(student, loss, run.config, device, mixed=False), config),
+            optimizer=make_optimizer(student, loss, config.learning_rate, weight_decay=0.0),
+            validation=student_validation(data, student, config.epochs, device, progress),
+            device=device,
             epochs=config.epochs,
-            batch_size=run.config.training.batch_size,
             patience=config.epochs,
-            decay_power=run.config.training.decay_power,
-            on_epoch=on_epoch,
+            loss=loss,
         ),
-        fabric,
         progress,
     )
 

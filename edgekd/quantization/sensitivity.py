@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgekd import processes
 from edgekd.errors import GateError, InputError
 from edgekd.files.whole import write_text
-from edgekd.processes import make_fabric
 from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_enabled
@@ -169,17 +169,17 @@ class _Bench:
 
     def __init__(self, run: Run, recipe: CalibrationRecipe, progress: Progress) -> None:
         data = run.open_data(progress)
-        index, split, store = data.index, data.split, data.store
-        if not split.validation:
+        index, validation = data.index, data.split.validation
+        if not validation:
             raise InputError(f"{run.folder}: its split has no validation clips to measure on. Distil with some.")
-        student = run.student().to(make_fabric(run.config.device, autocast=False).device)
+        student = run.student().to(processes.join(run.config.device))
         # Biases are corrected for one choice of rounded layers, and would be wrong for all others.
         recipe = recipe.model_copy(update={"bias_correction": False})
-        self.network = calibrated_network(student, index, split, store, recipe, run.config.seed)
+        self.network = calibrated_network(student, data, recipe, run.config.seed)
         self._original = student.network
         sample = CalibrationRecipe(clips=MAX_CLIPS)
-        rows = select_clips(index.labels, split.validation, sample, run.config.seed)
-        self._heard = list(log_mels(student, store, rows))
+        rows = select_clips(index.labels, validation, sample, run.config.seed)
+        self._heard = list(log_mels(student, data.store, rows))
         self._labels = torch.tensor([index.labels[row] for row in rows])
         self._known: dict[frozenset[str], Loss] = {}
         set_enabled(self.network, False)

@@ -7,13 +7,13 @@ import io
 from pathlib import Path
 
 from edgekd.files.whole import write_text
+from edgekd.losses.terms import TERMS
 
-METRIC_COLUMNS = (
-    "stage", "epoch", "seconds", "learning_rate", "total",
-    "classification", "statistical", "structural", "distillation",
-    "weight_classification", "weight_statistical", "weight_structural", "weight_distillation",
-    "validation_loss", "validation_accuracy",
-)  # fmt: skip
+
+def columns() -> list[str]:
+    """The columns of the file: those of every stage, and of each loss term its value and its weight."""
+    terms = [*TERMS, *(f"weight_{term}" for term in TERMS)]
+    return ["stage", "epoch", "seconds", "learning_rate", "total", *terms, "validation_loss", "validation_accuracy"]
 
 
 class MetricsLog:
@@ -47,7 +47,7 @@ class MetricsLog:
 
     def _write(self) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, METRIC_COLUMNS, restval="")
+        writer = csv.DictWriter(text, columns(), restval="")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())

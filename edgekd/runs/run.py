@@ -233,7 +233,7 @@ def _read_json(path: Path) -> Any:
 def _environment(seed: int, device: str) -> dict[str, Any]:
     from importlib.metadata import version
 
-    packages = ("torch", "torchaudio", "numpy", "onnx", "onnxruntime", "lightning-fabric")
+    packages = ("torch", "torchaudio", "numpy", "onnx", "onnxruntime")
     return {
         "edgekd": __version__,
         "git_revision": _git_revision(),

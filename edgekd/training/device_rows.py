@@ -5,13 +5,14 @@ A table is memory-mapped: the clips, a teacher's taps. Where a CUDA device compu
 they are used: a thread gathers them into page-locked memory, from which they are copied while the device computes.
 On the CPU nothing is copied: the mapped file and the system's page cache are all that already.
 
-Whoever asks gets an `Asked`, which gives the rows of a part of the batch when they are wanted, as often as they are.
+Rows are requested ahead and had later: `request` returns a `Pending`, to be called once, when the rows are used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,8 @@ from torch import Tensor
 from edgekd.data.clip_store import ClipStore
 from edgekd.progress import Progress, silent
 
-Asked = Callable[[slice], Tensor]
+Pending = Callable[[], Tensor]
+"""Rows that were requested: call it to have them."""
 
 RESIDENT_SHARE = 0.25  # of the free memory, for each table: there are up to three, and training needs the rest
 CHUNK_BYTES = 64 << 20
@@ -33,7 +35,7 @@ CPU = torch.device("cpu")
 class Rows(Protocol):
     """A table `(N, ...)` of which rows can be had on a device."""
 
-    def ask(self, numbers: Tensor, /) -> Asked:
+    def request(self, numbers: Tensor, /) -> Pending:
         """The rows `numbers (B,)`, a tensor on the host, as `(B, ...)` on the device."""
         ...
 
@@ -44,12 +46,12 @@ class Clips(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def ask(self, rows: Tensor, /) -> Asked:
+    def request(self, rows: Tensor, /) -> Pending:
         """The waveforms `(B, S)`, float32, of the clips `rows (B,)`, a tensor on the host."""
         ...
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor`, made on the host, on `device`; the host does not wait until it is there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -57,8 +59,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def rows_on(values: NDArray[Any], device: torch.device, progress: Progress = silent) -> Rows:
     """The rows of `values` on `device`, in the way that suits both."""
     if device.type == "cpu":
-        return Read(values)
-    return Kept(kept(values, device, progress=progress)) if fits(values.nbytes, device) else Sent(values, device)
+        return MappedRows(values)
+    if not fits(values.nbytes, device):
+        return StreamedRows(values, device)
+    return ResidentRows(copied_to(values, device, progress=progress))
 
 
 def clips_on(store: ClipStore, rows: Sequence[int], device: torch.device, progress: Progress = silent) -> Clips:
@@ -71,45 +75,46 @@ def fits(needed: int, device: torch.device) -> bool:
     return needed <= RESIDENT_SHARE * _free(device)
 
 
-def kept(
+def copied_to(
     values: NDArray[Any], device: torch.device, rows: Sequence[int] | None = None, progress: Progress = silent
 ) -> Tensor:
     """The table `values`, or some of its rows, copied to `device` in chunks."""
     chosen = range(len(values)) if rows is None else rows
-    there = torch.empty(len(chosen), *values.shape[1:], dtype=_type(values), device=device)
+    table = torch.empty(len(chosen), *values.shape[1:], dtype=_type(values), device=device)
     size = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
     chunk = _locked(min(size, len(chosen)), values, device)
     for start in range(0, len(chosen), size):
         numbers = np.asarray(chosen[start : start + size], np.int64)
         _gather(values, numbers, chunk[: len(numbers)])
-        there[start : start + len(numbers)] = chunk[: len(numbers)]
+        table[start : start + len(numbers)] = chunk[: len(numbers)]
         progress(f"copy to {device}", start + len(numbers), len(chosen))
-    return there
+    return table
 
 
-class Read:
+class MappedRows:
     """Rows of a table in the memory or the files of the machine that computes: read when they are used."""
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
 
-    def ask(self, numbers: Tensor, /) -> Asked:
-        chosen = numbers.numpy()
-        return lambda part: torch.from_numpy(self.values[chosen[part]])
+    def request(self, numbers: Tensor, /) -> Pending:
+        return partial(self._read, numbers.numpy())
+
+    def _read(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.values[numbers])
 
 
-class Kept:
+class ResidentRows:
     """Rows of a table that is on the device."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
-    def ask(self, numbers: Tensor, /) -> Asked:
-        chosen = sent(numbers, self.values.device)
-        return lambda part: self.values.index_select(0, chosen[part])
+    def request(self, numbers: Tensor, /) -> Pending:
+        return partial(self.values.index_select, 0, to_device(numbers, self.values.device))
 
 
-class Sent:
+class StreamedRows:
     """Rows of a table that is too large for the device: on their way from when they are asked for."""
 
     def __init__(self, values: NDArray[Any], device: torch.device) -> None:
@@ -117,11 +122,11 @@ class Sent:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._under_way: list[_Sending] = []
 
-    def ask(self, numbers: Tensor, /) -> Asked:
+    def request(self, numbers: Tensor, /) -> Pending:
         for sending in self._under_way:
             if sending.gathered:
                 sending.send()
-        self._under_way = [sending for sending in self._under_way if sending.there is None]
+        self._under_way = [sending for sending in self._under_way if sending.rows is None]
         self._under_way.append(_Sending(self.values, numbers, self.device, self._stream))
         return self._under_way[-1]
 
@@ -134,9 +139,8 @@ class StoredClips:
     def __init__(self, store: ClipStore) -> None:
         self.store = store
 
-    def ask(self, rows: Tensor, /) -> Asked:
-        chosen = rows.tolist()
-        return lambda part: self.store.waveforms(chosen[part])
+    def request(self, rows: Tensor, /) -> Pending:
+        return partial(self.store.waveforms, rows.tolist())
 
 
 class DeviceClips:
@@ -149,18 +153,17 @@ class DeviceClips:
         self._place = torch.arange(len(store))
         if self.resident(len(rows)):
             self._place[torch.tensor(rows)] = torch.arange(len(rows))
-            self._levels: Rows = Kept(kept(store.clips, device, rows, progress))
+            self._levels: Rows = ResidentRows(copied_to(store.clips, device, rows, progress))
         else:
-            self._levels = Sent(store.clips, device)
+            self._levels = StreamedRows(store.clips, device)
 
     def resident(self, clips: int) -> bool:
         """Whether so many clips may be kept on the device."""
         return fits(clips * self.store.samples * self.store.clips.itemsize, self.device)
 
-    def ask(self, rows: Tensor, /) -> Asked:
-        levels = self._levels.ask(self._place[rows])
-        scales = sent(torch.from_numpy(self.store.scales(rows.numpy())), self.device)
-        return lambda part: levels(part) * scales[part]
+    def request(self, rows: Tensor, /) -> Pending:
+        levels = self._levels.request(self._place[rows])
+        return partial(_scaled, levels, to_device(torch.from_numpy(self.store.scales(rows.numpy())), self.device))
 
 
 class _Sending:
@@ -169,7 +172,7 @@ class _Sending:
     def __init__(
         self, values: NDArray[Any], numbers: Tensor, device: torch.device, stream: torch.cuda.Stream | None
     ) -> None:
-        self.there: Tensor | None = None
+        self.rows: Tensor | None = None
         self._device, self._stream = device, stream
         self._locked: Tensor | None = _locked(len(numbers), values, device)
         thread = ThreadPoolExecutor(1, thread_name_prefix="edgekd-gather")
@@ -183,25 +186,29 @@ class _Sending:
 
     def send(self) -> Tensor:
         """Send the rows, once they are gathered. What went wrong with that is raised here."""
-        if self.there is None:
+        if self.rows is None:
             self._gathering.result()
             assert self._locked is not None
             if self._stream is None:
-                self.there = self._locked
+                self.rows = self._locked
             else:
                 with torch.cuda.stream(self._stream):
-                    self.there = self._locked.to(self._device, non_blocking=True)
+                    self.rows = self._locked.to(self._device, non_blocking=True)
                     self._arrived = self._stream.record_event()
             self._locked = None  # torch gives it to another batch when the copy is done
-        return self.there
+        return self.rows
 
-    def __call__(self, part: slice) -> Tensor:
-        there = self.send()
+    def __call__(self) -> Tensor:
+        rows = self.send()
         if self._stream is not None:
             now = torch.cuda.current_stream(self._device)
             now.wait_event(self._arrived)
-            there.record_stream(now)
-        return there[part]
+            rows.record_stream(now)
+        return rows
+
+
+def _scaled(levels: Pending, scales: Tensor) -> Tensor:
+    return levels() * scales
 
 
 def _gather(values: NDArray[Any], numbers: NDArray[np.int64], into: Tensor) -> None:

@@ -9,39 +9,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from edgekd import processes
 from edgekd.config import DistillConfig
 from edgekd.data import check_clip_length, load_index
 from edgekd.data.checks.audit import audit, check_audit
-from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
+from edgekd.losses.terms import check_terms, needs_teacher
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models import build_student, check_names
+from edgekd.models import check_names
 from edgekd.models.teachers.base import Teacher
-from edgekd.processes import make_fabric
 from edgekd.progress import Progress, silent
-from edgekd.runs.data import open_clips
-from edgekd.runs.pictures import plot_confusion, plot_curves
-from edgekd.runs.predictions import read_predictions, write_predictions
+from edgekd.runs.data import RunData, open_clips
+from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run, check_folder
-from edgekd.scoring.scores import Scores, predict_probabilities, score
-from edgekd.training.adapt import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
-from edgekd.training.augment import draw_views
+from edgekd.training.adapt import adapted_teacher
+from edgekd.training.batches import check_shares, seed_all
+from edgekd.training.fill_cache import fill_cache
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.lesson import needs_teacher, prepare_lesson, waveform_gain
-from edgekd.training.loop import Stage, check_shares, fit, seed_all
+from edgekd.training.loop import Stage, fit
+from edgekd.training.new_teacher import check_teacher, new_teacher, settled
+from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.teacher_cache import fill_cache
-
-Probabilities = npt.NDArray[np.float32]
+from edgekd.training.student_step import (
+    StudentStep,
+    compiled_student,
+    student_batches,
+    student_validation,
+    waveform_gain,
+)
+from edgekd.training.views import draw_views
 
 
 def distill(
@@ -64,45 +65,42 @@ def distill(
     """
     taught = needs_teacher(config.loss.terms)
     begun = _begin(config, progress, taught, resume, overwrite)
-    run, index, split, store, fabric = begun.run, begun.index, begun.split, begun.store, begun.fabric
+    run, data, device = begun.run, begun.data, begun.device
     teacher = _teacher(begun, teacher_run, progress) if taught else None
 
     seed_all(config.seed, "student")
-    rate, frontend = config.data.sample_rate, config.frontend
-    student = build_student(config.student, len(index.classes), rate, frontend, config.width)
-    student.gain = waveform_gain(store, split)
+    student = run.new_student()
+    student.gain = waveform_gain(data.store, data.split)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     processes.spread(student)
     share_layers(student)
-    lesson = prepare_lesson(run, index, split, store, teacher, student, config.training.epochs, fabric, progress)
-    student.to(fabric.device)
     training = config.training
+    batches = student_batches(run, data, "student", student, teacher, training.epochs, device, progress)
+    loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss.to(device)
+    student.to(device)
     started = time.perf_counter()
     fit(
         Stage(
             name="student",
             run=run,
             model=student,
-            loss=lesson.loss,
-            optimizer=make_optimizer(student, lesson.loss, training.learning_rate, training.weight_decay),
-            draw=lesson.draw,
-            step=lambda drawn, part: lesson.step(student, drawn, part),
-            validate=lambda: lesson.validate(student),
-            rows=split.train,
+            batches=batches,
+            step=StudentStep(student, loss, config, device, compiled=compiled_student(run, device)),
+            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay),
+            validation=student_validation(data, student, training.epochs, device, progress),
+            device=device,
             epochs=training.epochs,
-            batch_size=training.batch_size,
             patience=training.patience,
-            decay_power=training.decay_power,
-            on_epoch=lesson.begin_epoch,
+            loss=loss,
         ),
-        fabric,
         progress,
     )
     summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
-    if lesson.teacher is not None:
-        summary["teacher_cache"] = lesson.teacher.summary()
+    if batches.teacher is not None:
+        summary["teacher_cache"] = batches.teacher.summary()
     processes.from_first(lambda: run.update_report("training", {"student": summary}))
-    record_test(run, "student", index, split, predict_test(student, split, store, fabric, progress))
+    record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
     return run
 
@@ -116,12 +114,11 @@ def adapt_teacher(
     """
     begun = _begin(config, progress, True, resume, overwrite)
     teacher = _teacher(begun, None, progress)
-    train, store, device = begun.split.train, begun.store, begun.fabric.device
-    views = draw_views(train, store.samples, config.augment, config.seed)
-    fill_cache(
-        begun.run.config, FrozenTeacher(teacher, device), store, views, taps=False, repeated=False, progress=progress
-    )
-    return begun.run
+    run, data = begun.run, begun.data
+    views = draw_views(data.split.train, data.store.samples, config.augment, config.seed)
+    frozen = FrozenTeacher(teacher, begun.device)
+    fill_cache(run.config, frozen, data.store, views, taps=False, repeated=False, progress=progress)
+    return run
 
 
 def teacher_settings(config: DistillConfig) -> dict[str, Any]:
@@ -154,74 +151,41 @@ def make_optimizer(
     )
 
 
-def predict_test(
-    model: nn.Module, split: Split, store: ClipStore, fabric: Fabric, progress: Progress = silent
-) -> Probabilities:
-    """What a student or teacher says of the test side, `(N, K)`."""
-    model.to(fabric.device).eval()
-    return predict_probabilities(
-        lambda waveforms: model(waveforms).logits,
-        store,
-        split.test,
-        device=fabric.device,
-        progress=progress,
-        stage="test",
-    )
-
-
-def record_test(run: Run, subject: str, index: ClipIndex, split: Split, probabilities: Probabilities) -> None:
-    """Put what `subject` says of the test side into `predictions.csv` and its scores into `report.json`, and draw the
-    pictures of the run again."""
-
-    def record() -> None:
-        labels = [index.clips[row].label for row in split.test]
-        groups = [index.clips[row].group for row in split.test]
-        scores = score(probabilities, labels, groups, index.classes, run.config.seed)
-        write_predictions(run.folder, subject, index, split.test, probabilities)
-        run.update_report("test", {subject: scores.to_dict()})
-        confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
-        plot_confusion(confusions, run.classes, run.folder / "confusion.png")
-        plot_curves(Path(run.folder / "metrics.csv"), run.folder / "curves.png")
-
-    processes.from_first(record)
-
-
 @dataclass(frozen=True)
 class _Begun:
     """A run folder that was begun, its data, and the device."""
 
     run: Run
-    index: ClipIndex
-    split: Split
-    store: ClipStore
-    fabric: Fabric
+    data: RunData
+    device: torch.device
 
 
 def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool) -> _Begun:
     """Check device, names, folder and data, in this order, and begin the run folder only then."""
     config = settled(config)
-    fabric = make_fabric(config.device)
+    device = processes.join(config.device)
     index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite))
-    store = open_clips(index, config.data, progress)
+    data = RunData(index, split, open_clips(index, config.data, progress))
 
     def create() -> Run:
-        audited = audit(index, split, store, config.data, progress)
+        audited = audit(index, split, data.store, config.data, progress)
         let_pass = check_audit(audited, index, config.data)
         # Only now, when data and device are known to be good, is an older run given up.
-        run = Run.create(config, index.classes, _devices(fabric), replace=overwrite)
+        run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
         if let_pass is not None:
             run.warn(let_pass)
         return run
 
-    return _Begun(processes.from_first(create), index, split, store, fabric)
+    return _Begun(processes.from_first(create), data, device)
 
 
 def _data(
     config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool
 ) -> tuple[ClipIndex, Split]:
     """The clips and their sides, when what the configuration names has been found good."""
+    check_terms([*config.loss.terms, *config.loss.weights])
     check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
     if taught:
         check_teacher(config.teacher)
@@ -239,22 +203,21 @@ def _data(
     return index, split
 
 
-def _devices(fabric: Fabric) -> str:
+def _devices(device: torch.device) -> str:
     """What the run is computed on, for a person to read."""
-    return str(fabric.device) if processes.count() == 1 else f"{processes.count()} x {fabric.device.type}"
+    return str(device) if processes.count() == 1 else f"{processes.count()} x {device.type}"
 
 
 def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
     """The adapted teacher, scored: the run's own where it has one, else the lender's, else one adapted now."""
-    run = begun.run
-    borrowed = None
-    if lender is not None and "teacher" not in run.report().get("training", {}):  # a cell of a grid: one process
-        borrowed = _borrow_teacher(begun, lender)
-    teacher = adapted_teacher(run, begun.index, begun.split, begun.store, begun.fabric, progress)
-    said = borrowed
-    if said is None:
-        said = predict_test(teacher, begun.split, begun.store, begun.fabric, progress)
-    record_test(run, "teacher", begun.index, begun.split, said)
+    run, data = begun.run, begun.data
+    probabilities = None
+    if lender is not None and not run.finished("teacher"):  # a cell of a grid: one process
+        probabilities = _borrow_teacher(begun, lender)
+    teacher = adapted_teacher(run, data, begun.device, progress)
+    if probabilities is None:
+        probabilities = predict_test(teacher, data, begun.device, progress)
+    record_test(run, "teacher", data, probabilities)
     return teacher
 
 
@@ -268,11 +231,14 @@ def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
             "asks for. Take the same, or let the run adapt its own."
         )
     summary = lender.report().get("training", {}).get("teacher")
-    weights = lender.folder / "teacher" / "best.safetensors"
+    weights = lender.weights("teacher")
     if summary is None or not weights.is_file():
         raise InputError(f"{lender.folder}: its teacher is not finished, so it cannot be lent.")
-    said = read_predictions(lender.folder, "teacher", run.classes)
-    if said.rows != begun.split.test or read_splits(lender.folder / "splits.csv", begun.index) != begun.split:
+    lent = read_predictions(lender.folder, "teacher", run.classes)
+    if (
+        lent.rows != begun.data.split.test
+        or read_splits(lender.folder / "splits.csv", begun.data.index) != begun.data.split
+    ):
         raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
     folder = run.stage_folder("teacher")
     _link(weights, folder / weights.name)
@@ -280,10 +246,10 @@ def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
     log.truncate("teacher", 0)
     for row in lender.metrics().rows:
         if row["stage"] == "teacher":
-            figures = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
-            log.append("teacher", int(row["epoch"]), **figures)
+            metrics = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
+            log.append("teacher", int(row["epoch"]), **metrics)
     run.update_report("training", {"teacher": {**summary, "from": str(lender.folder)}})  # last: now it is finished
-    return said.probabilities
+    return lent.probabilities
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,42 +1,40 @@
-"""The epoch loop every stage shares: teacher fine-tuning, student distillation, int8 training.
+"""The epoch loop of every stage: teacher fine-tuning, student distillation, int8 training.
 
 What makes an unbroken run and a resumed one end alike, in one process or in several: random numbers are seeded by
-(seed, stage, epoch), those of a batch are drawn for all of its rows on every process, and the state written after each
-epoch holds weights, optimiser, schedule and the best score. The best checkpoint is the one with the best *validation*
-accuracy, ties broken by validation loss.
+(seed, stage, epoch), those of a batch are drawn for all of its clips on every process (`batches`), and the state
+written after each epoch holds weights, optimiser, schedule and the best score. The best checkpoint is the one with the
+best *validation* accuracy, ties broken by validation loss.
 
 A batch that the device has no memory for is computed in parts, whose gradients add up to the batch's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import pickle
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekd import processes
 from edgekd.errors import InputError
 from edgekd.files.whole import write_bytes
+from edgekd.losses.terms import Need
 from edgekd.models.weights import load_matching, read_weights, save_weights
 from edgekd.progress import Progress
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
+from edgekd.runs.run import Stage as StageName
+from edgekd.training.batches import Batch, TrainingBatches, check_shares, seed_all
+from edgekd.training.validation import ValidationClips, validate
 
-Drawn = TypeVar("Drawn")
-
-AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
 SMALLEST_PART = 2  # clips: a batch norm of one value a channel cannot learn from one
 
 
@@ -48,69 +46,72 @@ class StepOutput(NamedTuple):
     weights: Mapping[str, Tensor]
 
 
-class Validation(NamedTuple):
-    """Mean cross-entropy and accuracy on the validation side."""
+class Step(Protocol):
+    """What is computed of a batch: `StudentStep`, `TeacherStep`, `Int8Step`."""
 
-    loss: float
-    accuracy: float
+    def begin(self, epoch: int) -> frozenset[Need]:
+        """Get ready for an epoch, counted from 1, the model in training mode; what its batches must carry."""
+        ...
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """The loss of the clips of `batch`, as a mean over them."""
+        ...
 
 
 @dataclass
-class Stage(Generic[Drawn]):
-    """One stage of training: what is trained, on which rows, and how a step and a validation are computed.
-
-    `draw(rows, share, generator)` decides with `generator` what is random about a batch of `rows (B,)`, in the same way
-    on every process, and gets the rows of `share`, this process's, ready; a few batches ahead of their step.
-    `step(drawn, part)` gives the loss of the rows `part` of that share, as a mean over them.
+class Stage:
+    """One stage of training: what is trained, on which batches, by which step, and what it is validated on.
 
     `model` is what `best.safetensors` holds. `loss` is a module with parameters of its own (the learned weights of
-    SSATKD), trained and resumed with the model. `on_epoch` is called with each epoch's number (from 1) before it
-    starts, the model in training mode.
+    SSATKD), trained and resumed with the model.
     """
 
-    name: str
+    name: StageName
     run: Run
     model: nn.Module
+    batches: TrainingBatches
+    step: Step
     optimizer: torch.optim.Optimizer
-    draw: Callable[[Tensor, slice, torch.Generator], Drawn]
-    step: Callable[[Drawn, slice], StepOutput]
-    validate: Callable[[], Validation]
-    rows: Sequence[int]
+    validation: ValidationClips
+    device: torch.device
     epochs: int
-    batch_size: int
     patience: int
-    decay_power: float
     loss: nn.Module | None = None
-    on_epoch: Callable[[int], None] = field(default=lambda _: None)
 
 
-def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
+def fit(stage: Stage, progress: Progress) -> None:
     """Train `stage`, resuming from its `last.pt` where there is one, and leave its model with the best weights.
 
     Raises `InputError` for a state that cannot be resumed from, a loss that is not finite, batches too small for the
     processes, and a device whose memory does not hold two clips.
     """
-    count = batch_count(len(stage.rows), stage.batch_size)
-    processes.from_first(lambda: check_shares(stage.name, len(stage.rows), stage.batch_size))
-    last, best = _files(stage)
-    scheduler = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * count, power=stage.decay_power)
+    batches, seed, last = stage.batches, stage.run.config.seed, _last(stage)
+    processes.from_first(lambda: check_shares(stage.name, len(batches.rows), batches.batch_size))
+    decay = stage.run.config.training.decay_power
+    schedule = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * len(batches), power=decay)
     saved = processes.from_first(lambda: _begin(stage, last))
-    state = _Progressed() if saved is None else _restore(saved, last, stage, scheduler)
+    state = _State() if saved is None else _restore(saved, last, stage, schedule)
     log = stage.run.metrics()
     processes.from_first(lambda: log.truncate(stage.name, state.epoch))
-    seed = stage.run.config.seed
+    parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
     progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
-        epoch = state.epoch + 1
+        epoch, started = state.epoch + 1, time.perf_counter()
         seed_all(seed, stage.name, epoch)
         stage.model.train()
-        stage.on_epoch(epoch)
-        started = time.perf_counter()
-        figures = _train_epoch(stage, fabric, scheduler, count, state, seeded(seed, stage.name, epoch, "batches"))
-        validation = stage.validate()
-        figures |= {
+        needs = stage.step.begin(epoch)
+        sums = _Sums()
+        for batch in batches.epoch(epoch, needs):
+            with processes.batch(batch.size):
+                sums.add(accumulate(stage, batch, state))
+            processes.sum_gradients(parameters)
+            stage.optimizer.step()
+            schedule.step()
+        metrics = sums.means(len(batches))
+        validation = validate(stage.model, stage.validation, stage.device)
+        metrics |= {
             "seconds": time.perf_counter() - started,
-            "learning_rate": float(scheduler.get_last_lr()[0]),
+            "learning_rate": float(schedule.get_last_lr()[0]),
             "validation_loss": validation.loss,
             "validation_accuracy": validation.accuracy,
         }
@@ -119,52 +120,16 @@ def fit(stage: Stage, fabric: Fabric, progress: Progress) -> None:
         state.epoch = epoch
         if better:
             state.best_epoch, state.best_score = epoch, score
-        processes.from_first(partial(_keep, stage, state, scheduler, log, figures, better))
-        progress(stage.name, epoch, stage.epochs, loss=figures["total"], validation=f"{validation.accuracy:.1%}")
+        processes.from_first(partial(_write, stage, state, schedule, log, metrics, better))
+        progress(stage.name, epoch, stage.epochs, loss=metrics["total"], validation=f"{validation.accuracy:.1%}")
     progress(stage.name, stage.epochs, stage.epochs, best=f"{state.best_score[0]:.1%} in epoch {state.best_epoch}")
+    best = stage.run.weights(stage.name)
     processes.from_first(lambda: load_matching(stage.model, read_weights(best), best))
     processes.spread(stage.model)
 
 
-def batch_count(clips: int, batch_size: int) -> int:
-    """How many batches an epoch has."""
-    return max(1, round(clips / batch_size))
-
-
-def check_shares(stage: str, clips: int, batch_size: int) -> None:
-    """Raise `InputError` where a batch of a stage has fewer clips than there are processes."""
-    smallest, sharing = clips // batch_count(clips, batch_size), processes.count()
-    if smallest < sharing:
-        setting = "teacher.batch_size" if stage == "teacher" else "--batch-size"
-        raise InputError(
-            f"{stage}: batches of {smallest} clips ({clips} training clips in all) are too few for {sharing} "
-            f"processes: start {smallest} at most, or take a larger {setting}."
-        )
-
-
-def seed_all(seed: int, *names: str | int) -> None:
-    """Seed torch's generators from `seed` and where in the run this is, so that no history is needed to repeat it."""
-    torch.manual_seed(_number(seed, *names))
-
-
-def seeded(seed: int, *names: str | int) -> torch.Generator:
-    """A generator of its own, seeded as `seed_all` does."""
-    return torch.Generator().manual_seed(_number(seed, *names))
-
-
-def batches(rows: Sequence[int], count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """`rows` in random order in `count` batches whose sizes differ by one at most: no last batch of a single clip.
-
-    Within a batch they are in the order of the index, so that clips of one recording lie together: they are read
-    together, and by the same process.
-    """
-    order = torch.randperm(len(rows), generator=generator)
-    for chosen in torch.tensor(rows)[order].tensor_split(count):
-        yield chosen.sort().values
-
-
 @dataclass
-class _Progressed:
+class _State:
     epoch: int = 0
     best_epoch: int = 0
     best_score: tuple[float, float] = (-math.inf, -math.inf)
@@ -172,114 +137,86 @@ class _Progressed:
     """In how many parts a batch is computed, for want of memory."""
 
 
-def _number(seed: int, *names: str | int) -> int:
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+class _Sums:
+    """Sums of scalars by name, on the device, so that no step waits for one."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.values[name] = self.values[name] + value if name in self.values else value
+
+    def means(self, count: int) -> dict[str, float]:
+        """Over `count` batches, of all processes."""
+        sums = processes.summed(torch.stack(list(self.values.values())))
+        return dict(zip(self.values, (sums / count).tolist(), strict=True))
 
 
-def _train_epoch(
-    stage: Stage,
-    fabric: Fabric,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    count: int,
-    state: _Progressed,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """One pass over the rows; mean figures, summed on the device so that no step waits for one."""
-    sums: dict[str, Tensor] = {}
-    parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
-    for rows, drawn in _drawn(stage, count, generator):
-        with processes.batch(len(rows)):
-            figures = _gradients(stage, fabric, drawn, len(rows), state)
-        processes.sum_gradients(parameters)
-        stage.optimizer.step()
-        scheduler.step()
-        _add(sums, figures)
-    means = processes.summed(torch.stack(list(sums.values()))) / count
-    return dict(zip(sums, means.tolist(), strict=True))
-
-
-def _drawn(stage: Stage, count: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
-    """The batches of an epoch, each with what was drawn for it, `AHEAD` of them drawn before they are asked for."""
-    ahead: deque[tuple[Tensor, Any]] = deque()
-    for rows in batches(stage.rows, count, generator):
-        ahead.append((rows, stage.draw(rows, processes.share_of(len(rows)), generator)))
-        if len(ahead) > AHEAD:
-            yield ahead.popleft()
-    yield from ahead
-
-
-def _gradients(stage: Stage, fabric: Fabric, drawn: Any, rows: int, state: _Progressed) -> dict[str, Tensor]:
+def accumulate(stage: Stage, batch: Batch, state: _State) -> dict[str, Tensor]:
     """Put this process's share of a batch's gradients into the parameters, in as many parts as its memory asks for;
-    its share of the batch's mean figures."""
-    share = processes.share_of(rows)
-    here = share.stop - share.start
+    its share of the batch's mean metrics."""
     while True:
         stage.optimizer.zero_grad(set_to_none=True)
         try:
-            return _of_parts(stage, fabric, drawn, rows, here, min(state.parts, _most_parts(here)))
+            return _of_parts(stage.step, batch, min(state.parts, _most_parts(len(batch))))
         except torch.OutOfMemoryError:
             pass  # what was computed is let go with the exception, and only then
-        _more_parts(stage, here, rows, fabric.device, state)
+        _more_parts(stage, batch, state)
 
 
-def _of_parts(stage: Stage, fabric: Fabric, drawn: Any, rows: int, here: int, parts: int) -> dict[str, Tensor]:
-    sums: dict[str, Tensor] = {}
-    for number in range(parts):
-        part = processes.part_of(here, number, parts)
-        output, share = stage.step(drawn, part), (part.stop - part.start) / rows
-        fabric.backward(output.total * share)
+def _of_parts(step: Step, batch: Batch, count: int) -> dict[str, Tensor]:
+    sums = _Sums()
+    for part in batch.parts(count):
+        output, share = step(part), len(part) / batch.size
+        (output.total * share).backward()
         values: dict[str, Tensor] = {"total": output.total, **output.terms}
         values.update({f"weight_{name}": weight for name, weight in output.weights.items()})
-        _add(sums, {name: value.detach().float() * share for name, value in values.items()})
-    return sums
-
-
-def _add(sums: dict[str, Tensor], figures: Mapping[str, Tensor]) -> None:
-    for name, figure in figures.items():
-        sums[name] = sums[name] + figure if name in sums else figure
+        sums.add({name: value.detach().float() * share for name, value in values.items()})
+    return sums.values
 
 
 def _most_parts(clips: int) -> int:
     return max(1, clips // SMALLEST_PART)
 
 
-def _more_parts(stage: Stage, here: int, rows: int, device: torch.device, state: _Progressed) -> None:
+def _more_parts(stage: Stage, batch: Batch, state: _State) -> None:
     """Have more parts, twice as many at most. Raises `InputError` where there can be no more."""
+    clips, device = len(batch), stage.device
     if processes.count() > 1:  # the others are waiting for this one in the middle of the batch
         raise InputError(
-            f"{stage.name}: {device} is out of memory with {here} clips, this process's share of a batch of {rows}. "
-            "Start more processes, or take a smaller --batch-size."
+            f"{stage.name}: {device} is out of memory with {clips} clips, this process's share of a batch of "
+            f"{batch.size}. Start more processes, or take a smaller --batch-size."
         )
-    most = _most_parts(here)
+    most = _most_parts(clips)
     if state.parts >= most:
         raise InputError(
-            f"{stage.name}: {device} is out of memory with {-(-here // most)} clips at a time. Take shorter "
+            f"{stage.name}: {device} is out of memory with {-(-clips // most)} clips at a time. Take shorter "
             "clips (--clip-seconds), a smaller --width, or --device cpu."
         )
     state.parts = min(2 * state.parts, most)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     stage.run.warn(
-        f"{stage.name}: batches of {rows} clips did not fit the memory of {device} and were computed in {state.parts} "
-        "parts; batch norms saw a part at a time."
+        f"{stage.name}: batches of {batch.size} clips did not fit the memory of {device} and were computed in "
+        f"{state.parts} parts; batch norms saw a part at a time."
     )
 
 
-def _keep(
+def _write(
     stage: Stage,
-    state: _Progressed,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    state: _State,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
     log: MetricsLog,
-    figures: dict[str, float],
+    metrics: dict[str, float],
     better: bool,
 ) -> None:
     """Write down an epoch that is done. Raises `InputError` where its loss is not finite, and writes nothing."""
-    _check_finite(stage, state.epoch, figures["total"])
-    log.append(stage.name, state.epoch, **figures)
+    _check_finite(stage, state.epoch, metrics["total"])
+    log.append(stage.name, state.epoch, **metrics)
     if better:
-        save_weights(_files(stage).best, stage.model.state_dict())
-    _save(_files(stage).last, state, stage, scheduler)
+        save_weights(stage.run.weights(stage.name), stage.model.state_dict())
+    _save(_last(stage), state, stage, schedule)
 
 
 def _check_finite(stage: Stage, epoch: int, loss: float) -> None:
@@ -290,7 +227,7 @@ def _check_finite(stage: Stage, epoch: int, loss: float) -> None:
         )
 
 
-def _save(path: Path, state: _Progressed, stage: Stage, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+def _save(path: Path, state: _State, stage: Stage, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
     buffer = io.BytesIO()
     torch.save(
         {
@@ -301,22 +238,16 @@ def _save(path: Path, state: _Progressed, stage: Stage, scheduler: torch.optim.l
             "model": stage.model.state_dict(),
             "loss": stage.loss.state_dict() if stage.loss is not None else {},
             "optimizer": stage.optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
+            "scheduler": schedule.state_dict(),
         },
         buffer,
     )
     write_bytes(path, buffer.getvalue())
 
 
-class _Files(NamedTuple):
-    last: Path
-    best: Path
-
-
-def _files(stage: Stage) -> _Files:
-    """The state to resume from, and the best weights."""
-    folder = stage.run.folder / stage.name
-    return _Files(folder / "last.pt", folder / "best.safetensors")
+def _last(stage: Stage) -> Path:
+    """The file of the state to resume from."""
+    return stage.run.folder / stage.name / "last.pt"
 
 
 def _begin(stage: Stage, last: Path) -> dict[str, Any] | None:
@@ -335,19 +266,17 @@ def _load(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _restore(
-    saved: dict[str, Any], path: Path, stage: Stage, scheduler: torch.optim.lr_scheduler.LRScheduler
-) -> _Progressed:
+def _restore(saved: dict[str, Any], path: Path, stage: Stage, schedule: torch.optim.lr_scheduler.LRScheduler) -> _State:
     try:
         stage.model.load_state_dict(saved["model"])
         if stage.loss is not None:
             stage.loss.load_state_dict(saved["loss"])
         stage.optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
+        schedule.load_state_dict(saved["scheduler"])
         epoch, best_epoch, best_score = saved["epoch"], saved["best_epoch"], tuple(saved["best_score"])
     except (RuntimeError, LookupError, ValueError) as failure:
         raise _not_resumable(path, str(failure).partition("\n")[0]) from None
-    return _Progressed(epoch, best_epoch, best_score, saved.get("parts", 1))
+    return _State(epoch, best_epoch, best_score, saved.get("parts", 1))
 
 
 def _not_resumable(path: Path, reason: str) -> InputError:

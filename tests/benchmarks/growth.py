@@ -42,9 +42,9 @@ from edgekd.data.index import Split
 from edgekd.data.simulation.sonar import CLASSES, simulate
 from edgekd.data.splits import make_split
 from edgekd.log_mel import LogMel
-from edgekd.training.augment import Views, draw_views
-from edgekd.training.lesson import LOG_MEL_BUDGET
-from edgekd.training.loop import batches
+from edgekd.training.batches import shuffled
+from edgekd.training.student_step import LOG_MEL_BUDGET
+from edgekd.training.views import Views, draw_views
 from tests.benchmarks.measure import anonymous_bytes, table
 
 SAMPLE_RATE, CLIP_SECONDS, WINDOWS, BATCH = 16_000, 5.0, 12, 16
@@ -131,7 +131,7 @@ def _drawn(store: ClipStore, split: Split) -> Views:
 
 def _epoch(views: Views) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Places and views of every batch, as training draws them."""
-    for rows in batches(views.rows, max(1, round(len(views.rows) / BATCH))):
+    for rows in shuffled(views.rows, max(1, round(len(views.rows) / BATCH))):
         yield views.places(rows), torch.randint(0, len(views), (len(rows),))
 
 

@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgekd.config import FrontendConfig, LossConfig
+from edgekd.losses.response import distillation_loss
 from edgekd.losses.ssatkd.statistical import SPACING_FLOOR, Cooccurrence, StatisticalTexture, statistical_loss
 from edgekd.losses.ssatkd.structural import StructuralTexture
 from edgekd.losses.ssatkd.transport import EPSILON_LAST
-from edgekd.losses.total import SSATKDLoss, distillation_loss
+from edgekd.losses.total import SSATKDLoss
 from edgekd.models import build_student
 from edgekd.models.outputs import StudentOutput, TeacherOutput
 from edgekd.models.teachers import TEACHERS

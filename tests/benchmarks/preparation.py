@@ -25,7 +25,7 @@ import torch
 from edgekd.config import AugmentConfig, DataConfig
 from edgekd.data import load_index
 from edgekd.data.clip_store import open_store
-from edgekd.training.augment import draw_views
+from edgekd.training.views import draw_views
 from tests.benchmarks.measure import table
 
 SECONDS, BATCH = 60, 8

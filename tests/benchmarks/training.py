@@ -41,7 +41,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from lightning_fabric import Fabric
+from edgekd.training.augment import draw_masks, spec_augment
+from edgekd.training.lesson import Drawn, Lesson, prepare_lesson, waveform_gain
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,11 +57,9 @@ from edgekd.models import build_student, build_teacher
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
-from edgekd.processes import make_fabric
+from edgekd.processes import join
 from edgekd.runs.run import Run
-from edgekd.training.augment import draw_masks, spec_augment
 from edgekd.training.distill import make_optimizer
-from edgekd.training.lesson import Drawn, Lesson, prepare_lesson, waveform_gain
 from edgekd.training.loop import Stage, StepOutput, Validation, fit, seed_all, seeded
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, limits, ratio, synchronise, table, turns
 
@@ -130,8 +129,8 @@ class Bench:
         )
 
     @cached_property
-    def fabric(self) -> Fabric:
-        return make_fabric(self.options.device)
+    def device(self) -> torch.device:
+        return join(self.options.device)
 
     @cached_property
     def run(self) -> Run:
@@ -160,7 +159,7 @@ class Bench:
         teacher = self.config.teacher.model_copy(update={"cache": steps.cache})
         run = replace(self.run, config=self.config.model_copy(update={"teacher": teacher}))
         student, epochs = self.new_student(), self.config.training.epochs
-        lesson = prepare_lesson(run, self.index, self.split, self.store, self.teacher, student, epochs, self.fabric)
+        lesson = prepare_lesson(run, self.index, self.split, self.store, self.teacher, student, epochs, self.device)
         lesson.loss.count_textures(steps.textures)
         return lesson if steps.log_mels_kept else replace(lesson, log_mels=None)
 
@@ -174,18 +173,18 @@ class Ours:
         student = bench.new_student()
         if steps.channels_last:
             student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.student = student.to(bench.fabric.device)
+        self.student = student.to(bench.device)
         training = bench.config.training
         self.optimizer = make_optimizer(student, self.lesson.loss, training.learning_rate, training.weight_decay)
 
     def __call__(self, steps: int, clock: Clock | None = None) -> float:
         """Seconds a step, of `steps` after one that is not timed."""
         bench, device = self.bench, self.bench.options.device
-        fabric, lesson, student, removed = bench.fabric, self.lesson, self.student, []
+        device, lesson, student, removed = bench.device, self.lesson, self.student, []
         drawing: list[float] = []  # seconds of each batch
         begun, drawn_before, seconds = 0.0, 0, 0.0
         if clock is not None:
-            fabric, lesson, student, removed = self._timed(clock)
+            device, lesson, student, removed = self._timed(clock)
 
         def draw(rows: Tensor, share: slice, generator: torch.Generator) -> Drawn:
             started = time.perf_counter()
@@ -234,14 +233,14 @@ class Ours:
             decay_power=training.decay_power,
         )
         try:
-            fit(stage, fabric, lambda *_, **__: None)
+            fit(stage, device, lambda *_, **__: None)
         finally:
             for handle in removed:
                 handle.remove()
         return seconds / steps
 
     def _timed(self, clock: Clock) -> tuple[Any, Any, Any, list[Any]]:
-        """The fabric, the lesson and the student, their sections timed, and hooks to be removed."""
+        """The device, the lesson and the student, their sections timed, and hooks to be removed."""
         timed: dict[str, Any] = {
             "views": _Asking(self.lesson.views, clock, "data"),
             "log_mels": None if self.lesson.log_mels is None else _Asking(self.lesson.log_mels, clock, "data"),
@@ -254,8 +253,8 @@ class Ours:
             student = _Watched(student, clock)
         else:
             lesson.compiled = _Watched(lesson.compiled, clock)
-        fabric = Timed(self.bench.fabric, clock, "losses", "backward")
-        return fabric, Timed(lesson, clock, "data", "draw"), student, _hooks(self.student, self.optimizer, clock)
+        device = Timed(self.bench.device, clock, "losses", "backward")
+        return device, Timed(lesson, clock, "data", "draw"), student, _hooks(self.student, self.optimizer, clock)
 
     def work(self, limits: Limits) -> Work:
         """What a step does."""
@@ -264,7 +263,7 @@ class Ours:
         rows = torch.tensor(self.bench.split.train[: self.bench.options.batch_size])
         with Work(limits) as work:
             drawn = self.lesson.draw(rows, slice(None), seeded(0, "work"))
-            self.bench.fabric.backward(self.lesson.step(self.student, drawn, slice(None)).total)
+            self.bench.device.backward(self.lesson.step(self.student, drawn, slice(None)).total)
             self.optimizer.step()
         return work
 

@@ -21,7 +21,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Let training be killed once `epoch` of a stage is saved."""
     save = loop._save
 
-    def save_and_die(path: Path, state: loop._Progressed, *rest: object) -> None:
+    def save_and_die(path: Path, state: loop._State, *rest: object) -> None:
         save(path, state, *rest)
         if state.epoch == epoch:
             raise Killed

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -21,14 +20,14 @@ from edgekd.quantization.qat import load_int8, quantize
 from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run
 from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.training import outcome
 
 
 @pytest.fixture(autouse=True)
 def one_thread_and_no_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread, as the runs it is compared with; pictures take most of the time of a run this small."""
-    module = sys.modules["edgekd.training.distill"]  # `edgekd.training.distill` is the function
-    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
-    monkeypatch.setattr(module, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(outcome, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(outcome, "plot_curves", lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -127,15 +126,16 @@ def test_scales_stand_still_in_the_last_epochs_and_the_teacher_teaches(
     set_frozen, fit = qat.set_frozen, qat.fit
 
     def watched_fit(stage: Any, *rest: Any) -> None:
-        on_epoch = stage.on_epoch
+        begin = stage.step.begin
 
-        def watched(epoch: int) -> None:
-            on_epoch(epoch)
+        def watched(epoch: int) -> frozenset[str]:
+            needs = begin(epoch)
             norms.append(stage.model.norm.training)
             buffers = stage.model.network.named_buffers()
             scales.append([buffer.tolist() for name, buffer in buffers if name.endswith(".scale")])
+            return needs
 
-        stage.on_epoch = watched
+        stage.step.begin = watched
         fit(stage, *rest)
 
     frozen: list[bool] = []

@@ -73,7 +73,7 @@ def test_sensitivity_is_what_keeping_the_other_layers_in_float_loses(tiny_copy: 
 
     def measured(keep_float: list[str]) -> tuple[float, float]:
         recipe, seed = load_recipe("default"), tiny_copy.config.seed
-        network = calibrated_network(student, index, split, store, recipe, seed, keep_float)
+        network = calibrated_network(student, data, recipe, seed, keep_float)
         with torch.no_grad():
             logits: Tensor = network(heard)[0]
         lost = int((expected.argmax(1) == labels).sum() - (logits.argmax(1) == labels).sum())

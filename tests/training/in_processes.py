@@ -1,4 +1,4 @@
-"""What `test_parallel` has several processes do: `python in_processes.py FOLDER`, started as `torchrun` does.
+"""What `test_processes` has several processes do: `python in_processes.py FOLDER`, started as `torchrun` does.
 
 Each process leaves `rank<N>.pt` in FOLDER. `outcome` is also called by the test itself, in one process.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,22 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from edgekd import processes
-from edgekd.config import DistillConfig
+from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.errors import InputError
 from edgekd.files import row_table
+from edgekd.losses.terms import Need
+from edgekd.models.outputs import StudentOutput
 from edgekd.progress import silent
 from edgekd.quantization.fake_quant import magnitude_bound
 from edgekd.runs.run import Run
-from edgekd.training import teacher_cache
-from edgekd.training.loop import Stage, StepOutput, Validation, fit
+from edgekd.training import fill_cache
+from edgekd.training.batches import Batch, TrainingBatches
+from edgekd.training.device_rows import Pending
+from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.shared_layers import share_layers
-from tests.training.test_teacher_cache import Listener, answers, fill
+from edgekd.training.validation import ValidationClips
+from edgekd.training.views import FreshShifts
+from tests.training.test_fill_cache import Listener, answers, fill
 
 ROWS = 7  # an odd number
 POINTS = torch.randn(ROWS, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 0.1 - 100  # a quiet band, in dB
@@ -78,70 +85,97 @@ def outcome() -> dict[str, Any]:
     }
 
 
-def stage(folder: Path, epochs: int = 4, rows: int = ROWS) -> Stage[Tensor]:
-    """A student that learns by plain gradient descent, which rounding does not lead astray as it does Adam."""
-    run = processes.from_first(lambda: Run.create(DistillConfig(out=folder, seed=5), ("no", "yes"), "cpu"))
-    torch.manual_seed(0)
-    model = Network()
-    share_layers(model)
+class Clips:
+    """Points in place of clips."""
 
-    def draw(rows: Tensor, share: slice, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return rows[share], torch.rand(len(rows), generator=generator)[share]
+    device = torch.device("cpu")
 
-    def step(drawn: tuple[Tensor, Tensor], part: slice) -> StepOutput:
-        chosen, gains = drawn[0][part], drawn[1][part]
-        value = cross_entropy(model(POINTS[chosen] * (1 + 1e-3 * gains[:, None, None, None])), LABELS[chosen])
+    def request(self, rows: Tensor, /) -> Pending:
+        return lambda: POINTS[rows]
+
+    def waveforms(self, rows: Sequence[int], /) -> Tensor:
+        return POINTS[list(rows)]
+
+
+class Noisy(nn.Module):
+    """`Network` with the output of a student."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Network()
+
+    def forward(self, points: Tensor) -> StudentOutput:
+        return StudentOutput(self.network(points), points)
+
+
+class Step:
+    """Cross-entropy of points whose level depends on what was drawn for them."""
+
+    def __init__(self, model: nn.Module, stop_before: int) -> None:
+        self.model, self.stop_before = model, stop_before
+
+    def begin(self, epoch: int) -> frozenset[Need]:
+        if epoch == self.stop_before:
+            raise Stopped
+        return frozenset()
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        assert batch.waveforms is not None
+        gains = 1 + 1e-3 * batch.masks.time[:, 0, 0]
+        value = cross_entropy(self.model(batch.waveforms * gains[:, None, None, None]).logits, batch.targets)
         return StepOutput(value, {"classification": value}, {})
-
-    @torch.no_grad()
-    def validate() -> Validation:
-        share = processes.share_of(ROWS)
-        said = processes.put_together([model.eval()(POINTS[share])], ROWS)
-        return Validation(float(cross_entropy(said, LABELS)), float((said.argmax(1) == LABELS).float().mean()))
-
-    return Stage(
-        name="student",
-        run=run,
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
-        draw=draw,
-        step=step,
-        validate=validate,
-        rows=range(rows),
-        epochs=epochs,
-        batch_size=4,
-        patience=50,
-        decay_power=0.9,
-    )
 
 
 class Stopped(Exception):
     """A run is to end here."""
 
 
-def fit_until(stage: Stage[Tensor], epoch: int) -> None:
-    """Interrupt `stage` when it begins `epoch`."""
+def stage(folder: Path, epochs: int = 4, rows: int = ROWS, stop_before: int = 0) -> Stage:
+    """A student that learns by plain gradient descent, which rounding does not lead astray as it does Adam."""
+    run = processes.from_first(lambda: Run.create(DistillConfig(out=folder, seed=5), ("no", "yes"), "cpu"))
+    torch.manual_seed(0)
+    model = Noisy()
+    share_layers(model)
+    return Stage(
+        name="student",
+        run=run,
+        model=model,
+        batches=TrainingBatches(
+            stage="student",
+            seed=5,
+            rows=range(rows),
+            batch_size=4,
+            clips=Clips(),
+            labels=LABELS,
+            num_classes=2,
+            augment=AugmentConfig(),
+            views=FreshShifts(3, wanted=False),
+        ),
+        step=Step(model, stop_before),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+        validation=ValidationClips(Clips(), range(ROWS), LABELS),
+        device=torch.device("cpu"),
+        epochs=epochs,
+        patience=50,
+    )
 
-    def on_epoch(begun: int) -> None:
-        if begun == epoch:
-            raise Stopped
 
-    stage.on_epoch = on_epoch
+def fit_until(folder: Path, epoch: int) -> None:
+    """Interrupt a stage when it begins `epoch`."""
     with suppress(Stopped):
-        fit(stage, processes.make_fabric("cpu"), silent)
+        fit(stage(folder, stop_before=epoch), silent)
 
 
 def training(folder: Path) -> None:
     """Unbroken; interrupted; and taken up where one process alone was interrupted (by the test)."""
-    fabric = processes.make_fabric("cpu")
-    fit(stage(folder / "unbroken"), fabric, silent)
-    fit_until(stage(folder / "begun by several"), 3)
-    fit(stage(folder / "begun by one"), fabric, silent)
+    fit(stage(folder / "unbroken"), silent)
+    fit_until(folder / "begun by several", 3)
+    fit(stage(folder / "begun by one"), silent)
 
 
 def asking() -> dict[str, Any]:
     """A teacher's answers, asked by all; then with a disk that is full for one of the processes."""
-    teacher_cache._BATCH = 4  # a few batches for each
+    fill_cache._BATCH = 4  # a few batches for each
     listener = Listener()
     kept = fill(listener)
     found: dict[str, Any] = {
@@ -216,14 +250,14 @@ def agreements(folder: Path) -> dict[str, Any]:
         "few rows": processes.put_together([torch.tensor([[5.0]])] if rank == processes.count() - 1 else [], 1),
         "largest": processes.largest(torch.tensor([float(rank), -float(rank)])),
         "spread": module.weight.detach(),
-        "too few": raised(lambda: fit(stage(folder / "few", rows=1), processes.make_fabric("cpu"), silent)),
+        "too few": raised(lambda: fit(stage(folder / "few", rows=1), silent)),
     }
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    processes.make_fabric("cpu")
+    processes.join("cpu")
     training(folder)
     os.environ["EDGEKD_CACHE_DIR"] = str(folder / "cache")
     found = {"outcome": outcome(), "agreements": agreements(folder), "answers": asking(), "bounds": bounds()}

@@ -29,7 +29,7 @@ from edgekd.quantization.qat import load_int8, quantize
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.scoring.scores import predict_probabilities, score
-from edgekd.training import frozen_teacher
+from edgekd.training import adapt, frozen_teacher, outcome
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 
 TinyConfig = Callable[..., Any]
@@ -47,9 +47,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time of a run this small."""
-    module = sys.modules["edgekd.training.distill"]  # `edgekd.training.distill` is the function
-    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
-    monkeypatch.setattr(module, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(outcome, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(outcome, "plot_curves", lambda *_: None)
 
 
 class Interrupted(Exception):
@@ -214,8 +213,7 @@ def test_a_teacher_that_is_lent_teaches_as_ones_own(
     assert not (lender.folder / "student").exists()
     assert weights(lender, "teacher") == weights(tiny_run, "teacher")
 
-    module = sys.modules["edgekd.training.adapt"]
-    monkeypatch.setattr(module, "fit", lambda *_: pytest.fail("the teacher is adapted already"))
+    monkeypatch.setattr(adapt, "fit", lambda *_: pytest.fail("the teacher is adapted already"))
     run = distill(tiny_config(tmp_path / "run"), teacher_run=lender)
     assert weights(run, "student") == weights(tiny_run, "student")
     assert without_seconds(run, "teacher") == without_seconds(tiny_run, "teacher")

@@ -29,6 +29,7 @@ from edgekd.losses.ssatkd.structural import NORM_FLOOR, full_precision
 from edgekd.losses.ssatkd.transport import transport_cost
 
 Bandwidth = Literal["paper", "relative"]
+Transport = Literal["sinkhorn", "published"]
 
 SPACING_FLOOR = 1e-4
 """The least spacing of levels, of similarities in [-1, 1]."""
@@ -78,9 +79,7 @@ class StatisticalTexture(nn.Module):
             return Cooccurrence(counts / counts.sum((1, 2), keepdim=True), levels)
 
 
-def statistical_loss(
-    student: Cooccurrence, teacher: Cooccurrence, kind: Literal["sinkhorn", "published"] = "sinkhorn"
-) -> Tensor:
+def statistical_loss(student: Cooccurrence, teacher: Cooccurrence, kind: Transport = "sinkhorn") -> Tensor:
     """Distance of two co-occurrence distributions, mean over the batch: a scalar.
 
     `kind="sinkhorn"` is the earth mover's distance between the bins in the plane, Euclidean ground distance, within 2 %

@@ -16,10 +16,11 @@ from edgekd.data import clip_store as data_cache
 from edgekd.errors import InputError
 from edgekd.models.outputs import TeacherOutput
 from edgekd.progress import Progress, silent
-from edgekd.training import teacher_cache
-from edgekd.training.augment import Views, draw_views
+from edgekd.training import fill_cache as fill_module
+from edgekd.training.fill_cache import fill_cache
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.teacher_cache import TeacherCache, fill_cache
+from edgekd.training.teacher_cache import TeacherCache
+from edgekd.training.views import Views, draw_views
 
 SAMPLES, CLASSES = 64, 3
 TAP_BYTES = 2 * 15 * 2  # of a clip in float16
@@ -123,7 +124,7 @@ def answers(cache: TeacherCache, with_tap: bool = True, views: Views | None = No
     places, choices = tensor(3, 0, 7), tensor(last, 0, last)
     waveforms = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
     needed = cache.needs_waveforms(with_tap)
-    return cache.ask(places, choices, with_tap)(slice(None), waveforms if needed else None)
+    return cache.request(places, choices, with_tap).outputs(waveforms if needed else None)
 
 
 # What is asked
@@ -140,7 +141,7 @@ def test_the_teacher_hears_each_clip_once_in_each_view(
     expected = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
     assert sorted(teacher.heard) == sorted(tuple(clip) for clip in expected.tolist())
     fill(teacher, mode, views)
-    assert len(teacher.heard) == 8 * len(views) + teacher_cache.PROBES, "another run reads what is there"
+    assert len(teacher.heard) == 8 * len(views) + fill_module.PROBES, "another run reads what is there"
 
 
 @pytest.mark.parametrize("mode", ["off", "logits", "full", "auto"])
@@ -180,7 +181,7 @@ def test_taps_are_added_to_logits_without_the_layers_above(teacher: Listener) ->
     logits = answers(fill(teacher, "logits"), with_tap=False).logits
     teacher.heard = []
     found = answers(fill(teacher, "full"))
-    assert len(teacher.heard) == teacher_cache.PROBES
+    assert len(teacher.heard) == fill_module.PROBES
     assert torch.equal(found.logits, logits)
     torch.testing.assert_close(found.tap, answers(fill(teacher, "off")).tap, rtol=2**-11, atol=1e-7)
 
@@ -191,7 +192,7 @@ def test_a_tap_beyond_the_range_of_float16_is_cut_off(teacher: Listener) -> None
         tap = answers(fill(teacher)).tap
         assert tap.isfinite().all()
         assert tap.abs().max() == torch.finfo(torch.float16).max
-    assert len(teacher.heard) == 24 + 2 * teacher_cache.PROBES - 2
+    assert len(teacher.heard) == 24 + 2 * fill_module.PROBES - 2
 
 
 # What `auto` does
@@ -208,7 +209,7 @@ def test_auto_keeps_no_more_than_its_share_of_the_space_with_all_caches(
     teacher: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 24 * TAP_BYTES
-    monkeypatch.setattr(teacher_cache, "AUTO_BYTES", 2 * size)
+    monkeypatch.setattr(fill_module, "AUTO_BYTES", 2 * size)
     assert fill(teacher, "auto").mode == "full"
     assert fill(teacher, "auto", views_of(seed=4)).mode == "full"
     third = fill(teacher, "auto", views_of(seed=5))
@@ -224,7 +225,7 @@ def test_auto_keeps_no_more_than_a_tenth_of_the_free_space(teacher: Listener, mo
     fill(teacher, views=views_of(seed=4))
     for free, mode in ((19 * size - 10, "logits"), (19 * size, "full")):
         usage = shutil.disk_usage("/")._replace(free=free)
-        monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _, found=usage: found)
+        monkeypatch.setattr(fill_module.shutil, "disk_usage", lambda _, found=usage: found)
         assert fill(teacher, "auto").mode == mode
 
 
@@ -258,7 +259,7 @@ def test_whatever_decides_the_answers_has_a_cache_of_its_own(
         lambda: fill(Listener(seed=2)),
         lambda: fill(teacher, name="another"),
         lambda: fill(teacher, store=Store(Path("other-clips"))),
-        lambda: monkeypatch.setattr(teacher_cache, "FORMAT", 2) or fill(teacher),  # type: ignore[func-returns-value]
+        lambda: monkeypatch.setattr(fill_module, "FORMAT", 2) or fill(teacher),  # type: ignore[func-returns-value]
     ]
     for number, change in enumerate(changes, 1):
         change()
@@ -275,7 +276,7 @@ def test_a_cache_of_another_version_is_left_alone(
     fill(teacher)
     (old,) = folders(folder)
     kept = {path.name: path.read_bytes() for path in old.iterdir()}
-    monkeypatch.setattr(teacher_cache, "FORMAT", 2)
+    monkeypatch.setattr(fill_module, "FORMAT", 2)
     fill(teacher)
     assert {path.name: path.read_bytes() for path in old.iterdir()} == kept
 
@@ -324,7 +325,7 @@ def test_damaged_answers_are_asked_again(table: str, asked: int, stems: int, tea
     path.write_bytes(damaged)
     teacher.heard, teacher.stems = [], 0
     fill(teacher)
-    assert len(teacher.heard) == teacher_cache.PROBES + asked
+    assert len(teacher.heard) == fill_module.PROBES + asked
     assert teacher.stems == 1 + (asked > 0) + stems
     assert path.read_bytes() == good
 

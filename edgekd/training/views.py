@@ -1,29 +1,26 @@
-"""Random changes to training clips: views, which teacher and student share, and SpecAugment for the learner alone.
+"""Views: the ways in which a training clip is heard, by teacher and student alike.
 
 A view is one way of hearing a clip: shifted round its own length, or mixed with another shifted clip (mixup: Zhang et
 al. 2018, arXiv 1710.09412; mixed at equal level, as Tokozume et al. 2018, arXiv 1711.10282, found to matter for
 sound). Views are few and known beforehand, so what the teacher says of each is computed once and is about exactly what
-the student hears (Beyer et al. 2022, arXiv 2106.05237, on why it must be).
-
-SpecAugment: Park et al. 2019, arXiv 1904.08779; the constants are the SSATKD paper's.
+the student hears (Beyer et al. 2022, arXiv 2106.05237, on why it must be). A teacher that learns itself hears each clip
+shifted anew (`FreshShifts`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from edgekd.config import AugmentConfig
 from edgekd.data.clip_store import ClipStore
-from edgekd.training.device_rows import Asked, Clips, StoredClips, sent
+from edgekd.training.device_rows import Clips, Pending, StoredClips, to_device
 
 SILENCE = 1e-6  # root mean square below which a clip has no level to be matched
 
@@ -50,11 +47,15 @@ class Views:
         """Where the training `rows (B,)` of the index are among the clips."""
         return self._place_of_row[rows]
 
+    def draw(self, clips: int, generator: torch.Generator) -> Tensor:
+        """Which of its views each of so many clips is heard in."""
+        return torch.randint(0, len(self), (clips,), generator=generator)
+
     def waveforms(self, store: ClipStore, places: Tensor, choices: Tensor) -> Tensor:
         """`(B, S)`: clips at `places (B,)` of the training side in their views number `choices (B,)`."""
-        return self.ask(StoredClips(store), places, choices)(slice(None))
+        return self.request(StoredClips(store), places, choices)()
 
-    def ask(self, clips: Clips, places: Tensor, choices: Tensor) -> Asked:
+    def request(self, clips: Clips, places: Tensor, choices: Tensor) -> Pending:
         """The same waveforms on the device of `clips`, some batches before they are used; `places` and `choices` are
         on the host, where all that depends on them is decided.
 
@@ -62,36 +63,33 @@ class Views:
         correlate, back to it.
         """
         device = clips.device
-        shares, shifts = self.shares[places, choices], sent(self.shifts[places, choices], device)
-        heard = clips.ask(self._rows[places])
+        shares, shifts = self.shares[places, choices], to_device(self.shifts[places, choices], device)
+        own = clips.request(self._rows[places])
         mixed = (shares < 1).nonzero().flatten()  # on the host, too
         if len(mixed) == 0:
-            return lambda part: shift(heard(part), shifts[part])
-        partners = clips.ask(self._rows[self.partners[places, choices][mixed]])
-        partner_shifts = sent(self.partner_shifts[places, choices][mixed], device)
-        partner_shares = sent(shares[mixed, None], device)
-        where, mixed_there = mixed.tolist(), sent(mixed, device)
-
-        def waveforms(part: slice) -> Tensor:
-            shifted = shift(heard(part), shifts[part])
-            first, last, _ = part.indices(len(shares))
-            among = slice(bisect_left(where, first), bisect_left(where, last))
-            if among.start == among.stop:
-                return shifted
-            at = mixed_there[among] - first
-            other = shift(partners(among), partner_shifts[among])
-            return shifted.index_copy_(0, at, _mixture(shifted[at], other, partner_shares[among]))
-
-        return waveforms
+            return partial(_shifted, own, shifts)
+        partners = clips.request(self._rows[self.partners[places, choices][mixed]])
+        partner_shifts = to_device(self.partner_shifts[places, choices][mixed], device)
+        return partial(
+            _mixed,
+            _Mixtures(to_device(mixed, device), partners, partner_shifts, to_device(shares[mixed, None], device)),
+            partial(_shifted, own, shifts),
+        )
 
     def targets(self, labels: Tensor, num_classes: int, places: Tensor, choices: Tensor) -> Tensor:
-        """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`."""
+        """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`; class 0 stands for none."""
 
         def classes(chosen: Tensor) -> Tensor:
-            return one_hot(labels[self._rows[chosen]], num_classes).float()
+            return one_hot(labels[self._rows[chosen]].clamp_min(0), num_classes).float()
 
         shares = self.shares[places, choices][:, None]
         return shares * classes(places) + (1 - shares) * classes(self.partners[places, choices])
+
+    def labelled(self, labels: Tensor, places: Tensor, choices: Tensor) -> Tensor:
+        """Whether all that is heard has a label, `(B,)`; one below 0 is none."""
+        known = labels[self._rows] >= 0
+        alone = self.shares[places, choices] == 1
+        return known[places] & (alone | known[self.partners[places, choices]])
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -102,6 +100,38 @@ class Views:
         places = torch.full((max(self.rows) + 1,), -1)
         places[self._rows] = torch.arange(len(self.rows))
         return places
+
+
+@dataclass(frozen=True)
+class FreshShifts:
+    """Each clip shifted anew whenever it is heard, and nothing to remember: for who learns without a teacher.
+
+    Places are rows of the index; a choice is the shift, in samples.
+    """
+
+    samples: int
+    wanted: bool
+
+    def places(self, rows: Tensor) -> Tensor:
+        """The `rows (B,)` of the index themselves."""
+        return rows
+
+    def draw(self, clips: int, generator: torch.Generator) -> Tensor:
+        """By how much each of so many clips is shifted."""
+        return torch.randint(0, self.samples, (clips,), generator=generator)
+
+    def request(self, clips: Clips, places: Tensor, choices: Tensor) -> Pending:
+        """The shifted waveforms `(B, S)` on the device of `clips`."""
+        own = clips.request(places)
+        return partial(_shifted, own, to_device(choices, clips.device)) if self.wanted else own
+
+    def targets(self, labels: Tensor, _num_classes: int, places: Tensor, _choices: Tensor) -> Tensor:
+        """Classes `(B,)`; 0 stands for none."""
+        return labels[places].clamp_min(0)
+
+    def labelled(self, labels: Tensor, places: Tensor, _choices: Tensor) -> Tensor:
+        """Whether each clip has a label, `(B,)`."""
+        return labels[places] >= 0
 
 
 def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: int) -> Views:
@@ -138,60 +168,24 @@ def shift(waveforms: Tensor, shifts: Tensor) -> Tensor:
     return _rotate(waveforms, shifts)
 
 
-class Masks(NamedTuple):
-    """What is random about the masks of a batch, uniform in [0, 1): of each mask the width and the start, as shares of
-    what they can be: `time (B, masks, 2)`, `frequency (B, masks, 2)`."""
+class _Mixtures(NamedTuple):
+    """Which rows of a batch are mixtures, and with what: `at (M,)`, the partners, their shifts `(M,)` and the share of
+    the clip itself `(M, 1)`."""
 
-    time: Tensor
-    frequency: Tensor
-
-    def at(self, part: slice) -> Masks:
-        """Those of some rows of the batch."""
-        return Masks(self.time[part], self.frequency[part])
-
-    def sent(self, device: torch.device) -> Masks:
-        """The same on `device`."""
-        return Masks(sent(self.time, device), sent(self.frequency, device))
+    at: Tensor
+    partners: Pending
+    shifts: Tensor
+    shares: Tensor
 
 
-def draw_masks(clips: int, config: AugmentConfig, generator: torch.Generator) -> Masks:
-    """The masks of a batch of so many `clips`."""
-    return Masks(*(torch.rand(clips, n, 2, generator=generator) for n in (config.time_masks, config.frequency_masks)))
+def _shifted(waveforms: Pending, shifts: Tensor) -> Tensor:
+    return shift(waveforms(), shifts)
 
 
-@contextmanager
-def augmented_front_end(log_mel: nn.Module, masks: Masks, config: AugmentConfig) -> Iterator[None]:
-    """Within it, SpecAugment masks what the module `log_mel` returns, `(B, 1, T, F)`, with each clip's own mean."""
-
-    def mask(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        mean = output.mean(dim=(2, 3), keepdim=True)
-        return spec_augment(output - mean, masks, config) + mean
-
-    handle = log_mel.register_forward_hook(mask)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def spec_augment(log_mel: Tensor, masks: Masks, config: AugmentConfig) -> Tensor:
-    """Mask bands of time and mel bins of a normalised log-mel `(B, 1, T, F)`, each clip its own, with its mean (0).
-
-    A band is `u w` wide, for `w` the most that is allowed, and begins at `v (size - u w)`, both rounded down, as
-    `torchaudio.functional.mask_along_axis_iid` has it.
-    """
-    frames = _hidden(masks.time, config.time_mask_frames, log_mel.shape[2])
-    bins = _hidden(masks.frequency, config.frequency_mask_bins, log_mel.shape[3])
-    return log_mel.masked_fill(frames[:, None, :, None] | bins[:, None, None, :], 0.0)
-
-
-def _hidden(drawn: Tensor, most: int, size: int) -> Tensor:
-    """Which of `size` positions lie in one of the bands `(B, masks, 2)`, none wider than `most`: `(B, size)`."""
-    width = drawn[..., 0] * min(most, size)
-    start = (drawn[..., 1] * (size - width)).long()
-    end = start + width.long()
-    positions = torch.arange(size, device=drawn.device)
-    return ((positions >= start[..., None]) & (positions < end[..., None])).any(1)
+def _mixed(mixtures: _Mixtures, shifted: Pending) -> Tensor:
+    waveforms = shifted()
+    partners = shift(mixtures.partners(), mixtures.shifts)
+    return waveforms.index_copy_(0, mixtures.at, _mixture(waveforms[mixtures.at], partners, mixtures.shares))
 
 
 def _rotate(waveforms: Tensor, shifts: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import AugmentConfig
-from edgekd.training import augment
-from edgekd.training.augment import Masks, Views, augmented_front_end, draw_masks, draw_views, shift, spec_augment
+from edgekd.training import views as views_module
 from edgekd.training.device_rows import StoredClips
+from edgekd.training.views import FreshShifts, Views, draw_views, shift
 
 
 def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
@@ -20,7 +19,7 @@ def test_shifting_rotates_each_clip_by_its_own_number_of_samples() -> None:
     shifts = torch.tensor([0, 4, 10])
     expected = np.stack([np.roll(clip, n) for clip, n in zip(waveforms.numpy(), shifts.tolist(), strict=True)])
     np.testing.assert_array_equal(shift(waveforms, shifts).numpy(), expected)
-    np.testing.assert_array_equal(augment._rotate(waveforms, shifts).numpy(), expected, "as on a device")
+    np.testing.assert_array_equal(views_module._rotate(waveforms, shifts).numpy(), expected, "as on a device")
 
 
 class Store:
@@ -121,96 +120,45 @@ def test_without_shifts_and_mixtures_a_clip_is_heard_as_it_is() -> None:
     assert not unshifted.partner_shifts.any()
 
 
-def masked(config: AugmentConfig, clips: int = 200, frames: int = 120, bins: int = 40) -> torch.Tensor:
-    """Which cells were hidden, `(clips, frames, bins)`."""
-    return spec_augment(torch.ones(clips, 1, frames, bins), masks_for(clips, config), config)[:, 0] == 0
-
-
-def masks_for(clips: int, config: AugmentConfig) -> Masks:
-    return draw_masks(clips, config, torch.Generator().manual_seed(0))
-
-
-def longest_run(cells: torch.Tensor) -> int:
-    longest = run = 0
-    for hidden in cells.tolist():
-        run = run + 1 if hidden else 0
-        longest = max(longest, run)
-    return longest
-
-
-@pytest.mark.parametrize("masks", [1, 2])
-def test_time_masks_hide_whole_frames_up_to_their_width(masks: int) -> None:
-    hidden = masked(AugmentConfig(time_masks=masks, time_mask_frames=20, frequency_masks=0))
-    frames = hidden.any(2)
-    assert torch.equal(hidden, frames[:, :, None].expand_as(hidden)), "a masked frame is masked in all bins"
-    assert 10 < max(longest_run(clip) for clip in frames) <= 20 * masks
-    assert frames.sum(1).max() <= 20 * masks
-    assert (frames.sum(1).max() > 20) == (masks == 2)
-    assert len(frames.unique(dim=0)) > 100, "each clip has masks of its own"
-
-
-def test_frequency_masks_hide_whole_bins_up_to_their_width() -> None:
-    hidden = masked(AugmentConfig(time_masks=0, frequency_masks=2, frequency_mask_bins=8))
-    bins = hidden.any(1)
-    assert torch.equal(hidden, bins[:, None].expand_as(hidden))
-    assert 8 < bins.sum(1).max() <= 16
-
-
-def test_masks_wider_than_the_clip_leave_it_usable() -> None:
-    config = AugmentConfig(time_mask_frames=500, frequency_mask_bins=500)
-    log_mel = spec_augment(torch.ones(50, 1, 6, 8), masks_for(50, config), config)
-    assert log_mel.shape == (50, 1, 6, 8)
-    assert (log_mel.sum((1, 2, 3)) > 0).any()
-
-
-def test_no_masks_change_nothing_and_the_input_is_left_alone() -> None:
-    log_mel = torch.randn(4, 1, 30, 16)
-    before = log_mel.clone()
-    for config in (AugmentConfig(time_masks=0, frequency_masks=0), AugmentConfig()):
-        unmasked = torch.equal(spec_augment(log_mel, masks_for(4, config), config), before)
-        assert unmasked == (config.time_masks == 0)
-    assert torch.equal(log_mel, before)
-
-
-def test_masks_are_where_torchaudio_puts_them_for_the_same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = AugmentConfig(time_masks=2, time_mask_frames=20, frequency_masks=3, frequency_mask_bins=500)
-    log_mel, masks = torch.randn(64, 1, 90, 32), masks_for(64, config)
-    expected = log_mel
-    for drawn, width, axis in ((masks.time, 20, 2), (masks.frequency, 32, 3)):
-        for number in range(drawn.shape[1]):
-            uniform = iter(drawn[:, number, :, None].unbind(1))  # (64, 1), first the widths, then the starts
-            with monkeypatch.context() as patch:
-                patch.setattr(torch, "rand", lambda *_, uniform=uniform, **__: next(uniform))
-                expected = audio_functional.mask_along_axis_iid(expected, width, 0.0, axis)
-    assert (expected == 0).sum() > 1000
-    assert torch.equal(spec_augment(log_mel, masks, config), expected)
-
-
-def test_masks_of_a_batch_do_not_depend_on_who_computes_which_part_of_it() -> None:
-    config = AugmentConfig()
-    log_mel, masks = torch.randn(10, 1, 60, 32), masks_for(10, config)
-    parts = [spec_augment(log_mel[part], masks.at(part), config) for part in (slice(0, 3), slice(3, 10))]
-    assert torch.equal(torch.cat(parts), spec_augment(log_mel, masks, config))
-
-
-def test_a_front_end_masks_with_the_mean_of_each_clip_and_only_within() -> None:
-    config, front_end = AugmentConfig(time_mask_frames=20), nn.Identity()
-    log_mel, masks = torch.randn(8, 1, 60, 32) - 50, masks_for(8, config)
-    with augmented_front_end(front_end, masks, config):
-        masked = front_end(log_mel)
-    hidden = spec_augment(torch.ones_like(log_mel), masks, config) == 0
-    assert hidden.any(dim=(1, 2, 3)).sum() > 6
-    means = log_mel.mean(dim=(1, 2, 3), keepdim=True).expand_as(log_mel)
-    torch.testing.assert_close(masked, torch.where(hidden, means, log_mel))
-    assert torch.equal(front_end(log_mel), log_mel)
-
-
-def test_views_of_a_part_of_a_batch_are_those_of_the_batch() -> None:
+def test_views_are_requested_ahead_and_are_those_of_the_store() -> None:
     views, store = draw(shifts_per_clip=2, mixes_per_clip=2), Store()
     places, choices = torch.tensor([3, 0, 0, 4, 1, 2]), torch.tensor([0, 2, 1, 3, 3, 0])  # three are mixtures
-    asked = views.ask(StoredClips(store), places, choices)  # type: ignore[arg-type]
-    whole = asked(slice(0, 6))
-    for part in (slice(0, 1), slice(1, 2), slice(2, 6), slice(0, 4)):
-        assert torch.equal(asked(part), whole[part])
-    assert torch.equal(views.waveforms(store, places, choices), whole)  # type: ignore[arg-type]
+    whole = views.request(StoredClips(store), places, choices)()  # type: ignore[arg-type]
+    for number in range(6):
+        alone = views.waveforms(store, places[number : number + 1], choices[number : number + 1])  # type: ignore[arg-type]
+        assert torch.equal(alone[0], whole[number])
     assert views.places(torch.tensor([4, 7, 5])).tolist() == [3, 0, 4]
+
+
+def test_choices_are_drawn_among_the_views_by_the_generator_alone() -> None:
+    views = draw(shifts_per_clip=2, mixes_per_clip=1)
+    choices = views.draw(300, torch.Generator().manual_seed(0))
+    assert set(choices.tolist()) == {0, 1, 2}
+    assert torch.equal(choices, views.draw(300, torch.Generator().manual_seed(0)))
+
+
+def test_what_is_mixed_with_a_clip_without_a_label_has_none_either() -> None:
+    views, labels = draw(shifts_per_clip=1, mixes_per_clip=3), torch.tensor([2, 1, 0, 1, -1, 0, 1, 0])
+    places = torch.arange(len(ROWS))
+    alone = views.labelled(labels, places, torch.zeros_like(places))
+    assert alone.tolist() == [row != 4 for row in ROWS]
+    mixed = torch.full_like(places, 2)
+    expected = [4 not in (row, ROWS[int(views.partners[place, 2])]) for place, row in enumerate(ROWS)]
+    assert views.labelled(labels, places, mixed).tolist() == expected
+    assert views.targets(labels, 3, places, mixed).isfinite().all()
+
+
+def test_fresh_shifts_move_each_clip_anew_by_what_was_drawn() -> None:
+    store, fresh = Store(), FreshShifts(400, wanted=True)
+    rows = fresh.places(torch.tensor(ROWS))
+    generator = torch.Generator().manual_seed(3)
+    first, second = fresh.draw(len(rows), generator), fresh.draw(len(rows), generator)
+    assert not torch.equal(first, second)
+    heard = fresh.request(StoredClips(store), rows, first)()  # type: ignore[arg-type]
+    for clip, row, by in zip(heard, ROWS, first.tolist(), strict=True):
+        np.testing.assert_array_equal(clip.numpy(), np.roll(store.clips[row].numpy(), by))
+    unmoved = FreshShifts(400, wanted=False).request(StoredClips(store), rows, first)()  # type: ignore[arg-type]
+    assert torch.equal(unmoved, store.waveforms(ROWS))
+    labels = torch.tensor([2, 1, 0, 1, -1, 0, 1, 0])
+    assert fresh.targets(labels, 3, rows, first).tolist() == [0, 2, 0, 0, 0]
+    assert fresh.labelled(labels, rows, first).tolist() == [True, True, True, False, True]

@@ -1,0 +1,97 @@
+"""The terms that a student's loss may have. A new one is a module, a row in `TERMS` and a test.
+
+Every term compares what `Compared` holds and gives a scalar, the mean over the clips of a batch. What it needs of the
+teacher is in `needs`: a batch carries what the terms of the epoch need together. The columns of `metrics.csv` are those
+of this table. What computes is imported when a term is built, so that the names are quick to have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from edgekd.config import LossConfig
+from edgekd.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Need = Literal["logits", "tap"]
+"""What a term needs of the teacher: its logits, or its early feature map."""
+
+
+class Compared(NamedTuple):
+    """What a term may compare, all of the same B clips, in float32.
+
+    `targets` are classes `(B,)` or shares of each `(B, K)`; taps `(B, C, T, F)` have one size and one number of
+    channels. What no term of the batch needs is None.
+    """
+
+    student_logits: Tensor
+    targets: Tensor
+    labelled: Tensor | None
+    """`(B,)`, how much the label of each clip counts, 1 on average over the batch; None where each counts alike."""
+    teacher_logits: Tensor | None
+    student_tap: Tensor | None
+    teacher_tap: Tensor | None
+
+
+@dataclass(frozen=True)
+class Term:
+    """`build(config)` gives the module that computes the term, `Compared` -> scalar; `needs` is what it asks of the
+    teacher."""
+
+    build: Callable[[LossConfig], nn.Module]
+    needs: frozenset[Need] = frozenset()
+
+
+def _classification(_config: LossConfig) -> nn.Module:
+    from edgekd.losses.response import Classification
+
+    return Classification()
+
+
+def _distillation(config: LossConfig) -> nn.Module:
+    from edgekd.losses.response import Distillation
+
+    return Distillation(config.distillation, config.temperature)
+
+
+def _statistical(config: LossConfig) -> nn.Module:
+    from edgekd.losses.textures import Statistical
+
+    return Statistical(config.statistical_levels, config.bandwidth, config.statistical)
+
+
+def _structural(config: LossConfig) -> nn.Module:
+    from edgekd.losses.textures import Structural
+
+    return Structural(config.structural_levels, config.structural_fusion)
+
+
+TERMS: dict[str, Term] = {
+    "classification": Term(_classification),
+    "statistical": Term(_statistical, frozenset({"tap"})),
+    "structural": Term(_structural, frozenset({"tap"})),
+    "distillation": Term(_distillation, frozenset({"logits"})),
+}
+
+
+def needs_of(terms: Iterable[str]) -> frozenset[Need]:
+    """What these terms need of the teacher together. Raises `UsageError` as `check_terms` does."""
+    terms = tuple(terms)
+    check_terms(terms)
+    return frozenset().union(*(TERMS[term].needs for term in terms))
+
+
+def needs_teacher(terms: Iterable[str]) -> bool:
+    """Whether any of these terms asks the teacher. Raises `UsageError` as `check_terms` does."""
+    return bool(needs_of(terms))
+
+
+def check_terms(names: Iterable[str]) -> None:
+    """Raise `UsageError` for a name that is not in `TERMS`."""
+    for name in names:
+        if name not in TERMS:
+            raise unknown_name("loss term", name, TERMS)

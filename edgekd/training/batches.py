@@ -1,0 +1,203 @@
+"""The training clips of a stage, batch by batch: what is drawn of each, and what a step needs of it, on the device.
+
+A batch is that of the whole run. Every process draws what is random about all of its clips, from a generator that is
+seeded by the run, the stage and the epoch, and gets its own share of them ready: waveforms or log-mels of the view that
+each is heard in, the teacher's answers about the same view, targets, masks. Batches are drawn `AHEAD` of their step, so
+that what lies on disk or on the host is on its way meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgekd import processes
+from edgekd.config import AugmentConfig
+from edgekd.errors import InputError
+from edgekd.losses.terms import Need
+from edgekd.models.outputs import TeacherOutput
+from edgekd.training.device_rows import Clips, Pending, Rows, to_device
+from edgekd.training.spec_augment import Masks, draw_masks
+from edgekd.training.teacher_cache import TeacherCache, TeacherRequest
+from edgekd.training.views import FreshShifts, Views
+
+AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """This process's share of a batch, or a part of that: B clips, all but `rows` on the device.
+
+    `teacher` is what the teacher says of the very waveforms or log-mels that the student gets; the `masks` of
+    SpecAugment are the student's alone. `labelled` is None where every clip of the batch has a label, else how much the
+    label of each counts: 0 without one, and 1 on average over the batch of all processes.
+    """
+
+    rows: Tensor  # (B,) of the index, on the host
+    waveforms: Tensor | None  # (B, S), where something hears them
+    log_mels: Tensor | None  # (B, T, F) float16 before normalisation, where they are stored
+    teacher: TeacherOutput | None
+    targets: Tensor  # class shares (B, K), or classes (B,)
+    labelled: Tensor | None  # (B,)
+    masks: Masks
+    size: int
+    """Clips of the batch in all processes."""
+    whole: bool = True
+    """Whether these are all the clips that the process has of the batch."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """The same clips in `count` parts, whose sizes differ by one at most."""
+        if count == 1:
+            yield self
+            return
+        for number in range(count):
+            part = processes.part_of(len(self), number, count)
+            yield replace(
+                self,
+                rows=self.rows[part],
+                waveforms=None if self.waveforms is None else self.waveforms[part],
+                log_mels=None if self.log_mels is None else self.log_mels[part],
+                teacher=None if self.teacher is None else TeacherOutput(*(each[part] for each in self.teacher)),
+                targets=self.targets[part],
+                labelled=None if self.labelled is None else self.labelled[part],
+                masks=self.masks.at(part),
+                whole=False,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """The clips `rows` of the training side in batches of about `batch_size`, for the `stage` of a run.
+
+    `views` say how clips are heard; `log_mels`, one for each clip in each view, stand for the waveforms where they are
+    stored; `teacher` answers, for a stage that has one.
+    """
+
+    stage: str
+    seed: int
+    rows: Sequence[int]
+    batch_size: int
+    clips: Clips
+    labels: Tensor  # (clips of the index,); -1: none
+    num_classes: int
+    augment: AugmentConfig
+    views: Views | FreshShifts
+    log_mels: Rows | None = None
+    teacher: TeacherCache | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return batch_count(len(self.rows), self.batch_size)
+
+    def epoch(self, number: int, needs: Collection[Need] = ()) -> Iterator[Batch]:
+        """The batches of an epoch, in which the loss needs these of the teacher."""
+        generator = seeded(self.seed, self.stage, number, "batches")
+        ahead: deque[_Requested] = deque()
+        for rows in shuffled(self.rows, len(self), generator):
+            ahead.append(self._request(rows, generator, "tap" in needs))
+            if len(ahead) > AHEAD:
+                yield ahead.popleft().batch()
+        while ahead:
+            yield ahead.popleft().batch()
+
+    def _request(self, rows: Tensor, generator: torch.Generator, with_tap: bool) -> _Requested:
+        """Draw what is random about a batch of the clips `rows (B,)`, and have this process's share on its way."""
+        share, views, device = processes.share_of(len(rows)), self.views, self.clips.device
+        choices = views.draw(len(rows), generator)
+        masks = draw_masks(len(rows), self.augment, generator).at(share)
+        places = views.places(rows)
+        labelled = views.labelled(self.labels, places, choices)
+        places, choices = places[share], choices[share]
+        heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(with_tap))
+        log_mels = None
+        if self.log_mels is not None:
+            assert isinstance(views, Views)
+            log_mels = self.log_mels.request(places * len(views) + choices)
+        counted = None if labelled.all() else labelled[share].float() / labelled.float().mean().clamp_min(1e-9)
+        return _Requested(
+            rows=rows[share],
+            size=len(rows),
+            waveforms=views.request(self.clips, places, choices) if heard else None,
+            log_mels=log_mels,
+            teacher=None if self.teacher is None else self.teacher.request(places, choices, with_tap),
+            targets=to_device(views.targets(self.labels, self.num_classes, places, choices), device),
+            labelled=None if counted is None else to_device(counted, device),
+            masks=masks.to(device),
+        )
+
+
+class _Requested(NamedTuple):
+    """A batch that was drawn, and is on its way to the device."""
+
+    rows: Tensor
+    size: int
+    waveforms: Pending | None
+    log_mels: Pending | None
+    teacher: TeacherRequest | None
+    targets: Tensor
+    labelled: Tensor | None
+    masks: Masks
+
+    def batch(self) -> Batch:
+        waveforms = None if self.waveforms is None else self.waveforms()
+        return Batch(
+            rows=self.rows,
+            waveforms=waveforms,
+            log_mels=None if self.log_mels is None else self.log_mels(),
+            teacher=None if self.teacher is None else self.teacher.outputs(waveforms),
+            targets=self.targets,
+            labelled=self.labelled,
+            masks=self.masks,
+            size=self.size,
+        )
+
+
+def shuffled(rows: Sequence[int], count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """`rows` in random order in `count` batches whose sizes differ by one at most: no last batch of a single clip.
+
+    Within a batch they are in the order of the index, so that clips of one recording lie together: they are read
+    together, and by the same process.
+    """
+    order = torch.randperm(len(rows), generator=generator)
+    for chosen in torch.tensor(rows)[order].tensor_split(count):
+        yield chosen.sort().values
+
+
+def batch_count(clips: int, batch_size: int) -> int:
+    """How many batches an epoch has."""
+    return max(1, round(clips / batch_size))
+
+
+def check_shares(stage: str, clips: int, batch_size: int) -> None:
+    """Raise `InputError` where a batch of a stage has fewer clips than there are processes."""
+    smallest, sharing = clips // batch_count(clips, batch_size), processes.count()
+    if smallest < sharing:
+        setting = "teacher.batch_size" if stage == "teacher" else "--batch-size"
+        raise InputError(
+            f"{stage}: batches of {smallest} clips ({clips} training clips in all) are too few for {sharing} "
+            f"processes: start {smallest} at most, or take a larger {setting}."
+        )
+
+
+def seed_all(seed: int, *names: str | int) -> None:
+    """Seed torch's generators from `seed` and where in the run this is, so that no history is needed to repeat it."""
+    torch.manual_seed(_number(seed, *names))
+
+
+def seeded(seed: int, *names: str | int) -> torch.Generator:
+    """A generator of its own, seeded as `seed_all` does."""
+    return torch.Generator().manual_seed(_number(seed, *names))
+
+
+def _number(seed: int, *names: str | int) -> int:
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,66 @@
+"""The outcome of a run: what a trained model says of the test side, and where that is written down."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edgekd import processes
+from edgekd.progress import Progress, silent
+from edgekd.runs.data import RunData
+from edgekd.runs.pictures import plot_confusion, plot_curves
+from edgekd.runs.predictions import write_predictions
+from edgekd.runs.run import Run, Stage
+from edgekd.scoring.scores import Scores, predict_probabilities, score
+
+Probabilities = npt.NDArray[np.float32]
+
+
+def predict_test(model: nn.Module, data: RunData, device: torch.device, progress: Progress = silent) -> Probabilities:
+    """What a student or teacher says of the test side, `(N, K)`."""
+    model.to(device).eval()
+    return predict_probabilities(
+        lambda waveforms: model(waveforms).logits,
+        data.store,
+        data.split.test,
+        device=device,
+        progress=progress,
+        stage="test",
+    )
+
+
+def record_test(run: Run, subject: Stage, data: RunData, probabilities: Probabilities) -> None:
+    """Put what `subject` says of the test side into `predictions.csv` and its scores into `report.json`, and draw the
+    pictures of the run again."""
+
+    def record() -> None:
+        test = data.side("test")
+        scores = score(probabilities, test.labels.tolist(), test.groups, data.index.classes, run.config.seed)
+        write_predictions(run.folder, subject, data.index, test.rows, probabilities)
+        run.update_report("test", {subject: scores.to_dict()})
+        confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
+        plot_confusion(confusions, run.classes, run.folder / "confusion.png")
+        plot_curves(run.folder / "metrics.csv", run.folder / "curves.png")
+
+    processes.from_first(record)
+
+
+def warn_of_weaker_teacher(run: Run) -> None:
+    """Put a warning into the run's report where its student knows more than the teacher it learned from."""
+    sides = []
+    best = {stage: run.metrics().best_accuracy(stage) for stage in ("teacher", "student")}
+    tested = run.report().get("test", {})
+    for side, accuracies in (
+        ("validation", best),
+        ("test", {subject: tested[subject]["accuracy"] for subject in best if subject in tested}),
+    ):
+        teacher, student = accuracies.get("teacher"), accuracies.get("student")
+        if teacher is not None and student is not None and teacher < student:
+            sides.append(f"{teacher:.1%} against {student:.1%} on the {side} side")
+    if sides:
+        run.warn(
+            f"the teacher is worse than its student ({', '.join(sides)}): it can teach little. "
+            "Try a stronger one, or --adaptation full."
+        )

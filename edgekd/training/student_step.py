@@ -1,0 +1,207 @@
+"""A student's training step, and what it is taught with: the same in distillation and in int8 training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgekd import processes
+from edgekd.config import AugmentConfig, DistillConfig
+from edgekd.data.clip_store import ClipStore, fit_gain
+from edgekd.data.index import Split
+from edgekd.losses.terms import Need, needs_of, needs_teacher
+from edgekd.losses.total import SSATKDLoss
+from edgekd.models.outputs import StudentOutput
+from edgekd.models.students import Student
+from edgekd.models.teachers.base import Teacher
+from edgekd.progress import Progress, silent
+from edgekd.runs.data import RunData
+from edgekd.runs.run import Run
+from edgekd.training.batches import Batch, TrainingBatches
+from edgekd.training.compiled import Compiled
+from edgekd.training.device_rows import (
+    CPU,
+    Clips,
+    ResidentRows,
+    Rows,
+    StoredClips,
+    StreamedRows,
+    clips_on,
+    fits,
+)
+from edgekd.training.fill_cache import fill_cache
+from edgekd.training.frozen_teacher import FrozenTeacher
+from edgekd.training.loop import StepOutput
+from edgekd.training.precision import mixed_precision
+from edgekd.training.spec_augment import Masks, spec_augment
+from edgekd.training.validation import ValidationClips
+from edgekd.training.views import Views, draw_views
+
+LOG_MEL_BUDGET = 1 << 30  # bytes
+
+
+class StudentStep:
+    """From a batch to its loss: front end, SpecAugment, network, the terms that count in the epoch.
+
+    `mixed`: in bfloat16 where the device is fast at it. `compiled` computes the student where it is compiled.
+    Nothing in a step waits for a CUDA device.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        loss: SSATKDLoss,
+        config: DistillConfig,
+        device: torch.device,
+        *,
+        mixed: bool = True,
+        compiled: Compiled[StudentOutput] | None = None,
+    ) -> None:
+        self.student, self.loss, self.config, self.device = student, loss, config, device
+        self.mixed, self.compiled = mixed, compiled
+
+    def begin(self, epoch: int) -> frozenset[Need]:
+        """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
+        self.loss.count_textures(textures_count(self.config, epoch))
+        return self.loss.needs
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """The loss of the clips of `batch`, as a mean over them."""
+        with mixed_precision(self.device, self.mixed):
+            if batch.log_mels is not None:
+                log_mel = batch.log_mels.unsqueeze(1).float()
+            else:
+                assert batch.waveforms is not None
+                log_mel = self.student.front_end(batch.waveforms)
+            # The gradients of a part must outlast the next one, and what a CUDA graph returned does not.
+            forward = _masked_forward if self.compiled is None or not batch.whole else self.compiled
+            output = forward(self.student, log_mel, batch.masks, self.config.augment)
+            return StepOutput(*self.loss(output, batch.teacher, batch.targets, batch.labelled))
+
+
+@dataclass(frozen=True)
+class LogMelClips:
+    """Log-mels in place of the waveforms of some clips: a student takes either."""
+
+    places: dict[int, int]  # row of the index -> row of the table
+    log_mels: Rows  # (clips, T, F) float16
+
+    def waveforms(self, rows: Sequence[int]) -> Tensor:
+        """`(B, 1, T, F)` float32."""
+        return self.log_mels.request(torch.tensor([self.places[row] for row in rows]))().unsqueeze(1).float()
+
+
+def student_batches(
+    run: Run,
+    data: RunData,
+    stage: str,
+    student: Student,
+    teacher: Teacher | None,
+    epochs: int,
+    device: torch.device,
+    progress: Progress = silent,
+    *,
+    begin: int = 1,
+) -> TrainingBatches:
+    """Draw the views, ask the teacher about each, and put together what a student of `epochs` epochs learns from; the
+    loss is at first as it is in epoch `begin` of the distillation.
+
+    What is heard more than once is computed once and stored where there is room: log-mels in memory, what the teacher
+    says on disk (`teacher_cache`).
+    """
+    config, store, train = run.config, data.store, data.split.train
+    views = draw_views(train, store.samples, config.augment, config.seed)
+    repeated = epochs > len(views)
+    cache = None
+    if teacher is not None and needs_teacher(config.loss.terms):
+        taps = "tap" in needs_of(config.loss.terms) and textures_count(config, begin)
+        frozen = FrozenTeacher(teacher, device)
+        cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=progress)
+        if cache.warning and processes.is_first():
+            run.warn(cache.warning)
+    clips = clips_on(store, train, device, progress)
+    return TrainingBatches(
+        stage=stage,
+        seed=config.seed,
+        rows=train,
+        batch_size=config.training.batch_size,
+        clips=clips,
+        labels=torch.tensor(data.index.labels),
+        num_classes=len(run.classes),
+        augment=config.augment,
+        views=views,
+        log_mels=_log_mels(student, clips, views, device, progress) if repeated else None,
+        teacher=cache,
+    )
+
+
+def student_validation(
+    data: RunData, student: Student, epochs: int, device: torch.device, progress: Progress = silent
+) -> ValidationClips:
+    """The validation side, as log-mels where it is heard more than once and there is room for them."""
+    rows, labels, log_mels = data.split.validation, torch.tensor(data.index.labels), None
+    if epochs > 1:
+        plain = AugmentConfig(time_shift=False, mixes_per_clip=0)
+        views = draw_views(rows, data.store.samples, plain, seed=0)  # nothing is drawn
+        log_mels = _log_mels(student, StoredClips(data.store), views, device, progress)
+    if log_mels is None:
+        return ValidationClips(data.store, rows, labels)
+    return ValidationClips(LogMelClips({row: place for place, row in enumerate(rows)}, log_mels), rows, labels)
+
+
+def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
+    """What computes the student in a step, compiled, where `training.compile` says so; None where it does not."""
+    wanted = run.config.training.compile
+    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or processes.count() > 1)):
+        return None
+
+    def failed(why: str) -> None:
+        if processes.is_first():
+            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
+
+    return Compiled(_masked_forward, device, failed)
+
+
+def textures_count(config: DistillConfig, epoch: int) -> bool:
+    """Whether the terms that compare taps count in an epoch of the distillation, from 1."""
+    return epoch <= config.loss.texture_share * config.training.epochs
+
+
+def waveform_gain(store: ClipStore, split: Split) -> Tensor:
+    """The waveform normalisation, fitted on the training side only."""
+    return torch.tensor(fit_gain(store, split.train))
+
+
+def _masked_forward(student: Student, log_mel: Tensor, masks: Masks, augment: AugmentConfig) -> StudentOutput:
+    """What the student makes of log-mels `(B, 1, T, F)`, masked."""
+    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment))
+
+
+@torch.no_grad()
+def _log_mels(
+    student: Student, clips: Clips, views: Views, device: torch.device, progress: Progress, batch_size: int = 16
+) -> Rows | None:
+    """The front end's output for every view of every clip, in this order; None where that is too much to keep.
+
+    float16 rounds a level of -100 dB by 0.03 dB at most.
+    """
+    total = len(views.rows) * len(views)
+    student.to(device)
+    table = None
+    for done in range(0, total, batch_size):
+        numbers = torch.arange(done, min(done + batch_size, total))
+        waveforms = views.request(clips, numbers // len(views), numbers % len(views))()
+        log_mel = student.front_end(waveforms.to(device))[:, 0]
+        if table is None:
+            needed = log_mel[0].numel() * 2 * total
+            if needed > LOG_MEL_BUDGET:
+                return None
+            place = device if device.type == "cuda" and fits(needed, device) else CPU
+            table = torch.empty(total, *log_mel.shape[1:], dtype=torch.float16, device=place)
+        table[done : done + len(log_mel)] = log_mel
+        progress("log-mels", done + len(log_mel), total)
+    assert table is not None
+    return ResidentRows(table) if table.device.type == device.type else StreamedRows(table.numpy(), device)

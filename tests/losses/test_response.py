@@ -1,0 +1,71 @@
+"""Responses: against the labels, and against the teacher's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import entropy  # type: ignore[import-untyped]
+
+from edgekd.errors import UsageError
+from edgekd.losses.response import classification_loss, distillation_loss
+
+
+def test_classification_is_the_mean_over_the_clips_that_have_a_label() -> None:
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 0, 2, 1])
+    assert torch.equal(classification_loss(logits, labels), F.cross_entropy(logits, labels))
+    known = torch.tensor([True, False, True, True, False, True])
+    expected = F.cross_entropy(logits[known], labels[known])
+    torch.testing.assert_close(classification_loss(logits, labels, known * 6 / 4), expected)
+
+
+def test_emd_is_the_squared_distance_of_cumulative_distributions() -> None:
+    student, teacher = torch.randn(2, 4, 6, dtype=torch.float64)
+    expected = 0.0
+    for s, t in zip(student.softmax(1).tolist(), teacher.softmax(1).tolist(), strict=True):
+        steps = zip(itertools.accumulate(s), itertools.accumulate(t), strict=True)
+        expected += sum((x - y) ** 2 for x, y in steps) / 4
+    assert distillation_loss(student, teacher, "emd").item() == pytest.approx(expected, rel=1e-12)
+    assert distillation_loss(student, teacher, "emd", temperature=7.0).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_kl_is_hintons(temperature: float) -> None:
+    student, teacher = torch.randn(2, 4, 6, dtype=torch.float64)
+    divergence = entropy((teacher / temperature).softmax(1).T, (student / temperature).softmax(1).T).mean()
+    ours = distillation_loss(student, teacher, "kl", temperature)
+    assert ours.item() == pytest.approx(temperature**2 * divergence, rel=1e-12)
+
+
+def test_order_of_classes_matters_to_emd_and_not_to_kl() -> None:
+    student, teacher = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    for kind, same in (("emd", False), ("kl", True)):
+        straight = distillation_loss(student, teacher, kind).item()  # type: ignore[arg-type]
+        shuffled = distillation_loss(student[:, order], teacher[:, order], kind).item()  # type: ignore[arg-type]
+        assert (abs(straight - shuffled) < 1e-6) == same
+
+
+@pytest.mark.parametrize("kind", ["emd", "kl"])
+def test_distillation_is_zero_for_equal_logits_and_finite_for_extreme_ones(kind: str) -> None:
+    logits = torch.randn(4, 6)
+    assert distillation_loss(logits, logits, kind).item() == pytest.approx(0, abs=1e-7)  # type: ignore[arg-type]
+    sure, wrong = (200.0 * F.one_hot(torch.tensor([k]), 6).float() for k in (0, 3))
+    loss = distillation_loss(sure.requires_grad_(), wrong, kind)  # type: ignore[arg-type]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["emd", "kl"])
+def test_distillation_gradient_agrees_with_finite_differences(kind: str) -> None:
+    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: distillation_loss(x, teacher, kind), student.requires_grad_())  # type: ignore[arg-type]
+
+
+def test_unknown_distillation_names_the_valid_ones() -> None:
+    with pytest.raises(UsageError, match=r"Unknown distillation loss 'kd'.*emd, kl"):
+        distillation_loss(torch.zeros(1, 2), torch.zeros(1, 2), "kd")  # type: ignore[arg-type]
