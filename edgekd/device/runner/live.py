@@ -84,7 +84,7 @@ class Inbox(threading.Thread):
         return arrived, data
 
 
-class Printer:
+class _Printer:
     """Prints the rows of a stream, and on standard error, now and then, that windows are skipped."""
 
     EVERY = 60.0  # s between two complaints
@@ -143,7 +143,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     inbox.start()
-    show = Printer(options.top, options.threshold)
+    show = _Printer(options.top, options.threshold)
     for row in _rows(stream, inbox, options.stall_seconds, stops):
         show(row)
     if stream.rest:

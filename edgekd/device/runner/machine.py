@@ -1,4 +1,4 @@
-"""What decides how fast this machine is just now."""
+"""What decides how fast this machine is just now, and the memory of this process."""
 
 from __future__ import annotations
 
