@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import edgekd
+from edgekd.device.join import PARTS
 
 PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -25,13 +26,13 @@ ROOMS = (
 ALLOWED: dict[str, set[str]] = {
     **{room: {*FOUNDATIONS, *ROOMS[:place], room} for place, room in enumerate(ROOMS)},
     **{name: {*FOUNDATIONS[:place], name} for place, name in enumerate(FOUNDATIONS)},
-    "device": set(),
+    "device": {"device"},
     "__init__": {*FOUNDATIONS, *ROOMS},  # for type checkers, and when a name is first used
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for last in ("exporting", "profiling", "cli"):
-    ALLOWED[last].add("device")  # read or copied as it is, and it needs nobody
+for room in ("data", "exporting", "profiling", "cli"):
+    ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 HEAVY = {
     *("torch", "torchaudio", "lightning_fabric"),
@@ -85,9 +86,31 @@ def test_a_room_imports_only_rooms_to_its_left(module: Path) -> None:
     assert rooms <= ALLOWED[room], f"{module} imports {sorted(rooms - ALLOWED[room])}"
 
 
-def test_the_runner_needs_only_numpy_and_a_runtime() -> None:
-    outside = {name.split(".")[0] for name in imported(tree_of(PACKAGE / "device" / "edgekd_runner.py"))}
-    assert outside - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "tensorrt", "cuda", "pycuda"}
+ON_DEVICE = {*sys.stdlib_module_names, "numpy", "onnxruntime", "tensorrt"}
+
+
+@pytest.mark.parametrize("name", ["edgekd_runner", "host_agent"])
+def test_what_ships_needs_only_numpy_and_a_runtime(name: str) -> None:
+    assert {module.split(".")[0] for module in imported(tree_of(PACKAGE / "device" / f"{name}.py"))} <= ON_DEVICE
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_the_runner_needs_only_what_ships_and_the_parts_before_it(name: str) -> None:
+    names = set(imported(tree_of(PACKAGE / "device" / "runner" / f"{name}.py")))
+    parts = {module for module in names if module.split(".")[0] == "edgekd"}
+    assert {module.split(".")[0] for module in names - parts} <= ON_DEVICE
+    before = {f"edgekd.device.runner.{part}" for part in list(PARTS)[: list(PARTS).index(name)]}
+    assert {module.rpartition(".")[0] for module in parts} <= before
+
+
+def test_every_module_of_the_runner_is_a_part_of_what_ships() -> None:
+    assert {path.stem for path in (PACKAGE / "device" / "runner").glob("*.py")} == {*PARTS, "__init__"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_nobody_imports_the_joined_runner(module: Path) -> None:
+    # Two copies of its classes in a process are two kinds of `RunnerError`: one would be raised and the other caught.
+    assert not [name for name in imported(tree_of(module)) if name.startswith("edgekd.device.edgekd_runner")]
 
 
 # The runner is a command line too.

@@ -1,21 +1,10 @@
 """Audio files to waveforms: decode, mix to mono, resample, window, pad.
 
 Decoding is libsndfile's (wav, aiff, au, flac, ogg Vorbis and Opus, mp3, ...; any rate, width and number of channels).
-Resampling is interpolation with a Hann-windowed sinc, band-limited to the lower of the two rates (J. O. Smith,
-"Digital Audio Resampling"), with the formula of
-`torchaudio.functional.resample(resampling_method="sinc_interp_hann")`:
-
-    y[n] = sum_k x[k] h((k / f - n / g) b),   b = rolloff min(f, g),
-    h(t) = b / f * cos(pi t / (2 W))^2 * sinc(t)   for |t| < W, else 0
-
-with f the file's rate and g the wanted one. torchaudio holds the filter as a matrix of (g / gcd) x (f / gcd)
-coefficients, which for rates with a small common divisor (52 734 Hz, common in ship recordings, to 32 kHz) is
-gigabytes. Here it is kept in narrow blocks, so any two rates work, with numpy alone: a runner on a device can give
-the same numbers.
-
-`RESAMPLE_FILTER_WIDTH` (W, zero crossings a side) and `RESAMPLE_ROLLOFF` put the whole transition between 0.88 and
-1.0 of the lower Nyquist frequency: at 32 kHz, flat to 14 kHz, the top of the default mel bank, and 44 dB down or more
-from 16 kHz.
+Resampling is the on-device runner's (`edgekd.device.runner.resample`, which has the equations), so that a device hears
+the numbers of training. `RESAMPLE_FILTER_WIDTH` (zero crossings a side) and `RESAMPLE_ROLLOFF` put the whole transition
+of its filter between 0.88 and 1.0 of the lower Nyquist frequency: at 32 kHz, flat to 14 kHz, the top of the default mel
+bank, and 44 dB down or more from 16 kHz.
 """
 
 from __future__ import annotations
@@ -24,8 +13,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil, gcd
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -33,6 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from edgekd.device.runner import resample as resampling
 from edgekd.errors import InputError
 
 Waveform = NDArray[np.float32]
@@ -40,10 +29,6 @@ Waveform = NDArray[np.float32]
 RESAMPLE_FILTER_WIDTH = 32
 RESAMPLE_ROLLOFF = 0.94
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"})
-
-# Rows and columns of one matrix product: wide enough for BLAS, narrow enough to hold few zeros, and small enough that
-# BLAS stays on one thread. Callers decode in threads of their own; two layers of threads cost up to 20 times as much.
-_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -111,11 +96,12 @@ def read(path: Path, sample_rate: int, start: int = 0, length: int | None = None
             raise InputError(
                 f"{path}: has {file.frames} samples, so no window {start} to {stop}: was it changed or replaced?"
             )
-        reach = _reach(file.samplerate, sample_rate)
-        first, last = max(0, start - reach), min(file.frames, stop + reach)
+        rate = file.samplerate
+        margin = resampling.reach(rate, sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF)
+        first, last = max(0, start - margin), min(file.frames, stop + margin)
         around = _decode(file, path, first, last - first)
-        outputs = ceil((stop - start) * sample_rate / file.samplerate)
-        return _interpolate(around, start - first, file.samplerate, sample_rate, outputs)
+        outputs = ceil((stop - start) * sample_rate / rate)
+        return resample(around, rate, sample_rate, start - first, outputs)
 
 
 def read_clip(
@@ -134,70 +120,14 @@ def fit(waveform: Waveform, samples: int, padding: Literal["repeat", "zeros"]) -
     return np.pad(waveform, (0, missing), mode="wrap" if padding == "repeat" else "constant")
 
 
-def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
-    """`waveform (S,)` at `from_rate` Hz to `(ceil(S * to_rate / from_rate),)` at `to_rate` Hz; silence around it."""
-    return _interpolate(waveform, 0, from_rate, to_rate, ceil(len(waveform) * to_rate / from_rate))
+def resample(waveform: Waveform, from_rate: int, to_rate: int, first: int = 0, outputs: int | None = None) -> Waveform:
+    """`waveform (S,)` at `from_rate` Hz to `(outputs,)` at `to_rate` Hz, the first at `waveform[first]`.
 
-
-# Resampling
-
-
-def _reach(from_rate: int, to_rate: int) -> int:
-    """Samples of the old rate the filter reaches to either side of an output."""
-    if from_rate == to_rate:
-        return 0
-    return ceil(RESAMPLE_FILTER_WIDTH * from_rate / (RESAMPLE_ROLLOFF * min(from_rate, to_rate)))
-
-
-def _interpolate(waveform: Waveform, origin: int, from_rate: int, to_rate: int, outputs: int) -> Waveform:
-    """`outputs` samples at `to_rate`, the first of them at `waveform[origin]`; outside, `waveform` is zero."""
-    if from_rate == to_rate:
-        return waveform[origin : origin + outputs]
-    advance, width, blocks = _filter_blocks(from_rate, to_rate)
-    frames = ceil(outputs / width)
-    reach = _reach(from_rate, to_rate)
-    # The longest block ends less than one advance and one reach after its frame's first sample.
-    padded = np.zeros(reach + (frames + 1) * advance + reach + 1, dtype=np.float32)
-    taken = waveform[max(0, origin - reach) :][: len(padded)]
-    offset = reach - min(origin, reach)
-    padded[offset : offset + len(taken)] = taken[: len(padded) - offset]
-
-    resampled = np.empty((frames, width), dtype=np.float32)
-    column = 0
-    for first, coefficients in blocks:
-        taps, columns = coefficients.shape
-        seen = np.lib.stride_tricks.sliding_window_view(padded, taps)[first::advance][:frames]
-        for row in range(0, frames, _BLOCK):
-            product = np.ascontiguousarray(seen[row : row + _BLOCK]) @ coefficients
-            resampled[row : row + _BLOCK, column : column + columns] = product
-        column += columns
-    return resampled.reshape(-1)[:outputs]
-
-
-@lru_cache(maxsize=4)
-def _filter_blocks(from_rate: int, to_rate: int) -> tuple[int, int, list[tuple[int, Waveform]]]:
-    """The filter, periodic in time, as dense blocks of at most `_BLOCK` consecutive outputs.
-
-    Returns `(advance, width, blocks)`: `advance` input samples make `width` output samples, and each block is its
-    first input sample (counted from `reach` before the frame) and its coefficients `(taps, columns)`.
+    `outputs` None: up to its end, `ceil((S - first) * to_rate / from_rate)`. Silence is assumed around it.
     """
-    divisor = gcd(from_rate, to_rate)
-    old, new = from_rate // divisor, to_rate // divisor
-    periods = ceil(_BLOCK / new)
-    width = new * periods
-    reach = _reach(from_rate, to_rate)
-    band = RESAMPLE_ROLLOFF * min(old, new)
-    blocks = []
-    for begin in range(0, width, _BLOCK):
-        outputs = np.arange(begin, min(begin + _BLOCK, width))
-        first = int(outputs[0]) * old // new
-        last = int(outputs[-1]) * old // new + 2 * reach + 1
-        inputs = np.arange(first, last + 1)[:, None] - reach
-        # Exact in integers before the division: the difference of two large times would lose digits.
-        time = (inputs * new - outputs * old) / (old * new) * band
-        window = np.cos(np.clip(time / RESAMPLE_FILTER_WIDTH, -1, 1) * np.pi / 2) ** 2
-        blocks.append((first, (np.sinc(time) * window * band / old).astype(np.float32)))
-    return old * periods, width, blocks
+    return resampling.resample(
+        waveform, from_rate, to_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, first=first, outputs=outputs
+    )
 
 
 # Decoding

@@ -14,6 +14,8 @@ Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing f
 4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
 """
 
+# Joined from the modules of edgekd/device/runner by edgekd/device/join.py: to change it, change those.
+
 from __future__ import annotations
 
 import argparse
@@ -38,7 +40,7 @@ import traceback
 from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence  # noqa: UP035 - for Python 3.8
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 try:
     import numpy as np
@@ -46,13 +48,12 @@ except ImportError:
     print("edgekd_runner: numpy is not installed. Next: python3 -m pip install numpy onnxruntime", file=sys.stderr)
     raise SystemExit(3) from None
 
-FORMAT = 1  # of manifest.json
-BATCH = 8  # windows of a long file that are classified together
-WRONG_USAGE, BAD_INPUT, DISAGREES, INTERRUPTED = 2, 3, 4, 130
-PLAUSIBLE_RATES = range(1_000, 768_001)  # Hz; outside, a header is damaged and resampling could fill the memory
 
-_AGAIN = "Copy or export the bundle again."
-_BUILD = "Next: sh build_engine.sh"
+# --- Errors -----------------------------------------------------------------------------------------------------------
+# What is wrong, where, and what to do next: one line for a person, and an exit code for a program.
+
+
+WRONG_USAGE, BAD_INPUT, DISAGREES, INTERRUPTED = 2, 3, 4, 130
 
 
 class RunnerError(Exception):
@@ -71,7 +72,20 @@ class BadSamples(RunnerError):
     """These samples cannot be classified; others may."""
 
 
+def complain(message: str, failure: RunnerError | None = None) -> None:
+    """A line on standard error; with `EDGEKD_DEBUG=1` also where `failure` came from."""
+    if failure is not None and os.environ.get("EDGEKD_DEBUG") == "1":
+        traceback.print_exception(type(failure), failure, failure.__traceback__)
+    print(f"edgekd_runner: {message}", file=sys.stderr, flush=True)
+
+
 # --- The bundle -------------------------------------------------------------------------------------------------------
+# The folder that was exported: its manifest, its files and their sha256, and the engines built in it.
+
+
+FORMAT = 1  # of manifest.json
+COPY_AGAIN = "Copy or export the bundle again."
+BUILD_STEP = "Next: sh build_engine.sh"
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -97,10 +111,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise RunnerError(f"{path}: not the manifest of a bundle.")
     if manifest["format"] != FORMAT:
-        found = manifest["format"]
-        raise RunnerError(f"{path}: format {found}, this runner reads {FORMAT}. Use the bundle's own runner.")
+        version = manifest["format"]
+        raise RunnerError(f"{path}: format {version}, this runner reads {FORMAT}. Use the bundle's own runner.")
     if manifest.get("sha256") != manifest_digest(manifest):
-        raise RunnerError(f"{path}: changed since the bundle was written. {_AGAIN}")
+        raise RunnerError(f"{path}: changed since the bundle was written. {COPY_AGAIN}")
     return manifest
 
 
@@ -108,11 +122,11 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Compare every file the manifest lists with its sha256. Raises `RunnerError` naming the first that differs."""
     for name, expected in manifest["files"].items():
         try:
-            found = file_digest(folder / name)
+            digest = file_digest(folder / name)
         except OSError as failure:
-            raise RunnerError(f"{folder / name}: {failure.strerror}. {_AGAIN}") from None
-        if found != expected:
-            raise RunnerError(f"{folder / name}: changed since the bundle was written. {_AGAIN}")
+            raise RunnerError(f"{folder / name}: {failure.strerror}. {COPY_AGAIN}") from None
+        if digest != expected:
+            raise RunnerError(f"{folder / name}: changed since the bundle was written. {COPY_AGAIN}")
 
 
 def graphs(manifest: dict[str, Any]) -> dict[str, str]:
@@ -146,11 +160,15 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
     if precision not in list(graphs(manifest)):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
-        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {_BUILD}")
+        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")
     return str(precision)
 
 
-# --- Audio ------------------------------------------------------------------------------------------------------------
+# --- WAV files --------------------------------------------------------------------------------------------------------
+# WAV files to waveforms, with numpy alone.
+
+
+PLAUSIBLE_RATES = range(1_000, 768_001)  # Hz; outside, a header is damaged and resampling could fill the memory
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
@@ -193,7 +211,7 @@ def _decode(data: bytes, layout: bytes) -> tuple[np.ndarray, int]:
         (encoding,) = struct.unpack_from("<H", layout, 24)
     if channels == 0 or rate not in PLAUSIBLE_RATES:
         raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz")
-    convert = _ENCODINGS.get((encoding, bits))
+    convert = DECODERS.get((encoding, bits))
     if convert is None:
         raise RunnerError(
             f"WAV encoding {encoding:#06x} of {bits} bits is not supported;"
@@ -202,10 +220,11 @@ def _decode(data: bytes, layout: bytes) -> tuple[np.ndarray, int]:
     frame = channels * bits // 8
     if len(data) < frame:
         raise RunnerError("no samples in it")
-    return _mono(data[: len(data) // frame * frame], channels, convert), rate
+    return to_mono(data[: len(data) // frame * frame], channels, convert), rate
 
 
-def _mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
+def to_mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """Samples `(S,)` of PCM `data`, its interleaved channels averaged; `convert` is an entry of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
         return convert(data).reshape(-1, channels).mean(axis=1, dtype=np.float32)
 
@@ -218,7 +237,7 @@ def _pcm24(data: bytes) -> np.ndarray:
 
 
 PCM, FLOAT = 1, 3
-_ENCODINGS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
+DECODERS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
     (PCM, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (PCM, 16): lambda data: np.frombuffer(data, "<i2").astype(np.float32) / 2**15,
     (PCM, 24): _pcm24,
@@ -228,86 +247,143 @@ _ENCODINGS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
 }
 
 
+# --- Sample rates -----------------------------------------------------------------------------------------------------
+# Any sample rate to any other: band-limited interpolation with a Hann-windowed sinc.
+#
+# Output n is the sum over inputs k of x[k] h(b (k / f - n / g)), at rates of f and g Hz, with
+#
+#     h(t) = b / f cos(pi t / 2W)^2 sinc(t)  for |t| < W, else 0;    b = R min(f, g)
+#
+# where `width` W counts zero crossings a side and `rolloff` R is the cut-off as a share of the lower Nyquist frequency
+# (J. O. Smith, "Digital Audio Resampling", ccrma.stanford.edu/~jos/resample): the numbers of
+# `torchaudio.functional.resample`. That holds the filter as one matrix, which for two rates with a small common divisor
+# (52 734 Hz, common in ship recordings, and 32 kHz) is gigabytes; here it is cut into narrow blocks.
+
+
+# Rows and columns of one matrix product: wide enough for BLAS, narrow enough to hold few zeros, and small enough that
+# BLAS stays on one thread. Its threads make products of this size slower, up to 20 times where the caller has some too.
+_BLOCK = 32
+
+
 class Resampler:
     """Changes the rate of a signal that arrives in pieces: `push` as they come, `finish` at the end.
 
-    Band-limited interpolation with a Hann-windowed sinc of `width` zero crossings a side and a cut-off at `rolloff` of
-    the lower Nyquist frequency (J. O. Smith, "Digital Audio Resampling", ccrma.stanford.edu/~jos/resample): the numbers
-    of `torchaudio.functional.resample`, and of the training data. Silence is assumed before and after.
-
-    Output comes in frames of `source / gcd` inputs: with 44 100 to 32 000 Hz every 10 ms. Rates without a large common
-    divisor make longer frames, of up to a second, which delay a live signal and change no sample of it.
+    Silence is assumed before and after. Output comes in frames of `source / gcd` inputs: with 44 100 to 32 000 Hz every
+    10 ms. Rates without a large common divisor make longer frames, of up to a second, which delay a live signal and
+    change no sample of it.
     """
 
     def __init__(self, source: int, target: int, width: int, rolloff: float) -> None:
         self._source, self._target = source, target
-        self._advance, reach, self._blocks = _sinc_blocks(source, target, width, rolloff)
-        self._columns = sum(weights.shape[1] for _, weights in self._blocks)
-        self._needed = max(first + len(weights) for first, weights in self._blocks)  # inputs of one frame
-        self._held = np.zeros(reach, np.float32)
-        self._heard = self._made = 0  # samples in and out so far
+        self._filter = _sinc_filter(source, target, width, rolloff)
+        self._held = np.zeros(self._filter.reach, np.float32)
+        self._inputs = self._outputs = 0  # so far
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """The next input samples; returns the outputs that are certain now."""
-        self._heard += len(samples)
-        return self._interpolate(samples)
+        held = np.concatenate([self._held, samples])
+        frames = self._filter.frames_in(len(held))
+        self._held = held[frames * self._filter.advance :].copy()
+        self._inputs += len(samples)
+        self._outputs += frames * self._filter.outputs
+        return self._filter.apply(held, frames)
 
     def finish(self) -> np.ndarray:
         """The rest, so that n inputs have made `ceil(n * target / source)` outputs."""
-        missing = -(-self._heard * self._target // self._source) - self._made
-        frames = -(-missing // self._columns)
-        silence = max(0, self._needed + (frames - 1) * self._advance - len(self._held))
-        return self._interpolate(np.zeros(silence, np.float32))[:missing]
-
-    def _interpolate(self, samples: np.ndarray) -> np.ndarray:
-        held = np.concatenate([self._held, samples])
-        frames = max(0, (len(held) - self._needed) // self._advance + 1)
-        output = np.empty((frames, self._columns), np.float32)
-        column = 0
-        for first, weights in self._blocks if frames else []:
-            taps, outputs = weights.shape
-            windows = np.lib.stride_tricks.sliding_window_view(held, taps)[first :: self._advance][:frames]
-            for start in range(0, frames, 4096):  # in pieces: windows overlap, so a copy of all of them is large
-                part = slice(start, start + 4096)
-                output[part, column : column + outputs] = np.ascontiguousarray(windows[part]) @ weights
-            column += outputs
-        self._held = held[frames * self._advance :].copy()
-        self._made += output.size
-        return output.reshape(-1)
+        missing = -(-self._inputs * self._target // self._source) - self._outputs
+        frames = -(-missing // self._filter.outputs)
+        silence = np.zeros(max(0, self._filter.inputs_of(frames) - len(self._held)), np.float32)
+        return self._filter.apply(np.concatenate([self._held, silence]), frames)[:missing]
 
 
-def resample(waveform: np.ndarray, source: int, target: int, width: int, rolloff: float) -> np.ndarray:
-    """`(samples,)` at `source` Hz -> `(ceil(samples * target / source),)` at `target` Hz: a whole signal at once."""
+def resample(
+    waveform: np.ndarray,
+    source: int,
+    target: int,
+    width: int,
+    rolloff: float,
+    first: int = 0,
+    outputs: int | None = None,
+) -> np.ndarray:
+    """`waveform (S,)` at `source` Hz -> `(outputs,)`, float32, at `target` Hz, the first of them at `waveform[first]`.
+
+    `outputs` None: up to its end, `ceil((S - first) * target / source)`. Silence is assumed before it and after it; of
+    what comes before `first`, only `reach` samples matter.
+    """
+    if outputs is None:
+        outputs = -(-(len(waveform) - first) * target // source)
     if source == target:
-        return waveform
-    resampler = Resampler(source, target, width, rolloff)
-    return np.concatenate([resampler.push(waveform), resampler.finish()])
+        return waveform[first : first + outputs]
+    sinc = _sinc_filter(source, target, width, rolloff)
+    frames = -(-outputs // sinc.outputs)
+    padded = np.zeros(sinc.inputs_of(frames), np.float32)
+    silence = max(0, sinc.reach - first)
+    part = waveform[max(0, first - sinc.reach) :][: len(padded) - silence]
+    padded[silence : silence + len(part)] = part
+    return sinc.apply(padded, frames)[:outputs]
 
 
-@lru_cache(maxsize=8)
-def _sinc_blocks(source: int, target: int, width: int, rolloff: float) -> tuple[int, int, list[tuple[int, np.ndarray]]]:
+def reach(source: int, target: int, width: int, rolloff: float) -> int:
+    """How many input samples before it, and after it, an output is made of."""
+    return 0 if source == target else math.ceil(width * source / (rolloff * min(source, target)))
+
+
+class _SincFilter(NamedTuple):
     # Output n lies at n * source / target input samples, so the filter repeats every `target / gcd` outputs. A frame is
-    # one or more such periods and starts `advance` inputs after the one before. Its outputs are cut into blocks of up
-    # to 32, each with the first input it needs (`reach` zeros precede the frame) and its weights `(taps, outputs)`:
-    # dense products of a size BLAS likes, where the whole filter as one matrix would be nearly all zeros.
+    # one or more such periods: `inputs`, the first `reach` of them before its first output, make `outputs`, and the
+    # next begins `advance` inputs later. It is cut into blocks of outputs, each with the first input it needs and its
+    # weights `(taps, columns)`: dense products, where the whole filter as one matrix would be nearly all zeros.
+    reach: int
+    advance: int
+    inputs: int
+    outputs: int
+    blocks: list[tuple[int, np.ndarray]]
+
+    def frames_in(self, inputs: int) -> int:
+        return max(0, (inputs - self.inputs) // self.advance + 1)
+
+    def inputs_of(self, frames: int) -> int:
+        return max(0, (frames - 1) * self.advance + self.inputs)
+
+    def apply(self, samples: np.ndarray, frames: int) -> np.ndarray:
+        resampled = np.empty((frames, self.outputs), np.float32)
+        column = 0
+        for first, weights in self.blocks if frames else []:
+            taps, columns = weights.shape
+            windows = np.lib.stride_tricks.sliding_window_view(samples, taps)[first :: self.advance][:frames]
+            for row in range(0, frames, _BLOCK):  # windows overlap, so a copy of all of them would be large
+                product = np.ascontiguousarray(windows[row : row + _BLOCK]) @ weights
+                resampled[row : row + _BLOCK, column : column + columns] = product
+            column += columns
+        return resampled.reshape(-1)
+
+
+@lru_cache(maxsize=4)
+def _sinc_filter(source: int, target: int, width: int, rolloff: float) -> _SincFilter:
+    before = reach(source, target, width, rolloff)
     divisor = math.gcd(source, target)
     source, target = source // divisor, target // divisor
     cutoff = min(source, target) * rolloff
-    reach = math.ceil(width * source / cutoff)
-    periods = -(-32 // target)
+    periods = -(-_BLOCK // target)
     blocks = []
-    for start in range(0, target * periods, 32):
-        output = np.arange(start, min(start + 32, target * periods))
+    for start in range(0, target * periods, _BLOCK):
+        output = np.arange(start, min(start + _BLOCK, target * periods))
         first, last = int(output[0]) * source // target, int(output[-1]) * source // target
-        sample = np.arange(first - reach, last + reach + 2)[:, None]
+        sample = np.arange(first - before, last + before + 2)[:, None]
+        # Whole numbers up to the division: the difference of two large times would lose digits.
         zeros = (sample * target - output * source) / (source * target) * cutoff  # distance in zero crossings
         window = np.cos(np.clip(zeros / width, -1, 1) * math.pi / 2) ** 2
         blocks.append((first, (np.sinc(zeros) * window * cutoff / source).astype(np.float32)))
-    return source * periods, reach, blocks
+    inputs = max(first + len(weights) for first, weights in blocks)
+    return _SincFilter(before, source * periods, inputs, target * periods, blocks)
+
+
+# --- The log-mel ------------------------------------------------------------------------------------------------------
+# The front end of bundles whose graph has none of its own.
 
 
 class LogMel:
-    """The log-mel of bundles whose graph has no front end of its own: clips `(B, S)` -> `(B, 1, T, F)`, float32, dB.
+    """Log-mel: clips `(B, S)` -> `(B, 1, T, F)`, float32, dB.
 
     `10 log10(max(M |STFT(gain x)|^2, 1e-10))` with a periodic Hann window, centred frames, reflected borders, and
     Slaney-scale mel filters of unit area (M. Slaney, "Auditory Toolbox", 1998): the numbers of training.
@@ -346,6 +422,10 @@ def mel_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate
 
 
 # --- Engines ----------------------------------------------------------------------------------------------------------
+# What runs a graph: ONNX Runtime, TensorRT by its Python module, or TensorRT by `trtexec`.
+
+
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
 
 
 class Contract(NamedTuple):
@@ -357,7 +437,9 @@ class Contract(NamedTuple):
     max_batch: int
 
 
-class _OnnxRuntime:
+class OnnxRuntime:
+    """An ONNX file, run on the CPU."""
+
     name = "onnxruntime"
 
     def __init__(self, model: Path, contract: Contract, threads: int) -> None:
@@ -421,8 +503,9 @@ class _Cuda:
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
 
-class _TensorRT:
-    # An engine that build_engine.sh made on this device, by TensorRT's Python module from 8.5 on.
+class TensorRT:
+    """An engine that build_engine.sh made on this device, run by TensorRT's Python module, from 8.5 on."""
+
     name = "tensorrt"
 
     def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
@@ -432,26 +515,26 @@ class _TensorRT:
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
-            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {_BUILD}")
+            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {BUILD_STEP}")
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if len(names) != 2 or len(inputs) != 1:
-            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {_BUILD}")
-        (self._sound,) = inputs
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {BUILD_STEP}")
+        (self._input_name,) = inputs
         (scores,) = set(names) - set(inputs)
-        shape = tuple(self._engine.get_tensor_shape(self._sound))
+        shape = tuple(self._engine.get_tensor_shape(self._input_name))
         classes = tuple(self._engine.get_tensor_shape(scores))[-1]
         if shape[1:] != contract.shape or classes != contract.classes:
-            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {_BUILD}")
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {BUILD_STEP}")
         self._fixed = shape[0] != -1
-        profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._sound, 0)
+        profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
         self._context = self._engine.create_execution_context()
         self._stream = self._cuda.stream()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
-        self._context.set_tensor_address(self._sound, self._input)
+        self._context.set_tensor_address(self._input_name, self._input)
         self._context.set_tensor_address(scores, self._output)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -462,19 +545,20 @@ class _TensorRT:
         scores = np.empty((len(batch), self._contract.classes), np.float32)
         self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
         if not self._fixed:
-            self._context.set_input_shape(self._sound, batch.shape)
+            self._context.set_input_shape(self._input_name, batch.shape)
         if not self._context.execute_async_v3(self._stream):
-            raise RunnerError(f"TensorRT could not run the engine. {_BUILD}")
+            raise RunnerError(f"TensorRT could not run the engine. {BUILD_STEP}")
         self._cuda.wait(self._stream)
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
 
 
 class Trtexec:
-    """An engine run by NVIDIA's command line tool."""
+    """The same engine, run by NVIDIA's command line tool, where this Python has no module for it, as on JetPack 4.6.
 
-    # The same engine by NVIDIA's command line tool, where there is no Python module for this Python, as on JetPack 4.6.
-    # Each call starts it anew, which takes seconds.
+    Each call starts it anew, which takes seconds.
+    """
+
     name = "trtexec"
     version: str | None = None
 
@@ -491,7 +575,7 @@ class Trtexec:
         for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
             if tensor["name"] == "probabilities":
                 return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {_BUILD}")
+        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
@@ -508,23 +592,22 @@ class Trtexec:
             if done.returncode:
                 errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
                 reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
-                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {_BUILD}")
+                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
             try:
                 return json.loads(Path(folder, "result.json").read_bytes())
             except (OSError, ValueError):  # it writes NaN in a way that is no JSON
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
-def open_engine(engine: Path, contract: Contract) -> _TensorRT | Trtexec:
+def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
     """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return _TensorRT(tensorrt, engine, contract)
-    usual = "/usr/src/tensorrt/bin/trtexec"
-    program = usual if os.access(usual, os.X_OK) else shutil.which("trtexec")
+        return TensorRT(tensorrt, engine, contract)
+    program = TRTEXEC if os.access(TRTEXEC, os.X_OK) else shutil.which("trtexec")
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
@@ -534,6 +617,10 @@ def open_engine(engine: Path, contract: Contract) -> _TensorRT | Trtexec:
 
 
 # --- The classifier ---------------------------------------------------------------------------------------------------
+# A bundle, ready to classify: waveforms of any rate and length, its golden examples, and how long it takes.
+
+
+BATCH = 8  # windows of a long file that are classified together
 
 
 def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
@@ -582,11 +669,11 @@ class Runner:
         self.precision, built = self._choice(precision, cpu)
         largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
-        self._engine: _OnnxRuntime | _TensorRT | Trtexec
+        self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             self._engine = open_engine(engine_file(self.folder, self.precision), contract)
         else:
-            self._engine = _OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
+            self._engine = OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
@@ -598,7 +685,7 @@ class Runner:
         if not built:
             return precision or known[0], False
         if precision is not None and precision not in built:
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {_BUILD}")
+            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:
@@ -621,7 +708,7 @@ class Runner:
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not waveform.size:
             raise RunnerError(f"expected a mono waveform, got an array of shape {waveform.shape}")
-        refuse_what_is_not_finite(waveform)
+        require_finite(waveform)
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
@@ -671,19 +758,31 @@ class Runner:
         return milliseconds
 
 
-def refuse_what_is_not_finite(waveform: np.ndarray) -> None:
-    """Raises `BadSamples`."""
+def require_finite(waveform: np.ndarray) -> None:
+    """Raises `BadSamples` for a waveform with NaN or infinite samples."""
     if not np.isfinite(waveform).all():
         raise BadSamples("some samples are NaN or infinite")
 
 
+def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:
+    """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
+    runner = Runner(folder, threads, precision, cpu)
+    if runner.engine == "trtexec":
+        complain(
+            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
+            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
+        )
+    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not cpu:
+        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {BUILD_STEP}")
+    return runner
+
+
 # --- A live signal ----------------------------------------------------------------------------------------------------
+# An endless signal, cut into windows and classified as it comes.
+
 
 STREAM_FORMATS = {"s16": (PCM, 16), "s24": (PCM, 24), "s32": (PCM, 32), "u8": (PCM, 8), "f32": (FLOAT, 32)}
-READ = 1 << 16  # bytes at a time: what a pipe holds
 PATIENCE = 0.5  # s that a window may have waited in any case before it is left out for a newer one
-PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
-HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
 
 
 class Cutter:
@@ -721,7 +820,7 @@ class Cutter:
 
 
 class Stream:
-    """Classifies the windows of an endless PCM signal; `hear` takes its bytes as they come, `finish` ends it.
+    """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
     last `smooth` windows), `silent` (every sample 0), or `error`; `latency_ms` of the classification, `late_s` since
@@ -742,7 +841,7 @@ class Stream:
         more_waits: Callable[[], bool] = lambda: False,
     ) -> None:
         self._runner, self._may_skip, self._more_waits = runner, may_skip, more_waits
-        self._channels, self._convert, self.frame_bytes = channels, _ENCODINGS[encoding], channels * encoding[1] // 8
+        self._channels, self._convert, self.frame_bytes = channels, DECODERS[encoding], channels * encoding[1] // 8
         hop_samples = hop_samples or runner.hop_samples
         self._cutter = Cutter(runner.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
@@ -760,7 +859,7 @@ class Stream:
         """What has come since the end of the last window."""
         return max(0, self._samples - self._end) / self._runner.sample_rate
 
-    def hear(self, data: bytes, arrived: float) -> Iterator[dict[str, Any]]:
+    def push(self, data: bytes, arrived: float) -> Iterator[dict[str, Any]]:
         """The next bytes, which came at `arrived` on the monotonic clock."""
         data = self.rest + data
         whole = len(data) - len(data) % self.frame_bytes
@@ -770,7 +869,7 @@ class Stream:
                 "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
             )
         self.frames += whole // self.frame_bytes
-        samples = _mono(data[:whole], self._channels, self._convert)
+        samples = to_mono(data[:whole], self._channels, self._convert)
         return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
 
     def finish(self) -> Iterator[dict[str, Any]]:
@@ -799,12 +898,21 @@ class Stream:
             yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
 
     def _classified(self, clip: np.ndarray) -> dict[str, Any]:
-        refuse_what_is_not_finite(clip)
+        require_finite(clip)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
         return {"class": best, "score": scores[best], "scores": scores, "silent": not clip.any()}
+
+
+# --- Standard input ---------------------------------------------------------------------------------------------------
+# A signal on standard input: read ahead, classified, a JSON line a window.
+
+
+READ = 1 << 16  # bytes at a time: what a pipe holds
+PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
+HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
 
 
 class Inbox(threading.Thread):
@@ -869,18 +977,19 @@ class Inbox(threading.Thread):
 
 
 class _Printer:
-    # Prints the rows of a stream, and on standard error, now and then, that windows are skipped.
+    """Prints the rows of a stream, and on standard error, now and then, that windows are skipped."""
+
     EVERY = 60.0  # s between two complaints
 
     def __init__(self, top: int | None, threshold: float) -> None:
         self._top, self._threshold = top, threshold
-        self._told, self._next = 0, 0.0
+        self._reported, self._next = 0, 0.0
 
     def __call__(self, row: dict[str, Any]) -> None:
         now = time.monotonic()
-        if row["skipped"] > self._told and now >= self._next:
-            self._told, self._next = row["skipped"], now + self.EVERY
-            _complain(
+        if row["skipped"] > self._reported and now >= self._next:
+            self._reported, self._next = row["skipped"], now + self.EVERY
+            complain(
                 f"falling behind: {row['skipped']} windows skipped so far, one takes {row['latency_ms']:.0f} ms."
                 " Next: a longer --hop, or more --threads"
             )
@@ -891,150 +1000,11 @@ class _Printer:
         print(json.dumps(row), flush=True)
 
 
-# --- The machine ------------------------------------------------------------------------------------------------------
-
-
-def machine_state(root: Path = Path("/")) -> dict[str, Any]:
-    """What decides how fast this machine is just now; None or nothing where it does not tell.
-
-    CPU clocks and governor, GPU and memory clocks (`/sys/class/devfreq`), temperatures in degrees C, a Jetson's power
-    mode (nvpmodel), and what a Raspberry Pi's firmware has throttled (vcgencmd).
-    """
-    cores = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
-    first = cores[0] if cores else root / "absent"
-    mhz = [round(clock / 1e3) for core in cores if (clock := _number(core / "scaling_cur_freq"))]
-    devices = {}
-    for folder in sorted(root.glob("sys/class/devfreq/*")):
-        now, most = _number(folder / "cur_freq"), _number(folder / "max_freq")
-        if now is not None and most is not None:
-            devices[folder.name] = {"mhz": round(now / 1e6), "max_mhz": round(most / 1e6)}
-    heat = {}
-    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        millidegrees = _number(zone / "temp")
-        if millidegrees is not None:
-            heat[_text(zone / "type") or zone.name] = round(millidegrees / 1e3, 1)
-    return {
-        "cpu": _cpu_name(root),
-        "cpus": os.cpu_count(),
-        "governor": _text(first / "scaling_governor"),
-        "mhz": mhz,
-        "max_mhz": round((_number(first / "cpuinfo_max_freq") or 0) / 1e3) or None,
-        "devices": devices,
-        "temperatures": heat,
-        "power_mode": _power_mode(root),
-        "throttled": _throttled(),
-    }
-
-
-def _cpu_name(root: Path) -> str | None:
-    model = _text(root / "proc/device-tree/model")  # a board's own name; its CPU has none in cpuinfo
-    names = re.findall(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
-    return model.strip("\0") if model else next(iter(names), None)
-
-
-def _power_mode(root: Path) -> str | None:
-    found = re.search(r"^NV Power Mode:\s*(\S+)", _output_of("nvpmodel", "-q"), re.MULTILINE)
-    if found:
-        return found.group(1)
-    number = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
-    if not number:
-        return None
-    mode = int(number.group(1))
-    table = _text(root / "etc/nvpmodel.conf") or ""
-    name = re.search(rf"POWER_MODEL\s+ID={mode}\s+NAME=(\S+)", table)
-    return name.group(1) if name else f"mode {mode}"
-
-
-def _throttled() -> list[str] | None:
-    # Bits 0 to 3: now; 16 to 19: since the board was started.
-    found = re.search(r"throttled=(0x[0-9a-fA-F]+)", _output_of("vcgencmd", "get_throttled"))
-    if not found:
-        return None
-    bits = int(found.group(1), 16)
-    causes = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
-    now = [f"{cause} now" for bit, cause in enumerate(causes) if bits >> bit & 1]
-    return now + [f"{cause} earlier" for bit, cause in enumerate(causes) if bits >> bit & 0x10001 == 0x10000]
-
-
-def _output_of(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:  # also a sensor that is switched off
-        return None
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path) or ""
-    return int(text) if re.fullmatch(r"-?\d+", text) else None
-
-
-# --- Commands ---------------------------------------------------------------------------------------------------------
-
-
-def _open(folder: Path, options: argparse.Namespace) -> Runner:
-    runner = Runner(folder, options.threads, options.precision, options.cpu)
-    if runner.engine == "trtexec":
-        _complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
-    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not options.cpu:
-        _complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {_BUILD}")
-    return runner
-
-
-def _verify(folder: Path, options: argparse.Namespace) -> int:
-    runner = _open(folder, options)
-    outcome = runner.verify()
-    if options.json:
-        print(json.dumps({"files": len(runner.manifest["files"]) + 1, **outcome}))
-    else:
-        tolerance = outcome["tolerance"]
-        print(f"files               {len(runner.manifest['files']) + 1} unchanged")
-        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
-        print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
-        print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
-    if outcome["agrees"]:
-        return 0
-    _complain("this device does not agree with the golden examples: do not rely on its answers.")
-    return DISAGREES
-
-
-def _predict(folder: Path, options: argparse.Namespace) -> int:
-    runner = _open(folder, options)
-    rows: list[dict[str, Any]] = []
-    width = max(len(str(path)) for path in options.files)
-    exit_code = 0
-    for path in options.files:
-        try:
-            waveform, rate = read_wav(path)
-            scores = runner.predict(waveform, rate)
-        except RunnerError as failure:
-            _complain(f"{path}: {failure}", failure)
-            rows.append({"file": str(path), "error": str(failure)})
-            exit_code = BAD_INPUT
-            continue
-        best = np.argsort(-scores, kind="stable")[: options.top]
-        top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
-        if not options.json:
-            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
-    if options.json:
-        print(json.dumps({"files": rows}))
-    return exit_code
-
-
-def _stream(folder: Path, options: argparse.Namespace) -> int:
+def run_stream(folder: Path, options: argparse.Namespace) -> int:
+    """The command `stream`."""
     if os.isatty(0):
         raise WrongUsage("standard input is a terminal: arecord -q -f S16_LE -r 32000 -t raw | edgekd_runner.py stream")
-    runner = _open(folder, options)
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
     if runner.engine == "trtexec":
         raise RunnerError(
             "stream: trtexec is too slow for a live signal. Next: install TensorRT's module, or add --cpu"
@@ -1069,8 +1039,8 @@ def _stream(folder: Path, options: argparse.Namespace) -> int:
     for row in _rows(stream, inbox, options.stall_seconds, stops):
         show(row)
     if stream.rest:
-        _complain(f"the input ended inside a sample: {len(stream.rest)} of {stream.frame_bytes} bytes were left over")
-    _complain(
+        complain(f"the input ended inside a sample: {len(stream.rest)} of {stream.frame_bytes} bytes were left over")
+    complain(
         f"{stream.frames / rate:.3f} s heard: {stream.classified} windows classified, {stream.skipped} skipped,"
         f" {stream.refused} refused; {stream.unused_s:.3f} s left over at the end"
     )
@@ -1085,14 +1055,14 @@ def _rows(stream: Stream, inbox: Inbox, stall_seconds: float, stops: list[int]) 
         now = time.monotonic()
         if taken is None:
             if not stalled and now - last > stall_seconds:
-                _complain(f"no samples for {stall_seconds:g} s; still waiting")
+                complain(f"no samples for {stall_seconds:g} s; still waiting")
                 stalled = True
             continue
         if stalled:
-            _complain(f"samples again after {now - last:.0f} s")
+            complain(f"samples again after {now - last:.0f} s")
         last, stalled = now, False
         arrived, data = taken
-        for row in stream.hear(data, arrived) if data else stream.finish():
+        for row in stream.push(data, arrived) if data else stream.finish():
             yield row
             last = time.monotonic()
             if stops:
@@ -1101,19 +1071,114 @@ def _rows(stream: Stream, inbox: Inbox, stall_seconds: float, stops: list[int]) 
             return
 
 
-def _bench(folder: Path, options: argparse.Namespace) -> int:
+# --- The machine ------------------------------------------------------------------------------------------------------
+# What decides how fast this machine is just now, and the memory of this process.
+
+
+def machine_state(root: Path = Path("/")) -> dict[str, Any]:
+    """What decides how fast this machine is just now; None or nothing where it does not tell.
+
+    CPU clocks and governor, GPU and memory clocks (`/sys/class/devfreq`), temperatures in degrees C, a Jetson's power
+    mode (nvpmodel), and what a Raspberry Pi's firmware has throttled (vcgencmd).
+    """
+    cores = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
+    first = cores[0] if cores else root / "absent"
+    mhz = [round(clock / 1e3) for core in cores if (clock := _number(core / "scaling_cur_freq"))]
+    devices = {}
+    for folder in sorted(root.glob("sys/class/devfreq/*")):
+        now, most = _number(folder / "cur_freq"), _number(folder / "max_freq")
+        if now is not None and most is not None:
+            devices[folder.name] = {"mhz": round(now / 1e6), "max_mhz": round(most / 1e6)}
+    heat = {}
+    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        millidegrees = _number(zone / "temp")
+        if millidegrees is not None:
+            heat[_text(zone / "type") or zone.name] = round(millidegrees / 1e3, 1)
+    return {
+        "cpu": _cpu_name(root),
+        "cpus": os.cpu_count(),
+        "governor": _text(first / "scaling_governor"),
+        "mhz": mhz,
+        "max_mhz": round((_number(first / "cpuinfo_max_freq") or 0) / 1e3) or None,
+        "devices": devices,
+        "temperatures": heat,
+        "power_mode": _power_mode(root),
+        "throttled": _throttled(),
+    }
+
+
+def process_memory() -> tuple[int, int]:
+    """Bytes of memory that this process holds now, and the most it has held."""
+    now = int((_text(Path("/proc/self/statm")) or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return now, max(now, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # it is in KiB
+
+
+def _cpu_name(root: Path) -> str | None:
+    model = _text(root / "proc/device-tree/model")  # a board's own name; its CPU has none in cpuinfo
+    names = re.findall(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return model.strip("\0") if model else next(iter(names), None)
+
+
+def _power_mode(root: Path) -> str | None:
+    mode_name = re.search(r"^NV Power Mode:\s*(\S+)", _output_of("nvpmodel", "-q"), re.MULTILINE)
+    if mode_name:
+        return mode_name.group(1)
+    number = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    if not number:
+        return None
+    mode = int(number.group(1))
+    table = _text(root / "etc/nvpmodel.conf") or ""
+    name = re.search(rf"POWER_MODEL\s+ID={mode}\s+NAME=(\S+)", table)
+    return name.group(1) if name else f"mode {mode}"
+
+
+def _throttled() -> list[str] | None:
+    # Bits 0 to 3: now; 16 to 19: since the board was started.
+    flags = re.search(r"throttled=(0x[0-9a-fA-F]+)", _output_of("vcgencmd", "get_throttled"))
+    if not flags:
+        return None
+    bits = int(flags.group(1), 16)
+    causes = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
+    now = [f"{cause} now" for bit, cause in enumerate(causes) if bits >> bit & 1]
+    return now + [f"{cause} earlier" for bit, cause in enumerate(causes) if bits >> bit & 0x10001 == 0x10000]
+
+
+def _output_of(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:  # also a sensor that is switched off
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path) or ""
+    return int(text) if re.fullmatch(r"-?\d+", text) else None
+
+
+# --- Timing -----------------------------------------------------------------------------------------------------------
+# How long one clip takes, how much memory, and the state of the machine meanwhile.
+
+
+def run_bench(folder: Path, options: argparse.Namespace) -> int:
+    """The command `bench`."""
     load = round(os.getloadavg()[0], 2)  # before there is any of our own
-    runner = _open(folder, options)
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
     clip = runner.golden_clips()[0][:1]
-    settled = _warm_up(runner, clip, options.warmup)
+    settled = warm_up(runner, clip, options.warmup)
     block = options.runs if runner.engine == "trtexec" else 10
     deadline = time.monotonic() + options.seconds
     times = runner.time(clip, min(block, options.runs))
     while len(times) < options.runs and time.monotonic() < deadline:
         times = np.concatenate([times, runner.time(clip, min(block, options.runs - len(times)))])
     state = machine_state()  # while it is still warm
-    memory = int((_text(Path("/proc/self/statm")) or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    peak = max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # it is in KiB
+    memory, peak = process_memory()
     total = times.sum(axis=1)
     quantiles = [round(float(value), 4) for value in np.percentile(total, range(101))]
     parts = [round(float(value), 4) for value in np.median(times, axis=0)]
@@ -1127,7 +1192,7 @@ def _bench(folder: Path, options: argparse.Namespace) -> int:
         "settled": settled,
         "mean_ms": round(float(total.mean()), 4),
         "p50_ms": quantiles[50],
-        "p50_interval_ms": [round(value, 4) for value in _median_interval(total)],
+        "p50_interval_ms": [round(value, 4) for value in median_interval(total)],
         "p95_ms": quantiles[95],
         "p99_ms": quantiles[99],
         "spread_ms": round(quantiles[75] - quantiles[25], 4),
@@ -1141,11 +1206,11 @@ def _bench(folder: Path, options: argparse.Namespace) -> int:
         "load_average": load,
         "machine": state,
     }
-    print(json.dumps(outcome)) if options.json else _show_bench(outcome, clip_ms)
+    print(json.dumps(outcome)) if options.json else show_bench(outcome, clip_ms)
     return 0
 
 
-def _median_interval(times: np.ndarray) -> tuple[float, float]:
+def median_interval(times: np.ndarray) -> tuple[float, float]:
     """95 % interval of the median of `times (runs,)`: a bootstrap of blocks of 10 runs, as neighbours are alike."""
     size = 10 if len(times) >= 50 else 1
     blocks = times[: len(times) // size * size].reshape(-1, size)
@@ -1155,7 +1220,7 @@ def _median_interval(times: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
+def warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
     """At least `runs` runs, and until two windows of 5 take the same time within 5 %; False if 5 s did not do."""
     if runner.engine == "trtexec":
         return True  # it warms up itself
@@ -1171,7 +1236,8 @@ def _warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
         before = now
 
 
-def _show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
+def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
+    """Print the `outcome` of timing clips of `clip_ms`."""
     engine = " ".join(filter(None, (outcome["engine"], outcome["engine_version"], outcome["precision"])))
     print(f"{engine}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
     figures = "   ".join(f"p{share} {outcome[f'p{share}_ms']:.2f} ms" for share in (50, 95, 99))
@@ -1192,14 +1258,19 @@ def _show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
         print("the time had not settled after 5 s of warm-up: is something else running?")
 
 
-def _choose(folder: Path, options: argparse.Namespace) -> int:
+# --- The choice of an engine ------------------------------------------------------------------------------------------
+# Which of the TensorRT engines built here to use: the fastest of those that agree with the golden examples.
+
+
+def run_choose(folder: Path, options: argparse.Namespace) -> int:
+    """The command `choose`."""
     manifest = read_manifest(folder)
     if manifest["target"]["runtime"] != "tensorrt":
         raise WrongUsage("choose: this bundle runs on onnxruntime, with one model: there is nothing to choose from")
     check_files(folder, manifest)
     built = built_engines(folder, manifest)
     if not built:
-        raise RunnerError(f"{folder}: no engine has been built here. {_BUILD}")
+        raise RunnerError(f"{folder}: no engine has been built here. {BUILD_STEP}")
     candidates: dict[str, dict[str, Any]] = {}
     runners: dict[str, Runner] = {}
     for precision in built:
@@ -1216,7 +1287,7 @@ def _choose(folder: Path, options: argparse.Namespace) -> int:
     for precision, times in _interleaved(runners, options.runs).items():
         p50, p95 = (round(float(value), 4) for value in np.percentile(times, (50, 95)))
         candidates[precision].update(p50_ms=p50, p95_ms=p95)
-    agreeing = [precision for precision, found in candidates.items() if found["agrees"]]
+    agreeing = [precision for precision, figures in candidates.items() if figures["agrees"]]
     best = min(agreeing, key=lambda precision: candidates[precision]["p50_ms"], default=None)
     choice = {"precision": best, "candidates": candidates}
     if best is None:
@@ -1226,7 +1297,7 @@ def _choose(folder: Path, options: argparse.Namespace) -> int:
     print(json.dumps(choice)) if options.json else _show_choice(choice)
     if best is not None:
         return 0
-    _complain("no engine agrees with the golden examples: do not rely on them. Next: --cpu runs the model itself")
+    complain("no engine agrees with the golden examples: do not rely on them. Next: --cpu runs the model itself")
     return DISAGREES
 
 
@@ -1236,7 +1307,7 @@ def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]
     times: dict[str, list[np.ndarray]] = {precision: [] for precision in runners}
     clips = {precision: runner.golden_clips()[0][:1] for precision, runner in runners.items()}
     for precision, runner in runners.items():
-        _warm_up(runner, clips[precision], 20)
+        warm_up(runner, clips[precision], 20)
     for _ in range(rounds):
         for precision, runner in runners.items():
             times[precision].append(runner.time(clips[precision], -(-runs // rounds))[:, 1])
@@ -1244,14 +1315,14 @@ def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]
 
 
 def _show_choice(choice: dict[str, Any]) -> None:
-    for precision, found in choice["candidates"].items():
-        if "error" in found:
-            print(f"{precision}  {found['error']}")
+    for precision, figures in choice["candidates"].items():
+        if "error" in figures:
+            print(f"{precision}  {figures['error']}")
             continue
-        verdict = "chosen" if precision == choice["precision"] else "agrees" if found["agrees"] else "disagrees"
+        verdict = "chosen" if precision == choice["precision"] else "agrees" if figures["agrees"] else "disagrees"
         print(
-            f"{precision}  p50 {found['p50_ms']:.3f} ms   p95 {found['p95_ms']:.3f} ms   same top class"
-            f" {found['agreement']:.1%}   largest difference {found['largest_difference']:.2g}   {verdict}"
+            f"{precision}  p50 {figures['p50_ms']:.3f} ms   p95 {figures['p95_ms']:.3f} ms   same top class"
+            f" {figures['agreement']:.1%}   largest difference {figures['largest_difference']:.2g}   {verdict}"
         )
 
 
@@ -1266,10 +1337,50 @@ def _write_whole(path: Path, text: str) -> None:
         raise RunnerError(f"{path}: cannot be written: {failure.strerror}") from None
 
 
-def _complain(message: str, failure: RunnerError | None = None) -> None:
-    if failure is not None and os.environ.get("EDGEKD_DEBUG") == "1":
-        traceback.print_exception(type(failure), failure, failure.__traceback__)
-    print(f"edgekd_runner: {message}", file=sys.stderr, flush=True)
+# --- Commands ---------------------------------------------------------------------------------------------------------
+
+
+def run_verify(folder: Path, options: argparse.Namespace) -> int:
+    """The command `verify`."""
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
+    outcome = runner.verify()
+    if options.json:
+        print(json.dumps({"files": len(runner.manifest["files"]) + 1, **outcome}))
+    else:
+        tolerance = outcome["tolerance"]
+        print(f"files               {len(runner.manifest['files']) + 1} unchanged")
+        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
+        print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
+        print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+    if outcome["agrees"]:
+        return 0
+    complain("this device does not agree with the golden examples: do not rely on its answers.")
+    return DISAGREES
+
+
+def run_predict(folder: Path, options: argparse.Namespace) -> int:
+    """The command `predict`."""
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
+    rows: list[dict[str, Any]] = []
+    width = max(len(str(path)) for path in options.files)
+    exit_code = 0
+    for path in options.files:
+        try:
+            waveform, rate = read_wav(path)
+            scores = runner.predict(waveform, rate)
+        except RunnerError as failure:
+            complain(f"{path}: {failure}", failure)
+            rows.append({"file": str(path), "error": str(failure)})
+            exit_code = BAD_INPUT
+            continue
+        best = np.argsort(-scores, kind="stable")[: options.top]
+        top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
+        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
+        if not options.json:
+            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
+    if options.json:
+        print(json.dumps({"files": rows}))
+    return exit_code
 
 
 def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
@@ -1300,13 +1411,13 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added.add_argument
 
-    command("verify", _verify, "is the bundle whole, and does this device agree", result, model)
+    command("verify", run_verify, "is the bundle whole, and does this device agree", result, model)
 
-    add = command("predict", _predict, "classify WAV files of any rate and length", result, model)
+    add = command("predict", run_predict, "classify WAV files of any rate and length", result, model)
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
-    add = command("stream", _stream, "classify raw PCM on standard input, a JSON line a window", model)
+    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
     rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
@@ -1320,12 +1431,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
     add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
 
-    add = command("bench", _bench, "latency of one clip, memory, clocks, heat", result, model)
+    add = command("bench", run_bench, "latency of one clip, memory, clocks, heat", result, model)
     add("--runs", type=count, default=200, metavar="N", help="timed runs, at most (200)")
     add("--seconds", type=seconds, default=20, metavar="S", help="end after S seconds even so (20)")
     add("--warmup", type=count, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
 
-    add = command("choose", _choose, "verify and time every TensorRT engine here, use the fastest that agrees", result)
+    add = command(
+        "choose", run_choose, "verify and time every TensorRT engine here, use the fastest that agrees", result
+    )
     add("--runs", type=count, default=200, metavar="N", help="timed runs of each (200)")
     return parser
 
@@ -1338,7 +1451,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> 
         sys.stdout.flush()
         return exit_code
     except RunnerError as failure:
-        _complain(str(failure), failure)
+        complain(str(failure), failure)
         return failure.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -1348,7 +1461,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> 
 
 
 def _one_line(kind: type[BaseException], failure: BaseException, _: Any) -> None:
-    _complain(f"unforeseen failure: {kind.__name__}: {failure}. EDGEKD_DEBUG=1 shows where.")
+    complain(f"unforeseen failure: {kind.__name__}: {failure}. EDGEKD_DEBUG=1 shows where.")
 
 
 if __name__ == "__main__":

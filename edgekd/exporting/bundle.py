@@ -25,7 +25,7 @@ from pydantic import Field, StringConstraints
 from edgekd import __version__
 from edgekd.config import FrontendConfig, Section, parse
 from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import RUNNER_FILE, runner
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.graph import frontend_nodes, input_shape
 from edgekd.exporting.targets import Batch, FrontEnd, Precision, Target, TensorRT
@@ -201,7 +201,7 @@ def write_bundle(
         for precision, model in models.items():
             (folder / files[precision]).write_bytes(model)
         np.savez_compressed(folder / "golden.npz", **golden.arrays())
-        shutil.copyfile(runner.__file__, folder / "edgekd_runner.py")
+        shutil.copyfile(RUNNER_FILE, folder / "edgekd_runner.py")
         (folder / "README.md").write_text(_readme(manifest), encoding="utf-8")
         if target.tensorrt is not None:
             script = folder / "build_engine.sh"

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import runner
 from edgekd.errors import GateError, InputError
 from edgekd.exporting.graph import FRONT_END
 from edgekd.exporting.targets import EXPLICIT_INT8, STRONGLY_TYPED, Precision, Release, TensorRT, newest_opset

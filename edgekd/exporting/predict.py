@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd.data.audio import probe, read
-from edgekd.device.edgekd_runner import Runner, RunnerError, windows
+from edgekd.device.runner import Runner, RunnerError, windows
 from edgekd.errors import InputError
 from edgekd.exporting.bundle import read_bundle
 from edgekd.exporting.folders import kind_of

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.config import Backend
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import runner
 from edgekd.errors import InputError, unknown_name
 from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
 from edgekd.exporting.verify import in_session, session

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgekd.device.edgekd_runner import machine_state
+from edgekd.device.runner import machine_state
 from edgekd.errors import InputError
 from edgekd.report.results import Machine
 

@@ -22,7 +22,7 @@ from typing import cast
 import torch
 
 from edgekd.config import Backend, ProfileConfig
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.bundle import Bundle, read_bundle
 from edgekd.exporting.folders import kind_of

@@ -98,7 +98,7 @@ def test_a_bundle_that_was_changed_is_refused(
 def test_an_engine_for_which_the_runtime_is_missing_is_no_bug(
     edgekd: Callable, tiny_bundle: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekd.device.edgekd_runner import RunnerError
+    from edgekd.device.runner import RunnerError
     from edgekd.exporting import predict
 
     def refuse(folder: Path) -> None:

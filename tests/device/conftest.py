@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.config import FrontendConfig
 from edgekd.data import audio
-from edgekd.device import edgekd_runner
+from edgekd.device import RUNNER_FILE, runner
 from edgekd.exporting.targets import load_target
 from edgekd.log_mel import LogMel
 
@@ -41,6 +41,14 @@ class Toy:
 
     def noise(self, samples: int, seed: int = 0) -> Samples:
         return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+    def s16(self, waveform: Any) -> bytes:
+        """What a sound card sends of it."""
+        return bytes(np.round(np.asarray(waveform) * 32767).astype("<i2").tobytes())
+
+    def positions(self, samples: int, clip: int = CLIP, hop: int = HOP) -> list[int]:
+        """Where the windows of so many samples begin."""
+        return list(range(0, samples - clip + 1, hop))
 
     def model(self, source: str = "waveform", batch: str | int = "batch", bias: float = 0.0) -> bytes:
         """Softmax over the power at each tone, or the log-mel of the band around it; `bias` is for the first."""
@@ -119,7 +127,7 @@ class Toy:
         np.savez_compressed(
             folder / "golden.npz", waveform=waveform.astype(np.int16), scale=scale, labels=labels, **expected
         )
-        shutil.copyfile(edgekd_runner.__file__, folder / "edgekd_runner.py")
+        shutil.copyfile(RUNNER_FILE, folder / "edgekd_runner.py")
         (folder / "README.md").write_text("What to type here.\n")
         board = load_target(target)
         classifier = {
@@ -146,11 +154,24 @@ class Toy:
         self.sign(folder)
         return folder
 
+    def build(self, folder: Path, *precisions: str) -> None:
+        """What build_engine.sh does, as far as these tests see it."""
+        graphs = runner.graphs(json.loads((folder / "manifest.json").read_text()))
+        for precision in precisions:
+            (folder / f"model-{precision}.engine").write_bytes(b"plan" + (folder / graphs[precision]).read_bytes())
+
+    def build_with_bias(self, folder: Path, **biases: float) -> None:
+        """Engines with another bias for the first class, which tells them apart and from the reference."""
+        for precision, bias in biases.items():
+            dimension = json.loads((folder / "manifest.json").read_text())["classifier"]["batch"]
+            model = self.model(batch="batch" if dimension == "dynamic" else dimension, bias=bias)
+            (folder / f"model-{precision}.engine").write_bytes(b"plan" + model)
+
     def sign(self, folder: Path, **changes: Any) -> None:
         """Change entries of the manifest so that only a look at their meaning can tell."""
         manifest = json.loads((folder / "manifest.json").read_text()) | changes
-        manifest["files"] = {name: edgekd_runner.file_digest(folder / name) for name in manifest["files"]}
-        manifest["sha256"] = edgekd_runner.manifest_digest(manifest)
+        manifest["files"] = {name: runner.file_digest(folder / name) for name in manifest["files"]}
+        manifest["sha256"] = runner.manifest_digest(manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     def classifier(self, folder: Path, **changes: Any) -> None:

@@ -23,7 +23,7 @@ import onnxruntime
 import pytest
 import soundfile
 
-from edgekd.device.edgekd_runner import Runner
+from edgekd.device.runner import Runner
 
 LIBRARIES = ["libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libssl3", "libbz2-1.0", "liblzma5"]
 PYTHON = ["libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal"]

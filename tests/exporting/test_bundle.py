@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.config import FrontendConfig
 from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
-from edgekd.device import edgekd_runner
+from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.bundle import (
     Bundle,
@@ -96,7 +96,7 @@ def test_a_bundle_from_before_there_were_widths_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "bundle").folder
     contents = json.loads((folder / "manifest.json").read_text())
     assert contents["classifier"].pop("width") == 1.0
-    contents["sha256"] = edgekd_runner.manifest_digest(contents)
+    contents["sha256"] = runner.manifest_digest(contents)
     (folder / "manifest.json").write_text(json.dumps(contents))
     assert read_bundle(folder).manifest.classifier.width == 1.0
 
@@ -258,7 +258,7 @@ def test_a_failed_swap_puts_the_older_bundle_back(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_made_by_another_process_meanwhile_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    check = edgekd_runner.file_digest
+    check = runner.file_digest
 
     def another_process(path: Path) -> str:
         out.mkdir(exist_ok=True)
@@ -266,7 +266,7 @@ def test_a_folder_made_by_another_process_meanwhile_is_not_touched(tmp_path: Pat
         return check(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edgekd_runner, "file_digest", another_process)
+        patch.setattr(runner, "file_digest", another_process)
         with pytest.raises(UsageError, match="made by another process"):
             write(out)
     assert [path.name for path in out.iterdir()] == ["theirs"]
@@ -303,7 +303,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str)
 
 
 def resign(folder: Path, contents: dict[str, Any]) -> None:
-    contents["sha256"] = edgekd_runner.manifest_digest(contents)
+    contents["sha256"] = runner.manifest_digest(contents)
     (folder / "manifest.json").write_text(json.dumps(contents))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import runner
 from edgekd.errors import GateError, InputError
 from edgekd.exporting import engine
 from edgekd.exporting.engine import build_engines

@@ -18,7 +18,7 @@ import soundfile
 import torch
 
 from edgekd.data.index import Split
-from edgekd.device.edgekd_runner import Runner
+from edgekd.device.runner import Runner
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting import export as export_module
 from edgekd.exporting.bundle import read_bundle

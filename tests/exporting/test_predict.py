@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from edgekd.data.audio import resample
-from edgekd.device.edgekd_runner import RunnerError
+from edgekd.device.runner import RunnerError
 from edgekd.errors import InputError
 from edgekd.exporting import predict
 from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor

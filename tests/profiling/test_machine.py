@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.device.edgekd_runner import machine_state
+from edgekd.device.runner import machine_state
 from edgekd.errors import InputError
 from edgekd.profiling import machine
 from edgekd.profiling.machine import from_bench, watch

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from edgekd.config import ProfileConfig
-from edgekd.device.edgekd_runner import machine_state
+from edgekd.device.runner import machine_state
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.bundle import Bundle
 from edgekd.models.weights import read_weights

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgekd.config import ProfileConfig
-from edgekd.device import edgekd_runner as runner
+from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.bundle import Bundle
 from edgekd.exporting.verify import session

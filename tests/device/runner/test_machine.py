@@ -1,17 +1,14 @@
-"""What `bench` says of the machine, from stand-ins for the files and tools of boards."""
+"""What the machine says of itself, from stand-ins for the files and tools of boards."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekd.device import edgekd_runner
-from edgekd.device.edgekd_runner import machine_state, main
+from edgekd.device.runner.machine import machine_state, process_memory
 
 
 @pytest.fixture
@@ -92,61 +89,10 @@ def test_a_raspberry_pi_tells_what_it_has_throttled(root: Path, bits: str, words
     assert machine_state(root)["throttled"] == words
 
 
-def test_bench_gives_percentiles_memory_and_the_machine(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--json", "--runs", "35", "--warmup", "2", "--threads", "2"], written) == 0
-    outcome = json.loads(capsys.readouterr().out)
-    assert 0 < outcome["p50_ms"] <= outcome["p95_ms"] <= outcome["p99_ms"]
-    quantiles = outcome["quantiles_ms"]
-    assert (len(quantiles), quantiles) == (101, sorted(quantiles))
-    assert [quantiles[share] for share in (50, 95, 99)] == [outcome[f"p{share}_ms"] for share in (50, 95, 99)]
-    assert outcome["spread_ms"] == pytest.approx(quantiles[75] - quantiles[25], abs=1e-3)
-    low, high = outcome["p50_interval_ms"]
-    assert quantiles[0] <= low <= outcome["p50_ms"] <= high <= quantiles[100]
-    assert (outcome["runs"], outcome["threads"], outcome["engine"]) == (35, 2, "onnxruntime")
-    assert outcome["precision"] == "int8"
-    assert outcome["real_time_factor"] == pytest.approx(outcome["p50_ms"] / 100, abs=1e-5)
-    assert 0 < outcome["memory_bytes"] <= outcome["peak_memory_bytes"]
-    assert outcome["front_end_ms"] is None
-    assert set(outcome["machine"]) == set(machine_state())
-
-
-def test_the_interval_of_the_median_covers_it_where_blocks_differ() -> None:
-    """Blocks of 10 runs that share a mood, as on a real machine; without blocks about half of the intervals miss."""
-    random = np.random.default_rng(1)
-    covered = 0
-    for _ in range(40):
-        times = 1 + 0.1 * np.repeat(random.standard_normal(20), 10) + 0.01 * random.standard_normal(200)
-        low, high = edgekd_runner._median_interval(times)
-        covered += low <= 1 <= high
-    assert covered >= 34
-    assert edgekd_runner._median_interval(np.array([2.0])) == (2, 2)
-
-
-def test_bench_ends_after_the_time_it_is_given(
-    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "--json", "--runs", "100000000", "--seconds", "0.2"], written) == 0
-    assert 0 < json.loads(capsys.readouterr().out)["runs"] < 100_000_000
-
-
-def test_bench_shows_what_it_found(
-    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state: dict[str, Any] = machine_state() | {
-        "cpu": "Raspberry Pi 5 Model B Rev 1.0",
-        "mhz": [2400, 1500],
-        "devices": {"17000000.gpu": {"mhz": 625, "max_mhz": 1020}},
-        "temperatures": {"cpu-thermal": 61.5},
-        "power_mode": None,
-        "throttled": ["under-voltage earlier"],
-    }
-    monkeypatch.setattr(edgekd_runner, "machine_state", lambda: state)
-    monkeypatch.setattr(edgekd_runner, "_warm_up", lambda *_: False)
-    assert main(["bench", "--runs", "10"], written) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "mhz: 2400, 1500" in lines
-    assert "devices: 17000000.gpu mhz: 625, max_mhz: 1020" in lines
-    assert "temperatures: cpu-thermal 61.5" in lines
-    assert "throttled: under-voltage earlier" in lines
-    assert not any(line.startswith("power mode") for line in lines)
-    assert lines[-1].startswith("the time had not settled")
+def test_memory_of_this_process_grows_with_what_it_holds() -> None:
+    before, _ = process_memory()
+    held = np.ones(64 << 20, np.uint8)
+    now, most = process_memory()
+    del held
+    assert before + (60 << 20) < now <= most
+    assert process_memory()[1] > most - (1 << 20)  # counted page by page now and then

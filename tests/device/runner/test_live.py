@@ -1,4 +1,4 @@
-"""Live signals: through real pipes where a process matters, through the classes where time does."""
+"""Live signals through real pipes, to the file that ships in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgekd.device import edgekd_runner
-from edgekd.device.edgekd_runner import Cutter, Inbox, Resampler, Runner, RunnerError, Stream, resample
+from edgekd.device.runner.commands import main
+from edgekd.device.runner.live import Inbox
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Toy
+    from tests.device.conftest import Toy
+    from tests.device.runner.conftest import Calls
 
 RATE, CLIP, HOP = 8_000, 800, 300  # of the toy classifier
+
+
 SLOW_AT_FIRST = """
 quick = edgekd_runner.Runner.probabilities
 def slow(runner, clips):
@@ -31,26 +34,15 @@ edgekd_runner.Runner.probabilities = slow
 """
 
 
-def s16(waveform: Any) -> bytes:
-    return bytes(np.round(np.asarray(waveform) * 32767).astype("<i2").tobytes())
-
-
 def rows_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def positions(samples: int, clip: int = CLIP, hop: int = HOP) -> list[int]:
-    return list(range(0, samples - clip + 1, hop))
-
-
-# What comes out
-
-
 def test_each_window_is_a_line_with_the_scores_of_that_window(toy: Toy, written: Path) -> None:
     waveform = np.round(toy.noise(3_000) * 32767) / 32768
-    rows = rows_of(toy.run(written, "stream", sound=s16(waveform / 32767 * 32768)))
-    starts = positions(3_000)
+    rows = rows_of(toy.run(written, "stream", sound=toy.s16(waveform / 32767 * 32768)))
+    starts = toy.positions(3_000)
     assert [(row["start_s"], row["end_s"]) for row in rows] == [(s / RATE, (s + CLIP) / RATE) for s in starts]
     expected = toy.scores(np.stack([waveform[s : s + CLIP] for s in starts]).astype(np.float32))
     for row, scores in zip(rows, expected, strict=True):
@@ -63,60 +55,27 @@ def test_each_window_is_a_line_with_the_scores_of_that_window(toy: Toy, written:
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100])
 def test_tones_are_recognised_in_turn_at_any_rate(toy: Toy, written: Path, rate: int) -> None:
-    sound = s16(np.concatenate([toy.tone(name, 0.5, rate) for name in toy.TONES]))
+    sound = toy.s16(np.concatenate([toy.tone(name, 0.5, rate) for name in toy.TONES]))
     rows = rows_of(toy.run(written, "stream", "--rate", str(rate), "--hop", "0.25", sound=sound))
     assert [row["class"] for row in rows] == ["low", "low", "middle", "middle", "high", "high"]
     assert [row["start_s"] for row in rows] == [0, 0.25, 0.5, 0.75, 1, 1.25]
 
 
-@pytest.mark.parametrize(
-    ("name", "encode"),
-    [
-        ("u8", lambda x: np.round(x * 127 + 128).astype(np.uint8).tobytes()),
-        ("s16", s16),
-        ("s24", lambda x: np.round(x * (2**23 - 1)).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()),
-        ("s32", lambda x: np.round(x * (2**31 - 1)).astype("<i4").tobytes()),
-        ("f32", lambda x: np.asarray(x).astype("<f4").tobytes()),
-    ],
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_sample_format_and_number_of_channels(
-    toy: Toy, written: Path, name: str, encode: Any, channels: int
-) -> None:
-    waveform = 0.3 * toy.tone("low", 0.2) + 0.1 * toy.tone("high", 0.2)
-    others = np.stack([waveform, waveform + toy.noise(len(waveform)), waveform - toy.noise(len(waveform))], axis=1)
-    stream = Stream(Runner(written), rate=RATE, encoding=edgekd_runner.STREAM_FORMATS[name], channels=channels)
-    rows = list(stream.hear(encode(others[:, :channels].astype(np.float64).reshape(-1)), 0.0))
-    expected = toy.scores(np.stack([waveform[s : s + CLIP] for s in positions(len(waveform))]))
-    found = [[row["scores"][name] for name in toy.TONES] for row in rows]
-    np.testing.assert_allclose(found, expected, atol=0.02 if name == "u8" else 1e-3)
-
-
 def test_a_log_mel_bundle_streams_too(toy: Toy, written_log_mel: Path) -> None:
-    rows = rows_of(toy.run(written_log_mel, "stream", sound=s16(toy.tone("middle", 0.5))))
-    assert len(rows) == len(positions(4_000))
+    rows = rows_of(toy.run(written_log_mel, "stream", sound=toy.s16(toy.tone("middle", 0.5))))
+    assert len(rows) == len(toy.positions(4_000))
     assert {row["class"] for row in rows} == {"middle"}
 
 
-def test_smoothing_is_the_mean_of_the_last_windows(toy: Toy, written: Path) -> None:
-    sound = s16(toy.noise(3_000))
-    plain = [row["scores"] for row in Stream(Runner(written), rate=RATE).hear(sound, 0.0)]
-    smooth = [row["scores"] for row in Stream(Runner(written), rate=RATE, smooth=3).hear(sound, 0.0)]
-    for i, scores in enumerate(smooth):
-        for name in toy.TONES:
-            mean = np.mean([row[name] for row in plain[max(0, i - 2) : i + 1]])
-            assert scores[name] == pytest.approx(mean, abs=2e-6)
-
-
 def test_top_and_threshold_leave_out_classes_and_windows(toy: Toy, written: Path) -> None:
-    sound = s16(np.concatenate([np.zeros(CLIP), toy.tone("high", 0.1)]))
+    sound = toy.s16(np.concatenate([np.zeros(CLIP), toy.tone("high", 0.1)]))
     command = ("stream", "--hop", "0.1", "--top", "1", "--threshold", "0.9")
     (row,) = rows_of(toy.run(written, *command, sound=sound))
     assert (row["start_s"], row["class"], list(row["scores"])) == (0.1, "high", ["high"])
 
 
 def test_silence_is_classified_and_said(toy: Toy, written: Path) -> None:
-    rows = rows_of(toy.run(written, "stream", "--hop", "0.1", sound=bytes(4 * CLIP) + s16(toy.tone("low", 0.1))))
+    rows = rows_of(toy.run(written, "stream", "--hop", "0.1", sound=bytes(4 * CLIP) + toy.s16(toy.tone("low", 0.1))))
     assert [row["silent"] for row in rows] == [True, True, False]
 
 
@@ -132,19 +91,8 @@ def test_windows_that_are_not_finite_are_refused_and_the_others_are_not(toy: Toy
     assert b"1 refused" in done.stderr
 
 
-def test_resampling_does_not_spread_what_is_not_finite(toy: Toy, written: Path) -> None:
-    waveform = toy.tone("low", 1.0, 44_100)
-    waveform[20_000] = np.nan
-    stream = Stream(Runner(written), rate=44_100, encoding=(3, 32), hop_samples=CLIP)
-    rows = list(stream.hear(waveform.astype("<f4").tobytes(), 0.0))
-    assert ["error" in row for row in rows] == [i == 4 for i in range(len(rows))]
-
-
-# How it ends
-
-
 def test_a_signal_shorter_than_a_window_gives_no_line(toy: Toy, written: Path) -> None:
-    done = toy.run(written, "stream", sound=s16(np.zeros(CLIP - 1)))
+    done = toy.run(written, "stream", sound=toy.s16(np.zeros(CLIP - 1)))
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"0.100 s heard: 0 windows classified, 0 skipped, 0 refused; 0.100 s left over" in done.stderr
 
@@ -164,14 +112,6 @@ def test_an_end_inside_a_sample_is_said_and_the_rest_ignored(
     done = toy.run(written, "stream", *arguments, sound=bytes(12 * CLIP) + extra)
     assert len(rows_of(done)) >= 1
     assert f"the input ended inside a sample: {len(extra)} of ".encode() in done.stderr
-
-
-def test_pieces_that_split_samples_are_put_together(toy: Toy, written: Path) -> None:
-    sound = s16(toy.noise(2_000))
-    whole = [row["scores"] for row in Stream(Runner(written), rate=RATE).hear(sound, 0.0)]
-    stream = Stream(Runner(written), rate=RATE)
-    pieces = [sound[i : i + 333] for i in range(0, len(sound), 333)]
-    assert [row["scores"] for piece in pieces for row in stream.hear(piece, 0.0)] == whole
 
 
 def test_a_wav_header_is_refused(toy: Toy, written: Path) -> None:
@@ -210,7 +150,7 @@ def test_a_signal_ends_a_live_stream_with_its_summary(
 ) -> None:
     process = started(toy, written)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(s16(toy.tone("low", 0.1)))
+    process.stdin.write(toy.s16(toy.tone("low", 0.1)))
     assert json.loads(process.stdout.readline())["class"] == "low"  # at once, though the pipe is still open
     process.send_signal(number)
     assert process.wait(60) == exit_code
@@ -224,10 +164,10 @@ def test_a_signal_ends_a_live_stream_with_its_summary(
 def test_a_stall_is_said_and_waited_for(toy: Toy, written: Path) -> None:
     process = started(toy, written, "--stall-seconds", "0.5")
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(s16(toy.tone("low", 0.1)))
+    process.stdin.write(toy.s16(toy.tone("low", 0.1)))
     assert json.loads(process.stdout.readline())["class"] == "low"
     assert b"no samples for 0.5 s; still waiting" in process.stderr.readline()
-    process.stdin.write(s16(toy.tone("high", 0.1)))
+    process.stdin.write(toy.s16(toy.tone("high", 0.1)))
     assert json.loads(process.stdout.readline())["start_s"] == HOP / RATE
     process.stdin.close()
     assert b"samples again after" in process.stderr.readline()
@@ -239,26 +179,23 @@ def test_a_stall_is_said_and_waited_for(toy: Toy, written: Path) -> None:
 def test_a_reader_that_has_seen_enough_ends_it_quietly(toy: Toy, written: Path) -> None:
     process = started(toy, written)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(s16(toy.tone("low", 0.1)))
+    process.stdin.write(toy.s16(toy.tone("low", 0.1)))
     process.stdout.readline()
     process.stdout.close()
-    process.stdin.write(s16(toy.tone("low", 0.5)))
+    process.stdin.write(toy.s16(toy.tone("low", 0.5)))
     assert process.wait(60) == 0
     assert process.stderr.read() == b""
     process.stdin.close()
     process.stderr.close()
 
 
-# Falling behind: the first classification is made to take longer than the patience
-
-
 def test_a_live_signal_that_is_too_fast_loses_windows_and_says_so(toy: Toy, written: Path) -> None:
     samples = 2_900
-    done = toy.run(written, "stream", "--behind", "skip", sound=s16(toy.noise(samples)), before=SLOW_AT_FIRST)
+    done = toy.run(written, "stream", "--behind", "skip", sound=toy.s16(toy.noise(samples)), before=SLOW_AT_FIRST)
     rows = rows_of(done)
     assert rows[-1]["skipped"] > 0
-    assert len(rows) + rows[-1]["skipped"] == len(positions(samples))
-    assert rows[-1]["end_s"] == (positions(samples)[-1] + CLIP) / RATE  # the newest is kept
+    assert len(rows) + rows[-1]["skipped"] == len(toy.positions(samples))
+    assert rows[-1]["end_s"] == (toy.positions(samples)[-1] + CLIP) / RATE  # the newest is kept
     assert f"falling behind: {rows[-1]['skipped']} windows skipped so far".encode() in done.stderr
 
 
@@ -266,30 +203,30 @@ def test_a_live_signal_that_is_too_fast_loses_windows_and_says_so(toy: Toy, writ
 def test_a_recording_in_a_pipe_loses_no_window(toy: Toy, written: Path, behind: str) -> None:
     samples = 40 * RATE  # much more than a live source could have saved up
     command = ("stream", "--hop", "0.5", "--behind", behind)
-    rows = rows_of(toy.run(written, *command, sound=s16(toy.noise(samples)), before=SLOW_AT_FIRST))
+    rows = rows_of(toy.run(written, *command, sound=toy.s16(toy.noise(samples)), before=SLOW_AT_FIRST))
     assert [row["start_s"] for row in rows] == [i / 2 for i in range(80)]
     assert rows[-1]["skipped"] == 0
 
 
 def test_a_file_loses_no_window(toy: Toy, written: Path, tmp_path: Path) -> None:
     path = tmp_path / "sound.raw"
-    path.write_bytes(s16(toy.noise(2_000)))
+    path.write_bytes(toy.s16(toy.noise(2_000)))
     with path.open("rb") as file:
         command = toy.command(written, "stream", before=SLOW_AT_FIRST)
         done = subprocess.run(command, stdin=file, capture_output=True, check=False)
-    assert [row["start_s"] for row in rows_of(done)] == [start / RATE for start in positions(2_000)]
+    assert [row["start_s"] for row in rows_of(done)] == [start / RATE for start in toy.positions(2_000)]
 
 
 def test_a_live_signal_in_a_pipe_loses_windows(toy: Toy, written: Path) -> None:
     process = started(toy, written, before=SLOW_AT_FIRST)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(s16(toy.noise(2_900)))  # and no end: more may come
-    newest = (positions(2_900)[-1] + CLIP) / RATE
+    process.stdin.write(toy.s16(toy.noise(2_900)))  # and no end: more may come
+    newest = (toy.positions(2_900)[-1] + CLIP) / RATE
     rows: list[dict[str, Any]] = []
     while not rows or rows[-1]["end_s"] != newest:
         rows.append(json.loads(process.stdout.readline()))
     assert rows[-1]["skipped"] > 0
-    assert len(rows) + rows[-1]["skipped"] == len(positions(2_900))
+    assert len(rows) + rows[-1]["skipped"] == len(toy.positions(2_900))
     process.stdin.close()
     assert process.wait(60) == 0
     process.stdout.close()
@@ -355,65 +292,24 @@ def test_a_wait_is_bounded() -> None:
     os.close(reading)
 
 
-# For days
-
-
-@pytest.mark.parametrize(("clip", "hop"), [(10, 3), (10, 10), (10, 27), (10, 1), (1, 1)])
-@pytest.mark.parametrize("piece", [1, 7, 64, 1_000])
-def test_windows_are_cut_where_they_should_be(clip: int, hop: int, piece: int) -> None:
-    signal_ = np.arange(500, dtype=np.float32)
-    cutter = Cutter(clip, hop)
-    found = []
-    for start in range(0, 500, piece):
-        samples = signal_[start : start + piece]
-        promised = cutter.completed_by(len(samples))
-        cut = [(position, window.copy()) for position, window in cutter.push(samples)]
-        assert len(cut) == promised
-        found += cut
-    assert [position for position, _ in found] == positions(500, clip, hop)
-    for position, window in found:
-        np.testing.assert_array_equal(window, signal_[position : position + clip])
-
-
-@pytest.mark.parametrize(("source", "target"), [(44_100, 32_000), (48_000, 32_000), (8_000, 32_000), (52_734, 32_000)])
-@pytest.mark.parametrize("piece", [100, 4_096, 100_000])
-def test_resampling_in_pieces_is_resampling_the_whole(source: int, target: int, piece: int) -> None:
-    waveform = np.random.default_rng(0).uniform(-1, 1, 120_001).astype(np.float32)
-    resampler = Resampler(source, target, width=32, rolloff=0.94)
-    pieces = [resampler.push(waveform[i : i + piece]) for i in range(0, len(waveform), piece)]
-    found = np.concatenate([*pieces, resampler.finish()])
-    whole = resample(waveform, source, target, width=32, rolloff=0.94)
-    assert found.shape == whole.shape
-    np.testing.assert_allclose(found, whole, atol=2e-6)
-
-
-def test_times_are_exact_after_a_year(toy: Toy, written: Path) -> None:
-    stream = Stream(Runner(written), rate=RATE)
-    year = 365 * 86_400 * RATE // HOP * HOP
-    stream._cutter.position = year
-    (row,) = stream.hear(s16(toy.tone("low", 0.1)), 0.0)
-    assert row["start_s"] * RATE == pytest.approx(year, abs=0.01)
-    assert row["end_s"] - row["start_s"] == pytest.approx(0.1, abs=1e-6)
-
-
 def test_hours_of_sound_take_no_more_memory_than_seconds(toy: Toy, written: Path) -> None:
     before = """
 def kilobytes():
     return int([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])
 class Watched(edgekd_runner.Stream):
     pieces = 0
-    def hear(self, data, arrived):
+    def push(self, data, arrived):
         Watched.pieces += 1
         if Watched.pieces in (20, 1200):
             print(kilobytes(), file=sys.stderr)
-        return super().hear(data, arrived)
+        return super().push(data, arrived)
 edgekd_runner.Stream = Watched
 """
     process = started(toy, written, "--rate", "11025", "--hop", "5", before=before)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     reader = threading.Thread(target=process.stdout.read, daemon=True)
     reader.start()
-    piece = s16(toy.noise(500_000))
+    piece = toy.s16(toy.noise(500_000))
     for _ in range(85):  # 85 MB: an hour
         process.stdin.write(piece)
     process.stdin.close()
@@ -426,12 +322,10 @@ edgekd_runner.Stream = Watched
     process.stderr.close()
 
 
-def test_a_runner_error_that_is_not_about_samples_ends_the_stream(
-    written: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+def test_stream_refuses_trtexec(
+    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(runner: Runner, clips: Any) -> Any:
-        raise RunnerError("cudaMemcpy failed with CUDA error 700")
-
-    monkeypatch.setattr(Runner, "probabilities", broken)
-    with pytest.raises(RunnerError, match="CUDA error 700"):
-        list(Stream(Runner(written), rate=RATE).hear(bytes(2 * CLIP), 0.0))
+    toy.build(jetson, "int8")
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    assert main(["stream"], jetson) == 3
+    assert "stream: trtexec is too slow for a live signal. Next: " in capsys.readouterr().err

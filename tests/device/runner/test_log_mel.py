@@ -14,10 +14,12 @@ import torch
 
 from edgekd import log_mel
 from edgekd.config import FrontendConfig
-from edgekd.device.edgekd_runner import LogMel, Runner, main, mel_filters
+from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.commands import main
+from edgekd.device.runner.log_mel import LogMel, mel_filters
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Toy
+    from tests.device.conftest import Toy
 
 FRONTENDS = [
     (FrontendConfig(), 32_000),

@@ -1,0 +1,41 @@
+"""The on-device runner, a part a subject, and what the desk uses of it.
+
+The desk imports the parts and never the file they are joined into, so that a process has one `RunnerError`. They
+run on a device, so: Python 3.8, the standard library, numpy, and a runtime where it is used.
+"""
+
+from __future__ import annotations
+
+from edgekd.device.runner.bundle import (
+    built_engines,
+    check_files,
+    chosen_engine,
+    engine_file,
+    file_digest,
+    graphs,
+    manifest_digest,
+    read_manifest,
+)
+from edgekd.device.runner.classifier import Runner, windows
+from edgekd.device.runner.engines import Contract, Trtexec, open_engine
+from edgekd.device.runner.errors import DISAGREES, RunnerError
+from edgekd.device.runner.machine import machine_state
+
+__all__ = [
+    "DISAGREES",
+    "Contract",
+    "Runner",
+    "RunnerError",
+    "Trtexec",
+    "built_engines",
+    "check_files",
+    "chosen_engine",
+    "engine_file",
+    "file_digest",
+    "graphs",
+    "machine_state",
+    "manifest_digest",
+    "open_engine",
+    "read_manifest",
+    "windows",
+]

@@ -1,0 +1,90 @@
+"""The folder that was exported: its manifest, its files and their sha256, and the engines built in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekd.device.runner.errors import RunnerError
+
+FORMAT = 1  # of manifest.json
+COPY_AGAIN = "Copy or export the bundle again."
+BUILD_STEP = "Next: sh build_engine.sh"
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """sha256 of a manifest without its own `sha256` entry: it shows damage and careless edits, not an attacker."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The contents of `manifest.json`, unchanged since it was written. Raises `RunnerError`."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except OSError as failure:
+        raise RunnerError(f"{path}: {failure.strerror}. A bundle is a folder with a manifest.json.") from None
+    except ValueError:  # also a UnicodeDecodeError
+        raise RunnerError(f"{path}: not valid JSON. Copy the bundle again.") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise RunnerError(f"{path}: not the manifest of a bundle.")
+    if manifest["format"] != FORMAT:
+        version = manifest["format"]
+        raise RunnerError(f"{path}: format {version}, this runner reads {FORMAT}. Use the bundle's own runner.")
+    if manifest.get("sha256") != manifest_digest(manifest):
+        raise RunnerError(f"{path}: changed since the bundle was written. {COPY_AGAIN}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file the manifest lists with its sha256. Raises `RunnerError` naming the first that differs."""
+    for name, expected in manifest["files"].items():
+        try:
+            digest = file_digest(folder / name)
+        except OSError as failure:
+            raise RunnerError(f"{folder / name}: {failure.strerror}. {COPY_AGAIN}") from None
+        if digest != expected:
+            raise RunnerError(f"{folder / name}: changed since the bundle was written. {COPY_AGAIN}")
+
+
+def graphs(manifest: dict[str, Any]) -> dict[str, str]:
+    """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
+    return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
+
+
+def engine_file(folder: Path, precision: str) -> Path:
+    """Where `build_engine.sh` puts the TensorRT engine of a precision."""
+    return folder / f"model-{precision}.engine"
+
+
+def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Precisions whose engine is there; none where the target does not run TensorRT."""
+    if manifest["target"]["runtime"] != "tensorrt":
+        return []
+    return [precision for precision in graphs(manifest) if engine_file(folder, precision).exists()]
+
+
+def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """The precision that `choose` wrote to `engine.json`, None before that. Raises `RunnerError`."""
+    path = folder / "engine.json"
+    try:
+        precision = json.loads(path.read_bytes())["precision"]
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
+    except (ValueError, TypeError, KeyError):
+        precision = None
+    if precision not in list(graphs(manifest)):
+        raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
+    if not engine_file(folder, precision).exists():
+        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")
+    return str(precision)

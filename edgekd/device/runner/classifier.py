@@ -1,0 +1,179 @@
+"""A bundle, ready to classify: waveforms of any rate and length, its golden examples, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+
+from edgekd.device.runner.bundle import (
+    BUILD_STEP,
+    built_engines,
+    check_files,
+    chosen_engine,
+    engine_file,
+    graphs,
+    read_manifest,
+)
+from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
+from edgekd.device.runner.log_mel import LogMel
+from edgekd.device.runner.resample import resample
+
+BATCH = 8  # windows of a long file that are classified together
+
+
+def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+    """A waveform `(samples,)` as batches of clips `(B, clip_samples)`.
+
+    A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
+    "repeat" or "zeros".
+    """
+    missing = clip_samples - len(waveform)
+    if missing > 0:
+        repeated = np.resize(waveform, clip_samples)  # numpy fills a larger size with copies
+        yield (repeated if padding == "repeat" else np.pad(waveform, (0, missing)))[None]
+        return
+    last = len(waveform) - clip_samples
+    starts = [*range(0, last, hop_samples), last]
+    for i in range(0, len(starts), BATCH):
+        yield np.stack([waveform[start : start + clip_samples] for start in starts[i : i + BATCH]])
+
+
+class Runner:
+    """The classifier of a bundle folder, every file of which is compared with the manifest first.
+
+    `engine` tells what runs it: "tensorrt" or "trtexec" where the target is a TensorRT one and an engine has been
+    built, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
+    bundle's first, unless it is asked for. Raises `RunnerError`.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1, precision: str | None = None, cpu: bool = False) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        check_files(self.folder, self.manifest)
+        classifier = self.manifest["classifier"]
+        self.classes: list[str] = classifier["classes"]
+        self.sample_rate: int = classifier["sample_rate"]
+        self.clip_samples: int = classifier["clip_samples"]
+        self.hop_samples: int = classifier["hop_samples"]
+        self.padding: str = classifier["padding"]
+        self.resampler: dict[str, Any] = classifier["resampler"]
+        self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
+        self.log_mel: LogMel | None = None  # where the graph does not compute it
+        shape: tuple[int, ...] = (self.clip_samples,)
+        if classifier["input"] == "log_mel":
+            frontend = classifier["frontend"]
+            self.log_mel = LogMel(**frontend, sample_rate=self.sample_rate, gain=classifier["gain"])
+            shape = (1, self.clip_samples // frontend["hop_length"] + 1, frontend["n_mels"])
+        self.precision, built = self._choice(precision, cpu)
+        largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
+        contract = Contract(classifier["input"], shape, len(self.classes), largest)
+        self._engine: OnnxRuntime | TensorRT | Trtexec
+        if built:
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract)
+        else:
+            self._engine = OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
+        self.engine, self.engine_version = self._engine.name, self._engine.version
+
+    def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
+        """The precision, and whether its engine runs it."""
+        known = list(graphs(self.manifest))
+        if precision is not None and precision not in known:
+            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(known)}")
+        built = [] if cpu else built_engines(self.folder, self.manifest)
+        if not built:
+            return precision or known[0], False
+        if precision is not None and precision not in built:
+            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")
+        return precision or chosen_engine(self.folder, self.manifest) or built[0], True
+
+    def graph_input(self, clips: np.ndarray) -> np.ndarray:
+        """What the graph takes for clips `(B, clip_samples)`: these, or their log-mel `(B, 1, T, F)`."""
+        return clips if self.log_mel is None else self.log_mel(clips)
+
+    def probabilities(self, clips: np.ndarray) -> np.ndarray:
+        """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
+        batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
+        scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
+        if not np.isfinite(scores).all():
+            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
+        return scores
+
+    def predict(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Class probabilities `(K,)` of a mono waveform `(samples,)` with full scale 1, of any length and rate.
+
+        Longer than a clip: the mean over windows every `hop_samples`, the last one flush with the end. Shorter: padded.
+        """
+        waveform = np.asarray(waveform, np.float32)
+        if waveform.ndim != 1 or not waveform.size:
+            raise RunnerError(f"expected a mono waveform, got an array of shape {waveform.shape}")
+        require_finite(waveform)
+        width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
+        resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
+        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
+        scores = [self.probabilities(batch) for batch in clips]
+        return np.concatenate(scores).mean(axis=0)
+
+    def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
+        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
+
+        int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
+        """
+        expected = "probabilities" if self.precision == "int8" else "float_probabilities"
+        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
+            scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
+            return golden["waveform"].astype(np.float32) * scale, golden[expected]
+
+    def verify(self) -> dict[str, Any]:
+        """Run the golden examples: `agrees`, and the figures it is decided by."""
+        clips, expected = self.golden_clips()
+        scores = self.probabilities(clips)
+        agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        difference = float(np.abs(scores - expected).max())
+        tolerance = self.manifest["target"]["tolerance"]
+        return {
+            "agrees": agreement >= tolerance["agreement"] and difference <= tolerance["probability"],
+            "clips": len(clips),
+            "agreement": agreement,
+            "largest_difference": difference,
+            "tolerance": tolerance,
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+
+    def time(self, clip: np.ndarray, runs: int) -> np.ndarray:
+        """Wall times `(runs, 2)` in ms, of front end (0 where it is in the graph) and engine, for one clip `(1, S)`."""
+        times = []
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            batch = self.graph_input(clip)
+            between = time.perf_counter()
+            if not isinstance(self._engine, Trtexec):
+                self._engine(batch)
+            times.append((between - start, time.perf_counter() - between))
+        milliseconds = 1e3 * np.array(times[1:])  # the first brings code and weights back into the caches
+        if isinstance(self._engine, Trtexec):
+            milliseconds[:, 1] = self._engine.latencies(batch, runs)
+        return milliseconds
+
+
+def require_finite(waveform: np.ndarray) -> None:
+    """Raises `BadSamples` for a waveform with NaN or infinite samples."""
+    if not np.isfinite(waveform).all():
+        raise BadSamples("some samples are NaN or infinite")
+
+
+def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:
+    """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
+    runner = Runner(folder, threads, precision, cpu)
+    if runner.engine == "trtexec":
+        complain(
+            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
+            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
+        )
+    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not cpu:
+        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {BUILD_STEP}")
+    return runner

@@ -1,0 +1,163 @@
+"""Run the classifier in this folder: check it, classify WAV files or a live signal, time it.
+
+    python3 edgekd_runner.py verify
+    python3 edgekd_runner.py predict FILE... [--top K] [--json]
+    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--hop SECONDS] [--smooth N]
+    python3 edgekd_runner.py bench [--threads N] [--json]
+    python3 edgekd_runner.py choose
+
+Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime; or TensorRT's Python module (8.5 or later) where
+`build_engine.sh` has built engines. Everything else it needs to know is in `manifest.json`.
+
+Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
+4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from edgekd.device.runner.bench import run_bench
+from edgekd.device.runner.choose import run_choose
+from edgekd.device.runner.classifier import open_runner
+from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain
+from edgekd.device.runner.live import run_stream
+from edgekd.device.runner.stream import STREAM_FORMATS
+from edgekd.device.runner.wav import PLAUSIBLE_RATES, read_wav
+
+
+def run_verify(folder: Path, options: argparse.Namespace) -> int:
+    """The command `verify`."""
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
+    outcome = runner.verify()
+    if options.json:
+        print(json.dumps({"files": len(runner.manifest["files"]) + 1, **outcome}))
+    else:
+        tolerance = outcome["tolerance"]
+        print(f"files               {len(runner.manifest['files']) + 1} unchanged")
+        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
+        print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
+        print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+    if outcome["agrees"]:
+        return 0
+    complain("this device does not agree with the golden examples: do not rely on its answers.")
+    return DISAGREES
+
+
+def run_predict(folder: Path, options: argparse.Namespace) -> int:
+    """The command `predict`."""
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
+    rows: list[dict[str, Any]] = []
+    width = max(len(str(path)) for path in options.files)
+    exit_code = 0
+    for path in options.files:
+        try:
+            waveform, rate = read_wav(path)
+            scores = runner.predict(waveform, rate)
+        except RunnerError as failure:
+            complain(f"{path}: {failure}", failure)
+            rows.append({"file": str(path), "error": str(failure)})
+            exit_code = BAD_INPUT
+            continue
+        best = np.argsort(-scores, kind="stable")[: options.top]
+        top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
+        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
+        if not options.json:
+            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
+    if options.json:
+        print(json.dumps({"files": rows}))
+    return exit_code
+
+
+def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text} is not between {lowest:g} and {highest:g}")
+        return value
+
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    count, seconds = _between(int, 1, 1e9), _between(float, 1e-3, 1e6)
+    result = argparse.ArgumentParser(add_help=False)
+    result.add_argument("--json", action="store_true", help="the result as one JSON object")
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads for onnxruntime (1)")
+    model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
+    model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
+    parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")
+
+    def command(
+        name: str, run: Callable[..., int], about: str, *parents: argparse.ArgumentParser
+    ) -> Callable[..., Any]:
+        added = commands.add_parser(name, parents=parents, help=about, description=about)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    command("verify", run_verify, "is the bundle whole, and does this device agree", result, model)
+
+    add = command("predict", run_predict, "classify WAV files of any rate and length", result, model)
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
+
+    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
+    rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
+    formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
+    behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
+    add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
+    add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
+    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved; they are averaged (1)")
+    add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
+    add("--smooth", type=count, default=1, metavar="N", help="mean of the last N windows' scores (1)")
+    add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
+    add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
+    add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
+    add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
+
+    add = command("bench", run_bench, "latency of one clip, memory, clocks, heat", result, model)
+    add("--runs", type=count, default=200, metavar="N", help="timed runs, at most (200)")
+    add("--seconds", type=seconds, default=20, metavar="S", help="end after S seconds even so (20)")
+    add("--warmup", type=count, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
+
+    add = command(
+        "choose", run_choose, "verify and time every TensorRT engine here, use the fastest that agrees", result
+    )
+    add("--runs", type=count, default=200, metavar="N", help="timed runs of each (200)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> int:
+    """Run a command on the bundle in `folder` (where this file is) and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        exit_code = options.run(folder or Path(__file__).resolve().parent, options)
+        sys.stdout.flush()
+        return exit_code
+    except RunnerError as failure:
+        complain(str(failure), failure)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # what reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python itself flushes at the end
+        return 0
+
+
+def _one_line(kind: type[BaseException], failure: BaseException, _: Any) -> None:
+    complain(f"unforeseen failure: {kind.__name__}: {failure}. EDGEKD_DEBUG=1 shows where.")
+
+
+if __name__ == "__main__":
+    if os.environ.get("EDGEKD_DEBUG") != "1":
+        sys.excepthook = _one_line
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""What runs a graph: ONNX Runtime, TensorRT by its Python module, or TensorRT by `trtexec`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgekd.device.runner.bundle import BUILD_STEP
+from edgekd.device.runner.errors import RunnerError
+
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+
+
+class Contract(NamedTuple):
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+
+    input: str
+    shape: tuple[int, ...]
+    classes: int
+    max_batch: int
+
+
+class OnnxRuntime:
+    """An ONNX file, run on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, contract: Contract, threads: int) -> None:
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as failures
+        except ImportError:
+            raise RunnerError("onnxruntime is not installed. Next: python3 -m pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only
+        # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        refusals = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
+        self.version: str = onnxruntime.__version__
+        self._input = contract.input
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except refusals as failure:
+            reason = str(failure).splitlines()[0]
+            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {reason}") from None
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(["probabilities"], {self._input: batch})[0]
+
+
+class _Cuda:
+    # The four calls of the CUDA runtime that are needed, by ctypes: JetPack has no CUDA module for Python.
+    TO_DEVICE, TO_HOST = 1, 2
+
+    def __init__(self) -> None:
+        for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so"):
+            try:
+                self._library = ctypes.CDLL(name)
+                return
+            except OSError:
+                continue
+        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or add --cpu")
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            raise RunnerError(f"{function} failed with CUDA error {status}")
+
+    def allocate(self, size: int) -> int:
+        address = ctypes.c_void_p()
+        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
+
+    def stream(self) -> int:
+        handle = ctypes.c_void_p()
+        self._call("cudaStreamCreate", ctypes.byref(handle))
+        return handle.value or 0
+
+    def copy(self, destination: int, source: int, size: int, kind: int) -> None:
+        pointers = ctypes.c_void_p(destination), ctypes.c_void_p(source)
+        self._call("cudaMemcpy", *pointers, ctypes.c_size_t(size), ctypes.c_int(kind))
+
+    def wait(self, stream: int) -> None:
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+
+class TensorRT:
+    """An engine that build_engine.sh made on this device, run by TensorRT's Python module, from 8.5 on."""
+
+    name = "tensorrt"
+
+    def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
+        self.version: str = tensorrt.__version__
+        self._contract = contract
+        self._cuda = _Cuda()
+        self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+        if self._engine is None:
+            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {BUILD_STEP}")
+        # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
+        if len(names) != 2 or len(inputs) != 1:
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {BUILD_STEP}")
+        (self._input_name,) = inputs
+        (scores,) = set(names) - set(inputs)
+        shape = tuple(self._engine.get_tensor_shape(self._input_name))
+        classes = tuple(self._engine.get_tensor_shape(scores))[-1]
+        if shape[1:] != contract.shape or classes != contract.classes:
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {BUILD_STEP}")
+        self._fixed = shape[0] != -1
+        profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
+        self._batch = profile[2][0] if profile else shape[0]
+        self._context = self._engine.create_execution_context()
+        self._stream = self._cuda.stream()
+        self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
+        self._output = self._cuda.allocate(self._batch * contract.classes * 4)
+        self._context.set_tensor_address(self._input_name, self._input)
+        self._context.set_tensor_address(scores, self._output)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._run(batch[i : i + self._batch]) for i in range(0, len(batch), self._batch)])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        batch = np.ascontiguousarray(batch, np.float32)
+        scores = np.empty((len(batch), self._contract.classes), np.float32)
+        self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
+        if not self._fixed:
+            self._context.set_input_shape(self._input_name, batch.shape)
+        if not self._context.execute_async_v3(self._stream):
+            raise RunnerError(f"TensorRT could not run the engine. {BUILD_STEP}")
+        self._cuda.wait(self._stream)
+        self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
+        return scores
+
+
+class Trtexec:
+    """The same engine, run by NVIDIA's command line tool, where this Python has no module for it, as on JetPack 4.6.
+
+    Each call starts it anew, which takes seconds.
+    """
+
+    name = "trtexec"
+    version: str | None = None
+
+    def __init__(self, program: str, engine: Path, contract: Contract) -> None:
+        self._command = [program, f"--loadEngine={engine.resolve()}"]
+        self._contract = contract
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        step = self._contract.max_batch
+        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
+        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
+            if tensor["name"] == "probabilities":
+                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
+        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+
+    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
+        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
+        trace = self._trtexec(batch, "--exportTimes=result.json", f"--iterations={runs}", "--duration=0")
+        return [float(row["latencyMs"]) for row in trace][-runs:]
+
+    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
+            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
+            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
+            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
+                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode:
+                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
+                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
+            try:
+                return json.loads(Path(folder, "result.json").read_bytes())
+            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
+                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
+
+
+def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
+    """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
+    try:
+        import tensorrt
+    except ImportError:
+        tensorrt = None
+    if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
+        return TensorRT(tensorrt, engine, contract)
+    program = TRTEXEC if os.access(TRTEXEC, os.X_OK) else shutil.which("trtexec")
+    if program is None:
+        raise RunnerError(
+            "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
+            " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
+        )
+    return Trtexec(program, engine, contract)

@@ -1,0 +1,111 @@
+"""A bundle's classifier: waveforms of any rate and length, precisions, and what runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from edgekd.data import audio
+from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.commands import main
+from edgekd.device.runner.errors import RunnerError, WrongUsage
+
+if TYPE_CHECKING:
+    from tests.device.conftest import Toy
+    from tests.device.runner.conftest import Calls, StandInTensorRT
+
+CLASSES = ("low", "middle", "high")  # of the toy classifier
+RATE, CLIP, HOP = 8_000, 800, 300
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+def test_a_tone_is_recognised_at_any_rate(toy: Toy, written: Path, name: str, rate: int) -> None:
+    scores = Runner(written).predict(toy.tone(name, 0.37, rate), rate)
+    assert CLASSES[int(scores.argmax())] == name
+
+
+@pytest.mark.parametrize("padding", ["repeat", "zeros"])
+def test_a_short_waveform_is_padded_as_in_training(toy: Toy, tmp_path: Path, padding: Any) -> None:
+    waveform = toy.tone("low", 0.03, amplitude=0.05)
+    scores = Runner(toy.write(tmp_path / "bundle", padding=padding)).predict(waveform, RATE)
+    padded = audio.fit(waveform, CLIP, padding)
+    np.testing.assert_allclose(scores, toy.scores(padded[None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [CLIP, CLIP + 1, CLIP + HOP, CLIP + HOP + 1, CLIP + 20 * HOP + 7])
+def test_a_long_waveform_is_the_mean_over_its_windows(toy: Toy, written: Path, samples: int) -> None:
+    random = np.random.default_rng(0)
+    waveform = (0.1 * random.standard_normal(samples)).astype(np.float32)
+    starts = {start for start in range(0, samples, HOP) if start + CLIP <= samples} | {samples - CLIP}
+    windows = np.stack([waveform[start : start + CLIP] for start in sorted(starts)])
+    np.testing.assert_allclose(Runner(written).predict(waveform, RATE), toy.scores(windows).mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("waveform", [np.zeros(0, np.float32), np.zeros((2, 800), np.float32)])
+def test_predict_takes_one_mono_waveform(written: Path, waveform: NDArray[np.float32]) -> None:
+    with pytest.raises(RunnerError, match="expected a mono waveform"):
+        Runner(written).predict(waveform, RATE)
+
+
+def test_a_model_of_fixed_shape_takes_one_clip_at_a_time(toy: Toy, tmp_path: Path) -> None:
+    bundle = toy.write(tmp_path / "bundle", batch=1)
+    assert Runner(bundle).verify()["agrees"]
+    waveform = toy.noise(5_000)
+    dynamic = Runner(toy.write(tmp_path / "dynamic"))
+    np.testing.assert_allclose(Runner(bundle).predict(waveform, 8_000), dynamic.predict(waveform, 8_000), atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+@pytest.mark.parametrize("cpu", [False, True])
+def test_each_precision_is_held_to_its_own_reference(
+    toy: Toy, jetson: Path, tensorrt: StandInTensorRT, capsys: pytest.CaptureFixture[str], precision: str, cpu: bool
+) -> None:
+    toy.build(jetson, "int8", "fp16", "fp32")
+    assert main(["verify", "--json", "--precision", precision, *(["--cpu"] if cpu else [])], jetson) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["largest_difference"] < 1e-5  # the two references are 0.07 apart
+    assert (outcome["precision"], outcome["engine"]) == (precision, "onnxruntime" if cpu else "tensorrt")
+
+
+def test_a_precision_the_bundle_lacks_is_wrong_usage(jetson: Path, written: Path) -> None:
+    with pytest.raises(WrongUsage, match="--precision fp8: this bundle has int8, fp16, fp32"):
+        Runner(jetson, precision="fp8")
+    assert main(["verify", "--precision", "fp16"], written) == 2
+
+
+def test_a_precision_that_is_not_built_says_how_to(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    toy.build(jetson, "int8")
+    with pytest.raises(RunnerError, match=r"model-fp16\.engine: not built\. Next: sh build_engine\.sh"):
+        Runner(jetson, precision="fp16")
+
+
+def test_without_an_engine_a_jetson_bundle_runs_on_onnxruntime_and_says_so(
+    jetson: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify"], jetson) == 0
+    shown = capsys.readouterr()
+    assert "no engine here, so onnxruntime runs the int8 model on the CPU. Next: sh build_engine.sh" in shown.err
+    assert "run by onnxruntime in int8" in shown.out
+
+
+def test_verify_and_predict_say_once_that_trtexec_is_slow(
+    toy: Toy, jetson: Path, trtexec: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.build(jetson, "int8")
+    soundfile.write(tmp_path / "low.wav", toy.tone("low", 0.1), 8_000)
+    assert main(["verify"], jetson) == 0
+    shown = capsys.readouterr()
+    assert "run by trtexec in int8" in shown.out
+    assert shown.err.count("\n") == 1
+    assert "is not installed, so trtexec runs the engine" in shown.err
+    assert main(["predict", str(tmp_path / "low.wav"), str(tmp_path / "low.wav")], jetson) == 0
+    shown = capsys.readouterr()
+    assert shown.out.split()[1] == "low"
+    assert shown.err.count("\n") == 1

@@ -1,0 +1,157 @@
+"""ONNX Runtime, and TensorRT by stand-ins for its Python module, for the CUDA runtime and for trtexec."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.commands import main
+from edgekd.device.runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from tests.device.conftest import Toy
+    from tests.device.runner.conftest import Calls, StandInTensorRT
+
+
+def test_a_model_that_onnxruntime_cannot_load_is_one_line(
+    toy: Toy, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "model.onnx").write_bytes(b"not a model")
+    toy.sign(bundle)
+    assert main(["verify"], bundle) == 3
+    shown = capsys.readouterr().err
+    assert "model.onnx: onnxruntime" in shown
+    assert shown.count("\n") == 1
+
+
+def test_the_engine_itself_is_verified_once_it_is_built(
+    toy: Toy, tensorrt: StandInTensorRT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = toy.write(tmp_path / "dynamic", "jetson")
+    toy.build(bundle, "int8")
+    assert main(["verify"], bundle) == 0
+    shown = capsys.readouterr()
+    assert "run by tensorrt in int8" in shown.out
+    assert not shown.err
+    assert tensorrt.engines[0].batches == [8, 4]  # never more than the engine's profile allows
+
+
+@pytest.mark.parametrize("source", ["waveform", "log_mel"])
+@pytest.mark.parametrize("batch", ["dynamic", 1])
+def test_the_engine_gives_onnxruntimes_scores(
+    toy: Toy, tensorrt: StandInTensorRT, tmp_path: Path, source: str, batch: str | int
+) -> None:
+    bundle = toy.write(tmp_path / "bundle", "jetson", source=source, batch=batch)
+    toy.build(bundle, "int8")
+    waveform = toy.noise(5_000)
+    scores = Runner(bundle).predict(waveform, 11_025)
+    on_cpu = Runner(bundle, cpu=True)
+    assert (on_cpu.engine, on_cpu.precision) == ("onnxruntime", "int8")
+    np.testing.assert_allclose(scores, on_cpu.predict(waveform, 11_025), atol=1e-6)
+    assert set(tensorrt.engines[0].batches) == ({1} if batch == 1 else {8, 3})
+
+
+def test_an_engine_of_another_device_is_refused(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
+    with pytest.raises(RunnerError, match=r"made by another TensorRT or for another GPU\. Next: sh build_engine\.sh"):
+        Runner(jetson)
+
+
+def test_an_engine_of_another_model_is_refused(
+    toy: Toy, jetson: Path, written_log_mel: Path, tensorrt: StandInTensorRT
+) -> None:
+    (jetson / "model-int8.engine").write_bytes(b"plan" + (written_log_mel / "model.onnx").read_bytes())
+    with pytest.raises(RunnerError, match="made from another model"):
+        Runner(jetson)
+    toy.build(jetson, "int8")
+    toy.classifier(jetson, clip_samples=900)
+    with pytest.raises(RunnerError, match="made from another model"):
+        Runner(jetson)
+
+
+def test_an_engine_may_call_its_tensors_what_it_likes(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    model = onnx.load(jetson / "model.onnx")
+    renamed = {"waveform": "sound", "probabilities": "output0"}
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = renamed[value.name]
+    (jetson / "model-int8.engine").write_bytes(b"plan" + model.SerializeToString())
+    assert Runner(jetson).verify()["agrees"]
+
+
+def test_an_engine_without_anything_to_run_it_says_what_to_install(
+    toy: Toy, jetson: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.build(jetson, "int8")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RunnerError, match=r"sudo apt install python3-libnvinfer, or add --cpu"):
+        Runner(jetson)
+    assert Runner(jetson, cpu=True).verify()["agrees"]
+
+
+def test_an_engine_without_cuda_says_what_to_install(
+    toy: Toy, jetson: Path, tensorrt: StandInTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        raise OSError(name)
+
+    toy.build(jetson, "int8")
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    with pytest.raises(RunnerError, match=r"libcudart\.so not found"):
+        Runner(jetson)
+
+
+def test_a_failing_cuda_call_is_named(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    toy.build(jetson, "int8")
+    tensorrt.cuda.cudaMalloc = lambda *_: 2  # type: ignore[method-assign]
+    with pytest.raises(RunnerError, match="cudaMalloc failed with CUDA error 2"):
+        Runner(jetson)
+
+
+@pytest.mark.parametrize("source", ["waveform", "log_mel"])
+@pytest.mark.parametrize("batch", ["dynamic", 1])
+def test_trtexec_runs_the_engine_where_there_is_no_module(
+    toy: Toy, trtexec: Calls, tmp_path: Path, source: str, batch: str | int
+) -> None:
+    bundle = toy.write(tmp_path / "a bundle: the first, and only", "jetson-orin-nano", source=source, batch=batch)
+    toy.build(bundle, "int8")
+    runner = Runner(bundle)
+    assert (runner.engine, runner.precision) == ("trtexec", "int8")
+    waveform = toy.noise(1_400)  # three windows
+    np.testing.assert_allclose(
+        runner.predict(waveform, 8_000), Runner(bundle, cpu=True).predict(waveform, 8_000), atol=1e-5
+    )
+    assert len(trtexec()) == (3 if batch == 1 else 1)
+    once = {"iterations": "1", "avgRuns": "1", "warmUp": "0", "duration": "0"}
+    assert all(call.items() >= once.items() for call in trtexec())
+
+
+def test_an_older_module_is_as_good_as_none(
+    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.build(jetson, "int8")
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="8.2.1.8"))
+    assert Runner(jetson).engine == "trtexec"
+
+
+def test_trtexecs_own_error_is_told(toy: Toy, jetson: Path, trtexec: Calls) -> None:
+    (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
+    with pytest.raises(RunnerError, match=r"trtexec cannot run it: Error\[1\]: .*tag does not match\. Next: sh"):
+        Runner(jetson).verify()
+
+
+def test_trtexecs_nan_is_one_line(toy: Toy, jetson: Path, trtexec: Calls) -> None:
+    toy.build(jetson, "int8")
+    with pytest.raises(RunnerError, match="wrote no result that can be read"):
+        Runner(jetson).probabilities(np.full((1, toy.CLIP), np.nan, np.float32))
