@@ -153,6 +153,13 @@ def test_a_disk_that_is_full_for_one_process_costs_all_the_taps(found: list[dict
     assert [each["answers"]["refused"][0] for each in found[1:]] == ["FailedElsewhere"] * (PROCESSES - 1)
 
 
+def test_a_process_that_cannot_open_the_tables_ends_all_of_them(found: list[dict[str, Any]]) -> None:
+    """Rather than that they wait for one another."""
+    name, line = found[0]["answers"]["closed"]
+    assert (name, "the teacher's answers cannot be kept (Permission denied)" in line) == ("InputError", True)
+    assert [each["answers"]["closed"][0] for each in found[1:]] == ["FailedElsewhere"] * (PROCESSES - 1)
+
+
 def test_int8_ranges_are_those_of_the_whole_batch(found: list[dict[str, Any]]) -> None:
     for each in found:
         torch.testing.assert_close(each["bounds"], in_processes.bounds())

@@ -74,13 +74,13 @@ class SSATKDLoss(nn.Module):
         """What the terms that count now need of the teacher."""
         return needs_of(self.active)
 
-    def count_textures(self, wanted: bool) -> None:
+    def count_textures(self, counted: bool) -> None:
         """From now on, have the terms that compare taps count or not, where there are any.
 
         Textures teach the first layers; once these have learned, the student may be left to answer as well as it can
         (the two stages of FitNets: Romero et al. 2015, arXiv 1412.6550).
         """
-        self.active = tuple(term for term in self.config.terms if wanted or "tap" not in TERMS[term].needs)
+        self.active = tuple(term for term in self.config.terms if counted or "tap" not in TERMS[term].needs)
 
     def forward(
         self,

@@ -110,7 +110,7 @@ class FreshShifts:
     """
 
     samples: int
-    wanted: bool
+    enabled: bool
 
     def places(self, rows: Tensor) -> Tensor:
         """The `rows (B,)` of the index themselves."""
@@ -123,7 +123,7 @@ class FreshShifts:
     def request(self, clips: Clips, places: Tensor, choices: Tensor) -> Pending:
         """The shifted waveforms `(B, S)` on the device of `clips`."""
         own = clips.request(places)
-        return partial(_shifted, own, to_device(choices, clips.device)) if self.wanted else own
+        return partial(_shifted, own, to_device(choices, clips.device)) if self.enabled else own
 
     def targets(self, labels: Tensor, _num_classes: int, places: Tensor, _choices: Tensor) -> Tensor:
         """Classes `(B,)`; 0 stands for none."""

@@ -149,7 +149,7 @@ def stage(folder: Path, epochs: int = 4, rows: int = ROWS, stop_before: int = 0)
             labels=LABELS,
             num_classes=2,
             augment=AugmentConfig(),
-            views=FreshShifts(3, wanted=False),
+            views=FreshShifts(3, enabled=False),
         ),
         step=Step(model, stop_before),
         optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
@@ -203,6 +203,19 @@ def asking() -> dict[str, Any]:
             found["refused"] = (type(error).__name__, str(error))
     finally:
         row_table.write_at = write_at
+
+    def closed_to_one(*arguments: Any) -> row_table.RowTable:
+        if processes.rank() == processes.count() - 1:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return row_table.RowTable(*arguments)
+
+    fill_cache.RowTable = closed_to_one  # type: ignore[assignment, misc]
+    try:
+        fill(Listener(seed=9), "full")
+    except Exception as error:
+        found["closed"] = (type(error).__name__, str(error))
+    finally:
+        fill_cache.RowTable = row_table.RowTable  # type: ignore[misc]
     return found
 
 

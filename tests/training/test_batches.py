@@ -170,14 +170,14 @@ def test_clips_without_a_label_count_for_nothing_in_the_classification_and_the_o
 
 
 def test_a_stage_without_views_hears_each_clip_shifted_anew() -> None:
-    made = batches(views=FreshShifts(64, wanted=True))
+    made = batches(views=FreshShifts(64, enabled=True))
     first, second = ([batch.waveforms for batch in made.epoch(number)] for number in (1, 2))
     assert all(batch is not None for batch in (*first, *second))
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None)
     assert next(iter(made.epoch(1))).targets.ndim == 1
 
 
-@pytest.mark.parametrize("views", [draw_views(ROWS, 64, SHIFTS, 3), FreshShifts(64, wanted=True)])
+@pytest.mark.parametrize("views", [draw_views(ROWS, 64, SHIFTS, 3), FreshShifts(64, enabled=True)])
 def test_the_shares_of_the_processes_are_the_batch_of_one(
     views: Views | FreshShifts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

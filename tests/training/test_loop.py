@@ -101,7 +101,7 @@ def batches_of(rows: Sequence[int] = ROWS, batch_size: int = 5) -> TrainingBatch
         labels=LABELS,
         num_classes=2,
         augment=AugmentConfig(),
-        views=FreshShifts(4, wanted=False),
+        views=FreshShifts(4, enabled=False),
     )
 
 

@@ -149,7 +149,7 @@ def test_what_is_mixed_with_a_clip_without_a_label_has_none_either() -> None:
 
 
 def test_fresh_shifts_move_each_clip_anew_by_what_was_drawn() -> None:
-    store, fresh = Store(), FreshShifts(400, wanted=True)
+    store, fresh = Store(), FreshShifts(400, enabled=True)
     rows = fresh.places(torch.tensor(ROWS))
     generator = torch.Generator().manual_seed(3)
     first, second = fresh.draw(len(rows), generator), fresh.draw(len(rows), generator)
@@ -157,7 +157,7 @@ def test_fresh_shifts_move_each_clip_anew_by_what_was_drawn() -> None:
     heard = fresh.request(StoredClips(store), rows, first)()  # type: ignore[arg-type]
     for clip, row, by in zip(heard, ROWS, first.tolist(), strict=True):
         np.testing.assert_array_equal(clip.numpy(), np.roll(store.clips[row].numpy(), by))
-    unmoved = FreshShifts(400, wanted=False).request(StoredClips(store), rows, first)()  # type: ignore[arg-type]
+    unmoved = FreshShifts(400, enabled=False).request(StoredClips(store), rows, first)()  # type: ignore[arg-type]
     assert torch.equal(unmoved, store.waveforms(ROWS))
     labels = torch.tensor([2, 1, 0, 1, -1, 0, 1, 0])
     assert fresh.targets(labels, 3, rows, first).tolist() == [0, 2, 0, 0, 0]
