@@ -33,11 +33,11 @@ from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.training.adapt import finished_teacher
 from edgekd.training.batches import Batch, seed_all
-from edgekd.training.distill import make_optimizer
+from edgekd.training.distill import StudentStep, make_optimizer
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.outcome import predict_test, record_test
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.student_step import StudentStep, student_batches, student_validation
+from edgekd.training.student_batches import student_batches, student_validation
 
 
 def quantize(

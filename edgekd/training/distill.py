@@ -10,38 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd import processes
-from edgekd.config import DistillConfig
+from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data import check_clip_length, load_index
 from edgekd.data.checks.audit import audit, check_audit
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import check_terms, needs_teacher
+from edgekd.losses.terms import Need, check_terms, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models import check_names
+from edgekd.models.outputs import StudentOutput
+from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run, check_folder
 from edgekd.training.adapt import adapted_teacher
-from edgekd.training.batches import check_shares, seed_all
+from edgekd.training.batches import Batch, check_shares, seed_all
+from edgekd.training.compiled import Compiled
 from edgekd.training.fill_cache import fill_cache
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.loop import Stage, fit
+from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
+from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.student_step import (
-    StudentStep,
-    compiled_student,
-    student_batches,
-    student_validation,
-    waveform_gain,
-)
+from edgekd.training.spec_augment import Masks, spec_augment
+from edgekd.training.student_batches import student_batches, student_validation, textures_count, waveform_gain
 from edgekd.training.views import draw_views
 
 
@@ -105,6 +104,45 @@ def distill(
     return run
 
 
+class StudentStep:
+    """From a batch to its loss: front end, SpecAugment, network, the terms that count in the epoch.
+
+    `mixed`: in bfloat16 where the device is fast at it. `compiled` computes the student where it is compiled.
+    Nothing in a step waits for a CUDA device.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        loss: SSATKDLoss,
+        config: DistillConfig,
+        device: torch.device,
+        *,
+        mixed: bool = True,
+        compiled: Compiled[StudentOutput] | None = None,
+    ) -> None:
+        self.student, self.loss, self.config, self.device = student, loss, config, device
+        self.mixed, self.compiled = mixed, compiled
+
+    def begin(self, epoch: int) -> frozenset[Need]:
+        """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
+        self.loss.count_textures(textures_count(self.config, epoch))
+        return self.loss.needs
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """The loss of the clips of `batch`, as a mean over them."""
+        with mixed_precision(self.device, self.mixed):
+            if batch.log_mels is not None:
+                log_mel = batch.log_mels.unsqueeze(1).float()
+            else:
+                assert batch.waveforms is not None
+                log_mel = self.student.front_end(batch.waveforms)
+            # The gradients of a part must outlast the next one, and what a CUDA graph returned does not.
+            forward = _masked_forward if self.compiled is None or not batch.whole else self.compiled
+            output = forward(self.student, log_mel, batch.masks, self.config.augment)
+            return StepOutput(*self.loss(output, batch.teacher, batch.targets, batch.labelled))
+
+
 def adapt_teacher(
     config: DistillConfig, progress: Progress = silent, *, resume: bool = False, overwrite: bool = False
 ) -> Run:
@@ -149,6 +187,24 @@ def make_optimizer(
         lr=learning_rate,
         fused=next(student.parameters()).is_cuda or None,
     )
+
+
+def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
+    """What computes the student in a step, compiled, where `training.compile` says so; None where it does not."""
+    wanted = run.config.training.compile
+    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or processes.count() > 1)):
+        return None
+
+    def failed(why: str) -> None:
+        if processes.is_first():
+            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
+
+    return Compiled(_masked_forward, device, failed)
+
+
+def _masked_forward(student: Student, log_mel: Tensor, masks: Masks, augment: AugmentConfig) -> StudentOutput:
+    """What the student makes of log-mels `(B, 1, T, F)`, masked."""
+    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment))
 
 
 @dataclass(frozen=True)

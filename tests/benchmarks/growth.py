@@ -43,7 +43,7 @@ from edgekd.data.simulation.sonar import CLASSES, simulate
 from edgekd.data.splits import make_split
 from edgekd.log_mel import LogMel
 from edgekd.training.batches import shuffled
-from edgekd.training.student_step import LOG_MEL_BUDGET
+from edgekd.training.student_batches import LOG_MEL_BUDGET
 from edgekd.training.views import Views, draw_views
 from tests.benchmarks.measure import anonymous_bytes, table
 

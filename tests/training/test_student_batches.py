@@ -29,11 +29,10 @@ from edgekd.training import compiled, frozen_teacher
 from edgekd.training.batches import Batch, TrainingBatches
 from edgekd.training.compiled import Compiled
 from edgekd.training.device_rows import DeviceClips, ResidentRows
+from edgekd.training.distill import StudentStep, compiled_student
 from edgekd.training.loop import StepOutput
-from edgekd.training.student_step import (
+from edgekd.training.student_batches import (
     LogMelClips,
-    StudentStep,
-    compiled_student,
     student_batches,
     student_validation,
     textures_count,

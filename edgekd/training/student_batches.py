@@ -1,4 +1,4 @@
-"""A student's training step, and what it is taught with: the same in distillation and in int8 training."""
+"""What a student is taught with: the same in distillation and in int8 training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import Split
-from edgekd.losses.terms import Need, needs_of, needs_teacher
-from edgekd.losses.total import SSATKDLoss
-from edgekd.models.outputs import StudentOutput
+from edgekd.losses.terms import needs_of, needs_teacher
 from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.training.batches import Batch, TrainingBatches
-from edgekd.training.compiled import Compiled
+from edgekd.training.batches import TrainingBatches
 from edgekd.training.device_rows import (
     CPU,
     Clips,
@@ -34,52 +31,10 @@ from edgekd.training.device_rows import (
 )
 from edgekd.training.fill_cache import fill_cache
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.loop import StepOutput
-from edgekd.training.precision import mixed_precision
-from edgekd.training.spec_augment import Masks, spec_augment
 from edgekd.training.validation import ValidationClips
 from edgekd.training.views import Views, draw_views
 
 LOG_MEL_BUDGET = 1 << 30  # bytes
-
-
-class StudentStep:
-    """From a batch to its loss: front end, SpecAugment, network, the terms that count in the epoch.
-
-    `mixed`: in bfloat16 where the device is fast at it. `compiled` computes the student where it is compiled.
-    Nothing in a step waits for a CUDA device.
-    """
-
-    def __init__(
-        self,
-        student: Student,
-        loss: SSATKDLoss,
-        config: DistillConfig,
-        device: torch.device,
-        *,
-        mixed: bool = True,
-        compiled: Compiled[StudentOutput] | None = None,
-    ) -> None:
-        self.student, self.loss, self.config, self.device = student, loss, config, device
-        self.mixed, self.compiled = mixed, compiled
-
-    def begin(self, epoch: int) -> frozenset[Need]:
-        """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
-        self.loss.count_textures(textures_count(self.config, epoch))
-        return self.loss.needs
-
-    def __call__(self, batch: Batch) -> StepOutput:
-        """The loss of the clips of `batch`, as a mean over them."""
-        with mixed_precision(self.device, self.mixed):
-            if batch.log_mels is not None:
-                log_mel = batch.log_mels.unsqueeze(1).float()
-            else:
-                assert batch.waveforms is not None
-                log_mel = self.student.front_end(batch.waveforms)
-            # The gradients of a part must outlast the next one, and what a CUDA graph returned does not.
-            forward = _masked_forward if self.compiled is None or not batch.whole else self.compiled
-            output = forward(self.student, log_mel, batch.masks, self.config.augment)
-            return StepOutput(*self.loss(output, batch.teacher, batch.targets, batch.labelled))
 
 
 @dataclass(frozen=True)
@@ -152,19 +107,6 @@ def student_validation(
     return ValidationClips(LogMelClips({row: place for place, row in enumerate(rows)}, log_mels), rows, labels)
 
 
-def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
-    """What computes the student in a step, compiled, where `training.compile` says so; None where it does not."""
-    wanted = run.config.training.compile
-    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or processes.count() > 1)):
-        return None
-
-    def failed(why: str) -> None:
-        if processes.is_first():
-            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
-
-    return Compiled(_masked_forward, device, failed)
-
-
 def textures_count(config: DistillConfig, epoch: int) -> bool:
     """Whether the terms that compare taps count in an epoch of the distillation, from 1."""
     return epoch <= config.loss.texture_share * config.training.epochs
@@ -173,11 +115,6 @@ def textures_count(config: DistillConfig, epoch: int) -> bool:
 def waveform_gain(store: ClipStore, split: Split) -> Tensor:
     """The waveform normalisation, fitted on the training side only."""
     return torch.tensor(fit_gain(store, split.train))
-
-
-def _masked_forward(student: Student, log_mel: Tensor, masks: Masks, augment: AugmentConfig) -> StudentOutput:
-    """What the student makes of log-mels `(B, 1, T, F)`, masked."""
-    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment))
 
 
 @torch.no_grad()
