@@ -32,7 +32,8 @@ from edgekd.runs.data import open_clips
 from edgekd.runs.pictures import plot_confusion, plot_curves
 from edgekd.runs.predictions import read_predictions, write_predictions
 from edgekd.runs.run import Run, check_folder
-from edgekd.scoring.scores import Scores, predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import Scores, score
 from edgekd.training.adapt import adapted_teacher, check_teacher, new_teacher, settled, warn_of_weaker_teacher
 from edgekd.training.augment import draw_views
 from edgekd.training.frozen_teacher import FrozenTeacher

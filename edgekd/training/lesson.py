@@ -21,7 +21,7 @@ from edgekd.models.students import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import Waveforms, predict_probabilities
+from edgekd.scoring.probabilities import Waveforms, predict_probabilities
 from edgekd.training.augment import Masks, Views, draw_masks, draw_views, spec_augment
 from edgekd.training.compiled import Compiled
 from edgekd.training.device_rows import CPU, Asked, Clips, Kept, Rows, Sent, StoredClips, clips_on, fits, sent

@@ -20,7 +20,8 @@ from edgekd.quantization.prepare import QuantizedNetwork
 from edgekd.quantization.qat import load_int8, quantize
 from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import score
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,8 @@ from edgekd.models.weights import read_weights
 from edgekd.quantization.qat import load_int8, quantize
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import score
 from edgekd.training import frozen_teacher
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 
