@@ -72,7 +72,7 @@ def quantize(
         return
     settings = opened.config.quantize
     if resume:
-        from edgekd.quantization.qat import settings_file, stored_settings
+        from edgekd.quantization.int8_student import settings_file, stored_settings
 
         if not settings_file(opened).is_file():
             raise InputError(f"{run}: no int8 training was begun here. Leave --resume out to begin one.")

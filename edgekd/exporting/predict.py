@@ -18,7 +18,7 @@ from edgekd.device.edgekd_runner import Runner, RunnerError, windows
 from edgekd.errors import InputError
 from edgekd.exporting.bundle import read_bundle
 from edgekd.exporting.folders import kind_of
-from edgekd.quantization.qat import load_int8
+from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.run import Run
 
 Scores = NDArray[np.float32]
