@@ -67,6 +67,13 @@ def stored_settings(run: Run) -> QuantizeConfig:
         raise InputError(str(failure)) from None
 
 
+def begun_settings(run: Run) -> QuantizeConfig:
+    """The settings that the int8 training of `run` was begun with. Raises `InputError` where none was."""
+    if not settings_file(run).is_file():
+        raise InputError(f"{run.folder}: no int8 training was begun here. Leave --resume out to begin one.")
+    return stored_settings(run)
+
+
 def example_log_mel(student: Student, samples: int) -> Tensor:
     """The log-mel of silence of so many samples, `(1, 1, T, F)`: what a network is traced with."""
     with torch.no_grad():
