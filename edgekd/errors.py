@@ -34,6 +34,17 @@ class GateError(EdgekdError):
     exit_code = 4
 
 
+def explained(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for what ended a process."""
+    if isinstance(error, EdgekdError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, OSError) and error.errno is not None:  # the machine refused; without errno, a library did
+        where = f"{error.filename}: " if error.filename else ""
+        advice = "Check the path, its permissions and the space on its disk."
+        return f"error: {where}{error.strerror}. {advice}", InputError.exit_code
+    return f"unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", 1
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """The error for a name that is not in a table: the nearest valid one and the whole list."""
     names = sorted(valid)

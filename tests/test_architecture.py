@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from edgekd.device.join import PARTS
 PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATIONS = ("errors", "config", "progress", "resources", "_torchaudio")
+FOUNDATIONS = ("errors", "config", "progress", "resources", "process_setup", "_torchaudio")
 ROOMS = (
     *("files", "processes", "log_mel", "data", "models", "losses", "runs", "scoring", "training", "quantization"),
-    *("exporting", "experiments", "report", "profiling", "cli"),
+    *("exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
+ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
+
 ALLOWED: dict[str, set[str]] = {
     **{room: {*FOUNDATIONS, *ROOMS[:place], room} for place, room in enumerate(ROOMS)},
     **{name: {*FOUNDATIONS[:place], name} for place, name in enumerate(FOUNDATIONS)},
@@ -113,8 +116,68 @@ def test_nobody_imports_the_joined_runner(module: Path) -> None:
     assert not [name for name in imported(tree_of(module)) if name.startswith("edgekd.device.edgekd_runner")]
 
 
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [
+                each for each in node.body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return tree
+
+
+def text_of(node: ast.AST) -> str:
+    """The constant parts of a text, `{}` for what is put into it; empty for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) or "{}" for part in node.values)
+    return ""
+
+
+def started(tree: ast.Module) -> Iterator[str]:
+    """The modules that commands in `tree` start: what follows `-m`, in one text or as the next element of a list."""
+    for node in ast.walk(without_docstrings(tree)):
+        words = text_of(node).split()
+        if isinstance(node, ast.Tuple | ast.List | ast.Call):
+            elements = node.args if isinstance(node, ast.Call) else node.elts
+            words = [text_of(element) or "{}" for element in elements]
+        yield from (module for flag, module in pairwise(words) if flag == "-m")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_a_room_starts_only_rooms_to_its_left(module: Path) -> None:
+    """A process that is started is a dependency like an import: there is no circle through one either."""
+    room = room_of(module)
+    for name in started(tree_of(module)):
+        assert "{}" not in name, f"{module} starts a module that cannot be read here: {name}"
+        package, *parts = name.split(".")
+        if package == "edgekd":
+            begun = PACKAGE.joinpath(*parts)
+            assert begun.with_suffix(".py").is_file() or (begun / "__main__.py").is_file(), f"no module {name}"
+            assert (parts[0] if parts else "cli") in ALLOWED[room], f"{module} starts {name}"
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("COMMAND = (sys.executable, '-P', '-m', 'edgekd.experiments.worker')", {"edgekd.experiments.worker"}),
+        ("run([python, '-m', 'edgekd', 'distill'])", {"edgekd"}),
+        ("run([python, '-m', module])", {"{}"}),
+        ("os.execlp('python', 'python', '-m', f'edgekd.{name}')", {"edgekd.{}"}),
+        ("f'torchrun --nproc-per-node {count} -m edgekd {command}'", {"edgekd"}),
+        ("def f():\n    'As python -m edgekd does.'", set()),
+    ],
+)
+def test_commands_that_start_modules_are_recognised(code: str, modules: set[str]) -> None:
+    assert set(started(ast.parse(code))) == modules
+
+
 # The runner is a command line too.
-SILENT = [each for each in MODULES if room_of(each) not in {"cli", "device"} and "terminal" not in each.stem]
+SILENT = [
+    each
+    for each in MODULES
+    if room_of(each) not in {"cli", "device"} and "terminal" not in each.stem and name_of(each) not in ENTRIES
+]
 
 
 @pytest.mark.parametrize("module", SILENT, ids=name_of)
@@ -125,8 +188,8 @@ def test_only_the_command_line_prints(module: Path) -> None:
             assert called not in {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo"}, f"line {node.lineno}"
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if name_of(module) != "cli/app.py"], ids=name_of)
-def test_only_the_command_line_catches_everything(module: Path) -> None:
+@pytest.mark.parametrize("module", [module for module in MODULES if name_of(module) not in ENTRIES], ids=name_of)
+def test_only_where_a_process_begins_everything_is_caught(module: Path) -> None:
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.ExceptHandler):
             caught = "everything" if node.type is None else ast.unparse(node.type)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from edgekd.errors import EdgekdError, GateError, InputError, UsageError, unknown_name
+from edgekd.errors import EdgekdError, GateError, InputError, UsageError, explained, unknown_name
 
 
 @pytest.mark.parametrize(("error", "code"), [(EdgekdError, 1), (UsageError, 2), (InputError, 3), (GateError, 4)])
@@ -20,3 +22,25 @@ def test_unknown_name_suggests_the_nearest_and_lists_all() -> None:
 
 def test_unknown_name_suggests_nothing_where_nothing_is_near() -> None:
     assert str(unknown_name("teacher", "zzz", ["yamnet"])) == "Unknown teacher 'zzz'. Valid: yamnet."
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (UsageError("what, where"), "error: what, where", 2),
+        (GateError("what, where"), "error: what, where", 4),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/srv/run"),
+            "error: /srv/run: Permission denied. Check the path, its permissions and the space on its disk.",
+            3,
+        ),
+        (
+            OSError("libcudart.so.12: cannot open"),
+            "unforeseen failure: OSError: libcudart.so.12: cannot open (EDGEKD_DEBUG=1 shows where)",
+            1,
+        ),
+        (ZeroDivisionError("x"), "unforeseen failure: ZeroDivisionError: x (EDGEKD_DEBUG=1 shows where)", 1),
+    ],
+)
+def test_every_end_of_a_process_has_a_line_and_an_exit_code(error: Exception, line: str, code: int) -> None:
+    assert explained(error) == (line, code)

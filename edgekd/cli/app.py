@@ -19,8 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 from edgekd import __version__
 from edgekd.cli import boards, compare, data, demo, distill, doctor, export, predict, profile, quantize, teachers
 from edgekd.cli.options import is_first_process, processes
-from edgekd.cli.process import keep_freed_memory, set_up_threads
-from edgekd.errors import EdgekdError, InputError, UsageError
+from edgekd.errors import UsageError, explained
+from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "distill": distill.distill,
@@ -29,16 +29,14 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "profile": profile.profile,
     "predict": predict.predict,
     "compare": compare.compare,
-    "compare-worker": compare.compare_worker,
     "data": data.app,
     "targets": boards.targets,
     "teachers": teachers.app,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
-HIDDEN = {"compare-worker"}
 SHARED = {"distill", "quantize"}  # what several processes do together, under torchrun
-TRAINING = {*SHARED, "demo", "compare-worker"}
+TRAINING = {*SHARED, "demo"}
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 
 
@@ -49,10 +47,7 @@ class _BuiltWhenCalled(TyperGroup):
     """
 
     def __init__(self, **settings: Any) -> None:
-        listed = {
-            name: TyperCommand(name, help=_help_of(command), hidden=name in HIDDEN)
-            for name, command in COMMANDS.items()
-        }
+        listed = {name: TyperCommand(name, help=_help_of(command)) for name, command in COMMANDS.items()}
         super().__init__(**settings | {"commands": listed})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -114,7 +109,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
-        line, exit_code = _explain(error)
+        line, exit_code = explained(error)
         if _is_ours_to_say(error):
             print(f"edgekd: {line}", file=sys.stderr)
         else:  # torchrun ends all processes with the first to go, which is to be the one that says why
@@ -129,14 +124,3 @@ def _is_ours_to_say(error: Exception) -> bool:
     if joined is not None and isinstance(error, joined.FailedElsewhere):
         return False
     return is_first_process() or (joined is not None and joined.count() > 1)
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """The line and the exit code for what ended a command."""
-    if isinstance(error, EdgekdError):
-        return f"error: {error}", error.exit_code
-    if isinstance(error, OSError) and error.errno is not None:  # the machine refused; without errno, a library did
-        where = f"{error.filename}: " if error.filename else ""
-        advice = "Check the path, its permissions and the space on its disk."
-        return f"error: {where}{error.strerror}. {advice}", InputError.exit_code
-    return f"unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", 1

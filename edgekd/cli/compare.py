@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgekd.cli import options
-
-if TYPE_CHECKING:
-    from edgekd.config import DistillConfig
-    from edgekd.experiments.grid import Job
 
 Flag = typer.Option
 
@@ -80,12 +75,12 @@ def compare(
     numbers = _seeds(seeds, resolved.seed)
     tested = None if folds == "all" else _numbers("--folds", folds)
 
-    from edgekd.experiments.grid import plan_cells
+    from edgekd.experiments.plan import plan_cells, plan_text
 
     for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
         options.check_names(cell.config, quantized=quantize)
     if dry_run:
-        _print_plan(resolved, chosen, folds, splits, numbers)
+        typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
         return
 
     from edgekd.experiments.compare import compare as compare_methods
@@ -96,7 +91,7 @@ def compare(
         return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."
 
     with options.interruptible(advice), ConsoleProgress(quiet) as progress:
-        found = compare_methods(
+        comparison = compare_methods(
             resolved,
             chosen,
             folds=tested,
@@ -108,51 +103,22 @@ def compare(
             progress=progress,
         )
     if json_:
-        print_json(found.to_dict())
+        print_json(comparison.to_dict())
     else:
-        print_comparison(found)
-    for hole in found.failed:
+        print_comparison(comparison)
+    for hole in comparison.failed:
         typer.echo(f"{hole.run} failed: {hole.error}", err=True)
-    if found.failed:
+    if comparison.failed:
         again = "The same command tries them again; what they wrote to standard error is in RUN.log."
-        typer.echo(f"{len(found.failed)} of {len(found.cells)} cells failed. {again}", err=True)
-        raise typer.Exit(found.failed[0].exit_code)
-
-
-def compare_worker() -> None:
-    """Do the jobs told on standard input (see `edgekd.experiments.workers`)."""
-    from edgekd.experiments.grid import Job
-    from edgekd.experiments.workers import jobs
-
-    for line in jobs(sys.stdin, sys.stdout):
-        train(Job.from_line(line))
-
-
-def train(job: Job) -> None:
-    """Train the student of `job`, or only its teacher, going on with what is there."""
-    from edgekd.experiments.grid import is_begun, scores_of
-    from edgekd.quantization.qat import quantize as quantize_run
-    from edgekd.runs.run import Run
-    from edgekd.training.distill import adapt_teacher, distill
-
-    resume = is_begun(job.config.out)
-    if not job.student:
-        adapt_teacher(job.config, resume=resume, overwrite=not resume)
-        return
-    if resume and "student" in scores_of(job.config):
-        run = Run.open(job.config.out)
-    else:
-        lender = None if job.teacher is None else Run.open(job.teacher)
-        run = distill(job.config, resume=resume, overwrite=not resume, teacher_run=lender)
-    if job.quantize:
-        quantize_run(run, resume=True)
+        typer.echo(f"{len(comparison.failed)} of {len(comparison.cells)} cells failed. {again}", err=True)
+        raise typer.Exit(comparison.failed[0].exit_code)
 
 
 def _methods(text: str) -> dict[str, Any]:
     """The methods named in `--methods`, and the settings that each changes."""
     from edgekd.config import read_toml
     from edgekd.errors import UsageError, unknown_name
-    from edgekd.experiments.grid import METHODS
+    from edgekd.experiments.plan import METHODS
 
     chosen: dict[str, Any] = {}
     for item in _items(text):
@@ -167,19 +133,6 @@ def _methods(text: str) -> dict[str, Any]:
     if not chosen:
         raise UsageError("--methods: name at least one.")
     return chosen
-
-
-def _print_plan(config: DistillConfig, methods: dict[str, Any], folds: str, splits: int, seeds: list[int]) -> None:
-    """The shared settings as TOML that `--config` reads, under comments that tell the grid."""
-    from edgekd.config import to_toml
-
-    parts = f"folds {folds}" + (f" or {splits} splits" if splits > 1 else "")
-    typer.echo(f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:")
-    typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
-    for name, changes in methods.items():
-        typer.echo(f"\n# {name} changes:")
-        for line in to_toml(changes).strip().splitlines():
-            typer.echo(f"# {line}" if line else "#")
 
 
 def _seeds(text: str, first: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -97,28 +96,18 @@ def distill(
             typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
         return
 
+    from edgekd.experiments.chain import distill_and_quantize
     from edgekd.progress import ConsoleProgress
-    from edgekd.quantization.qat import quantize as quantize_run
     from edgekd.report.terminal import print_json, print_run
-    from edgekd.training.distill import distill as distill_run
 
     def advice() -> str:
         if not (resolved.out / "config.toml").is_file():
             return NOTHING_WRITTEN
         return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
 
-    if _restarted() and (resolved.out / "config.toml").is_file():
-        resume, overwrite = True, False
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
-        run = distill_run(resolved, progress, resume=resume, overwrite=overwrite)
-        if not no_quantize:
-            quantize_run(run, progress=progress, resume=resume)
+        run = distill_and_quantize(resolved, progress, int8=not no_quantize, resume=resume, overwrite=overwrite)
     if first and json_:
         print_json({"run": str(run.folder), **run.report()})
     elif first:
         print_run(run)
-
-
-def _restarted() -> bool:
-    """Whether `torchrun --max-restarts` has started this command before: then it goes on."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

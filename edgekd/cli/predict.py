@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,23 +21,18 @@ def predict(
     A file that cannot be read is named, the others are classified, and the exit code is 3.
     """
     from edgekd.errors import InputError
-    from edgekd.exporting.predict import open_predictor
+    from edgekd.exporting.predict import predict_files
     from edgekd.report.terminal import print_json
 
-    predictor = open_predictor(model)
-    results: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            scores = predictor.predict_file(file)
-        except InputError as failure:
-            typer.echo(f"edgekd: error: {failure}", err=True)
-            results.append({"file": str(file), "error": str(failure)})
-            continue
-        ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        results.append({"file": str(file), "scores": {name: round(score, 6) for name, score in ranked}})
-        if not json_:
-            typer.echo(f"{file}: " + ", ".join(f"{name} {score:.1%}" for name, score in ranked[:top]))
+    predictions = []
+    for prediction in predict_files(model, files):
+        predictions.append(prediction)
+        if prediction.error is not None:
+            typer.echo(f"edgekd: error: {prediction.error}", err=True)
+        elif not json_:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
+            typer.echo(f"{prediction.file}: {shares}")
     if json_:
-        print_json({"model": str(model), "files": results})
-    if any("error" in result for result in results):
+        print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
+    if any(prediction.error is not None for prediction in predictions):
         raise typer.Exit(InputError.exit_code)

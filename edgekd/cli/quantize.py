@@ -47,7 +47,6 @@ def quantize(
 ) -> None:
     """Make a run's int8 student again, or measure what int8 costs each layer; the int8 student it has is replaced."""
     from edgekd.config import QuantizeConfig, parse, to_toml
-    from edgekd.errors import InputError
     from edgekd.runs.run import Run
 
     flags = {
@@ -72,11 +71,9 @@ def quantize(
         return
     settings = opened.config.quantize
     if resume:
-        from edgekd.quantization.qat import settings_file, stored_settings
+        from edgekd.quantization.int8_student import begun_settings
 
-        if not settings_file(opened).is_file():
-            raise InputError(f"{run}: no int8 training was begun here. Leave --resume out to begin one.")
-        settings = stored_settings(opened)
+        settings = begun_settings(opened)
     config = parse(QuantizeConfig, settings.model_dump() | given, "settings")
     if resume and config != settings:
         _refuse("--resume goes on with the settings that were begun with", named, *given)
@@ -86,9 +83,9 @@ def quantize(
         typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
         return
 
+    from edgekd.experiments.chain import quantize_mixed
     from edgekd.progress import ConsoleProgress
     from edgekd.quantization.qat import quantize as quantize_run
-    from edgekd.quantization.sensitivity import auto_mixed as choose_layers
     from edgekd.report.terminal import print_json, print_mixed, print_run
 
     def advice() -> str:
@@ -98,9 +95,9 @@ def quantize(
     first = options.is_first_process()
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         if auto_mixed:
-            mixed = choose_layers(opened, MAX_DROP if max_drop is None else max_drop, config.recipe, progress)
-            config = config.model_copy(update={"keep_float": mixed.keep_float})
-        quantize_run(opened, config, progress, resume=resume)
+            mixed = quantize_mixed(opened, config, MAX_DROP if max_drop is None else max_drop, progress)
+        else:
+            quantize_run(opened, config, progress, resume=resume)
     if not first:
         return
     if json_:

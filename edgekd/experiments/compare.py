@@ -1,14 +1,10 @@
 """`compare`: methods x parts of the data x seeds, and what can be said of their differences.
 
-The grid is that of `grid`, the statistics are those of `statistics`. After each cell that ends, the folder holds all
-that is known so far:
+The grid is that of `plan`, the result that of `comparison`. After each cell that ends, the folder holds all that is
+known so far:
 
     comparison.json   everything            comparison.csv   a row a method
     comparison.png    the picture           cells.csv        a row a cell
-
-The accuracy of a method is the mean over its cells of the accuracy on the cell's test side, as is the custom on ESC-50;
-so is its macro-F1. Its standard deviation is given over seeds, each the mean of its folds (the "runs" of the method's
-paper), and over cells, where folds of different difficulty count too.
 """
 
 from __future__ import annotations
@@ -16,10 +12,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from edgekd.config import DistillConfig
@@ -27,98 +22,41 @@ from edgekd.data import load_index
 from edgekd.data.clip_store import open_store
 from edgekd.data.splits import make_split
 from edgekd.errors import UsageError
-from edgekd.experiments.grid import (
-    METHODS,
-    Cell,
-    Settings,
-    is_finished,
-    plan_cells,
-    plan_parts,
-    run_cells,
-    scores_of,
-    settle_other_settings,
-)
-from edgekd.experiments.workers import Failure
+from edgekd.experiments.comparison import Comparison, Results
+from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
+from edgekd.experiments.plan import METHODS, Cell, Settings, plan_cells, plan_parts
+from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import needs_teacher
 from edgekd.models import check_names
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
-from edgekd.runs.predictions import Predictions, read_predictions
-from edgekd.runs.run import Run
-from edgekd.scoring.differences import Difference, Trial, difference
 from edgekd.training.new_teacher import check_teacher
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A figure over cells: mean, and standard deviations over seeds (each the mean of its parts) and over cells.
-
-    Of fewer than two there is none; nor is there one over seeds where they do not have the same parts.
-    """
-
-    mean: float
-    over_seeds: float | None
-    over_cells: float | None
+def write_tables(comparison: Comparison) -> None:
+    """All but the picture."""
+    write_text(comparison.folder / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+    _write_csv(comparison.folder / "comparison.csv", comparison.rows())
+    _write_csv(comparison.folder / "cells.csv", [asdict(cell) for cell in comparison.cells])
 
 
-@dataclass(frozen=True)
-class MethodResult:
-    """One method: its cells that are finished, of those `planned`, and what they scored; shares, not per cent.
-
-    `difference`: to the first method of the comparison, paired over the cells both have. `int8_difference`: int8
-    students to the float students they come from.
-    """
-
-    method: str
-    cells: int
-    planned: int
-    accuracy: Spread | None
-    macro_f1: Spread | None
-    difference: Difference | None
-    int8_accuracy: Spread | None
-    int8_macro_f1: Spread | None
-    int8_difference: Difference | None
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """One cell; figures are None where it is not finished, `error` says why it failed when it was last tried."""
-
-    method: str
-    part: str
-    seed: int
-    run: str
-    accuracy: float | None
-    macro_f1: float | None
-    int8_accuracy: float | None
-    int8_macro_f1: float | None
-    error: str | None = None
-    exit_code: int = 0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is known of a grid. `teachers`: their results, without a difference; `reference`: the first method."""
-
-    folder: Path
-    reference: str
-    methods: tuple[MethodResult, ...]
-    teachers: tuple[MethodResult, ...]
-    cells: tuple[CellResult, ...]
-
-    @property
-    def failed(self) -> list[CellResult]:
-        return [cell for cell in self.cells if cell.error is not None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        return {"version": 1, **asdict(self), "folder": str(self.folder)}
-
-    def rows(self) -> list[dict[str, str | int | float | None]]:
-        """A flat row a method, then a row a teacher."""
-        return [_row(result) for result in (*self.methods, *self.teachers)]
+def write_comparison(comparison: Comparison) -> None:
+    """All that is known, into the folder of the comparison."""
+    write_tables(comparison)
+    plot_comparison(
+        {result.method: _accuracies(comparison, result.method, "accuracy") for result in comparison.methods},
+        {result.method: _accuracies(comparison, result.method, "int8_accuracy") for result in comparison.methods},
+        {
+            result.method: (result.difference.accuracy, result.difference.accuracy_interval)
+            for result in comparison.methods
+            if result.difference is not None
+        },
+        {result.method: result.accuracy.mean for result in comparison.teachers if result.accuracy is not None},
+        comparison.reference,
+        comparison.folder / "comparison.png",
+    )
 
 
 def compare(
@@ -132,6 +70,8 @@ def compare(
     quantize: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
+    start: Start = Worker,
+    write: Callable[[Comparison], None] = write_comparison,
 ) -> Comparison:
     """Train each of `methods` on each part of the data with each of `seeds`, in the folder `config.out`, and compare.
 
@@ -139,6 +79,7 @@ def compare(
     first. `folds`: the test folds (None: all); `splits`: how many splits by groups where the data set has no folds.
     `jobs` cells are trained at a time. `quantize`: int8 students too. Cells that are finished are not trained again;
     those of other settings are refused, or with `overwrite` made anew. A cell that fails is a hole in the result.
+    `start` starts what trains them, a process; `write` gets all that is known after each of them and at the end.
 
     Raises what `distill` raises for settings and data that no cell could use.
     """
@@ -152,7 +93,7 @@ def compare(
     config.out.mkdir(parents=True, exist_ok=True)
     with locked(config.out / ".lock", lambda: progress("wait for another comparison", 0, 1)):
         settle_other_settings(cells, overwrite)
-        known = _Known(config.out, cells)
+        results = Results(config.out, cells)
         done = sum(is_finished(cell, quantize) for cell in cells)
         progress("cells", done, len(cells))
 
@@ -160,15 +101,15 @@ def compare(
             nonlocal done
             done += 1
             if failure is not None:
-                known.failures[cell.name] = failure
-            _write(known.comparison())
-            lost = {"failed": len(known.failures)} if known.failures else {}
-            progress("cells", done, len(cells), last=cell.name, **lost)
+                results.failures[cell.name] = failure
+            write(results.comparison())
+            failed = {"failed": len(results.failures)} if results.failures else {}
+            progress("cells", done, len(cells), last=cell.name, **failed)
 
-        run_cells(cells, quantize, jobs, on_end)
-        found = known.comparison()
-        _write(found)
-    return found
+        run_cells(cells, quantize, jobs, on_end, start)
+        comparison = results.comparison()
+        write(comparison)
+    return comparison
 
 
 def _check(cells: Sequence[Cell]) -> None:
@@ -182,139 +123,8 @@ def _check(cells: Sequence[Cell]) -> None:
             check_teacher(config.teacher)
 
 
-@dataclass
-class _Known:
-    """The cells of a grid, what is on disk of them (each file read once), and what has failed."""
-
-    folder: Path
-    cells: Sequence[Cell]
-    failures: dict[str, Failure] = field(default_factory=dict)
-    _said: dict[tuple[Path, str], Predictions] = field(default_factory=dict)
-    _found: dict[tuple[str | int, ...], Difference | None] = field(default_factory=dict)  # cells are only added
-
-    def comparison(self) -> Comparison:
-        methods = list(dict.fromkeys(cell.method for cell in self.cells))
-        students = {method: [cell for cell in self.cells if cell.method == method] for method in methods}
-        taught: dict[str, dict[Path, Cell]] = {}  # the cells of a teacher, one a folder
-        for cell in self.cells:
-            if cell.teacher is not None:
-                own = cell.teacher.out.name != f"{cell.part}-seed{cell.seed}"
-                title = f"teacher of {cell.method}" if own else "teacher"
-                taught.setdefault(title, {}).setdefault(cell.teacher.out, cell)
-        return Comparison(
-            folder=self.folder,
-            reference=methods[0],
-            methods=tuple(self._method(method, members, students[methods[0]]) for method, members in students.items()),
-            teachers=tuple(self._teacher(title, list(members.values())) for title, members in taught.items()),
-            cells=tuple(self._cell(cell) for cell in self.cells),
-        )
-
-    def _method(self, method: str, cells: Sequence[Cell], reference: Sequence[Cell]) -> MethodResult:
-        students, int8 = (self._scores(cells, subject) for subject in ("student", "int8"))
-        rival = None
-        if cells[0].method != reference[0].method:
-            rival = self._difference(cells, "student", reference, "student")
-        return MethodResult(
-            method=method,
-            cells=len(students),
-            planned=len(cells),
-            accuracy=_spread(students, "accuracy"),
-            macro_f1=_spread(students, "macro_f1"),
-            difference=rival,
-            int8_accuracy=_spread(int8, "accuracy"),
-            int8_macro_f1=_spread(int8, "macro_f1"),
-            int8_difference=self._difference(cells, "int8", cells, "student"),
-        )
-
-    def _teacher(self, title: str, cells: Sequence[Cell]) -> MethodResult:
-        scores = self._scores(cells, "teacher")
-        accuracy, macro_f1 = _spread(scores, "accuracy"), _spread(scores, "macro_f1")
-        return MethodResult(title, len(scores), len(cells), accuracy, macro_f1, None, None, None, None)
-
-    def _cell(self, cell: Cell) -> CellResult:
-        test, failure = _test(cell, "student"), self.failures.get(cell.name)
-        student, int8 = test.get("student", {}), test.get("int8", {})
-        return CellResult(
-            method=cell.method,
-            part=cell.part,
-            seed=cell.seed,
-            run=str(cell.config.out),
-            accuracy=student.get("accuracy"),
-            macro_f1=student.get("macro_f1"),
-            int8_accuracy=int8.get("accuracy"),
-            int8_macro_f1=int8.get("macro_f1"),
-            error=None if failure is None else failure.line,
-            exit_code=0 if failure is None else failure.exit_code,
-        )
-
-    def _scores(self, cells: Sequence[Cell], subject: str) -> dict[Trial, Mapping[str, float]]:
-        """The test scores of `subject` in each cell that has them."""
-        tests = {(cell.part, cell.seed): _test(cell, subject) for cell in cells}
-        return {trial: test[subject] for trial, test in tests.items() if subject in test}
-
-    def _difference(self, first: Sequence[Cell], subject: str, second: Sequence[Cell], other: str) -> Difference | None:
-        ours, theirs = self._predictions(first, subject), self._predictions(second, other)
-        asked = (first[0].method, subject, second[0].method, other, len(ours), len(theirs))
-        if asked not in self._found:
-            classes = max((said.probabilities.shape[1] for said in ours.values()), default=0)
-            self._found[asked] = difference(ours, theirs, classes)
-        return self._found[asked]
-
-    def _predictions(self, cells: Sequence[Cell], subject: str) -> dict[Trial, Predictions]:
-        found = {}
-        for cell in cells:
-            place = (cell.config.out, subject)
-            if subject in _test(cell, subject):
-                if place not in self._said:
-                    run = Run.open(cell.config.out)
-                    self._said[place] = read_predictions(run.folder, subject, run.classes)
-                found[cell.part, cell.seed] = self._said[place]
-        return found
-
-
-def _test(cell: Cell, subject: str) -> dict[str, Any]:
-    """The test scores of a cell, or those of its teacher."""
-    config = cell.teacher if subject == "teacher" else cell.config
-    return {} if config is None else scores_of(config)
-
-
-def _spread(scores: Mapping[Trial, Mapping[str, float]], figure: str) -> Spread | None:
-    if not scores:
-        return None
-    values = {trial: float(score[figure]) for trial, score in scores.items()}
-    parts: dict[int, set[str]] = {}
-    for part, seed in values:
-        parts.setdefault(seed, set()).add(part)
-    by_seed = [fmean(values[part, seed] for part in sorted(members)) for seed, members in parts.items()]
-    same = all(members == next(iter(parts.values())) for members in parts.values())
-    return Spread(
-        mean=fmean(values.values()),
-        over_seeds=stdev(by_seed) if same and len(by_seed) > 1 else None,
-        over_cells=stdev(values.values()) if len(values) > 1 else None,
-    )
-
-
-def _write(found: Comparison) -> None:
-    """All that is known, into the folder of the comparison."""
-    write_text(found.folder / "comparison.json", json.dumps(found.to_dict(), indent=2) + "\n")
-    _write_csv(found.folder / "comparison.csv", found.rows())
-    _write_csv(found.folder / "cells.csv", [asdict(cell) for cell in found.cells])
-    plot_comparison(
-        {result.method: _accuracies(found, result.method, "accuracy") for result in found.methods},
-        {result.method: _accuracies(found, result.method, "int8_accuracy") for result in found.methods},
-        {
-            result.method: (result.difference.accuracy, result.difference.accuracy_interval)
-            for result in found.methods
-            if result.difference is not None
-        },
-        {result.method: result.accuracy.mean for result in found.teachers if result.accuracy is not None},
-        found.reference,
-        found.folder / "comparison.png",
-    )
-
-
-def _accuracies(found: Comparison, method: str, figure: str) -> list[float]:
-    values = [getattr(cell, figure) for cell in found.cells if cell.method == method]
+def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]:
+    values = [getattr(cell, figure) for cell in comparison.cells if cell.method == method]
     return [value for value in values if value is not None]
 
 
@@ -325,26 +135,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         writer.writerow({name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()})
     write_text(path, text.getvalue())
-
-
-def _row(result: MethodResult) -> dict[str, Any]:
-    """A result as a flat row; columns of what is not known are there, and empty."""
-    row: dict[str, Any] = {"method": result.method, "cells": result.cells, "planned": result.planned}
-    for name in ("accuracy", "macro_f1", "int8_accuracy", "int8_macro_f1"):
-        spread = getattr(result, name)
-        row |= {
-            name: spread and spread.mean,
-            f"{name}_sd_seeds": spread and spread.over_seeds,
-            f"{name}_sd_cells": spread and spread.over_cells,
-        }
-    for name in ("difference", "int8_difference"):
-        found = getattr(result, name)
-        values = dict.fromkeys(column.name for column in fields(Difference)) if found is None else found.to_dict()
-        for column, value in values.items():
-            if column.endswith("_interval"):
-                low, high = value or (None, None)
-                figure = f"{name}_{column.removesuffix('_interval')}"
-                row |= {f"{figure}_low": low, f"{figure}_high": high}
-            else:
-                row[f"{name}_{column}"] = value
-    return row

@@ -43,11 +43,11 @@ from edgekd.exporting.verify import (
 )
 from edgekd.models.students import Student
 from edgekd.progress import Progress, silent
+from edgekd.quantization.int8_student import load_int8, quantized_network
 from edgekd.quantization.prepare import check_finite
-from edgekd.quantization.qat import load_int8, quantized_network
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import predict_probabilities
+from edgekd.scoring.probabilities import predict_probabilities
 
 GOLDEN_CLIPS = 12
 GOLDEN_CANDIDATES = 48  # test clips they are chosen from

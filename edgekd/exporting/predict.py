@@ -6,8 +6,10 @@ fill up a shorter one by the data set's rule.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +20,25 @@ from edgekd.device.runner import Runner, RunnerError, windows
 from edgekd.errors import InputError
 from edgekd.exporting.bundle import read_bundle
 from edgekd.exporting.folders import kind_of
-from edgekd.quantization.qat import load_int8
+from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.run import Run
 
 Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read."""
+
+    file: Path
+    ranked: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, probabilities with six digits."""
+        if self.error is not None:
+            return {"file": str(self.file), "error": self.error}
+        return {"file": str(self.file), "scores": {name: round(share, 6) for name, share in self.ranked}}
 
 
 class Predictor(Protocol):
@@ -72,3 +89,18 @@ class RunPredictor:
 def open_predictor(folder: Path) -> Predictor:
     """The predictor of a run folder or a bundle. Raises `InputError` for a folder that is neither."""
     return BundlePredictor(folder) if kind_of(folder) == "bundle" else RunPredictor(folder)
+
+
+def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
+    """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
+    predictor = open_predictor(model)
+
+    def predict(file: Path) -> Prediction:
+        try:
+            scores = predictor.predict_file(file)
+        except InputError as failure:
+            return Prediction(file, error=str(failure))
+        ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+        return Prediction(file, tuple(ranked))
+
+    return map(predict, files)

@@ -23,7 +23,7 @@ from edgekd.exporting.verify import graph_classifier
 from edgekd.progress import Progress, silent
 from edgekd.runs.predictions import Predictions
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import Waveforms, predict_probabilities
+from edgekd.scoring.probabilities import Waveforms, predict_probabilities
 
 FEW_GROUPS = 30
 """Of fewer groups, bootstrap intervals are known to be too short (Hesterberg, The American Statistician 69, 2015)."""

@@ -37,7 +37,7 @@ import torch
 
 from edgekd.progress import Progress, silent
 from edgekd.report import results
-from edgekd.scoring.scores import CONFIDENCE, Interval
+from edgekd.scoring.intervals import CONFIDENCE, Interval
 
 Floats = npt.NDArray[np.float64]
 

@@ -33,7 +33,7 @@ from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle,
 from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
 from edgekd.profiling.cost import module_parameters
 from edgekd.progress import Progress, silent
-from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.quantization.int8_student import load_int8, quantized_network
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
 

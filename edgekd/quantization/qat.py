@@ -11,23 +11,23 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from edgekd import processes
-from edgekd.config import QuantizeConfig, differences, parse, read_toml, to_toml
+from edgekd.config import QuantizeConfig, differences, to_toml
 from edgekd.data.clip_store import ClipStore
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import UsageError
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import Need, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.students import Student
-from edgekd.models.weights import load_matching, read_weights, save_weights
+from edgekd.models.weights import save_weights
 from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_frozen
+from edgekd.quantization.int8_student import example_log_mel, settings_file, stored_settings
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
@@ -86,58 +86,10 @@ def calibrated_network(
 ) -> QuantizedNetwork:
     """The network of a float `student`, prepared, its scales set on training clips; `student` is left as it is."""
     check_finite(student)
-    network = prepare(student.network, _example_log_mel(student, data.store.samples), keep_float)
+    network = prepare(student.network, example_log_mel(student, data.store.samples), keep_float)
     rows = select_clips(data.index.labels, data.split.train, recipe, seed)
     calibrate(network, log_mels(student, data.store, rows), recipe)
     return network
-
-
-def load_int8(run: Run) -> Student:
-    """The int8 student of `run`, fake-quantised, in eval mode, on the CPU.
-
-    Raises `InputError` where the run has none, or was interrupted while it was trained.
-    """
-    run.require_student()
-    settings = stored_settings(run)
-    if "int8" not in run.report()["test"]:
-        done = run.metrics().last_epoch("int8")
-        state = f"was interrupted after epoch {done} of its int8 training" if done else "has no int8 student"
-        method = " --ptq" if settings.method == "ptq" else ""
-        command = f"distill --out {run.folder} --resume" if done else f"quantize {run.folder}{method}"
-        raise InputError(f"{run.folder}: this run {state}. First: edgekd {command}")
-    config = run.config
-    student = run.new_student().eval()
-    samples = round(config.data.clip_seconds * config.data.sample_rate)
-    try:
-        student.network = prepare(student.network, _example_log_mel(student, samples), settings.keep_float)
-    except UsageError as failure:  # nobody's wrong setting now: the run is damaged
-        raise InputError(f"{settings_file(run)}: keep_float: {failure}") from None
-    path = run.weights("int8")
-    load_matching(student, read_weights(path), path)
-    set_frozen(student.network, True)
-    return student.eval()
-
-
-def quantized_network(student: Student) -> QuantizedNetwork:
-    """The fake-quantised network of a student from `load_int8`."""
-    assert isinstance(student.network, QuantizedNetwork)
-    return student.network
-
-
-def settings_file(run: Run) -> Path:
-    """Where a run keeps the settings that its int8 student was made with."""
-    return run.folder / "int8" / "quantize.toml"
-
-
-def stored_settings(run: Run) -> QuantizeConfig:
-    """The settings that the int8 student of `run` was made with; the run's own where it has none yet."""
-    path = settings_file(run)
-    if not path.is_file():
-        return run.config.quantize
-    try:
-        return parse(QuantizeConfig, read_toml(path), str(path))
-    except UsageError as failure:  # edgekd wrote it: the run is damaged
-        raise InputError(str(failure)) from None
 
 
 @torch.no_grad()
@@ -218,8 +170,3 @@ def _train(
         ),
         progress,
     )
-
-
-def _example_log_mel(student: Student, samples: int) -> Tensor:
-    with torch.no_grad():
-        return student.log_mel(torch.zeros(1, samples, device=student.gain.device))

@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 from edgekd.config import Backend, Section
 from edgekd.errors import InputError
 from edgekd.scoring.differences import Difference
-from edgekd.scoring.scores import Interval, Scores
+from edgekd.scoring.intervals import Interval
+from edgekd.scoring.scores import Scores
 
 PROFILE_VERSION: Literal[2] = 2
 

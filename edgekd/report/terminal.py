@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.experiments.compare import Comparison, Spread
+    from edgekd.experiments.comparison import Comparison, Spread
     from edgekd.exporting.bundle import Bundle
     from edgekd.quantization.sensitivity import Mixed, Sensitivity
     from edgekd.runs.run import Run

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from edgekd.errors import InputError
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.scores import CONFIDENCE, RESAMPLES, Floats, GroupCounts, Interval
+from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Floats, GroupCounts, Interval
 
 FLIPS = 9999
 
@@ -71,6 +71,7 @@ def difference(
     classes: int,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    flips: int = FLIPS,
 ) -> Difference | None:
     """`first` less `second`, mean over the trials both have; None where they have none in common.
 
@@ -111,7 +112,7 @@ def difference(
         only_first=only_first,
         only_second=only_second,
         mcnemar=mcnemar(only_first, only_second),
-        sign_flip=sign_flip(surplus, rng),
+        sign_flip=sign_flip(surplus, rng, flips),
         runs_resampled=freedom > 0,
     )
 

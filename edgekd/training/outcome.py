@@ -13,7 +13,8 @@ from edgekd.runs.data import RunData
 from edgekd.runs.pictures import plot_confusion, plot_curves
 from edgekd.runs.predictions import write_predictions
 from edgekd.runs.run import Run, Stage
-from edgekd.scoring.scores import Scores, predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import Scores, score
 
 Probabilities = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from edgekd.scoring.scores import Waveforms, predict_probabilities
+from edgekd.scoring.probabilities import Waveforms, predict_probabilities
 
 
 class Validation(NamedTuple):

@@ -1,4 +1,4 @@
-"""What it gains to keep freed memory (`edgekd.cli.process.keep_freed_memory`), in a training step.
+"""What it gains to keep freed memory (`edgekd.process_setup.keep_freed_memory`), in a training step.
 
     python -m tests.benchmarks.allocator [--students hltdnn_ds hltdnn] [--threads 1 2] [--rounds 3] [--json]
 
@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from edgekd.cli.process import keep_freed_memory, set_up_threads
+from edgekd.process_setup import keep_freed_memory, set_up_threads
 from tests.benchmarks.measure import table
 
 STEPS, BATCH, TAP = 10, 16, (64, 250, 32)

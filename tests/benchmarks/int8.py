@@ -31,7 +31,7 @@ from edgekd.exporting.cost import split_at_log_mel
 from edgekd.exporting.graph import FRONT_END, float_onnx, quantized_onnx
 from edgekd.exporting.verify import session
 from edgekd.quantization.calibration import load_recipe, select_clips
-from edgekd.quantization.qat import load_int8, quantized_network
+from edgekd.quantization.int8_student import load_int8, quantized_network
 from edgekd.runs.run import Run
 
 CALIBRATORS = {

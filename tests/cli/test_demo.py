@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edgekd.cli import demo
-from edgekd.config import DistillConfig, parse
-from edgekd.exporting import export
-from edgekd.exporting.graph import Form
-from edgekd.profiling import subjects
-from edgekd.quantization import qat
-from edgekd.report.results import read_profile
+from edgekd.demo import Demonstration
+from edgekd.exporting.bundle import read_bundle
+from edgekd.report.results import Profile
 from edgekd.runs.run import Run
-
-
-def test_the_chain_of_the_demo_is_a_valid_configuration() -> None:
-    config = parse(DistillConfig, demo.DEMO, "demo")
-    assert config.data.dataset == "sonar_sim"
-    assert config.loss.terms == ("classification", "statistical", "structural", "distillation")
 
 
 def test_an_existing_folder_is_refused_with_what_the_demo_can_do(edgekd: Callable, tmp_path: Path) -> None:
@@ -34,32 +22,26 @@ def test_an_unknown_target_is_told_before_minutes_have_passed(edgekd: Callable, 
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
+def test_what_the_demo_made_is_shown_side_by_side_with_what_to_try_next(
     edgekd: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tiny_run: Run,
-    graph_of_tiny_run: Callable[..., bytes],
+    tiny_bundle: Path,
+    sample_profile: Profile,
 ) -> None:
-    trained: list[DistillConfig] = []
+    calls: list[tuple[object, ...]] = []
 
-    def distill(config: DistillConfig, *_: Any, overwrite: bool) -> Run:
-        """A training that was done before."""
-        trained.append(config)
-        return Run.open(Path(shutil.copytree(tiny_run.folder, config.out)))
+    def demonstrate(*arguments: object, overwrite: bool) -> Demonstration:
+        """One that takes no minutes."""
+        calls.append((*arguments[:3], overwrite))
+        return Demonstration(tiny_run, read_bundle(tiny_bundle), sample_profile)
 
-    monkeypatch.setattr(sys.modules["edgekd.training.distill"], "distill", distill)
-    monkeypatch.setattr(qat, "quantize", lambda run, **_: run)
-    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
-    # Here only the chain matters, not the figures: an exported graph less.
-    monkeypatch.setattr(subjects, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
-    out = tmp_path / "demo"
-    shown = edgekd("demo", "--out", out, "--device", "cpu", "--quiet")
+    monkeypatch.setattr(sys.modules["edgekd.demo"], "demonstrate", demonstrate)
+    shown = edgekd("demo", "--out", tmp_path / "demo", "--device", "cpu", "--quiet")
     assert (shown.code, shown.err) == (0, "")
-    assert (trained[0].out, trained[0].device, trained[0].data.dataset) == (out, "cpu", "sonar_sim")
-    found = read_profile(out / "profile" / "report.json")
-    assert [subject.name for subject in found.subjects] == ["teacher", "student", "int8"]
-    assert found.command[:3] == ("edgekd", "profile", str(out))
-    assert f"Try: edgekd predict {out / 'bundle'} " in shown.out
-    assert (out / "bundle" / "model.onnx").is_file()
+    assert f"Try: edgekd predict {tiny_bundle} " in shown.out
+    assert sample_profile.subjects[2].name in shown.out
+    found = edgekd("demo", "--out", tmp_path / "demo", "--overwrite", "--quiet", "--json").json()
+    assert (found["run"], found["bundle"]) == (str(tiny_run.folder), str(tiny_bundle))
+    assert calls == [(tmp_path / "demo", "cpu", "cpu", False), (tmp_path / "demo", "cpu", "auto", True)]

@@ -72,18 +72,6 @@ def test_a_process_that_is_killed_ends_the_run_with_advice_and_costs_no_epoch(
     assert "student" in run.report()["test"]
 
 
-def test_a_run_that_torchrun_has_started_again_goes_on(
-    edgekd: Callable, tiny_copy: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again = ("distill", "--config", tiny_copy.folder / "config.toml", "--out", tiny_copy.folder, "--no-quantize")
-    assert edgekd(*again, "--quiet").code == 2, "the folder is there"
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    before = tiny_copy.metrics().rows
-    done = edgekd(*again, "--quiet")
-    assert done.code == 0, done.err
-    assert tiny_copy.metrics().rows == before
-
-
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_and_one_of_them_tells(
     tmp_path: Path, tiny_config: Callable[..., DistillConfig], tiny_run: Run

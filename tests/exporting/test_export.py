@@ -28,7 +28,8 @@ from edgekd.exporting.predict import RunPredictor
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import MIN_CLIPS
 from edgekd.quantization.fake_quant import set_flavour
-from edgekd.quantization.qat import load_int8, quantize
+from edgekd.quantization.int8_student import load_int8
+from edgekd.quantization.qat import quantize
 from edgekd.runs.run import Run
 from edgekd.training.distill import distill
 

@@ -13,7 +13,7 @@ from edgekd.data.audio import resample
 from edgekd.device.runner import RunnerError
 from edgekd.errors import InputError
 from edgekd.exporting import predict
-from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor
+from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor, predict_files
 from edgekd.quantization.fake_quant import set_flavour
 from edgekd.runs.run import Run
 
@@ -152,3 +152,18 @@ def test_a_bundle_that_was_changed_is_bad_input(tiny_bundle: Path, tmp_path: Pat
     (bundle / "README.md").write_text("mine")
     with pytest.raises(InputError, match=r"README\.md: changed since"):
         open_predictor(bundle)
+
+
+def test_files_are_classified_in_turn_and_one_that_cannot_be_read_says_why(
+    tiny_run: Run, sound: np.ndarray, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", sound[:RATE], RATE, subtype="FLOAT")
+    bad, good = predict_files(tiny_run.folder, [tmp_path / "gone.wav", tmp_path / "a.wav"])
+    assert bad.to_dict() == {"file": str(tmp_path / "gone.wav"), "error": bad.error}
+    assert bad.error is not None
+    assert "no such file" in bad.error
+    scores = open_predictor(tiny_run.folder).predict_file(tmp_path / "a.wav")
+    assert good.error is None
+    assert dict(good.ranked) == dict(zip(tiny_run.classes, scores.tolist(), strict=True))
+    assert [share for _, share in good.ranked] == sorted(scores.tolist(), reverse=True)
+    assert list(good.to_dict()["scores"].values()) == [round(share, 6) for _, share in good.ranked]

@@ -25,7 +25,8 @@ from edgekd.quantization.calibration import calibrate, load_recipe
 from edgekd.quantization.prepare import prepare
 from edgekd.report.results import Profile
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import score
 
 RATE, SECONDS = 8_000, 0.5
 QUICKLY = ProfileConfig(repetitions=10, seconds=1.0, batches=(1, 4))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.quantization.calibration import load_recipe
-from edgekd.quantization.qat import calibrated_network, load_int8
+from edgekd.quantization.int8_student import load_int8
+from edgekd.quantization.qat import calibrated_network
 from edgekd.quantization.sensitivity import LayerSensitivity, Loss, Sensitivity, auto_mixed, sensitivity, sqnr
 from edgekd.runs.run import Run
 

@@ -25,10 +25,12 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.weights import read_weights
-from edgekd.quantization.qat import load_int8, quantize
+from edgekd.quantization.int8_student import load_int8
+from edgekd.quantization.qat import quantize
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
-from edgekd.scoring.scores import predict_probabilities, score
+from edgekd.scoring.probabilities import predict_probabilities
+from edgekd.scoring.scores import score
 from edgekd.training import adapt, frozen_teacher, outcome
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 

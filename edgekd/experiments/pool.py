@@ -11,13 +11,20 @@ behind.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Protocol
+
+COMMAND = (sys.executable, "-P", "-m", "edgekd.experiments.worker")
+"""Starts a worker; `-P` keeps the current folder, which may be a data set with a `torch.py` in it, off its path."""
 
 DONE = "done"
 INTERRUPTED = 130
@@ -89,17 +96,69 @@ class Worker:
             process.wait()
 
 
-def jobs(told: IO[str], answers: IO[str]) -> Iterator[str]:
-    """The worker's side: the jobs `told`, in the order they come, each answered as done when the next is asked for."""
-    waiting: queue.Queue[str] = queue.Queue()
+class Hand(Protocol):
+    """What does jobs: a `Worker`."""
 
-    def read() -> None:
-        for line in told:
-            waiting.put(line)
-        os._exit(INTERRUPTED)  # files are written whole or not at all, so a job may be left anywhere
+    def do(self, job: str, /) -> Failure | None: ...
 
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        yield waiting.get()
-        answers.write(DONE + "\n")
-        answers.flush()
+    def close(self) -> None: ...
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], IO[bytes]], Hand]
+"""How a hand is come by: `Worker`, or what stands for it."""
+
+
+@contextmanager
+def open_pool(workers: int, cuda: bool, start: Start = Worker) -> Iterator[Callable[[str], Future[Failure | None]]]:
+    """A function that hands a job to a worker that is free, or the next that will be; all are ended on the way out.
+
+    With `cuda` they share the CUDA devices out among them.
+    """
+    with ExitStack() as stack:
+        free: SimpleQueue[Hand] = SimpleQueue()
+        hands = [
+            start(COMMAND, environment, stack.enter_context(tempfile.TemporaryFile()))
+            for environment in environments(workers, cuda)
+        ]
+        for hand in hands:
+            free.put(hand)
+
+        def work(job: str) -> Failure | None:
+            hand = free.get()
+            try:
+                return hand.do(job)
+            finally:
+                free.put(hand)
+
+        threads = ThreadPoolExecutor(workers)
+        try:
+            yield lambda job: threads.submit(work, job)
+        finally:
+            for hand in hands:
+                hand.close()
+            threads.shutdown(cancel_futures=True)
+
+
+def environments(workers: int, cuda: bool) -> list[dict[str, str]]:
+    """The environment of each worker: its share of the processor cores and, in turn, one of the CUDA devices."""
+    cores = max(1, len(os.sched_getaffinity(0)) // workers)
+    shared = {"OMP_NUM_THREADS": str(cores), **os.environ, **_this_package()}
+    devices = _cuda_devices() if cuda else []
+    if len(devices) < 2:
+        return [dict(shared) for _ in range(workers)]
+    return [{**shared, "CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(workers)]
+
+
+def _this_package() -> dict[str, str]:
+    """So that `-P` does not hide a package that `python -m edgekd` was started beside, as from a checkout."""
+    root = Path(__file__).parents[2]
+    if not sys.path or Path(sys.path[0]).resolve() != root.resolve():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
+
+
+def _cuda_devices() -> list[str]:
+    import torch
+
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return visible or [str(number) for number in range(torch.cuda.device_count())]

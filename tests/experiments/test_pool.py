@@ -13,16 +13,12 @@ from pathlib import Path
 import pytest
 
 import edgekd
-from edgekd.experiments.workers import Failure, Worker
+from edgekd.experiments.pool import Failure, Worker, environments, open_pool
 
-# The module by its path: importing edgekd.experiments.grid would load torch.
-MODULE = Path(edgekd.__file__).parent / "experiments" / "workers.py"
-SCRIPT = f"""
-import importlib.util, os, sys, time
-spec = importlib.util.spec_from_file_location("workers", {str(MODULE)!r})
-workers = sys.modules["workers"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(workers)
-for job in workers.jobs(sys.stdin, sys.stdout):
+SCRIPT = """
+import os, sys, time
+from edgekd.experiments.worker import jobs
+for job in jobs(sys.stdin, sys.stdout):
     print("a library says something")
     print(os.getpid(), os.environ.get("NAME"), "at", job, end="", file=sys.stderr, flush=True)
     exec(job)
@@ -106,3 +102,59 @@ def test_a_worker_ends_with_its_parent() -> None:
     for stream in (process.stdout, process.stderr):
         assert stream is not None
         stream.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_workers_share_the_cores_unless_the_user_says_how_many(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    share = max(1, len(os.sched_getaffinity(0)) // workers)
+    assert [each["OMP_NUM_THREADS"] for each in environments(workers, False)] == [str(share)] * workers
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert [each["OMP_NUM_THREADS"] for each in environments(workers, False)] == ["5"] * workers
+
+
+def test_workers_take_turns_with_the_cuda_devices_they_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3, True)] == ["4", "6", "4"]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3, False)] == ["4,6"] * 3
+
+
+def test_a_package_that_was_started_in_its_folder_is_still_there_for_a_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = str(Path(edgekd.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setattr(sys, "path", [root, *sys.path])
+    assert environments(1, False)[0]["PYTHONPATH"] == f"{root}{os.pathsep}elsewhere"
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert environments(1, False)[0]["PYTHONPATH"] == "elsewhere"
+
+
+class Slow:
+    """A hand that takes a job only when the test lets it."""
+
+    def __init__(self, let: threading.Semaphore) -> None:
+        self.let, self.done, self.closed = let, list[str](), False
+
+    def do(self, job: str, /) -> None:
+        self.let.acquire(timeout=10)
+        self.done.append(job)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_pool_gives_a_job_to_a_hand_that_is_free_and_closes_all() -> None:
+    let, hands = threading.Semaphore(0), list[Slow]()
+
+    def start(*_: object) -> Slow:
+        hands.append(Slow(let))
+        return hands[-1]
+
+    with open_pool(2, False, start) as submit:
+        submitted = [submit(str(number)) for number in range(6)]
+        assert not any(future.done() for future in submitted)
+        let.release(6)
+        assert [future.result(10) for future in submitted] == [None] * 6
+    assert sorted(job for hand in hands for job in hand.done) == list("012345")
+    assert [hand.closed for hand in hands] == [True, True]

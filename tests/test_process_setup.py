@@ -9,7 +9,7 @@ import pytest
 
 USED_AGAIN = """
 import resource
-from edgekd.cli.process import keep_freed_memory
+from edgekd.process_setup import keep_freed_memory
 {}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

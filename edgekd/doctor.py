@@ -1,0 +1,103 @@
+"""What this machine can do: versions, devices, back ends, space for the cache."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "lightning-fabric", "soundfile")
+
+# What export can use and does not need: name -> module and, where it is absent, what it is for and how it is installed.
+MODULES = {
+    "tensorrt": (
+        "tensorrt",
+        "builds engines here (export --build-engine): pip install 'edgekd[tensorrt]', on a Jetson"
+        " sudo apt install python3-libnvinfer",
+    ),
+    "torch-tensorrt": (
+        "torch_tensorrt",
+        "tries graphs that TensorRT refuses: pip install 'edgekd[torch-tensorrt]'",
+    ),
+    "tensorrt-rtx": (
+        "tensorrt_rtx_bindings",
+        "asks NVIDIA's parser about every TensorRT export, no GPU needed: pip install 'edgekd[rtx]'",
+    ),
+}
+PROGRAMS = {
+    "trtexec": "for build_engine.sh, on the device: sudo apt install nvidia-jetpack",
+    "qemu-aarch64-static": "runs bundles as on arm64, in a test: sudo apt install qemu-user-static",
+}
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "avxvnni", "asimddp")  # int8 dot products, on x86-64 and on arm64
+
+
+def examine(
+    packages: Sequence[str] = PACKAGES,
+    modules: Mapping[str, tuple[str, str]] = MODULES,
+    programs: Mapping[str, str] = PROGRAMS,
+) -> dict[str, str]:
+    """Facts about this machine, in words: what is installed of `packages`, of the optional `modules` and of
+    `programs`."""
+    facts = {"python": f"{platform.python_version()} on {platform.system()} {platform.machine()}"}
+    facts |= {name: _version(name) for name in packages}
+    facts["cpus"] = f"{os.cpu_count()}, int8 dot products: {_int8_flag() or 'none (int8 will be slow)'}"
+    facts["cuda"] = _cuda()
+    facts |= {name: _module(module, advice) for name, (module, advice) in modules.items()}
+    facts |= {name: _program(name, advice) for name, advice in programs.items()}
+    facts["cache"] = _cache()
+    return facts
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"missing: pip install {package}"
+
+
+def _cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return (
+            "no device that torch can use, so training runs on the CPU; for a GPU, a CUDA build of torch and a driver"
+        )
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+
+
+def _module(module: str, advice: str) -> str:
+    """Version of an optional module, or what it would be good for; it is imported, as a broken one is no use."""
+    if importlib.util.find_spec(module) is None:
+        return f"not installed; {advice}"
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, OSError) as failure:
+        return f"installed, but broken: {' '.join(str(failure).split())}"
+    return str(getattr(found, "__version__", "installed"))
+
+
+def _program(name: str, advice: str) -> str:
+    usual = Path("/usr/src/tensorrt/bin") / name
+    found = shutil.which(name) or (str(usual) if os.access(usual, os.X_OK) else None)
+    return found or f"not found; {advice}"
+
+
+def _int8_flag() -> str | None:
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    return next((flag for flag in INT8_FLAGS if flag in flags), None)
+
+
+def _cache() -> str:
+    from edgekd.files.caches import cache_folder
+
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return f"{folder}, {shutil.disk_usage(existing).free / 2**30:.0f} GiB free (EDGEKD_CACHE_DIR moves it)"

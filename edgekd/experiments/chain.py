@@ -1,0 +1,49 @@
+"""Stages in a row, as the commands and the cells of a comparison do them."""
+
+from __future__ import annotations
+
+import os
+
+from edgekd.config import DistillConfig, QuantizeConfig
+from edgekd.progress import Progress, silent
+from edgekd.quantization.qat import quantize
+from edgekd.quantization.sensitivity import Mixed, auto_mixed
+from edgekd.runs.run import Run
+from edgekd.training.distill import distill
+
+
+def distill_and_quantize(
+    config: DistillConfig,
+    progress: Progress = silent,
+    *,
+    int8: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    teacher_run: Run | None = None,
+) -> Run:
+    """A student as `distill` trains it and, with `int8`, its int8 student; `resume` goes on with either.
+
+    Processes that `torchrun --max-restarts` has started again go on with the run that they had begun. Raises what
+    `distill` and `quantize` raise.
+    """
+    if _restarted() and (config.out / "config.toml").is_file():
+        resume, overwrite = True, False
+    run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run)
+    if int8:
+        quantize(run, progress=progress, resume=resume)
+    return run
+
+
+def quantize_mixed(run: Run, config: QuantizeConfig, max_drop: float, progress: Progress = silent) -> Mixed:
+    """Make the int8 student of a finished `run` with the fewest layers in float that lose at most `max_drop` points of
+    validation accuracy, as `auto_mixed` finds them.
+
+    Raises what `auto_mixed` and `quantize` raise.
+    """
+    mixed = auto_mixed(run, max_drop, config.recipe, progress)
+    quantize(run, config.model_copy(update={"keep_float": mixed.keep_float}), progress)
+    return mixed
+
+
+def _restarted() -> bool:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

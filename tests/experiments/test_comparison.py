@@ -1,0 +1,72 @@
+"""What comes out of a grid, of runs that are made up in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.config import DistillConfig
+from edgekd.experiments.compare import compare, write_comparison, write_tables
+from edgekd.experiments.comparison import Comparison
+from tests.experiments.made import Made
+
+TinyConfig = Callable[..., DistillConfig]
+METHODS = ["labels", "kd"]
+
+
+@pytest.fixture(scope="module")
+def found(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    config = tiny_config(tmp_path_factory.mktemp("comparison") / "grid")
+    return compare(config, METHODS, splits=2, seeds=[0, 1], quantize=True, start=Made().start, write=write_tables)
+
+
+def accuracies(found: Comparison, method: str, figure: str = "accuracy") -> dict[tuple[str, int], float]:
+    return {(cell.part, cell.seed): getattr(cell, figure) for cell in found.cells if cell.method == method}
+
+
+def test_means_are_over_cells_and_deviations_over_seeds_and_cells(found: Comparison) -> None:
+    for result in found.methods:
+        each = accuracies(found, result.method)
+        by_seed = [np.mean([each[part, seed] for part in ("split0", "split1")]) for seed in (0, 1)]
+        assert result.accuracy is not None
+        assert result.accuracy.mean == pytest.approx(np.mean(list(each.values())))
+        assert result.accuracy.over_seeds == pytest.approx(np.std(by_seed, ddof=1))
+        assert result.accuracy.over_cells == pytest.approx(np.std(list(each.values()), ddof=1))
+    labels, kd = found.methods
+    assert labels.difference is None
+    assert kd.difference is not None
+    assert labels.accuracy is not None
+    assert kd.accuracy is not None
+    assert kd.difference.accuracy == pytest.approx(kd.accuracy.mean - labels.accuracy.mean, abs=1e-6)
+
+
+def test_int8_is_compared_with_the_float_student_it_comes_from(found: Comparison) -> None:
+    for result in found.methods:
+        floats, int8 = (accuracies(found, result.method, figure) for figure in ("accuracy", "int8_accuracy"))
+        assert result.int8_difference is not None
+        expected = np.mean(list(int8.values())) - np.mean(list(floats.values()))
+        assert result.int8_difference.accuracy == pytest.approx(expected, abs=1e-6)
+        assert result.int8_difference.only_first == 0
+
+
+def test_the_folder_holds_the_result_in_every_form(found: Comparison) -> None:
+    folder = found.folder
+    write_comparison(found)
+    assert json.loads((folder / "comparison.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    with open(folder / "comparison.csv", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["labels", "kd", "teacher"]
+    kd = found.methods[1]
+    assert kd.difference is not None
+    assert float(rows["kd"]["difference_accuracy_low"]) == pytest.approx(kd.difference.accuracy_interval[0], abs=1e-6)
+    assert rows["labels"]["difference_accuracy"] == "", "the first has nothing to differ from"
+    with open(folder / "cells.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 8
+    with Image.open(folder / "comparison.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 600

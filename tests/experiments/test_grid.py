@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekd.config import DistillConfig
+from edgekd.errors import UsageError
+from edgekd.experiments.grid import Job, is_finished, scores_of, settle_other_settings
+from edgekd.experiments.plan import METHODS, Cell, plan_cells
+from edgekd.runs.run import Run
+from tests.experiments.made import make_run
+
+TinyConfig = Callable[..., DistillConfig]
+
+
+@pytest.fixture
+def cell(tiny_config: TinyConfig, tmp_path: Path) -> Cell:
+    (cell,) = plan_cells(tiny_config(tmp_path / "grid"), {"kd": METHODS["kd"]}, {"split0": {}}, [0])
+    return cell
+
+
+@pytest.mark.parametrize("teacher", [None, Path("a teacher's run")])
+def test_a_job_is_a_line_and_back(cell: Cell, teacher: Path | None) -> None:
+    job = Job(cell.config, True, teacher, True)
+    line = job.to_line()
+    assert "\n" not in line
+    assert Job.from_line(line) == job
+
+
+def test_a_cell_is_finished_when_it_has_the_scores_that_it_is_to_have(cell: Cell) -> None:
+    assert not is_finished(cell, quantize=False)
+    assert scores_of(cell.config) == {}
+    make_run(Job(cell.config, student=True))
+    assert is_finished(cell, quantize=False)
+    assert not is_finished(cell, quantize=True)
+    make_run(Job(cell.config, student=True, quantize=True))
+    assert is_finished(cell, quantize=True)
+    assert scores_of(cell.config).keys() == {"student", "int8"}
+
+
+def test_a_run_of_other_settings_stops_a_grid_or_is_deleted(cell: Cell) -> None:
+    other = cell.config.model_copy(update={"seed": 5})
+    make_run(Job(other, student=True))
+    with pytest.raises(UsageError, match=r"kd/split0-seed0: made with other settings \(seed\)"):
+        settle_other_settings([cell], overwrite=False)
+    assert Run.open(cell.config.out).config.seed == 5
+    settle_other_settings([cell], overwrite=True)
+    assert not cell.config.out.exists()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekd.doctor import MODULES, PACKAGES, PROGRAMS, examine
+
+
+def test_every_fact_is_there(own_cache: Path) -> None:
+    facts = examine()
+    assert {"python", "cpus", "cuda", "cache", *PACKAGES, *MODULES, *PROGRAMS} <= set(facts)
+    assert facts["cache"].startswith(f"{own_cache}, ")
+
+
+def test_a_missing_package_is_told_with_the_way_to_get_it() -> None:
+    facts = examine(packages=("edgekd-no-such-package",), modules={}, programs={})
+    assert facts["edgekd-no-such-package"] == "missing: pip install edgekd-no-such-package"
+
+
+def test_absent_back_ends_are_told_with_what_they_are_for_and_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {name: ("edgekd_no_such_module", advice) for name, (_, advice) in MODULES.items()}
+    monkeypatch.setenv("PATH", "")
+    facts = examine(packages=(), modules=absent)
+    for name, extra in (("tensorrt", "tensorrt"), ("torch-tensorrt", "torch-tensorrt"), ("tensorrt-rtx", "rtx")):
+        assert facts[name].startswith("not installed; ")
+        assert f"pip install 'edgekd[{extra}]'" in facts[name]
+    assert facts["qemu-aarch64-static"].startswith("not found;")
+    assert "sudo apt install qemu-user-static" in facts["qemu-aarch64-static"]
+
+
+def test_an_installed_back_end_is_told_by_its_version_and_a_broken_one_as_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "edgekd_whole.py").write_text("__version__ = '10.3.0'")
+    (tmp_path / "edgekd_broken.py").write_text("raise ImportError('libnvinfer.so.10: cannot open\\nshared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    facts = examine((), {"whole": ("edgekd_whole", ""), "broken": ("edgekd_broken", "")}, {})
+    assert facts["whole"] == "10.3.0"
+    assert facts["broken"] == "installed, but broken: libnvinfer.so.10: cannot open shared object"
+
+
+def test_a_program_is_told_by_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "trtexec"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert examine((), {})["trtexec"] == str(program)
