@@ -17,7 +17,7 @@ import edgekd
 PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATIONS = ("errors", "config", "progress", "resources", "_torchaudio")
+FOUNDATIONS = ("errors", "config", "number_formats", "progress", "resources", "_torchaudio")
 ROOMS = (
     *("files", "processes", "log_mel", "data", "models", "losses", "runs", "scoring", "training", "quantization"),
     *("exporting", "experiments", "report", "profiling", "cli"),

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgekd.errors import InputError
 from edgekd.files.whole import write_bytes
+from edgekd.number_formats import MINUS, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,9 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
         best = _best_epoch(accuracy, curves["validation_loss"])
         if best is not None:
             accuracy_axes.plot(epochs[best], accuracy[best], "o", color=_COLOURS[0], markersize=7, fillstyle="none")
-            accuracy_axes.set_title(f"best {accuracy[best]:.1%}, epoch {epochs[best]:.0f}", fontsize=9, loc="right")
+            accuracy_axes.set_title(
+                f"best {percent(accuracy[best])}, epoch {epochs[best]:.0f}", fontsize=9, loc="right"
+            )
         accuracy_axes.set_xlabel("epoch")
         accuracy_axes.set_ylim(0, 1.03)
         accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -115,7 +118,7 @@ def plot_confusion(
             share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), edgecolors="#dddddd", linewidth=0.5
         )
         panel.set_aspect("equal")
-        panel.set_title(f"{subject}: {np.trace(clips) / max(clips.sum(), 1):.1%} right", fontsize=11)
+        panel.set_title(f"{subject}: {percent(np.trace(clips) / max(clips.sum(), 1))} right", fontsize=11)
         panel.set_xlabel("predicted")
         panel.set_xticks(np.arange(count) + 0.5, names, rotation=90, fontsize=font)
         panel.set_yticks(np.arange(count) + 0.5, names, fontsize=font)
@@ -172,8 +175,8 @@ def plot_comparison(
         right.plot([low, high], [places[method]] * 2, color=_BLACK, linewidth=1.4)
         right.plot(estimate, places[method], "o", color=_COLOURS[1], markersize=6)
     right.axvline(0, color=_GREY, linewidth=1)
-    right.set_xlabel(f"points of accuracy above {reference}, 95 % interval")
-    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
+    right.set_xlabel(f"points of accuracy above {reference}, 95% interval")
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}".replace("-", MINUS)))
     left.set_yticks(list(places.values()), methods)
     left.set_ylim(len(methods) - 0.5, -0.5)  # shared: the first method on top
     for panel in (left, right):
