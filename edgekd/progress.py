@@ -11,6 +11,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from edgekd.number_formats import number
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -82,12 +84,12 @@ class ConsoleProgress:
             if task is None:
                 task = self._tasks[stage] = self._bars.add_task(stage, total=total, rate="", figures="")
             self._bars.update(
-                task, completed=done, total=total, rate=f"{rate:.3g}/s" if rate > 0 else "", figures=shown
+                task, completed=done, total=total, rate=f"{number(rate)}/s" if rate > 0 else "", figures=shown
             )
         elif done >= total or now - self._last_line.get(stage, started) >= self._line_every_s:
             self._last_line[stage] = now
             left = f", {(total - done) / rate:.0f} s left" if done < total else ""
-            speed = f" ({rate:.3g}/s{left})" if rate > 0 else ""
+            speed = f" ({number(rate)}/s{left})" if rate > 0 else ""
             self.console.print(f"{stage}: {done}/{total}{speed} {shown}".rstrip(), highlight=False, soft_wrap=True)
 
 

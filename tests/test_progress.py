@@ -61,7 +61,7 @@ def test_a_log_gets_a_line_every_few_seconds_with_rate_and_time_left(clock: Cloc
         for done in range(11):
             progress("cache", done, 100)
             clock.now += 1
-    assert shown(where).splitlines() == ["cache: 5/100 (1/s, 95 s left)", "cache: 10/100 (1/s, 90 s left)"]
+    assert shown(where).splitlines() == ["cache: 5/100 (1.00/s, 95 s left)", "cache: 10/100 (1.00/s, 90 s left)"]
 
 
 def test_stages_keep_their_own_time(clock: Clock) -> None:
@@ -72,7 +72,7 @@ def test_stages_keep_their_own_time(clock: Clock) -> None:
         progress("b", 0, 10)
         clock.now += 1
         progress("b", 10, 10)
-    assert shown(where).splitlines()[-1] == "b: 10/10 (10/s)"
+    assert shown(where).splitlines()[-1] == "b: 10/10 (10.0/s)"
 
 
 def test_quiet_shows_nothing() -> None:

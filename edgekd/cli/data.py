@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekd import number_formats
 from edgekd.cli import options
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def prepare(
         typer.echo(f"{at}: {decoded} decoded in {seconds:.1f} s, {times:,.0f} times as fast as they play.")
     else:
         typer.echo(f"{at}: all there already, checked in {seconds:.1f} s.")
-    typer.echo(f"Cache: {store.folder} ({size / 1e6:,.1f} MB)")
+    typer.echo(f"Cache: {store.folder} ({number_formats.size(size)})")
 
 
 def _settings(
@@ -267,7 +268,7 @@ def _print_inspection(found: Inspection) -> None:
     silent = f" ({_some(found.silent)})" if found.silent else ""
     typer.echo(f"Silence: {len(found.silent)} clip(s) digital{silent}, {found.quiet} more below {QUIET_DB:.0f} dB.")
     typer.echo(
-        f"Clipping: {found.clipped_share:.2%} of all samples at full scale; files above 0.1 %: {len(found.clipped)}."
+        f"Clipping: {found.clipped_share:.2%} of all samples at full scale; files above 0.1%: {len(found.clipped)}."
     )
     _list([f"{name}: {share:.1%}" for name, share in sorted(found.clipped.items(), key=lambda pair: -pair[1])])
     typer.echo(f"Duplicates: {len(found.duplicates)} set(s) of files that decode to the same samples.")
@@ -296,7 +297,7 @@ def _print_audit(found: Audit, index: ClipIndex) -> None:
                     each.name,
                     str(each.values),
                     f"{each.cramers_v:.2f}",
-                    f"{each.p:.3f}",
+                    number_formats.p_value(each.p),
                     f"{each.share:.0%}",
                     f"{each.chance:.0%}",
                 )

@@ -59,9 +59,8 @@ def profile(
 ) -> None:
     """Accuracy, latency, size, memory and energy, student against teacher; writes report.html, .json, .md, .csv."""
     from edgekd.config import ProfileConfig, parse
-    from edgekd.errors import GateError, InputError, UsageError
-    from edgekd.progress import ConsoleProgress
-    from edgekd.report.results import Profile
+    from edgekd.errors import UsageError
+    from edgekd.report.results import Profile, read_profile
     from edgekd.report.terminal import print_json
 
     if schema:
@@ -92,33 +91,23 @@ def profile(
     from edgekd.profiling.profile import Remote
     from edgekd.profiling.profile import profile as measure
     from edgekd.profiling.remote import ssh_command
-    from edgekd.report.gate import regressions
-    from edgekd.report.results import read_profile
-    from edgekd.report.write import write_report
+    from edgekd.progress import ConsoleProgress
+    from edgekd.report.gate import check_profile
+    from edgekd.report.terminal_profile import print_profile
+    from edgekd.report.write import report_folder, write_report
 
-    before = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
+    earlier = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
     remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
     command = ("edgekd", *sys.argv[1:])
     with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
-        found = measure(subjects, config, progress, remote=remote, command=command)
-    folder = out or _beside(subjects[0])
-    write_report(found, folder)
+        measured = measure(subjects, config, progress, remote=remote, command=command)
+    folder = out or report_folder(subjects[0])
+    write_report(measured, folder)
     if json_:
-        print_json(found.to_dict())
+        print_json(measured.to_dict())
     else:
-        from edgekd.report.terminal_profile import print_profile
-
-        print_profile(found, folder)
-    failed = [] if before is None else regressions(found, before, max_drop=max_drop, max_slowdown=max_slowdown)
-    failed += [
-        f"{subject.name} does not agree with the golden examples"
-        for subject in found.subjects
-        if subject.golden is not None and not subject.golden.agrees
-    ]
-    if failed:
-        raise GateError("; ".join(failed) + ".")
-    if found.failures:
-        raise InputError(" ".join(found.failures))
+        print_profile(measured, folder)
+    check_profile(measured, earlier, max_drop=max_drop, max_slowdown=max_slowdown)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -132,11 +121,3 @@ def _sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"--batches {text}: write whole numbers with commas between them, e.g. 1,8,32.") from None
-
-
-def _beside(subject: Path) -> Path:
-    """`profile/` in a run or bundle; `NAME-profile/` beside a file."""
-    if subject.is_file():
-        return subject.with_name(f"{subject.stem}-profile")
-    inside_run = (subject.parent / "config.toml").is_file() and not (subject / "config.toml").is_file()
-    return (subject.parent if inside_run else subject) / "profile"

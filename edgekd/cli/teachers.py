@@ -36,7 +36,8 @@ def teachers(context: typer.Context, json_: options.Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from edgekd.models.teachers import TEACHERS
-    from edgekd.report.terminal import compact, print_json, table
+    from edgekd.number_formats import count
+    from edgekd.report.terminal import print_json, table
 
     if json_:
         print_json({"teachers": [_facts(name, spec) for name, spec in TEACHERS.items()]})
@@ -46,7 +47,7 @@ def teachers(context: typer.Context, json_: options.Json = False) -> None:
         [
             (
                 name,
-                compact(spec.parameters),
+                count(spec.parameters),
                 f"{spec.own_rate // 1000} kHz" if spec.own_rate else "any rate",
                 " x ".join(map(str, spec.tap)),
                 spec.licence,
@@ -67,7 +68,8 @@ def show(
 ) -> None:
     """Show what is known about one teacher."""
     from edgekd.models import fetched_weights
-    from edgekd.report.terminal import compact, print_json
+    from edgekd.number_formats import count
+    from edgekd.report.terminal import print_json
 
     spec = _spec(name)
     if json_:
@@ -76,7 +78,7 @@ def show(
     rate = f"{spec.own_rate:,} Hz, resampled inside" if spec.own_rate else "the data's rate and front end"
     lines = [
         ("", f"{name}: {spec.summary}"),
-        ("parameters", f"{compact(spec.parameters)} below the head"),
+        ("parameters", f"{count(spec.parameters)} below the head"),
         ("input", rate),
         ("tap", f"{' x '.join(map(str, spec.tap))} (channels x time x frequency) for a clip of 5 s"),
         ("licence", spec.licence),

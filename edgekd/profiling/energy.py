@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import UsageError
+from edgekd.number_formats import power, setting
 from edgekd.report.results import Battery, Cost, Energy, PrecisionName
 
 SAMPLES_PER_SECOND = 25  # of a power sensor; an INA3221 converts about as often
@@ -164,7 +165,7 @@ def stated(active_watts: float, latency_seconds: float) -> Energy:
         watts=active_watts,
         source="stated",
         measured=False,
-        how=f"Not measured: a stated power of {active_watts:g} W times the median time of a clip.",
+        how=f"Not measured: a stated power of {power(active_watts)} times the median time of a clip.",
     )
 
 
@@ -228,26 +229,27 @@ def battery(
     if energy.watts is None:
         assert waiting is not None
         awake = waiting + energy.joules_per_clip / max(clip_seconds, latency_seconds)
-        busily = f"{waiting:.3g} W and the modelled energy of its clips, which is a lower bound"
+        busily = f"{power(waiting)} and the modelled energy of its clips, which is a lower bound"
     elif waiting is None:
-        awake, busily = energy.watts, f"{energy.watts:.3g} W all the time, as its idle power is not known"
+        awake, busily = energy.watts, f"{power(energy.watts)} all the time, as its idle power is not known"
     else:
         awake = busy * energy.watts + (1 - busy) * waiting
-        busily = f"{energy.watts:.3g} W for {busy:.2%} of it, while it classifies, and {waiting:.3g} W between clips"
+        busily = f"{power(energy.watts)} for {busy:.2%} of it, while it classifies, and {power(waiting)} between clips"
     mean = duty_cycle * awake + (1 - duty_cycle) * (asleep or 0.0)
-    sleeping = "" if duty_cycle == 1 else f" Asleep for the rest it draws {asleep:.3g} W."
+    sleeping = "" if duty_cycle == 1 else f" Asleep for the rest it draws {power(asleep or 0.0)}."
     seen = {
         "rapl": " Only the CPU is in it: the rest of the device draws more.",
         "nvml": " Only the GPU is in it: the rest of the device draws more.",
     }
+    awake_for = f"{setting(100 * duty_cycle)}% of the time, each clip of {setting(clip_seconds)} s classified once"
     return Battery(
         watt_hours=watt_hours,
         duty_cycle=duty_cycle,
         mean_watts=mean,
         days=watt_hours / mean / 24,
         how=(
-            f"Awake for {duty_cycle:.2%} of the time, each clip of {clip_seconds:g} s classified once, it draws "
-            f"{busily}.{sleeping}{seen.get(energy.source, '')} Losses and the ageing of the battery are not in it."
+            f"Awake for {awake_for}, it draws {busily}.{sleeping}{seen.get(energy.source, '')} Losses and the ageing "
+            "of the battery are not in it."
         ),
     )
 

@@ -11,8 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekd.errors import InputError
+from edgekd.errors import GateError, InputError
+from edgekd.number_formats import number, percent, points_lost, ratio, setting
 from edgekd.report.results import Machine, Profile, Subject
+
+
+def check_profile(profile: Profile, earlier: Profile | None, *, max_drop: float, max_slowdown: float) -> None:
+    """Raise `GateError` where a subject is worse than in the `earlier` report or not what its golden examples say.
+
+    `max_drop`, `max_slowdown`: as for `regressions`. Raises `InputError` where there is no such regression but a host
+    could not be profiled, or where the reports cannot be compared.
+    """
+    refused = [] if earlier is None else regressions(profile, earlier, max_drop=max_drop, max_slowdown=max_slowdown)
+    refused += [
+        f"{subject.name} does not agree with the golden examples"
+        for subject in profile.subjects
+        if subject.golden is not None and not subject.golden.agrees
+    ]
+    if refused:
+        raise GateError("; ".join(refused) + ".")
+    if profile.failures:
+        raise InputError(" ".join(profile.failures))
 
 
 def regressions(new: Profile, old: Profile, *, max_drop: float, max_slowdown: float) -> list[str]:
@@ -24,20 +43,20 @@ def regressions(new: Profile, old: Profile, *, max_drop: float, max_slowdown: fl
     """
     pairs = list(_pairs(new, old))
     if not pairs:
-        theirs, ours = (", ".join(one.name for one in report.subjects) for report in (old, new))
+        theirs, ours = (", ".join(subject.name for subject in report.subjects) for report in (old, new))
         raise InputError(f"The earlier report has {theirs}; none of it is in this one: {ours}. Compare like with like.")
     pairs = [pair for pair in pairs if pair[0].role != "teacher"] or pairs
-    found: list[str] = []
+    worse: list[str] = []
     for now, before in pairs:
-        found += _less_accurate(now, before, new, old, max_drop)
-        found += _slower(now, before, new, old, max_slowdown)
-    return found
+        worse += _less_accurate(now, before, new, old, max_drop)
+        worse += _slower(now, before, new, old, max_slowdown)
+    return worse
 
 
 def _pairs(new: Profile, old: Profile) -> Iterator[tuple[Subject, Subject]]:
-    earlier = {one.name: one for one in old.subjects}
+    earlier = {subject.name: subject for subject in old.subjects}
     for now in new.subjects:
-        alike = [[one for one in report.subjects if _kind(one) == _kind(now)] for report in (new, old)]
+        alike = [[subject for subject in report.subjects if _kind(subject) == _kind(now)] for report in (new, old)]
         if now.name in earlier:
             yield now, earlier[now.name]
         elif all(len(subjects) == 1 for subjects in alike):
@@ -62,8 +81,8 @@ def _less_accurate(now: Subject, before: Subject, new: Profile, old: Profile, ma
     drop = 100 * (before.scores.accuracy - now.scores.accuracy)
     if drop > max_drop + 1e-9:
         yield (
-            f"{now.name}: accuracy fell by {drop:.2f} points, {before.scores.accuracy:.1%} to {now.scores.accuracy:.1%}"
-            f" on the same {now.scores.clips} clips (at most {max_drop:g})"
+            f"{now.name}: accuracy fell by {points_lost(drop)} points, {percent(before.scores.accuracy)} to"
+            f" {percent(now.scores.accuracy)} on the same {now.scores.clips} clips (at most {setting(max_drop)})"
         )
 
 
@@ -83,19 +102,19 @@ def _slower(now: Subject, before: Subject, new: Profile, old: Profile, max_slowd
         yield from _longer(now, before, max_slowdown, caveat)
     else:
         raise InputError(
-            f"{now.name}: timed on {_words(machines[0])}, in the earlier report on {_words(machines[1])}, and there is"
-            " no speedup over the same baseline in both, so times cannot be compared. Profile it beside its teacher, or"
-            " make the earlier report again here."
+            f"{now.name}: timed on {_described(machines[0])}, in the earlier report on {_described(machines[1])}, and"
+            " there is no speedup over the same baseline in both, so times cannot be compared. Profile it beside its"
+            " teacher, or make the earlier report again here."
         )
 
 
 def _longer(now: Subject, before: Subject, max_slowdown: float, caveat: str) -> Iterator[str]:
     times = now.latency, before.latency
-    ratio = times[0].p50_ms / times[1].p50_ms
-    if ratio > max_slowdown and times[0].p50_interval_ms[0] > times[1].p50_interval_ms[1]:
+    slowdown = times[0].p50_ms / times[1].p50_ms
+    if slowdown > max_slowdown and times[0].p50_interval_ms[0] > times[1].p50_interval_ms[1]:
         yield (
-            f"{now.name}: {ratio:.2f} times as slow, {times[1].p50_ms:.3g} to {times[0].p50_ms:.3g} ms"
-            f" (at most {max_slowdown:g}{caveat})"
+            f"{now.name}: {ratio(slowdown)} times as slow, {number(times[1].p50_ms)} to {number(times[0].p50_ms)} ms"
+            f" (at most {setting(max_slowdown)}{caveat})"
         )
 
 
@@ -103,11 +122,12 @@ def _less_speedup(now: Subject, before: Subject, max_slowdown: float, caveat: st
     assert now.versus is not None and now.versus.speedup is not None
     assert before.versus is not None and before.versus.speedup is not None
     ours, theirs = now.versus.speedup, before.versus.speedup
-    ratio = theirs.value / ours.value
-    if ratio > max_slowdown and ours.high < theirs.low:
+    slowdown = theirs.value / ours.value
+    if slowdown > max_slowdown and ours.high < theirs.low:
         yield (
-            f"{now.name}: {ratio:.2f} times as slow beside {now.versus.baseline}, which it was {theirs.value:.3g} times"
-            f" as fast as and now {ours.value:.3g} times (at most {max_slowdown:g}{caveat})"
+            f"{now.name}: {ratio(slowdown)} times as slow beside {now.versus.baseline}, which it was"
+            f" {ratio(theirs.value)} times as fast as and now {ratio(ours.value)} times"
+            f" (at most {setting(max_slowdown)}{caveat})"
         )
 
 
@@ -128,7 +148,7 @@ def _identity(machine: Machine, subject: Subject) -> tuple[str | None, ...]:
     return machine.cpu, machine.power_mode, machine.gpu if subject.threads is None else None
 
 
-def _words(machine: Machine) -> str:
+def _described(machine: Machine) -> str:
     return ", ".join(
         filter(None, (machine.cpu or "a CPU that does not tell its name", machine.gpu, machine.power_mode))
     )

@@ -160,6 +160,7 @@ align-items:start;margin-top:1.25rem}
 details{margin:.5rem 0 0;font-size:.9375rem}
 summary{cursor:pointer;color:var(--link);padding:.2rem 0;width:fit-content}
 details table{font-size:.875rem}
+details th,details td{padding:.35rem .45rem}
 dl{margin:.75rem 0;max-width:50rem}
 dt{font-weight:600}
 dd{margin:0 0 .6rem}

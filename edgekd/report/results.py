@@ -213,7 +213,7 @@ class Profile(Section):
 
     def subject(self, name: str) -> Subject:
         """The subject of this name. Raises `KeyError`."""
-        return {one.name: one for one in self.subjects}[name]
+        return {subject.name: subject for subject in self.subjects}[name]
 
     def to_dict(self) -> dict[str, Any]:
         """What `report.json` holds."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
+
+from edgekd.report.names import html_text
 
 WIDTH = 400.0
 LETTER = 7.3  # mean width of a letter, in the widest of the common sans-serif faces at a phone's 13 units
@@ -41,13 +42,13 @@ class Scale:
         if not self.log:
             return round_steps(self.low, self.high, most)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        found: list[float] = []
+        values: list[float] = []
         for digits in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-            found = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
-            found = [value for value in found if self.low <= value <= self.high]
-            if len(found) <= most:
+            values = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+            values = [value for value in values if self.low <= value <= self.high]
+            if len(values) <= most:
                 break
-        return found
+        return values
 
 
 def round_steps(low: float, high: float, most: int) -> list[float]:
@@ -75,7 +76,7 @@ def picture(name: str, title: str, description: str, height: float, parts: Itera
     """An `<svg>`. Its ids begin with `name`, which is unique in the page."""
     return (
         f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+        f'<title id="{name}-title">{html_text(title)}</title><desc id="{name}-desc">{html_text(description)}</desc>'
         f"{''.join(parts)}</svg>"
     )
 
@@ -83,7 +84,7 @@ def picture(name: str, title: str, description: str, height: float, parts: Itera
 def text(x: float, y: float, content: str, kind: str = "", anchor: Anchor = "start", turned: bool = False) -> str:
     """`content` with its base line at (x, y), upwards if `turned`."""
     place = f'transform="translate({x:.1f} {y:.1f}) rotate(-90)"' if turned else f'x="{x:.1f}" y="{y:.1f}"'
-    return f'<text {place} text-anchor="{anchor}"{_classes(kind)}>{escape(content)}</text>'
+    return f'<text {place} text-anchor="{anchor}"{_classes(kind)}>{html_text(content)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -98,9 +99,9 @@ def path(points: Sequence[tuple[float, float]], kind: str) -> str:
 
 
 def rectangle(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
-    """`tip` is what a pointer that rests on it is told."""
-    told = f"><title>{escape(tip)}</title></rect>" if tip else "/>"
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{_classes(kind)}{told}'
+    """`tip` shows where a pointer rests on it."""
+    closing = f"><title>{html_text(tip)}</title></rect>" if tip else "/>"
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{_classes(kind)}{closing}'
 
 
 def marker(series: int, x: float, y: float, tip: str = "", size: float = 5.0) -> str:
@@ -118,11 +119,11 @@ def marker(series: int, x: float, y: float, tip: str = "", size: float = 5.0) ->
         7: [(-size, -long), (size, -long), (-size, long), (size, long)],
     }
     shape, kind = series % SERIES, f'class="mark s{series % SERIES}"'
-    told = f"<title>{escape(tip)}</title>" if tip else ""
+    title = f"<title>{html_text(tip)}</title>" if tip else ""
     if shape == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:g}" {kind}>{told}</circle>'
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:g}" {kind}>{title}</circle>'
     places = "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in shapes[shape])
-    return f'<path d="M{places}Z" {kind}>{told}</path>'
+    return f'<path d="M{places}Z" {kind}>{title}</path>'
 
 
 def whisker(x: float, low: float, high: float, kind: str, across: bool = False) -> str:
@@ -132,14 +133,6 @@ def whisker(x: float, low: float, high: float, kind: str, across: bool = False) 
         ends = [line(end, x - 3, end, x + 3, kind) for end in (low, high)]
         return line(low, x, high, x, kind) + "".join(ends)
     return line(x, low, x, high, kind) + "".join(ends)
-
-
-def shortened(name: str, letters: int) -> str:
-    """`name` in at most `letters`; what is left out is in the middle, as names tell most at their ends."""
-    if len(name) <= letters:
-        return name
-    head = (letters - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
 
 
 def labels(points: Sequence[tuple[float, float, str]], taken: Sequence[Box], frame: Box) -> list[str]:
@@ -165,8 +158,8 @@ def labels(points: Sequence[tuple[float, float, str]], taken: Sequence[Box], fra
     return drawn
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _classes(kind: str) -> str:

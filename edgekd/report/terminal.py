@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from edgekd.number_formats import (
+    NONE,
+    count,
+    decibels,
+    interval,
+    number,
+    p_value,
+    percent,
+    points,
+    points_lost,
+    probability_difference,
+    setting,
+    size,
+)
+from edgekd.report.names import terminal_text
+
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
     from edgekd.exporting.bundle import Bundle
-    from edgekd.quantization.sensitivity import Mixed, Sensitivity
+    from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import Difference
 
+WIDTH = 80
 SUBJECTS = {"teacher": "teacher", "student": "float student", "int8": "int8 student"}
 
 
 def print_json(values: Any) -> None:
     """Anything as indented JSON."""
     typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def line(sentence: str = "") -> None:
+    """Print a sentence as one line, however long."""
+    typer.echo(terminal_text(sentence))
+
+
+def paragraph(sentence: str, indent: str = "") -> None:
+    """Print a sentence in lines that the terminal does not break; paths and names stay whole."""
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    lines = textwrap.wrap(
+        terminal_text(sentence), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    typer.echo("\n".join(lines))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
@@ -32,12 +65,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        number = column in numbers
-        whole = number or column == columns[0]  # a name is typed again by whoever reads it
-        shown.add_column(column, justify="right" if number else "left", no_wrap=whole, overflow="fold")
+        numeric = column in numbers
+        whole = numeric or column == columns[0]  # a name is typed again by whoever reads it
+        shown.add_column(terminal_text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in rows:
-        shown.add_row(*row)
-    Console(highlight=False, markup=False, width=None).print(shown)  # edgekd[rtx] is no markup
+        shown.add_row(*map(terminal_text, row))
+    # edgekd[rtx] is no markup, and :dog: no picture.
+    Console(highlight=False, markup=False, emoji=False, width=None).print(shown)
 
 
 def print_run(run: Run) -> None:
@@ -47,28 +81,33 @@ def print_run(run: Run) -> None:
         (
             SUBJECTS[subject],
             percent(test[subject]["accuracy"]),
-            interval(test[subject]["accuracy_interval"]),
+            _interval(test[subject]["accuracy_interval"]),
             percent(test[subject]["macro_f1"]),
-            interval(test[subject]["macro_f1_interval"]),
+            _interval(test[subject]["macro_f1_interval"]),
         )
         for subject in SUBJECTS
         if subject in test
     ]
-    anyone = next(iter(test.values()))
-    typer.echo(f"Test side: {anyone['clips']} clips from {anyone['groups']} recordings; intervals are 95 %.")
+    scores = next(iter(test.values()))
+    line(f"Test side: {scores['clips']} clips from {scores['groups']} recordings; intervals are 95%.")
     table(
         ("", "accuracy", "interval", "macro-F1", "interval "),
         rows,
         numbers=("accuracy", "interval", "macro-F1", "interval "),
     )
     for warning in run.report().get("warnings", []):
-        typer.echo(f"Warning: {warning}")
-    typer.echo(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
+        line(f"Warning: {warning}")
+    line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
-        typer.echo(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+        line(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
 
 
-def print_sensitivity(found: Sensitivity, folder: Path) -> None:
+def _interval(ends: Sequence[float]) -> str:
+    low, high = ends
+    return interval(low, high, percent)
+
+
+def print_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
     """What int8 costs each layer, the most sensitive first."""
     columns = ("layer", "params", "lost", "SQNR", "all but it: lost", "SQNR ")
     table(
@@ -76,39 +115,39 @@ def print_sensitivity(found: Sensitivity, folder: Path) -> None:
         [
             (
                 layer.layer,
-                compact(layer.parameters),
-                f"{layer.alone.drop:+.2f}",
-                f"{layer.alone.sqnr_db:.1f}",
-                f"{layer.spared.drop:+.2f}",
-                f"{layer.spared.sqnr_db:.1f}",
+                count(layer.parameters),
+                points_lost(layer.alone.drop),
+                decibels(layer.alone.sqnr_db),
+                points_lost(layer.spared.drop),
+                decibels(layer.spared.sqnr_db),
             )
-            for layer in found.layers
+            for layer in sensitivity.layers
         ],
         numbers=columns[1:],
     )
-    everything = found.all_int8
-    typer.echo(f"All in int8: {everything.drop:+.2f} points lost, {everything.sqnr_db:.1f} dB.")
-    typer.echo(
-        f"Points of accuracy lost (float: {percent(found.float_accuracy)}), and dB of logits over rounding noise,\n"
-        f"on {found.clips} validation clips (one: {100 / found.clips:.2f} points); recipe {found.recipe}, no training."
-    )
-    typer.echo(f"Written: {folder} (int8-sensitivity.json, int8-sensitivity.png)")
+    line(f"All in int8: {_loss(sensitivity.all_int8)}.")
+    accuracy, clips = percent(sensitivity.float_accuracy), sensitivity.clips
+    line(f"Points of accuracy lost (float: {accuracy}), and dB of logits over rounding noise,")
+    recipe, clip = sensitivity.recipe, points_lost(100 / clips)
+    line(f"on {clips} validation clips (one: {clip} points); recipe {recipe}, no training.")
+    line(f"Written: {folder} (int8-sensitivity.json, int8-sensitivity.png)")
 
 
 def print_mixed(mixed: Mixed) -> None:
     """Which layers `--auto-mixed` left in float, and why."""
-    before, after = mixed.all_int8, mixed.loss
-    typer.echo(
-        f"All in int8: {before.drop:+.2f} points lost, {before.sqnr_db:.1f} dB, on {mixed.clips} validation clips, "
-        f"calibrated;\nat most {mixed.max_drop:g} may be lost."
-    )
+    line(f"All in int8: {_loss(mixed.all_int8)}, on {mixed.clips} validation clips, calibrated;")
+    line(f"at most {setting(mixed.max_drop)} may be lost.")
     for step in mixed.steps:
         verb = "left in float" if step.kept else "taken back to int8"
-        typer.echo(f"  {step.layer} {verb}: {step.loss.drop:+.2f} points, {step.loss.sqnr_db:.1f} dB")
+        line(f"  {step.layer} {verb}: {_loss(step.loss, lost='')}")
     if mixed.keep_float:
-        typer.echo(f"Left in float: {', '.join(mixed.keep_float)} ({after.drop:+.2f} points, {after.sqnr_db:.1f} dB)")
+        line(f"Left in float: {', '.join(mixed.keep_float)} ({_loss(mixed.loss, lost='')})")
     else:
-        typer.echo("No layer is left in float.")
+        line("No layer is left in float.")
+
+
+def _loss(loss: Loss, lost: str = " lost") -> str:
+    return f"{points_lost(loss.drop)} points{lost}, {decibels(loss.sqnr_db)} dB"
 
 
 def print_bundle(bundle: Bundle) -> None:
@@ -118,49 +157,49 @@ def print_bundle(bundle: Bundle) -> None:
     manifest, target = bundle.manifest, bundle.manifest.target
     model = (bundle.folder / "model.onnx").stat().st_size
     student = sized(manifest.classifier.student, manifest.classifier.width)
-    typer.echo(f"{bundle.folder}: {student} for {target.title}")
+    line(f"{bundle.folder}: {student} for {target.title}")
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
-    typer.echo(
-        f"  model.onnx {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "
+    line(
+        f"  model.onnx {size(model)}, bundle {size(bundle.size_bytes)}; "
         f"opset {target.opset}, {manifest.precision}{others}"
     )
     if manifest.precision != "int8":
-        typer.echo(f"  {manifest.precision}: the float student")
+        line(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":
-        typer.echo("  takes a log-mel: edgekd_runner.py computes it, and so must your own code")
+        line("  takes a log-mel: edgekd_runner.py computes it, and so must your own code")
     parity = manifest.parity
-    typer.echo(
-        f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {parity.agreement:.1%},\n"
-        f"    largest difference in probability {parity.largest_difference:.2g} "
-        f"(tolerance {target.tolerance.probability:g})"
+    line(f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {percent(parity.agreement)},")
+    line(
+        f"    largest difference in probability {probability_difference(parity.largest_difference)} "
+        f"(tolerance {setting(target.tolerance.probability)})"
     )
     deciding = manifest.checks[0].by
     also = dict.fromkeys(check.by for check in manifest.checks if check.figures and check.by != deciding)
     if also:
-        typer.echo(f"  also checked by {', '.join(also)}")
+        line(f"  also checked by {', '.join(also)}")
     for by, reason in dict.fromkeys((check.by, check.not_run) for check in manifest.checks):
         if reason is not None:
-            typer.echo(f"  not checked by {by}: {reason}")
+            line(f"  not checked by {by}: {reason}")
     floats = manifest.float_operators
     if manifest.precision == "int8":
-        typer.echo(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
-    typer.echo("  on the device: " + ("sh build_engine.sh" if target.tensorrt else "python3 edgekd_runner.py verify"))
+        line(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
+    line("  on the device: " + ("sh build_engine.sh" if target.tensorrt else "python3 edgekd_runner.py verify"))
 
 
-def print_engines(found: dict[str, Any]) -> None:
+def print_engines(engines: dict[str, Any]) -> None:
     """The engines that were built for a bundle, side by side."""
     rows = []
-    for precision, engine in found["candidates"].items():
+    for precision, engine in engines["candidates"].items():
         verdict = "agrees" if engine["agrees"] else "disagrees"
-        chosen = "chosen" if precision == found["precision"] else ""
-        rows.append((precision, f"{engine['p50_ms']:.3f}", verdict, chosen))
-    rows += [(precision, "", f"not built: {reason}", "") for precision, reason in found["refused"].items()]
+        chosen = "chosen" if precision == engines["precision"] else ""
+        rows.append((precision, number(engine["p50_ms"]), verdict, chosen))
+    rows += [(precision, "", f"not built: {reason}", "") for precision, reason in engines["refused"].items()]
     table(("engine", "p50 ms", "golden examples", ""), rows, numbers=("p50 ms",))
 
 
-def print_comparison(found: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """What each method scored, and how sure its difference to the first is; then where the rest is."""
-    results = [*found.methods, *found.teachers]
+    results = [*comparison.methods, *comparison.teachers]
     int8 = any(result.int8_accuracy is not None for result in results)
     columns = ["", "cells", "accuracy", "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
     rows = []
@@ -168,24 +207,24 @@ def print_comparison(found: Comparison) -> None:
         row = [
             result.method,
             f"{result.cells}/{result.planned}",
-            spread(result.accuracy),
-            spread(result.macro_f1),
-            spread(result.int8_accuracy),
-            points(result.int8_difference),
+            _spread(result.accuracy),
+            _spread(result.macro_f1),
+            _spread(result.int8_accuracy),
+            _difference(result.int8_difference),
         ]
         rows.append(row[: len(columns)])
     table(columns, rows, numbers=columns[1:])
-    compared = [result for result in found.methods if result.difference is not None]
+    compared = [result for result in comparison.methods if result.difference is not None]
     if compared:
-        typer.echo()
-        columns = [f"against {found.reference}", "accuracy", "macro-F1", "McNemar", "sign flip"]
+        line()
+        columns = [f"against {comparison.reference}", "accuracy", "macro-F1", "McNemar", "sign flip"]
         table(
             columns,
             [
                 (
                     result.method,
-                    points(result.difference),
-                    points(result.difference, "macro_f1"),
+                    _difference(result.difference),
+                    _difference(result.difference, "macro_f1"),
                     p_value(result.difference.mcnemar),
                     p_value(result.difference.sign_flip),
                 )
@@ -194,48 +233,32 @@ def print_comparison(found: Comparison) -> None:
             ],
             numbers=columns[1:],
         )
-    typer.echo("\nPer cent: mean over cells ± standard deviation over seeds.")
+    line()
+    line("Mean over cells ± standard deviation over seeds.")
     if compared or int8:
         alone = any(result.difference is not None and not result.difference.runs_resampled for result in compared)
         over = "recordings alone: one run tells nothing of the next" if alone else "recordings and runs"
-        typer.echo(f"Points, with 95 % intervals over {over}.")
+        line(f"Points, with 95% intervals over {over}.")
     if compared:
-        typer.echo("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
-        typer.echo("the other flips the signs of whole recordings.")
-    typer.echo(f"Written: {found.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
+        line("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
+        line("the other flips the signs of whole recordings.")
+    line(f"Written: {comparison.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
 
 
-def spread(found: Spread | None) -> str:
-    """`80.1 ± 1.0`, in per cent."""
-    if found is None:
-        return "-"
-    return f"{100 * found.mean:.1f}" + (f" ± {100 * found.over_seeds:.1f}" if found.over_seeds is not None else "")
+def _spread(spread: Spread | None) -> str:
+    """`80.1 ± 1.0%`."""
+    if spread is None:
+        return NONE
+    mean = percent(spread.mean)
+    return mean if spread.over_seeds is None else f"{mean.removesuffix('%')} ± {percent(spread.over_seeds)}"
 
 
-def points(found: Difference | None, figure: Literal["accuracy", "macro_f1"] = "accuracy") -> str:
-    """`+2.1 (-0.3, +4.4)`, in points of a per cent."""
-    if found is None:
-        return "-"
-    low, high = found.accuracy_interval if figure == "accuracy" else found.macro_f1_interval
-    estimate = found.accuracy if figure == "accuracy" else found.macro_f1
-    return f"{100 * estimate:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})"
-
-
-def p_value(value: float) -> str:
-    """Three decimals, `< 0.001` below."""
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def compact(count: int) -> str:
-    """`33.5 k`, `3.2 M`: three digits say enough of a count in a table."""
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
-
-
-def percent(share: float) -> str:
-    """A share in per cent, one decimal."""
-    return f"{100 * share:.1f} %"
-
-
-def interval(shares: Sequence[float]) -> str:
-    """An interval of shares in per cent, without the sign."""
-    return f"{100 * shares[0]:.1f}-{100 * shares[1]:.1f}"
+def _difference(difference: Difference | None, score: Literal["accuracy", "macro_f1"] = "accuracy") -> str:
+    """`+2.1 (−0.3 to +4.4)`, in points of a per cent."""
+    if difference is None:
+        return NONE
+    if score == "accuracy":
+        estimate, ends = difference.accuracy, difference.accuracy_interval
+    else:
+        estimate, ends = difference.macro_f1, difference.macro_f1_interval
+    return f"{points(estimate)} ({interval(*ends, points)})"

@@ -6,237 +6,217 @@ best value of a column has a `*` before it, which survives pipes, black-and-whit
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from edgekd.report.terminal import compact, interval, p_value, percent, points, table
+from edgekd.number_formats import NONE, count, number, percent, power, setting, size
+from edgekd.report.names import shortened, terminal_text
+from edgekd.report.terminal import WIDTH, line, paragraph, table
 
 if TYPE_CHECKING:
+    from edgekd.report.figures import Row
     from edgekd.report.results import Point, Profile, Subject
 
-WIDTH = 80
 LAYERS = 10
 NAME = 40  # letters of a subject's name in a table; the list below the tables has it in full
 GAP = 2  # between columns
 
-Number = float | int | None
+Columns = dict[str, list[str]]  # heads, and below each a cell for each subject
+
+TIME = {
+    "p50 ms": "p50_ms",
+    "p95": "p95_ms",
+    "p99": "p99_ms",
+    "IQR": "spread_ms",
+    "speed-up": "speedup",
+    "RTF": "real_time_factor",
+    "mel": "frontend_ms",
+    "net": "network_ms",
+}
+COST = {
+    "params": "parameters",
+    "MACs": "macs",
+    "mel MACs": "frontend_macs",
+    "file": "file_bytes",
+    "activ.": "activation_bytes",
+    "process": "process_bytes",
+    "peak": "peak_process_bytes",
+}
 
 
 def print_profile(profile: Profile, out: Path | None) -> None:
     """What was given up and what was gained; `out` is the folder that the report was written to."""
+    from edgekd.report.figures import row
+
     for sentence in profile.verdict:
-        _say(sentence)
-    if any(one.scores for one in profile.subjects):
-        _say(f"Scored on {profile.clips}; intervals are 95 %.")
-    tables = [_accuracy, _time, _cost, _energy, _robustness, _throughput]
-    marked = [shown(profile) for shown in tables]
-    _layers(profile)
-    typer.echo()
-    if any(marked):
-        _say("* best of its column.")
+        paragraph(sentence)
+    scored = [subject for subject in profile.subjects if subject.scores]
+    if scored:
+        paragraph(f"Scored on {profile.clips}; intervals are 95%.")
+    rows = [row(subject) for subject in profile.subjects]
+    tables = (
+        ("", scored, _accuracy([row(subject) for subject in scored])),
+        ("One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone", None, _figures(TIME, rows)),
+        ("Cost", None, _figures(COST, rows)),
+        ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
+        *_robustness(profile),
+        ("Clips a second: batch/threads", None, _throughput(profile)),
+    )
+    for title, subjects, columns in tables:
+        names = [subject.name for subject in (profile.subjects if subjects is None else subjects)]
+        _print_columns(title, names, columns)
     for subject in profile.subjects:
-        _say(f"{subject.name}: {_what(subject)}", "  ")
-    cpu = ", ".join(part for part in (profile.machine.cpu, profile.machine.gpu) if part)
-    if cpu:
-        _say(f"Machine: {cpu}")
+        _print_layers(subject)
+    line()
+    if any(cell.startswith("*") for _, _, columns in tables for cells in columns.values() for cell in cells):
+        paragraph("* best of its column.")
+    for subject in profile.subjects:
+        paragraph(f"{subject.name}: {_description(subject)}", "  ")
+    machine = ", ".join(filter(None, (profile.machine.cpu, profile.machine.gpu)))
+    if machine:
+        paragraph(f"Machine: {machine}")
     for note in profile.notes:
-        _say(f"Note: {note}", "  ")
+        paragraph(f"Note: {note}", "  ")
     if out is not None:
-        _say(f"Written: {out} (report.html, report.json, report.md, report.csv)", "  ")
+        paragraph(f"Written: {out} (report.html, report.json, report.md, report.csv)", "  ")
 
 
-def _accuracy(profile: Profile) -> bool:
-    scored = [(one, one.scores) for one in profile.subjects if one.scores]
-    against = [one.versus.accuracy if one.versus else None for one, _ in scored]
-    columns = {
-        "accuracy": _marked([scores.accuracy for _, scores in scored], percent, max),
-        "interval": [interval(scores.accuracy_interval) for _, scores in scored],
-        "macro-F1": _marked([scores.macro_f1 for _, scores in scored], percent, max),
-        "less baseline": [points(paired) for paired in against],
-        "McNemar": [p_value(paired.mcnemar) if paired else "-" for paired in against],
-        "flip p": [p_value(paired.sign_flip) if paired else "-" for paired in against],
+def _figures(heads: Mapping[str, str], rows: Sequence[Row]) -> Columns:
+    """Columns of figures: `heads` names the key of each."""
+    return {head: _cells(key, rows) for head, key in heads.items()}
+
+
+def _cells(key: str, rows: Sequence[Row], with_interval: bool = False) -> list[str]:
+    """A figure of each row, the best marked; a speed-up and what is asked for has its interval behind it."""
+    from edgekd.report.figures import FIGURES_BY_KEY
+
+    figure = FIGURES_BY_KEY[key]
+    winners = figure.winners(rows)
+    cells = []
+    for index, values in enumerate(rows):
+        ends = figure.interval(values) if with_interval or key == "speedup" else ""
+        cells.append(("*" if index in winners else "") + figure.value(values) + (f" ({ends})" if ends else ""))
+    return cells
+
+
+def _accuracy(rows: Sequence[Row]) -> Columns:
+    from edgekd.report.figures import FIGURES_BY_KEY
+
+    return {
+        "accuracy": _cells("accuracy", rows),
+        "interval": [FIGURES_BY_KEY["accuracy"].interval(values) for values in rows],
+        "macro-F1": _cells("macro_f1", rows),
+        "less baseline": _cells("accuracy_difference", rows, with_interval=True),
+        "McNemar": _cells("mcnemar_p", rows),
+        "flip p": _cells("sign_flip_p", rows),
     }
-    return _columns("", [one.name for one, _ in scored], columns)
 
 
-def _time(profile: Profile) -> bool:
-    subjects = profile.subjects
-    latencies = [one.latency for one in subjects]
-    speedups = [one.versus.speedup if one.versus else None for one in subjects]
-    ratios = _marked([ratio.value if ratio else None for ratio in speedups], lambda ratio: f"{ratio:.1f}", max)
-    columns = {
-        "p50 ms": _marked([one.p50_ms for one in latencies], _milliseconds, min),
-        "p95": _marked([one.p95_ms for one in latencies], _milliseconds, min),
-        "p99": _marked([one.p99_ms for one in latencies], _milliseconds, min),
-        "IQR": [_milliseconds(one.spread_ms) for one in latencies],
-        "speed-up": [
-            told + (f" ({ratio.low:.1f}-{ratio.high:.1f})" if ratio else "")
-            for told, ratio in zip(ratios, speedups, strict=True)
-        ],
-        "RTF": _marked([one.real_time_factor for one in latencies], lambda factor: f"{factor:.1g}", min),
-        "mel": [_milliseconds(one.frontend_ms) for one in latencies],
-        "net": [_milliseconds(one.network_ms) for one in latencies],
+def _energy(profile: Profile, rows: Sequence[Row]) -> Columns:
+    energies = [subject.energy for subject in profile.subjects]
+    return {
+        "a clip": _cells("joules_per_clip", rows),
+        "busy": [NONE if used is None or used.watts is None else power(used.watts) for used in energies],
+        "idle": [NONE if used is None or used.idle_watts is None else power(used.idle_watts) for used in energies],
+        "days": _cells("battery_days", rows),
+        "by": [f"{used.source}{'' if used.measured else ', estimated'}" if used else NONE for used in energies],
     }
-    title = "One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone"
-    return _columns(title, [one.name for one in subjects], columns)
 
 
-def _cost(profile: Profile) -> bool:
-    costs = [one.cost for one in profile.subjects]
-    columns = {
-        "params": _marked([one.parameters for one in costs], lambda count: compact(int(count)), min),
-        "MMAC": _marked([one.macs for one in costs], lambda macs: f"{macs / 1e6:.1f}", min),
-        "mel MMAC": [_number(one.frontend_macs, 1e6, 1) for one in costs],
-        "file KiB": _marked([one.file_bytes / 2**10 for one in costs], lambda size: f"{size:,.0f}", min),
-        "activ. KiB": [_number(one.activation_bytes, 2**10) for one in costs],
-        "process MiB": [_number(one.process_bytes, 2**20) for one in costs],
-        "peak MiB": [_number(one.peak_process_bytes, 2**20) for one in costs],
+def _robustness(profile: Profile) -> list[tuple[str, list[Subject], Columns]]:
+    robust = [(subject, subject.robustness) for subject in profile.subjects if subject.robustness]
+    subjects = [subject for subject, _ in robust]
+    return [
+        ("Accuracy with added noise: dB", subjects, _conditions([curves.noise for _, curves in robust])),
+        ("Accuracy on shorter clips: seconds", subjects, _conditions([curves.length for _, curves in robust])),
+    ]
+
+
+def _conditions(curves: Sequence[tuple[Point, ...]]) -> Columns:
+    accuracies = [{point.value: point.accuracy for point in points} for points in curves]
+    values = sorted({value for of_subject in accuracies for value in of_subject}, reverse=True)
+    return {setting(value): _marked([of_subject.get(value) for of_subject in accuracies], percent) for value in values}
+
+
+def _throughput(profile: Profile) -> Columns:
+    rates = [
+        {(batch.threads, batch.batch): batch.clips_per_second for batch in subject.throughput}
+        for subject in profile.subjects
+    ]
+    ways = sorted({way for of_subject in rates for way in of_subject})
+    return {
+        f"{batch}/{threads}": _marked([of_subject.get((threads, batch)) for of_subject in rates], number)
+        for threads, batch in ways
     }
-    return _columns("Cost", [one.name for one in profile.subjects], columns)
 
 
-def _energy(profile: Profile) -> bool:
-    if not any(one.energy or one.battery for one in profile.subjects):
-        return False
-    energies = [one.energy for one in profile.subjects]
-    joules = [used.joules_per_clip * 1e3 if used else None for used in energies]
-    days = [one.battery.days if one.battery else None for one in profile.subjects]
+def _marked(values: Sequence[float | None], written: Callable[[float], str]) -> list[str]:
+    """Values of which the highest is best, with a `*` before it where they do not all read the same."""
+    known = [value for value in values if value is not None]
+    best = written(max(known)) if len({written(value) for value in known}) > 1 else None
+    cells = [NONE if value is None else written(value) for value in values]
+    return [f"*{cell}" if cell == best else cell for cell in cells]
+
+
+def _print_layers(subject: Subject) -> None:
+    slowest = sorted(subject.layers, key=lambda layer: -layer.ms)[:LAYERS]
     columns = {
-        "mJ a clip": _marked(joules, lambda amount: f"{amount:.3g}", min),
-        "watts": [_number(used.watts if used else None, 1, 2) for used in energies],
-        "idle": [_number(used.idle_watts if used else None, 1, 2) for used in energies],
-        "days": _marked(days, lambda count: f"{count:.3g}", max),
-        "by": [f"{used.source}{'' if used.measured else ', estimated'}" if used else "-" for used in energies],
+        "ms": [number(layer.ms) for layer in slowest],
+        "share": [percent(layer.share) for layer in slowest],
+        "MACs": [NONE if layer.macs is None else count(layer.macs) for layer in slowest],
+        "output": [NONE if layer.output_bytes is None else size(layer.output_bytes) for layer in slowest],
+        "precision": [layer.precision or NONE for layer in slowest],
     }
-    return _columns("Energy, and how long the battery lasts", [one.name for one in profile.subjects], columns)
+    room = WIDTH - sum(_widths(columns).values())
+    names = [shortened(terminal_text(layer.name), room) for layer in slowest]
+    _print_columns(f"Layers of {subject.name}, the slowest {len(slowest)} of {len(subject.layers)}", names, columns)
 
 
-def _robustness(profile: Profile) -> bool:
-    robust = [(one, one.robustness) for one in profile.subjects if one.robustness]
-    noise = _conditions("Accuracy, %, with added noise: dB", [(one, found.noise) for one, found in robust])
-    length = _conditions("Accuracy, %, on shorter clips: seconds", [(one, found.length) for one, found in robust])
-    return noise or length
-
-
-def _conditions(title: str, curves: Sequence[tuple[Subject, tuple[Point, ...]]]) -> bool:
-    values = sorted({point.value for _, points in curves for point in points}, reverse=True)
-    columns = {}
-    for value in values:
-        found = [{point.value: point.accuracy for point in points}.get(value) for _, points in curves]
-        columns[f"{value:.3g}"] = _marked(found, lambda share: f"{100 * share:.1f}", max)
-    return _columns(title, [one.name for one, _ in curves], columns)
-
-
-def _throughput(profile: Profile) -> bool:
-    ways = sorted({(way.threads, way.batch) for one in profile.subjects for way in one.throughput})
-    columns = {}
-    for threads, batch in ways:
-        found = [
-            {(way.threads, way.batch): way.clips_per_second for way in one.throughput}.get((threads, batch))
-            for one in profile.subjects
-        ]
-        columns[f"{batch}/{threads}"] = _marked(
-            found, lambda clips: f"{clips:,.0f}" if clips >= 100 else f"{clips:.1f}", max
-        )
-    return _columns("Clips a second: batch/threads", [one.name for one in profile.subjects], columns)
-
-
-def _layers(profile: Profile) -> None:
-    from edgekd.report.svg import shortened
-
-    for one in profile.subjects:
-        slowest = sorted(one.layers, key=lambda layer: -layer.ms)[:LAYERS]
-        columns = {
-            "ms": [f"{layer.ms:.3f}" for layer in slowest],
-            "%": [f"{100 * layer.share:.1f}" for layer in slowest],
-            "MMAC": [_number(layer.macs, 1e6, 2) for layer in slowest],
-            "out KiB": [_number(layer.output_bytes, 2**10) for layer in slowest],
-            "precision": [layer.precision or "-" for layer in slowest],
-        }
-        names = [shortened(layer.name, WIDTH - sum(_widths(columns).values())) for layer in slowest]
-        _columns(f"Layers of {one.name}, the slowest {len(slowest)} of {len(one.layers)}", names, columns)
-
-
-def _columns(title: str, names: Sequence[str], columns: dict[str, list[str]]) -> bool:
-    """Print columns beside names, in as many tables as it takes; without those that are empty.
-
-    Returns whether one of the values is marked as best.
-    """
-    from edgekd.report.svg import shortened
-
-    known = {head: cells for head, cells in columns.items() if any(cell != "-" for cell in cells)}
+def _print_columns(title: str, names: Sequence[str], columns: Columns) -> None:
+    """Print columns beside names, in as many tables as it takes; without those that are empty."""
+    known = {head: cells for head, cells in columns.items() if any(cell not in {"", NONE} for cell in cells)}
     if not known:
-        return False
-    beside = [shortened(name, NAME) for name in names]
+        return
+    beside = [shortened(terminal_text(name), NAME) for name in names]
     room = WIDTH - max(map(len, beside))
     widths = _widths(known)
     heads = list(known)
-    count = next(
+    tables = next(
         (
-            count
-            for count in range(1, len(heads))
-            if all(sum(widths[head] for head in part) <= room for part in _parts(heads, count))
+            parts
+            for parts in range(1, len(heads))
+            if all(sum(widths[head] for head in part) <= room for part in _parts(heads, parts))
         ),
         len(heads),
     )
-    for order, part in enumerate(_parts(heads, count)):
-        typer.echo()
+    for order, part in enumerate(_parts(heads, tables)):
+        line()
         if title and order == 0:
-            _say(title)
+            paragraph(title)
         table(
             ("", *part),
-            [(name, *(known[head][place] for head in part)) for place, name in enumerate(beside)],
+            [(name, *(known[head][index] for head in part)) for index, name in enumerate(beside)],
             numbers=part,
         )
-    return any(cell.startswith("*") for cells in known.values() for cell in cells)
 
 
-def _parts(heads: Sequence[str], count: int) -> list[Sequence[str]]:
-    """`heads` in `count` parts of about as many."""
-    edges = [round(len(heads) * part / count) for part in range(count + 1)]
+def _parts(heads: Sequence[str], parts: int) -> list[Sequence[str]]:
+    """`heads` in `parts` of about as many."""
+    edges = [round(len(heads) * part / parts) for part in range(parts + 1)]
     return [heads[first:last] for first, last in pairwise(edges)]
 
 
-def _widths(columns: dict[str, list[str]]) -> dict[str, int]:
+def _widths(columns: Columns) -> dict[str, int]:
     """What each column takes, with the gap before it."""
     return {head: GAP + max(len(cell) for cell in (head, *cells)) for head, cells in columns.items()}
 
 
-def _marked(values: Sequence[Number], shown: Callable[[float], str], best: Callable[[list[float]], float]) -> list[str]:
-    """Values in words, the best with a `*` before them, where they are not all the same in words."""
-    known = [value for value in values if value is not None]
-    words = {shown(value) for value in known}
-    first = shown(best(known)) if len(words) > 1 else None
-    told = ["-" if value is None else shown(value) for value in values]
-    return [f"*{word}" if word == first else word for word in told]
-
-
-def _number(value: Number, unit: float, decimals: int = 0) -> str:
-    return "-" if value is None else f"{value / unit:,.{decimals}f}"
-
-
-def _milliseconds(value: float | None) -> str:
-    """Two decimals throughout a column, unlike in the report, where each figure has three digits."""
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _what(subject: Subject) -> str:
+def _description(subject: Subject) -> str:
     threads = None if subject.threads is None else f"{subject.threads} thread{'s' if subject.threads > 1 else ''}"
     golden = None
     if subject.golden:
         golden = f"golden examples {'agree' if subject.golden.agrees else 'DISAGREE'}"
     host = f"on {subject.host}" if subject.host else None
-    parts = (subject.architecture, subject.precision, subject.runtime, threads, host, golden)
-    return ", ".join(part for part in parts if part)
-
-
-def _say(sentence: str, indent: str = "") -> None:
-    """Print a sentence in lines that the terminal does not break; paths and names stay whole."""
-    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    typer.echo(textwrap.fill(sentence, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+    return ", ".join(filter(None, (subject.architecture, subject.precision, subject.runtime, threads, host, golden)))

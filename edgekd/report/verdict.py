@@ -5,8 +5,8 @@ A difference whose 95 % interval holds 0 (or, of times, 1) is not called one.
 
 from __future__ import annotations
 
+from edgekd.number_formats import interval, number, percent, points, ratio, real_time_factor, size
 from edgekd.report.results import Estimate, Subject
-from edgekd.report.tables import size
 from edgekd.scoring.differences import Difference
 
 
@@ -23,26 +23,27 @@ def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, .
 
 def _alone(subject: Subject) -> str:
     latency = subject.latency
-    keeps_up = "" if latency.real_time_factor is None else f", real-time factor {latency.real_time_factor:.2g}"
-    told = [f"answers in {latency.p50_ms:.3g} ms (p95 {latency.p95_ms:.3g} ms{keeps_up})"]
+    factor = latency.real_time_factor
+    keeps_up = "" if factor is None else f", real-time factor {real_time_factor(factor)}"
+    clauses = [f"answers in {number(latency.p50_ms)} ms (p95 {number(latency.p95_ms)} ms{keeps_up})"]
     if subject.scores is not None:
-        low, high = subject.scores.accuracy_interval
-        told.append(f"is right on {subject.scores.accuracy:.1%} of clips ({100 * low:.1f} to {100 * high:.1f})")
+        ends = interval(*subject.scores.accuracy_interval, percent)
+        clauses.append(f"is right on {percent(subject.scores.accuracy)} of clips ({ends})")
     if subject.golden is not None:
         agrees = "agrees" if subject.golden.agrees else "does NOT agree"
-        told.append(f"{agrees} with its golden examples")
-    told.append(f"takes {size(subject.cost.file_bytes)}")
-    return f"{subject.name} {', '.join(told[:-1])} and {told[-1]}."
+        clauses.append(f"{agrees} with its golden examples")
+    clauses.append(f"takes {size(subject.cost.file_bytes)}")
+    return f"{subject.name} {', '.join(clauses[:-1])} and {clauses[-1]}."
 
 
 def _compared(subject: Subject, baseline: str) -> str:
     versus = subject.versus
     assert versus is not None
-    told = []
+    clauses = []
     if versus.speedup is not None:
-        told.append(f"{_speed(versus.speedup)} {baseline}{_interval(versus.speedup)}")
-    told.append(_size(versus.smaller) + ("" if told else f" than {baseline}"))
-    gained = f"{subject.name} is {' and '.join(told)}"
+        clauses.append(f"{_speed(versus.speedup)} {baseline}{_interval(versus.speedup)}")
+    clauses.append(_size(versus.smaller) + ("" if clauses else f" than {baseline}"))
+    gained = f"{subject.name} is {' and '.join(clauses)}"
     if versus.accuracy is None:
         return f"{gained}."
     return f"{gained}; {_accuracy(versus.accuracy)}."
@@ -51,36 +52,35 @@ def _compared(subject: Subject, baseline: str) -> str:
 def _speed(speedup: Estimate) -> str:
     if speedup.low <= 1 <= speedup.high:
         return "as fast as"
-    return f"{_times(speedup.value)} faster than" if speedup.value > 1 else f"{_times(1 / speedup.value)} slower than"
+    if speedup.value > 1:
+        return f"{ratio(speedup.value)} times faster than"
+    return f"{ratio(1 / speedup.value)} times slower than"
 
 
 def _interval(speedup: Estimate) -> str:
     low, high = speedup.low, speedup.high
     if speedup.value < 1 and high < 1:
         low, high = 1 / high, 1 / low
-    return f" ({_figure(low)} to {_figure(high)})"
+    return f" ({interval(low, high, ratio)})"
 
 
 def _size(smaller: float) -> str:
     if 0.99 < smaller < 1.01:
         return "as large"
-    return f"{_times(smaller)} smaller" if smaller > 1 else f"{_times(1 / smaller)} larger"
+    return f"{ratio(smaller)} times smaller" if smaller > 1 else f"{ratio(1 / smaller)} times larger"
 
 
 def _accuracy(difference: Difference) -> str:
-    low, high = (100 * bound for bound in difference.accuracy_interval)
-    points = 100 * difference.accuracy
+    low, high = difference.accuracy_interval
     if low <= 0 <= high:
-        return f"no difference in accuracy is shown ({points:+.1f} points, {low:+.1f} to {high:+.1f})"
-    if points < 0:
-        return f"its accuracy is {-points:.1f} points lower ({-high:.1f} to {-low:.1f})"
-    return f"its accuracy is {points:.1f} points higher ({low:.1f} to {high:.1f})"
+        return (
+            f"no difference in accuracy is shown ({points(difference.accuracy)} points, {interval(low, high, points)})"
+        )
+    if difference.accuracy < 0:
+        return f"its accuracy is {_unsigned(-difference.accuracy)} points lower ({interval(-high, -low, _unsigned)})"
+    return f"its accuracy is {_unsigned(difference.accuracy)} points higher ({interval(low, high, _unsigned)})"
 
 
-def _times(ratio: float) -> str:
-    return f"{_figure(ratio)} times"
-
-
-def _figure(ratio: float) -> str:
-    """Three digits, fewer where the first ones are far from what can be told apart."""
-    return f"{ratio:.0f}" if ratio >= 30 else f"{ratio:.1f}" if ratio >= 3 else f"{ratio:.2f}"
+def _unsigned(share: float) -> str:
+    """Points of a gain or a loss whose direction is in the sentence."""
+    return points(share).removeprefix("+")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgekd.errors import InputError
 from edgekd.files.whole import write_bytes
+from edgekd.number_formats import MINUS, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +56,9 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
 
         for term in terms:
             # A log axis has no place for a term that has reached 0: the line breaks there.
-            shown = np.where(curves[term] > 0, curves[term], np.nan)
-            if np.isfinite(shown).any():
-                term_axes.plot(epochs, shown, color=colours[term], label=term, **style)
+            values = np.where(curves[term] > 0, curves[term], np.nan)
+            if np.isfinite(values).any():
+                term_axes.plot(epochs, values, color=colours[term], label=_plain(term), **style)
         term_axes.set_yscale("log")
         term_axes.set_title(_STAGE_TITLES.get(stage, stage), fontsize=11)
 
@@ -76,7 +77,9 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
         best = _best_epoch(accuracy, curves["validation_loss"])
         if best is not None:
             accuracy_axes.plot(epochs[best], accuracy[best], "o", color=_COLOURS[0], markersize=7, fillstyle="none")
-            accuracy_axes.set_title(f"best {accuracy[best]:.1%}, epoch {epochs[best]:.0f}", fontsize=9, loc="right")
+            accuracy_axes.set_title(
+                f"best {percent(accuracy[best])}, epoch {epochs[best]:.0f}", fontsize=9, loc="right"
+            )
         accuracy_axes.set_xlabel("epoch")
         accuracy_axes.set_ylim(0, 1.03)
         accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -103,7 +106,7 @@ def plot_confusion(
     from matplotlib.ticker import PercentFormatter
 
     count = len(classes)
-    names = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
+    names = [_plain(name, letters=20) for name in classes]
     side = min(max(3.2, 0.36 * count), 9.0) if count <= 20 else 0.15 * count + 1.5
     font = 9 if count <= 12 else 7.5 if count <= 20 else 6.5
     figure = _figure(1.8 + side * len(confusions), side + 1.6)
@@ -115,7 +118,7 @@ def plot_confusion(
             share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), edgecolors="#dddddd", linewidth=0.5
         )
         panel.set_aspect("equal")
-        panel.set_title(f"{subject}: {np.trace(clips) / max(clips.sum(), 1):.1%} right", fontsize=11)
+        panel.set_title(f"{subject}: {percent(np.trace(clips) / max(clips.sum(), 1))} right", fontsize=11)
         panel.set_xlabel("predicted")
         panel.set_xticks(np.arange(count) + 0.5, names, rotation=90, fontsize=font)
         panel.set_yticks(np.arange(count) + 0.5, names, fontsize=font)
@@ -162,7 +165,7 @@ def plot_comparison(
                 mean = float(np.mean(values))
                 left.plot([mean, mean], [place + offset - 0.14, place + offset + 0.14], color=_BLACK, linewidth=1.8)
     for colour, (title, mean) in zip(_cycle(len(teachers) + 1)[1:], teachers.items(), strict=True):
-        left.axvline(mean, color=colour, linestyle="--", linewidth=1.2, label=title)
+        left.axvline(mean, color=colour, linestyle="--", linewidth=1.2, label=_plain(title))
     left.set_xlabel("accuracy on the test side, each cell and mean" + ("; open: int8" if any(int8.values()) else ""))
     left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if teachers:
@@ -172,9 +175,9 @@ def plot_comparison(
         right.plot([low, high], [places[method]] * 2, color=_BLACK, linewidth=1.4)
         right.plot(estimate, places[method], "o", color=_COLOURS[1], markersize=6)
     right.axvline(0, color=_GREY, linewidth=1)
-    right.set_xlabel(f"points of accuracy above {reference}, 95 % interval")
-    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
-    left.set_yticks(list(places.values()), methods)
+    right.set_xlabel(f"points of accuracy above {_plain(reference)}, 95% interval")
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}".replace("-", MINUS)))
+    left.set_yticks(list(places.values()), [_plain(method) for method in methods])
     left.set_ylim(len(methods) - 0.5, -0.5)  # shared: the first method on top
     for panel in (left, right):
         panel.grid(alpha=0.25, axis="x")
@@ -239,7 +242,7 @@ def plot_spectrograms(
             vmax=0,
             interpolation="nearest",
         )
-        panel.set_title(title if len(title) <= 26 else title[:25] + "…", fontsize=9.5)
+        panel.set_title(_plain(title, letters=26), fontsize=9.5)
         panel.set_yticks(places, [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks])
         panel.tick_params(length=2, labelsize=8)
     for panel in axes.flat[count:]:
@@ -256,14 +259,22 @@ def plot_spectrograms(
 def _frequency_ticks(frequencies: npt.NDArray[np.float32]) -> list[float]:
     """Round frequencies within the band, none closer to the next than a tenth of the axis."""
     ticks: list[float] = []
-    place = -math.inf
+    last = -math.inf
     for tick in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000):
         if frequencies[0] <= tick <= frequencies[-1]:
-            here = float(np.interp(tick, frequencies, np.arange(len(frequencies))))
-            if here - place >= len(frequencies) / 10:
+            bins = float(np.interp(tick, frequencies, np.arange(len(frequencies))))
+            if bins - last >= len(frequencies) / 10:
                 ticks.append(tick)
-                place = here
+                last = bins
     return ticks
+
+
+def _plain(name: str, letters: int | None = None) -> str:
+    """`name` on one line, cut after so many letters. A `$` in it opens no formula, which might not be valid."""
+    line = " ".join(name.split())
+    if letters is not None and len(line) > letters:
+        line = f"{line[: letters - 1]}…"
+    return line.replace("$", r"\$")
 
 
 def _read_stages(metrics_csv: Path) -> dict[str, dict[str, Curve]]:

@@ -173,7 +173,7 @@ def test_layers_chosen_for_their_drop_are_told_and_stored(
     monkeypatch.setattr(bench, "loss", loss)
     shown = edgekd("quantize", run, "--auto-mixed", "--ptq", "--quiet")
     assert shown.code == 0
-    assert "All in int8: +5.00 points lost" in shown.out
+    assert "All in int8: 5.00 points lost" in shown.out
     assert "at most 0.5 may be lost" in shown.out
     settings = tomllib.loads((run / "int8" / "quantize.toml").read_text())
     assert set(settings["keep_float"]) == wanted

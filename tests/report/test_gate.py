@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.errors import InputError
-from edgekd.report.gate import regressions
+from edgekd.errors import GateError, InputError
+from edgekd.number_formats import number, percent, ratio
+from edgekd.report.gate import check_profile, regressions
 from edgekd.report.results import Estimate, Profile, Subject, read_profile
 
 Change = Callable[..., Profile]
@@ -69,7 +70,7 @@ def test_a_drop_of_accuracy_is_told_with_its_figures(idle: Profile) -> None:
     accuracy = accuracy_of(idle.subject("int8"))
     (told,) = gate(with_accuracy(idle, "int8", accuracy - 0.01), idle)
     assert told == (
-        f"int8: accuracy fell by 1.00 points, {accuracy:.1%} to {accuracy - 0.01:.1%} on the same 80 clips"
+        f"int8: accuracy fell by 1.00 points, {percent(accuracy)} to {percent(accuracy - 0.01)} on the same 80 clips"
         " (at most 0.5)"
     )
     assert gate(with_accuracy(idle, "int8", accuracy - 0.01), idle, max_drop=1) == []  # what is allowed is allowed
@@ -79,7 +80,7 @@ def test_a_drop_of_accuracy_is_told_with_its_figures(idle: Profile) -> None:
 def test_a_slowdown_is_told_with_its_figures(idle: Profile) -> None:
     (told,) = gate(slower(idle, "int8", 1.25), idle)
     p50 = idle.subject("int8").latency.p50_ms
-    assert told == f"int8: 1.25 times as slow, {p50:.3g} to {1.25 * p50:.3g} ms (at most 1.1)"
+    assert told == f"int8: 1.25 times as slow, {number(p50)} to {number(1.25 * p50)} ms (at most 1.1)"
     assert gate(slower(idle, "int8", 1.25), idle, max_slowdown=1.3) == []
     assert gate(slower(idle, "int8", 0.5), idle, max_slowdown=1) == []
 
@@ -110,7 +111,7 @@ def test_on_another_machine_the_speedup_is_compared(idle: Profile) -> None:
     assert versus.speedup is not None
     speedup = versus.speedup.value
     (told,) = gate(with_speedup(elsewhere, "int8", speedup / 1.5), idle)
-    assert told.startswith(f"int8: 1.50 times as slow beside teacher, which it was {speedup:.3g} times as fast as")
+    assert told.startswith(f"int8: 1.50 times as slow beside teacher, which it was {ratio(speedup)} times as fast as")
     assert gate(with_speedup(elsewhere, "int8", speedup / 1.5, spread=0.6), idle) == []
 
 
@@ -187,3 +188,27 @@ def test_a_report_that_was_written_and_read_is_the_same_to_the_gate(idle: Profil
     path.write_text(idle.model_dump_json())
     assert gate(idle, read_profile(path), max_drop=0, max_slowdown=1) == []
     assert len(gate(slower(idle, "student", 1.2), read_profile(path))) == 1
+
+
+def test_what_is_refused_is_told_in_one_line(idle: Profile) -> None:
+    worse = slower(with_accuracy(idle, "student", 0.1), "int8", 2)
+    with pytest.raises(GateError, match=r"^student: accuracy fell .*; int8: 2\.00 times as slow.*\.$"):
+        check_profile(worse, idle, max_drop=0.5, max_slowdown=1.1)
+    check_profile(worse, None, max_drop=0.5, max_slowdown=1.1)  # there is nothing to be worse than
+    check_profile(idle, idle, max_drop=0, max_slowdown=1)
+
+
+def test_golden_examples_that_do_not_agree_are_refused_without_an_earlier_report(idle: Profile) -> None:
+    golden = idle.subject("int8").golden
+    assert golden is not None
+    wrong = changed(idle, "int8", golden=golden.model_copy(update={"agrees": False}))
+    with pytest.raises(GateError, match=r"^int8 does not agree with the golden examples\.$"):
+        check_profile(wrong, None, max_drop=0.5, max_slowdown=1.1)
+
+
+def test_a_host_that_failed_is_an_error_but_what_is_worse_comes_first(idle: Profile) -> None:
+    failed = idle.model_copy(update={"failures": ("pi@gone: does not answer.", "pi@off: no route.")})
+    with pytest.raises(InputError, match=r"^pi@gone: does not answer\. pi@off: no route\.$"):
+        check_profile(failed, idle, max_drop=0.5, max_slowdown=1.1)
+    with pytest.raises(GateError, match="int8"):
+        check_profile(slower(failed, "int8", 2), idle, max_drop=0.5, max_slowdown=1.1)

@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from edgekd.errors import InputError
-from edgekd.runs.pictures import plot_confusion, plot_curves
+from edgekd.runs.pictures import plot_comparison, plot_confusion, plot_curves, plot_spectrograms
 
 HEADER = "stage,epoch,seconds,learning_rate,total,classification,structural,weight_classification,weight_structural,"
 HEADER += "validation_loss,validation_accuracy\n"
@@ -81,6 +81,17 @@ def test_an_error_shows_against_a_flawless_matrix(tmp_path: Path) -> None:
 
 def test_a_class_without_clips_is_drawn_empty(tmp_path: Path) -> None:
     plot_confusion({"a": [[3, 0], [0, 0]]}, ["x", "y"], tmp_path / "confusion.png")
+
+
+def test_a_dollar_in_a_name_opens_no_formula(tmp_path: Path) -> None:
+    hard = r"$\frac$"
+    plot_confusion({"a": [[3, 0], [0, 1]]}, [hard, "a$b^{$c\n$"], tmp_path / "confusion.png")
+    plot_comparison({hard: [0.8], "kd": [0.7]}, {}, {"kd": (-0.1, (-0.2, 0.0))}, {hard: 0.9}, hard, tmp_path / "c.png")
+    spectrogram = np.zeros((8, 4), dtype=np.float32)
+    frequencies = np.array([50, 100, 200, 400], dtype=np.float32)
+    plot_spectrograms({hard: spectrogram}, frequencies, 0.01, tmp_path / "spectrograms.png")
+    for name in ("confusion.png", "c.png", "spectrograms.png"):
+        assert pixels(tmp_path / name).any()
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:

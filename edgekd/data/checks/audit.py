@@ -27,6 +27,7 @@ from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
 from edgekd.errors import GateError
 from edgekd.files.threads import threaded
+from edgekd.number_formats import p_value
 from edgekd.progress import Progress, silent
 
 CONFOUNDED_V = 0.3
@@ -304,7 +305,7 @@ def _confounded(
     inside = table[value, label] / table[:, label].sum()
     outside = (table[value].sum() - table[value, label]) / max(1, table.sum() - table[:, label].sum())
     message = (
-        f"{found.name} goes with the class (Cramer's V {found.cramers_v:.2f}, p {found.p:.2g}): {names[value]} in "
+        f"{found.name} goes with the class (Cramer's V {found.cramers_v:.2f}, p {p_value(found.p)}): {names[value]} in "
         f"{inside:.0%} of '{classes[label]}', in {outside:.0%} of the rest. It alone tells the class of "
         f"{found.share:.0%} of the groups (chance {found.chance:.0%})."
     )

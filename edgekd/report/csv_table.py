@@ -1,0 +1,39 @@
+"""`report.csv`: a row a subject with all its figures, as numbers, for spreadsheets and programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from edgekd.report.figures import Value, row
+from edgekd.report.names import csv_text
+from edgekd.report.results import Profile, Subject
+
+
+def report_csv(profile: Profile) -> str:
+    """A row a subject: all of `row`, accuracy under each condition, clips a second for each batch, recall of each
+    class."""
+    rows = [row(subject) | _conditions(subject) for subject in profile.subjects]
+    columns = list(dict.fromkeys(key for values in rows for key in values))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(csv_text(column) for column in columns)
+    writer.writerows([_cell(values.get(column)) for column in columns] for values in rows)
+    return text.getvalue()
+
+
+def _cell(value: Value) -> Value:
+    return csv_text(value) if isinstance(value, str) else value
+
+
+def _conditions(subject: Subject) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    robust = subject.robustness
+    for unit, conditions in (("db", robust.noise), ("s", robust.length)) if robust else ():
+        values |= {f"accuracy_at_{point.value:g}_{unit}": point.accuracy for point in conditions}
+    for batch in subject.throughput:
+        values[f"clips_per_second_batch_{batch.batch}_threads_{batch.threads}"] = batch.clips_per_second
+    if subject.scores:
+        pairs = zip(subject.scores.classes, subject.scores.recall, strict=True)
+        values |= {f"recall_{name}": recall for name, recall in pairs}
+    return values

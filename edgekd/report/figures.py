@@ -1,0 +1,191 @@
+"""A profile as rows of figures: which there are, what they are called, how they are written and which end is best.
+
+`row` is all that is known of a subject, flat, for programs. `FIGURES` says which of it a reader is shown, and in which
+order; the terminal, the page and Markdown all take theirs from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgekd.number_formats import (
+    NONE,
+    count,
+    energy,
+    interval,
+    number,
+    p_value,
+    percent,
+    points,
+    real_time_factor,
+    size,
+    times,
+)
+from edgekd.report.results import Profile, Subject
+
+Value = str | int | float | None
+Row = Mapping[str, Value]
+
+
+def row(subject: Subject) -> dict[str, Value]:
+    """A subject's figures by name: shares from 0 to 1, bytes, ms. None where there is none; an interval's ends are
+    called like its figure, with `_low` and `_high`."""
+    scores, latency, cost, versus = subject.scores, subject.latency, subject.cost, subject.versus
+    paired, speedup = (versus.accuracy, versus.speedup) if versus else (None, None)
+    return {
+        "subject": subject.name,
+        **{key: getattr(subject, key) for key in ("kind", "role", "source", "host", "architecture", "precision")},
+        **{key: getattr(subject, key) for key in ("backend", "runtime", "threads")},
+        "clips": scores.clips if scores else None,
+        "groups": scores.groups if scores else None,
+        **_with_interval("accuracy", (scores.accuracy, *scores.accuracy_interval) if scores else None),
+        **_with_interval("macro_f1", (scores.macro_f1, *scores.macro_f1_interval) if scores else None),
+        "calibration_error": scores.calibration_error if scores else None,
+        "baseline": versus.baseline if versus else None,
+        **_with_interval("accuracy_difference", (paired.accuracy, *paired.accuracy_interval) if paired else None),
+        "mcnemar_p": paired.mcnemar if paired else None,
+        "sign_flip_p": paired.sign_flip if paired else None,
+        **_with_interval("speedup", (speedup.value, speedup.low, speedup.high) if speedup else None),
+        "smaller": versus.smaller if versus else None,
+        **_with_interval("p50_ms", (latency.p50_ms, *latency.p50_interval_ms)),
+        **{key: getattr(latency, key) for key in ("mean_ms", "p95_ms", "p99_ms", "spread_ms", "repetitions")},
+        **{key: getattr(latency, key) for key in ("settled", "frontend_ms", "network_ms", "device_ms")},
+        "real_time_factor": latency.real_time_factor,
+        "clips_per_second": max((batch.clips_per_second for batch in subject.throughput), default=None),
+        **cost.model_dump(),
+        "joules_per_clip": subject.energy.joules_per_clip if subject.energy else None,
+        "energy_source": subject.energy.source if subject.energy else None,
+        "energy_measured": subject.energy.measured if subject.energy else None,
+        "battery_days": subject.battery.days if subject.battery else None,
+        "golden_agrees": subject.golden.agrees if subject.golden else None,
+    }
+
+
+def _with_interval(key: str, estimate: tuple[float, float, float] | None) -> dict[str, Value]:
+    value, low, high = estimate or (None, None, None)
+    return {key: value, f"{key}_low": low, f"{key}_high": high}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that readers are shown: `key` of `row`, what it is called, how it is written, and which end is best."""
+
+    key: str
+    label: str
+    written: Callable[[float], str]
+    best: Literal["high", "low"] | None = None
+
+    def value(self, row: Row) -> str:
+        """As it is written; `NONE` where there is none."""
+        value = row[self.key]
+        return NONE if value is None or isinstance(value, str) else self.written(value)
+
+    def interval(self, row: Row) -> str:
+        """`85.5 to 96.8`; "" where the figure has none."""
+        low, high = (row.get(f"{self.key}_{end}") for end in ("low", "high"))
+        return interval(low, high, self.written) if isinstance(low, float) and isinstance(high, float) else ""
+
+    def winners(self, rows: Sequence[Row]) -> set[int]:
+        """Which of the rows are best, as far as one can read; none where there is nothing to choose."""
+        known = {index: value for index, row in enumerate(rows) if isinstance(value := row[self.key], int | float)}
+        if self.best is None or len({self.written(value) for value in known.values()}) < 2:
+            return set()
+        best = self.written((max if self.best == "high" else min)(known.values()))
+        return {index for index, value in known.items() if self.written(value) == best}
+
+
+FIGURES: dict[str, tuple[Figure, ...]] = {
+    "Accuracy": (
+        Figure("accuracy", "accuracy", percent, "high"),
+        Figure("accuracy_difference", "less the baseline, points", points),
+        Figure("mcnemar_p", "McNemar p", p_value),
+        Figure("sign_flip_p", "sign-flip p", p_value),
+        Figure("macro_f1", "macro-F1", percent, "high"),
+        Figure("calibration_error", "calibration error", percent, "low"),
+    ),
+    "Time of one clip": (
+        Figure("p50_ms", "p50, ms", number, "low"),
+        Figure("p95_ms", "p95, ms", number, "low"),
+        Figure("p99_ms", "p99, ms", number, "low"),
+        Figure("spread_ms", "spread, ms", number, "low"),
+        Figure("speedup", "speed-up", times, "high"),
+        Figure("real_time_factor", "real-time factor", real_time_factor, "low"),
+        Figure("frontend_ms", "front end alone, ms", number),
+        Figure("network_ms", "network alone, ms", number),
+        Figure("device_ms", "on the GPU alone, ms", number),
+    ),
+    "Cost": (
+        Figure("file_bytes", "file", size, "low"),
+        Figure("smaller", "smaller than the baseline", times, "high"),
+        Figure("parameters", "parameters", count, "low"),
+        Figure("macs", "MACs of the network", count, "low"),
+        Figure("frontend_macs", "MACs of the front end", count),
+        Figure("activation_bytes", "activations, from the graph", size, "low"),
+        Figure("measured_activation_bytes", "activations, measured", size, "low"),
+        Figure("process_bytes", "memory of the process", size, "low"),
+        Figure("peak_process_bytes", "peak memory of the process", size),
+        Figure("arithmetic_intensity", "MACs a byte", number),
+    ),
+    "Energy": (
+        Figure("joules_per_clip", "energy of one clip", energy, "low"),
+        Figure("battery_days", "battery, days", number, "high"),
+    ),
+}
+FIGURES_BY_KEY: dict[str, Figure] = {figure.key: figure for figures in FIGURES.values() for figure in figures}
+
+
+GLOSSARY = {  # by the figure that brings it into a report
+    "accuracy": (
+        "Accuracy, macro-F1",
+        "The share of clips that got the right class, and the mean over classes of the harmonic mean of precision and "
+        "recall. Intervals are 95% intervals, from recordings drawn anew: clips of one recording are not independent.",
+    ),
+    "accuracy_difference": (
+        "Less the baseline",
+        "The subject's accuracy less the baseline's on the same clips, in points of a per cent. An interval that holds "
+        "0 shows no difference.",
+    ),
+    "mcnemar_p": (
+        "McNemar p",
+        "How likely as lopsided a count of clips that only one of the two got right is, were both equally good. It "
+        "takes all clips for independent; several of one recording are not, and then it is too small.",
+    ),
+    "sign_flip_p": (
+        "Sign-flip p",
+        "The same question asked of whole recordings: how likely as large a difference is if each recording's could "
+        "as well have been the other way round.",
+    ),
+    "calibration_error": (
+        "Calibration error",
+        "How far the stated probability is from the share that was right, on average (expected, 15 bins).",
+    ),
+    "p50_ms": (
+        "p50, p95, p99, spread",
+        "The time that half, 95% and 99% of all clips stayed within, from waveform to scores, one clip at a time; "
+        "the spread is that of the middle half.",
+    ),
+    "speedup": ("Speed-up", "The baseline's time over the subject's, measured in turns so that drift hits both alike."),
+    "real_time_factor": ("Real-time factor", "Time of a clip over its length: below 1 it keeps up with the sound."),
+    "macs": ("MAC", "One multiplication with its addition."),
+    "activation_bytes": ("Activations", "The most memory that intermediate results take at once."),
+    "joules_per_clip": ("Energy of one clip", "Measured or estimated, as the table of energy says."),
+}
+
+
+def known_figures(rows: Sequence[Row]) -> dict[str, tuple[Figure, ...]]:
+    """`FIGURES` without what no row has."""
+    known = {
+        heading: tuple(figure for figure in figures if any(row[figure.key] is not None for row in rows))
+        for heading, figures in FIGURES.items()
+    }
+    return {heading: figures for heading, figures in known.items() if figures}
+
+
+def recall_rows(profile: Profile) -> list[tuple[str, list[float | None]]]:
+    """Recall of each class by every subject that was scored."""
+    scored = [subject.scores for subject in profile.subjects if subject.scores]
+    if not scored:
+        return []
+    return [(name, [scores.recall[index] for scores in scored]) for index, name in enumerate(scored[0].classes)]
