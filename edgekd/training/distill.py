@@ -17,10 +17,10 @@ from torch import nn
 
 from edgekd import processes
 from edgekd.config import DistillConfig
-from edgekd.data import check_clip_length, load_index
 from edgekd.data.checks.audit import audit, check_audit
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
+from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.total import SSATKDLoss

@@ -34,7 +34,7 @@ def make_data(root: Path, recordings: int = 6) -> ClipIndex:
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = np.random.default_rng(number).uniform(-1, 1, RATE) * 0.3**number
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-    return folder.load(root, CONFIG.clip_seconds)
+    return folder.load(root, CONFIG)
 
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -140,7 +140,7 @@ def test_the_same_data_elsewhere_shares_the_store(tmp_path: Path, monkeypatch: p
     decoded = count_decoded(monkeypatch)
     # Copied, not made again: a float WAV holds the second in which it was written.
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    index = folder.load(tmp_path / "there", CONFIG.clip_seconds)
+    index = folder.load(tmp_path / "there", CONFIG)
     second = clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
     assert first.folder == second.folder
     assert not decoded
@@ -243,7 +243,7 @@ FILL = """
     config = DataConfig(sample_rate=8_000, clip_seconds=0.5)
     def tell(stage, done, total, **figures):
         os.write(1, f"{stage} {done}\\n".encode())  # whole lines, whichever threads write
-    clip_store.open_store(folder.load(Path(sys.argv[1]), 0.5), config, tell, Path(sys.argv[2]))
+    clip_store.open_store(folder.load(Path(sys.argv[1]), config), config, tell, Path(sys.argv[2]))
 """
 
 
@@ -346,11 +346,12 @@ def test_a_limit_of_the_real_file_system_is_reported_the_same_way(index: ClipInd
         from edgekd.data import clip_store
         from edgekd.data.layouts import folder
         from edgekd.errors import InputError
-        index = folder.load(Path(sys.argv[1]), 0.5)
+        config = DataConfig(sample_rate=8_000, clip_seconds=0.5)
+        index = folder.load(Path(sys.argv[1]), config)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         try:
-            clip_store.open_store(index, DataConfig(sample_rate=8_000, clip_seconds=0.5), folder=Path(sys.argv[2]))
+            clip_store.open_store(index, config, folder=Path(sys.argv[2]))
         except InputError as error:
             print(error)
     """

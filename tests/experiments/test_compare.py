@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from edgekd.config import DistillConfig
-from edgekd.data import load_index
 from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split, write_splits
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.experiments import grid
