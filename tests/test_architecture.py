@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -36,6 +37,22 @@ ALLOWED: dict[str, set[str]] = {
 }
 for room in ("data", "exporting", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
+
+# Inside a room: which of its other parts, modules or folders in it, a part imports.
+INSIDE: dict[str, dict[str, set[str]]] = {
+    "files": {"whole": set(), "caches": set(), "threads": set(), "row_table": {"caches", "threads"}},
+    "data": {
+        "fourier": set(),
+        "index": set(),
+        "audio": set(),
+        "simulation": {"fourier"},
+        "layouts": {"index", "audio", "fourier", "simulation"},
+        "load": {"index", "audio", "layouts"},
+        "splits": {"index"},
+        "clip_store": {"index", "audio"},
+        "checks": {"fourier", "index", "audio", "clip_store"},
+    },
+}
 
 HEAVY = {
     *("torch", "torchaudio", "lightning_fabric"),
@@ -172,6 +189,25 @@ def test_commands_that_start_modules_are_recognised(code: str, modules: set[str]
     assert set(started(ast.parse(code))) == modules
 
 
+@pytest.mark.parametrize("module", [each for each in MODULES if room_of(each) in INSIDE], ids=name_of)
+def test_a_part_of_a_room_imports_only_what_the_plan_says(module: Path) -> None:
+    room, part = (*module.relative_to(PACKAGE).with_suffix("").parts,)[:2]
+    parts = {name.split(".")[2] for name in imported(tree_of(module)) if name.startswith(f"edgekd.{room}.")}
+    if part == "__init__":
+        assert not parts
+        return
+    assert part in INSIDE[room], f"{part} has no place in the plan of {room}"
+    if module.parent.name == part:
+        parts.discard(part)
+    assert parts <= INSIDE[room][part], f"{module} imports {sorted(parts - INSIDE[room][part])}"
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_the_plan_of_a_room_has_no_circle(room: str) -> None:
+    order = graphlib.TopologicalSorter(INSIDE[room])
+    assert set(order.static_order()) == set(INSIDE[room])
+
+
 # The runner is a command line too.
 SILENT = [
     each
@@ -201,7 +237,10 @@ def test_a_module_opens_with_what_it_is_for(module: Path) -> None:
     assert name_of(module) == "__init__.py" or ast.get_docstring(tree_of(module))
 
 
-LIGHT = [*(f"{name}.py" for name in FOUNDATIONS if name != "_torchaudio"), "data/__init__.py", "exporting/__init__.py"]
+LIGHT = [
+    *(f"{name}.py" for name in FOUNDATIONS if name != "_torchaudio"),
+    *("data/layouts/table.py", "exporting/__init__.py"),
+]
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -215,7 +254,7 @@ def test_pictures_and_graphs_are_imported_where_they_are_made(module: Path) -> N
     assert not {name.split(".")[0] for name in at_import(tree_of(module))} & optional
 
 
-@pytest.mark.parametrize("name", ["edgekd.cli.app", "edgekd.data", "edgekd.exporting", "edgekd.config"])
+@pytest.mark.parametrize("name", ["edgekd.cli.app", "edgekd.data.layouts.table", "edgekd.exporting", "edgekd.config"])
 def test_importing_is_quick_because_nothing_heavy_is_loaded(name: str) -> None:
     code = f"import sys, {name}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

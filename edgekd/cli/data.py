@@ -49,9 +49,9 @@ def inspect(
 ) -> None:
     """Count clips, classes and formats; find silence, clipping, duplicates and broken files; draw a spectrogram a
     class."""
-    from edgekd.data import load_index
     from edgekd.data.audio import tolerant
     from edgekd.data.checks.inspection import inspect as inspect_index
+    from edgekd.data.load import load_index
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json
 
@@ -86,9 +86,9 @@ def audit(
 ) -> None:
     """Find groups and near-duplicate audio on two sides of the split (exit code 4), and what tells the class besides
     the sound."""
-    from edgekd.data import load_index
     from edgekd.data.checks.audit import audit as audit_split
     from edgekd.data.clip_store import open_store
+    from edgekd.data.load import load_index
     from edgekd.data.splits import make_split
     from edgekd.errors import GateError
     from edgekd.progress import ConsoleProgress
@@ -120,9 +120,9 @@ def prepare(
     quiet: options.Quiet = False,
 ) -> None:
     """Decode and fingerprint every clip now, so that training and auditing start at once."""
-    from edgekd.data import load_index
     from edgekd.data.checks.fingerprint import near_duplicates
     from edgekd.data.clip_store import open_store
+    from edgekd.data.load import load_index
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekd.data import DATASETS
+from edgekd.data.layouts.table import LAYOUTS
 from edgekd.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ Seed = Annotated[int | None, typer.Option("--seed", envvar="EDGEKD_SEED", help="
 Device = Annotated[str | None, typer.Option("--device", envvar="EDGEKD_DEVICE", help="auto, cpu or cuda.")]
 Dataset = Annotated[
     str | None,
-    typer.Option("--dataset", envvar="EDGEKD_DATASET", help=f"{', '.join(DATASETS)}; else recognised."),
+    typer.Option(
+        "--dataset", envvar="EDGEKD_DATASET", help=f"{', '.join(layout.name for layout in LAYOUTS)}; else recognised."
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="EDGEKD_DATA_DIR", help="Where the recordings are.")]
 SampleRate = Annotated[
@@ -126,8 +128,9 @@ def check_names(config: DistillConfig, quantized: bool) -> None:
 
     mistakes = []
     dataset, taught = config.data.dataset, needs_teacher(config.loss.terms)
-    if dataset is not None and dataset not in DATASETS:
-        mistakes.append(str(unknown_name("data set", dataset, DATASETS)))
+    datasets = [layout.name for layout in LAYOUTS]
+    if dataset is not None and dataset not in datasets:
+        mistakes.append(str(unknown_name("data set", dataset, datasets)))
     try:
         check_models(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
     except UsageError as wrong:

@@ -8,9 +8,9 @@ two settings or two versions never share one; the same data under another path d
     rows.bin    N records of the peak (float32) and a CRC-32 of peak and samples; 0: not there yet
 
 so a quiet clip keeps its resolution (rounding is 96 dB below the clip's own peak). Nothing in a store is believed
-without its CRC: opening checks every row and decodes again those that are missing or damaged, which is also how a
-fill that was killed goes on. A row's record is written only after its samples were flushed to the disk. One process
-fills at a time (`flock`); the others wait and find the rows there.
+without its CRC (`files.row_table`): opening checks every row and decodes again those that are missing or damaged, which
+is also how a fill that was killed goes on. One process fills at a time (`flock`); the others wait and find the rows
+there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import json
 import os
 import shutil
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +30,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from edgekd.config import DataConfig
-from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, Waveform, read_clip
+from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, read_clip
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
-from edgekd.files.caches import NO_SPACE, cache_folder, locked, reserve, write_at
+from edgekd.files.caches import NO_SPACE, cache_folder, locked
+from edgekd.files.row_table import RowTable, read_rows
 from edgekd.files.threads import threaded
 from edgekd.files.whole import write_text
 from edgekd.progress import Progress, silent
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 _LEVELS = 32_767  # symmetric int16
-_RECORD = np.dtype([("peak", "<f4"), ("crc", "<u4")])
+_SAMPLES, _RECORDS, _NOTES = "clips.i16", "rows.bin", [("peak", "<f4")]
 _FLUSH_ROWS, _FLUSH_SECONDS = 64, 1.0  # what a kill can cost at most
 
 
@@ -101,8 +101,9 @@ def attach_store(index: ClipIndex, config: DataConfig, progress: Progress = sile
     parent, samples = cache_folder(), round(config.clip_seconds * config.sample_rate)
     folder = parent / f"{index.dataset}-{_key(index, config, samples, parent, progress)}"
     try:
-        clips = np.memmap(folder / "clips.i16", dtype="<i2", mode="r", shape=(len(index), samples))
-        records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
+        clips, records = read_rows(
+            folder / _SAMPLES, len(index), (samples,), "<i2", notes=_NOTES, records_path=folder / _RECORDS
+        )
     except (OSError, ValueError) as failure:
         raise InputError(f"{folder}: the clip cache that another process filled cannot be read ({failure}).") from None
     return ClipStore(folder, config.sample_rate, samples, records["peak"].copy(), clips)
@@ -125,82 +126,45 @@ def fit_gain(store: ClipStore, rows: Sequence[int]) -> float:
 
 def _complete(folder: Path, index: ClipIndex, config: DataConfig, samples: int, progress: Progress) -> ClipStore:
     """The store in `folder` with every row there and verified; the caller holds its lock."""
-
-    def read(row: int) -> Waveform:
-        clip = index.clips[row]
-        rate, padding = config.sample_rate, config.padding
-        return read_clip(clip.path, clip.start, clip.length, sample_rate=rate, samples=samples, padding=padding)
-
     folder.mkdir(exist_ok=True)
-    clips_file = os.open(folder / "clips.i16", os.O_RDWR | os.O_CREAT, 0o644)
-    rows_file = os.open(folder / "rows.bin", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        reserve(clips_file, len(index) * samples * 2)
-        reserve(rows_file, len(index) * _RECORD.itemsize)
-        clips = np.memmap(folder / "clips.i16", dtype="<i2", mode="r", shape=(len(index), samples))
-        records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
-        missing = _unverified(clips, records, progress)
-        if missing:
-            _fill(clips_file, rows_file, missing, read, progress)
-            records = np.fromfile(folder / "rows.bin", dtype=_RECORD)
+        with RowTable(
+            folder / _SAMPLES,
+            len(index),
+            (samples,),
+            "<i2",
+            progress,
+            notes=_NOTES,
+            records_path=folder / _RECORDS,
+            stage="check cached clips",
+        ) as table:
+            _fill(table, index, config, progress)
     except OSError as failure:
         if failure.errno in NO_SPACE:
             shutil.rmtree(folder, ignore_errors=True)  # leave the user the space there is
         raise
-    finally:
-        os.close(clips_file)
-        os.close(rows_file)
-    return ClipStore(folder, config.sample_rate, samples, records["peak"].copy(), clips)
+    return ClipStore(folder, config.sample_rate, samples, table.records["peak"].copy(), table.values)
 
 
-def _unverified(clips: NDArray[np.int16], records: NDArray, progress: Progress) -> list[int]:
-    """The rows that are not there, or do not have the CRC recorded for them."""
-    written = np.flatnonzero(records["crc"]).tolist()
-    checked = threaded(lambda row: _crc(records["peak"][row], clips[row]) == records["crc"][row], written)
-    good = np.zeros(len(records), dtype=bool)
-    for done, (row, right) in enumerate(checked, 1):
-        good[row] = right
-        progress("check cached clips", done, len(written))
-    return np.flatnonzero(~good).tolist()
+def _fill(table: RowTable, index: ClipIndex, config: DataConfig, progress: Progress) -> None:
+    """Decode the rows that are missing, in parallel."""
+    _, samples = table.values.shape
 
-
-def _fill(
-    clips_file: int, rows_file: int, missing: list[int], read: Callable[[int], Waveform], progress: Progress
-) -> None:
-    """Decode the rows `missing` in parallel; `read(row)` gives the `(S,)` waveform."""
-
-    def store(row: int) -> bytes:
-        waveform = read(row)
+    def decode(row: int) -> None:
+        clip = index.clips[row]
+        rate, padding = config.sample_rate, config.padding
+        waveform = read_clip(clip.path, clip.start, clip.length, sample_rate=rate, samples=samples, padding=padding)
         peak = np.abs(waveform).max()
         scale = np.float32(_LEVELS) / peak if peak > np.finfo(np.float32).tiny else np.float32(0)
-        levels = np.round(waveform * scale).astype("<i2")
-        write_at(clips_file, levels.tobytes(), row * levels.nbytes)
-        return np.array((peak, _crc(peak, levels)), dtype=_RECORD).tobytes()
+        table.write(row, np.round(waveform * scale)[None], (peak,))
 
-    finished: dict[int, bytes] = {}
-
-    def flush() -> None:
-        os.fdatasync(clips_file)
-        for row, record in finished.items():
-            write_at(rows_file, record, row * _RECORD.itemsize)
-        finished.clear()
-
+    missing = np.flatnonzero(~table.present).tolist()
     flushed = time.monotonic()
-    try:
-        for done, (row, record) in enumerate(threaded(store, missing), 1):
-            finished[row] = record
-            if len(finished) >= _FLUSH_ROWS or time.monotonic() - flushed > _FLUSH_SECONDS:
-                flush()
-                flushed = time.monotonic()
-            progress("cache clips", done, len(missing))
-    finally:
-        flush()
-    os.fdatasync(rows_file)
-
-
-def _crc(peak: np.float32, levels: NDArray[np.int16]) -> int:
-    """CRC-32 of a row, never 0: that stands for a row not written."""
-    return zlib.crc32(levels.data, zlib.crc32(np.float32(peak).tobytes())) or 1
+    for done, _ in enumerate(threaded(decode, missing), 1):
+        if table.unflushed >= _FLUSH_ROWS or time.monotonic() - flushed > _FLUSH_SECONDS:
+            table.flush()
+            flushed = time.monotonic()
+        progress("cache clips", done, len(missing))
 
 
 # The name of a store

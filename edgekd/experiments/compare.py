@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.config import DistillConfig
-from edgekd.data import load_index
 from edgekd.data.clip_store import open_store
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.errors import UsageError
 from edgekd.experiments.comparison import Comparison, Results

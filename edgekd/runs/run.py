@@ -133,7 +133,7 @@ class Run:
         Several processes open it together. Raises `InputError` where it has moved or changed its classes.
         """
         from edgekd import processes
-        from edgekd.data import load_index
+        from edgekd.data.load import load_index
         from edgekd.data.splits import read_splits
         from edgekd.runs.data import RunData, open_clips
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.data import check_clip_length, load_index
 from edgekd.data.checks.audit import audit, check_audit
 from edgekd.data.index import ClipIndex, Split
+from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import Need, check_terms, needs_teacher

@@ -35,10 +35,10 @@ import numpy as np
 import torch
 
 from edgekd.config import AugmentConfig, DataConfig, FrontendConfig, SimulationConfig
-from edgekd.data import load_index
 from edgekd.data.checks.audit import audit
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Split
+from edgekd.data.load import load_index
 from edgekd.data.simulation.sonar import CLASSES, simulate
 from edgekd.data.splits import make_split
 from edgekd.log_mel import LogMel

@@ -23,8 +23,8 @@ import soundfile
 import torch
 
 from edgekd.config import AugmentConfig, DataConfig
-from edgekd.data import load_index
 from edgekd.data.clip_store import open_store
+from edgekd.data.load import load_index
 from edgekd.training.views import draw_views
 from tests.benchmarks.measure import table
 

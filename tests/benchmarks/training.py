@@ -48,10 +48,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import CacheMode, DistillConfig
-from edgekd.data import load_index
 from edgekd.data.audio import fit as fit_length
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
+from edgekd.data.load import load_index
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models import build_student, build_teacher
 from edgekd.models.outputs import StudentOutput

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from edgekd.errors import InputError
 
 RATE = 8_000
 CONFIG = DataConfig(sample_rate=RATE, clip_seconds=0.5)
+RECORD = np.dtype([("peak", "<f4"), ("crc", "<u4")])
 
 
 def make_data(root: Path, recordings: int = 6) -> ClipIndex:
@@ -34,7 +36,7 @@ def make_data(root: Path, recordings: int = 6) -> ClipIndex:
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = np.random.default_rng(number).uniform(-1, 1, RATE) * 0.3**number
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-    return folder.load(root, CONFIG.clip_seconds)
+    return folder.load(root, CONFIG)
 
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -74,6 +76,32 @@ def test_a_store_gives_back_every_clip_quiet_ones_too(index: ClipIndex, tmp_path
     assert len(store) == len(index) == 12
     assert (store.sample_rate, store.samples) == (RATE, RATE // 2)
     assert_right(store, index)
+
+
+def test_the_files_are_those_that_earlier_versions_read(index: ClipIndex, tmp_path: Path) -> None:
+    """Another layout of the files takes another `FORMAT`."""
+    store = clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
+    clips = np.fromfile(store.folder / "clips.i16", "<i2").reshape(12, RATE // 2)
+    records = np.fromfile(store.folder / "rows.bin", RECORD)
+    np.testing.assert_array_equal(records["peak"], clips_of(index).abs().amax(dim=1).numpy())
+    for record, clip in zip(records, clips, strict=True):
+        assert record["crc"] == zlib.crc32(clip.tobytes(), zlib.crc32(record["peak"].tobytes()))
+    assert sorted(path.name for path in store.folder.iterdir()) == ["clips.i16", "rows.bin"]
+
+
+def test_what_another_process_has_opened_is_attached_as_it_is(
+    index: ClipIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="the clip cache that another process filled cannot be read"):
+        clip_store.attach_store(index, CONFIG)
+    opened = clip_store.open_store(index, CONFIG)
+    attached = clip_store.attach_store(index, CONFIG)
+    assert attached.folder == opened.folder
+    assert torch.equal(attached.waveforms(range(12)), opened.waveforms(range(12)))
+    os.truncate(opened.folder / "rows.bin", 11 * RECORD.itemsize)
+    with pytest.raises(InputError, match=r"cannot be read .11 records for 12 rows"):
+        clip_store.attach_store(index, CONFIG)
 
 
 def test_waveforms_come_in_the_order_asked_for(index: ClipIndex, tmp_path: Path) -> None:
@@ -140,7 +168,7 @@ def test_the_same_data_elsewhere_shares_the_store(tmp_path: Path, monkeypatch: p
     decoded = count_decoded(monkeypatch)
     # Copied, not made again: a float WAV holds the second in which it was written.
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    index = folder.load(tmp_path / "there", CONFIG.clip_seconds)
+    index = folder.load(tmp_path / "there", CONFIG)
     second = clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
     assert first.folder == second.folder
     assert not decoded
@@ -184,7 +212,7 @@ def flip_a_sample(store: Path) -> None:
 
 
 def change_a_peak(store: Path) -> None:
-    records = np.fromfile(store / "rows.bin", dtype=clip_store._RECORD)
+    records = np.fromfile(store / "rows.bin", dtype=RECORD)
     records["peak"][5] *= 2
     records.tofile(store / "rows.bin")
 
@@ -243,7 +271,7 @@ FILL = """
     config = DataConfig(sample_rate=8_000, clip_seconds=0.5)
     def tell(stage, done, total, **figures):
         os.write(1, f"{stage} {done}\\n".encode())  # whole lines, whichever threads write
-    clip_store.open_store(folder.load(Path(sys.argv[1]), 0.5), config, tell, Path(sys.argv[2]))
+    clip_store.open_store(folder.load(Path(sys.argv[1]), config), config, tell, Path(sys.argv[2]))
 """
 
 
@@ -312,9 +340,7 @@ def test_a_bad_file_is_named_and_the_good_clips_are_kept(
     soundfile.write(bad, samples, RATE, subtype="FLOAT")
     with pytest.raises(InputError, match=rf"{bad}: sample {RATE - 1} is NaN"):
         clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
-    assert any(
-        np.fromfile(rows, dtype=clip_store._RECORD)["crc"].any() for rows in (tmp_path / "cache").glob("*/rows.bin")
-    )
+    assert any(np.fromfile(rows, dtype=RECORD)["crc"].any() for rows in (tmp_path / "cache").glob("*/rows.bin"))
     bad.write_bytes(good)
     assert_right(clip_store.open_store(index, CONFIG, folder=tmp_path / "cache"), index)
 
@@ -332,7 +358,7 @@ def test_no_space_left_says_how_much_is_needed_and_what_to_do(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(clip_store.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(InputError, match=rf"no space left .* {12 * RATE} bytes needed, \d+ free.*EDGEKD_CACHE_DIR"):
         clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*/clips.i16"))
@@ -346,11 +372,12 @@ def test_a_limit_of_the_real_file_system_is_reported_the_same_way(index: ClipInd
         from edgekd.data import clip_store
         from edgekd.data.layouts import folder
         from edgekd.errors import InputError
-        index = folder.load(Path(sys.argv[1]), 0.5)
+        config = DataConfig(sample_rate=8_000, clip_seconds=0.5)
+        index = folder.load(Path(sys.argv[1]), config)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         try:
-            clip_store.open_store(index, DataConfig(sample_rate=8_000, clip_seconds=0.5), folder=Path(sys.argv[2]))
+            clip_store.open_store(index, config, folder=Path(sys.argv[2]))
         except InputError as error:
             print(error)
     """
@@ -367,7 +394,7 @@ def test_a_file_system_that_cannot_reserve_space_still_works(
     def unsupported(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    monkeypatch.setattr(clip_store.os, "posix_fallocate", unsupported)
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
     assert_right(clip_store.open_store(index, CONFIG, folder=tmp_path / "cache"), index)
 
 
@@ -375,14 +402,6 @@ def test_a_cache_folder_that_is_a_file_is_named(index: ClipIndex, tmp_path: Path
     (tmp_path / "cache").touch()
     with pytest.raises(InputError, match=r"cache: the clip cache cannot be written .*EDGEKD_CACHE_DIR"):
         clip_store.open_store(index, CONFIG, folder=tmp_path / "cache")
-
-
-def test_the_cache_folder_is_the_environment_s_or_the_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "elsewhere"))
-    assert clip_store.cache_folder() == tmp_path / "elsewhere"
-    monkeypatch.delenv("EDGEKD_CACHE_DIR")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert clip_store.cache_folder() == tmp_path / ".cache" / "edgekd"
 
 
 # Level
@@ -404,27 +423,3 @@ def test_silence_stays_silence_and_cannot_be_fitted(tmp_path: Path) -> None:
     assert not store.waveforms([0, 1]).any()
     with pytest.raises(InputError, match="All 2 training clips are silent"):
         clip_store.fit_gain(store, [0, 1])
-
-
-def test_only_a_few_items_are_handed_out_ahead_of_those_that_were_taken() -> None:
-    begun: list[int] = []
-    found = clip_store.threaded(lambda item: begun.append(item) or -item, range(10_000))
-    taken = [next(found) for _ in range(100)]
-    assert all(result == -item for item, result in taken)
-    assert 100 <= len(begun) <= 100 + 8 * len(os.sched_getaffinity(0))
-    found.close()
-    rest = dict(clip_store.threaded(lambda item: -item, range(1000)))
-    assert rest == {item: -item for item in range(1000)}
-
-
-def test_nothing_is_begun_after_a_failure_but_what_was_handed_out() -> None:
-    begun: list[int] = []
-
-    def work(item: int) -> None:
-        begun.append(item)
-        if item == 50:
-            raise InputError("fifty")
-
-    with pytest.raises(InputError, match="fifty"):
-        list(clip_store.threaded(work, range(10_000)))
-    assert len(begun) <= 51 + 8 * len(os.sched_getaffinity(0))

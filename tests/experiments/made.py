@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edgekd.data import load_index
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split, write_splits
 from edgekd.experiments.grid import Job
 from edgekd.experiments.pool import Failure

@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from edgekd.config import DataConfig, DistillConfig, FrontendConfig, ProfileConfig, TeacherConfig
-from edgekd.data import load_index
 from edgekd.data.clip_store import open_store
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split, write_splits
 from edgekd.exporting.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
 from edgekd.exporting.targets import load_target

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.audio import Waveform, resample
 from edgekd.data.clip_store import ClipStore
-from edgekd.data.simulation.ocean import fast_length
+from edgekd.data.fourier import fast_length
 from edgekd.files.caches import locked
 from edgekd.files.threads import threaded
 from edgekd.files.whole import write_bytes, write_text

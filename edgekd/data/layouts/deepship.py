@@ -25,12 +25,16 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekd.data import wrong_layout
 from edgekd.data.audio import probe
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import GROUPS, audio_files, class_folders, holds_audio, windows
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
 
 CLASSES = ("Cargo", "Passengership", "Tanker", "Tug")
 
@@ -41,7 +45,13 @@ _TIME = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _TRANSIT = re.compile(r"20\d{6}[a-z]*-0*(?P<number>\d+)", re.IGNORECASE)
 
 
-def load(root: Path, clip_seconds: float) -> ClipIndex:
+def recognise(root: Path) -> bool:
+    """Whether `root` has a folder for each of the four classes and no other folder of recordings."""
+    folders = [path for path in class_folders(root) if _class_of(path.name) or holds_audio(path)]
+    return {_class_of(path.name) for path in folders} == set(CLASSES) and not (root / GROUPS).is_file()
+
+
+def load(root: Path, config: DataConfig) -> ClipIndex:
     """The windows of every recording, class by class.
 
     Raises `InputError` when a class has no folder, two, or no audio, for a folder of recordings that is no class, for
@@ -50,7 +60,7 @@ def load(root: Path, clip_seconds: float) -> ClipIndex:
     """
     folders = _class_folders(root)
     if not folders:
-        raise wrong_layout(root, "deepship")
+        raise WrongLayout(root)
     _check_folders(root, folders)
     recordings = {name: audio_files(folder) for name, folder in folders.items()}
     for name, files in recordings.items():
@@ -61,15 +71,9 @@ def load(root: Path, clip_seconds: float) -> ClipIndex:
         Clip(path, label, groups[path], None, start, length)
         for label, name in enumerate(CLASSES)
         for path in recordings[name]
-        for start, length in windows(path, clip_seconds)
+        for start, length in windows(path, config.clip_seconds)
     ]
     return ClipIndex("deepship", root, CLASSES, tuple(clips))
-
-
-def looks_like(root: Path) -> bool:
-    """Whether `root` has a folder for each of the four classes and no other folder of recordings."""
-    folders = [path for path in class_folders(root) if _class_of(path.name) or holds_audio(path)]
-    return {_class_of(path.name) for path in folders} == set(CLASSES) and not (root / GROUPS).is_file()
 
 
 # Classes

@@ -9,13 +9,18 @@ Clips cut from one source recording share `src_file`: that is the group. The fiv
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgekd.data import wrong_layout
 from edgekd.data.audio import AUDIO_SUFFIXES, probe
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.tables import Line, check_names, missing_files, read_table
+from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
+
+Subset = Literal["esc50", "esc10"]
 
 TABLE = Path("meta/esc50.csv")
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
@@ -31,14 +36,24 @@ class _Row(NamedTuple):
     in_esc10: bool
 
 
-def load(root: Path, subset: Literal["esc50", "esc10"]) -> ClipIndex:
+def recognise(root: Path) -> bool:
+    """Whether the table is there and lists more than ESC-10. Raises `InputError` for a damaged one."""
+    return subset_at(root) == "esc50"
+
+
+def load(root: Path, _: DataConfig) -> ClipIndex:
+    """`load_subset` of all clips."""
+    return load_subset(root, "esc50")
+
+
+def load_subset(root: Path, subset: Subset) -> ClipIndex:
     """One row a file, in the order of the table; labels are the targets present, in order, counted from 0.
 
     Clips are 5 s long: a shorter clip length takes the beginning of each, a longer one pads. Raises `InputError` for
     another layout, a table without a needed column, with a value that is not one or with categories that contradict
     each other, and audio that is missing or unreadable.
     """
-    _check_layout(root, subset)
+    _check_layout(root)
     rows = [row for row in _rows(root) if row.in_esc10 or subset == "esc50"]
     if not rows:
         raise InputError(f"{root / TABLE}: lists no clip of {subset}.")
@@ -57,12 +72,14 @@ def load(root: Path, subset: Literal["esc50", "esc10"]) -> ClipIndex:
     )
 
 
-def is_esc10(root: Path) -> bool:
-    """Whether every clip the table lists belongs to ESC-10."""
-    return all(row.in_esc10 for row in _rows(root))
+def subset_at(root: Path) -> Subset | None:
+    """What the table of `root` lists: clips of ESC-10 alone, or others too; None where there is no table."""
+    if not (root / TABLE).is_file():
+        return None
+    return "esc10" if all(row.in_esc10 for row in _rows(root)) else "esc50"
 
 
-def _check_layout(root: Path, subset: str) -> None:
+def _check_layout(root: Path) -> None:
     table, audio = root / TABLE, root / "audio"
     if table.is_file() and audio.is_dir():
         return
@@ -70,7 +87,7 @@ def _check_layout(root: Path, subset: str) -> None:
         raise InputError(f"{audio}: no such folder, but {table} lists the clips in it. Put it there.")
     if audio.is_dir() and any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.iterdir()):
         raise InputError(f"{table}: not there; it tells the clips' classes and folds. Download it with the data set.")
-    raise wrong_layout(root, subset)
+    raise WrongLayout(root)
 
 
 def _rows(root: Path) -> list[_Row]:

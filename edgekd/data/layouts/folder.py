@@ -10,18 +10,37 @@ vessel, a hydrophone, a day), stay on one side of every split. Without `groups.c
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekd.data import wrong_layout
 from edgekd.data.audio import AUDIO_SUFFIXES, probe
-from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
 
 GROUPS = "groups.csv"
 
+# Folders that say how a data set is divided, not what was recorded: their layout needs a loader of its own.
+_NOT_CLASSES = re.compile(r"train(ing)?|val(id|idation)?|test|audio|meta(data)?|fold_?\d+", re.IGNORECASE)
 
-def load(root: Path, clip_seconds: float, dataset: str = "folder") -> ClipIndex:
+
+def recognise(root: Path) -> bool:
+    """Whether there are folders of recordings, and none that divides a data set holds recordings."""
+    classes, divisions = _classes_and_divisions(root)
+    return bool(classes) and not any(map(holds_audio, divisions))
+
+
+def several_classes(root: Path) -> bool:
+    """Whether there are two classes or more: beside another data set, one folder of audio may be anything."""
+    return len(_classes_and_divisions(root)[0]) > 1
+
+
+def load(root: Path, config: DataConfig, dataset: str = "folder") -> ClipIndex:
     """The windows of every recording, class by class in alphabetical order.
 
     Raises `InputError` when there are no class folders, fewer than two, two whose names differ only in case, one
@@ -29,7 +48,7 @@ def load(root: Path, clip_seconds: float, dataset: str = "folder") -> ClipIndex:
     """
     folders = class_folders(root)
     if not folders:
-        raise wrong_layout(root, dataset)
+        raise WrongLayout(root)
     if len(folders) < 2:
         raise InputError(f"{root}: only one class folder ('{folders[0].name}'); a classifier needs at least two.")
     check_spelling(folders)
@@ -44,7 +63,7 @@ def load(root: Path, clip_seconds: float, dataset: str = "folder") -> ClipIndex:
     clips = [
         Clip(path, label, groups[path], None, start, length)
         for label, path in recordings
-        for start, length in windows(path, clip_seconds)
+        for start, length in windows(path, config.clip_seconds)
     ]
     return ClipIndex(dataset, root, tuple(folder.name for folder in folders), tuple(clips))
 
@@ -67,6 +86,19 @@ def is_audio(path: Path) -> bool:
 def holds_audio(folder: Path) -> bool:
     """Whether there is an audio file at any depth below `folder`."""
     return any(map(is_audio, folder.rglob("*")))
+
+
+def sides(folder: Path) -> Iterator[tuple[Side, Path]]:
+    """The sides of a data set (train, validation, test) that have a folder `audio` in `folder`."""
+    for side in SIDES:
+        for path in class_folders(folder):
+            if path.name.lower() == side and (path / "audio").is_dir():
+                yield side, path
+
+
+def holds_sides(folder: Path) -> bool:
+    """Whether a side with `audio/` lies directly in `folder`."""
+    return any(sides(folder))
 
 
 def check_spelling(folders: Iterable[Path]) -> None:
@@ -98,6 +130,13 @@ def cut(start: int, stop: int, samples: float) -> list[tuple[int, int]]:
     if 2 * left >= length or not pieces:
         pieces.append((start + whole * length, left))
     return pieces
+
+
+def _classes_and_divisions(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in `root` that hold recordings of a class, and those that divide a data set."""
+    folders = class_folders(root)
+    divisions = [path for path in folders if _NOT_CLASSES.fullmatch(path.name) or holds_sides(path)]
+    return [path for path in folders if path not in divisions and holds_audio(path)], divisions
 
 
 def _groups(root: Path, recordings: list[Path]) -> dict[Path, str]:

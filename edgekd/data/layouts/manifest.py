@@ -15,14 +15,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgekd.data import wrong_layout
 from edgekd.data.audio import AudioInfo, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.folder import cut
-from edgekd.data.layouts.tables import Line, check_names, missing_files, read_table
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
 
 TABLE = "manifest.csv"
 NEEDED = ("path", "label")
@@ -48,7 +51,12 @@ class _Region(NamedTuple):
     rate: int
 
 
-def load(table_or_folder: Path, clip_seconds: float) -> ClipIndex:
+def recognise(root: Path) -> bool:
+    """Whether there is a `manifest.csv`."""
+    return (root / TABLE).is_file()
+
+
+def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
     """The windows of every line, in the order of the table; classes in alphabetical order. `root` is its folder.
 
     `table_or_folder` is the table, or a folder with a `manifest.csv`. Raises `InputError`, with the line, for whatever
@@ -59,7 +67,7 @@ def load(table_or_folder: Path, clip_seconds: float) -> ClipIndex:
     if table.is_dir():
         table /= TABLE
         if not table.is_file():
-            raise wrong_layout(table_or_folder, "manifest")
+            raise WrongLayout(table_or_folder)
     root = table.parent
     lines = read_table(table, NEEDED, OPTIONAL)
     check_names((line, line.values["label"]) for line in lines)
@@ -78,7 +86,7 @@ def load(table_or_folder: Path, clip_seconds: float) -> ClipIndex:
     clips = [
         Clip(region.path, classes.index(region.label), groups[region.path], fold, start, length, side)
         for region, side, fold in zip(regions, sides, folds, strict=True)
-        for start, length in cut(region.start, region.stop, clip_seconds * region.rate)
+        for start, length in cut(region.start, region.stop, config.clip_seconds * region.rate)
     ]
     return ClipIndex("manifest", root, tuple(classes), tuple(clips))
 

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgekd.data import wrong_layout
 from edgekd.data.audio import probe
 from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.layouts.csv_table import Line, check_names, read_table
 from edgekd.data.layouts.folder import audio_files, class_folders
-from edgekd.data.layouts.tables import Line, check_names, read_table
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
 
 TABLES = (Path("metadata/UrbanSound8K.csv"), Path("UrbanSound8K.csv"))
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
@@ -43,7 +46,12 @@ class _Slice(NamedTuple):
     target: int
 
 
-def load(root: Path) -> ClipIndex:
+def recognise(root: Path) -> bool:
+    """Whether there are fold folders with a file named as a slice."""
+    return any(_NAME.fullmatch(path.stem) for _, folder in _folds(root) for path in audio_files(folder))
+
+
+def load(root: Path, _: DataConfig) -> ClipIndex:
     """One row a file, fold by fold; labels are the classes present, in the order of their ids, counted from 0.
 
     A shorter clip length takes the beginning of each slice, a longer one pads. Raises `InputError` for another layout,
@@ -52,7 +60,7 @@ def load(root: Path) -> ClipIndex:
     """
     slices = [_named(path, fold) for fold, folder in _folds(root) for path in audio_files(folder)]
     if not slices:
-        raise wrong_layout(root, "urbansound8k")
+        raise WrongLayout(root)
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
     names = dict(enumerate(CLASSES)) if table is None else _names_agreed(table, slices)
     for slice_ in slices:
@@ -70,11 +78,6 @@ def load(root: Path) -> ClipIndex:
             for path, fold, source, target in slices
         ),
     )
-
-
-def looks_like(root: Path) -> bool:
-    """Whether there are fold folders with a file named as a slice."""
-    return any(_NAME.fullmatch(path.stem) for _, folder in _folds(root) for path in audio_files(folder))
 
 
 def _folds(root: Path) -> list[tuple[int, Path]]:

@@ -19,21 +19,29 @@ Clips are 1 s long: pass `--clip-seconds 1`. A longer clip length fills each up,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from edgekd.data import wrong_layout
-from edgekd.data.index import SIDES, Clip, ClipIndex, Side
-from edgekd.data.layouts.folder import audio_files, check_spelling, class_folders, windows
-from edgekd.data.layouts.tables import Line, read_table
+from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.layouts.csv_table import Line, read_table
+from edgekd.data.layouts.folder import audio_files, check_spelling, class_folders, holds_sides, sides, windows
+from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
 
 METADATA = "metadata.csv"
 SCENARIO = re.compile(r"inclusion_\d+_exclusion_\d+", re.IGNORECASE)
 
 
-def load(root: Path, clip_seconds: float) -> ClipIndex:
-    """One row a file (more where `clip_seconds` is below a second), scenario by scenario, side by side.
+def recognise(root: Path) -> bool:
+    """Whether `root` holds sides with `audio/`, or folders that do."""
+    return holds_sides(root) or any(map(holds_sides, class_folders(root)))
+
+
+def load(root: Path, config: DataConfig) -> ClipIndex:
+    """One row a file (more where `config.clip_seconds` is below a second), scenario by scenario, side by side.
 
     Classes are the folders found on any side, in alphabetical order. Raises `InputError` for another layout, sides
     beside scenarios, scenarios beside a merged copy, class names that differ only in case, no audio, unreadable
@@ -41,17 +49,17 @@ def load(root: Path, clip_seconds: float) -> ClipIndex:
     """
     scenarios = _scenarios(root)
     if not scenarios:
-        raise wrong_layout(root, "vtuad")
-    sides = [(side, folder) for scenario in scenarios for side, folder in _sides(scenario)]
-    folders = [path for _, folder in sides for path in class_folders(folder / "audio")]
+        raise WrongLayout(root)
+    parts = [(side, folder) for scenario in scenarios for side, folder in sides(scenario)]
+    folders = [path for _, folder in parts for path in class_folders(folder / "audio")]
     check_spelling(folders)
     classes = tuple(sorted({path.name for path in folders}))
     if not classes:
-        raise InputError(f"{sides[0][1] / 'audio'}: no class folders. Unpack the archives here.")
+        raise InputError(f"{parts[0][1] / 'audio'}: no class folders. Unpack the archives here.")
     if len(classes) < 2:
         raise InputError(f"{root}: only one class folder ('{classes[0]}'); a classifier needs at least two.")
     clips = []
-    for side, folder in sides:
+    for side, folder in parts:
         groups = _groups(folder / METADATA)
         for class_folder in class_folders(folder / "audio"):
             label = classes.index(class_folder.name)
@@ -59,21 +67,12 @@ def load(root: Path, clip_seconds: float) -> ClipIndex:
                 file = path.relative_to(root).as_posix()
                 group = groups.get((class_folder.name.casefold(), path.stem), file)
                 clips += [
-                    Clip(path, label, group, None, start, length, side) for start, length in windows(path, clip_seconds)
+                    Clip(path, label, group, None, start, length, side)
+                    for start, length in windows(path, config.clip_seconds)
                 ]
     if not clips:
         raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.")
     return ClipIndex("vtuad", root, classes, tuple(clips))
-
-
-def looks_like(root: Path) -> bool:
-    """Whether `root` holds sides with `audio/`, or folders that do."""
-    return holds_sides(root) or any(map(holds_sides, class_folders(root)))
-
-
-def holds_sides(folder: Path) -> bool:
-    """Whether a side with `audio/` lies directly in `folder`."""
-    return any(_sides(folder))
 
 
 def _scenarios(root: Path) -> list[Path]:
@@ -94,14 +93,6 @@ def _scenarios(root: Path) -> list[Path]:
             "their clips. Take it out, or pass one of them as --data-dir."
         )
     return inside
-
-
-def _sides(folder: Path) -> Iterator[tuple[Side, Path]]:
-    """The sides that have audio in `folder`."""
-    for side in SIDES:
-        for path in class_folders(folder):
-            if path.name.lower() == side and (path / "audio").is_dir():
-                yield side, path
 
 
 def _groups(table: Path) -> dict[tuple[str, str], str]:

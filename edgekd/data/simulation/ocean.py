@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgekd.data.fourier import fast_length
+
 Samples = NDArray[np.floating]  # pressure in uPa, single precision
 Spectrum = NDArray[np.complexfloating]  # the rfft of such
 Values = NDArray[np.float64]
@@ -208,20 +210,6 @@ def join(values: NDArray[np.floating], step: int, samples: int) -> NDArray[np.fl
 def power_sum(*levels: Values) -> Values:
     """The level in dB of the sum of independent contributions."""
     return 10 * np.log10(sum(10 ** (level / 10) for level in levels))
-
-
-def fast_length(samples: int) -> int:
-    """The smallest length of at least `samples` whose only prime factors are 2, 3 and 5, and that is even."""
-    best = 1 << max(1, (samples - 1).bit_length())
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            need = -(-samples // three)
-            best = min(best, three << max(1, (need - 1).bit_length()))
-            three *= 3
-        five *= 5
-    return best
 
 
 def _coupling(frequency: Values) -> Values:

@@ -25,6 +25,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edgekd.data.fourier import fast_length
 from edgekd.data.simulation import ocean
 from edgekd.data.simulation.ocean import Samples, Values
 from edgekd.errors import unknown_name
@@ -267,7 +268,7 @@ def vessel(class_name: str, rng: np.random.Generator) -> Vessel:
 def radiate(ship: Vessel, sample_rate: int, samples: int, rng: np.random.Generator) -> Samples:
     """Pressure in uPa at 1 m `(samples,)`."""
     decimation = max(1, int(sample_rate / _LINE_RATE))
-    size = decimation * ocean.fast_length(-(-samples // decimation))
+    size = decimation * fast_length(-(-samples // decimation))
     line_rate, line_samples = sample_rate / decimation, size // decimation
     other = ship.shaft_hz * (1 + rng.choice((-1, 1)) * rng.uniform(2e-3, 2e-2))  # two shafts are never quite in step
     shafts = [_turns(rate, ship.wander, line_rate, line_samples, rng) for rate in (ship.shaft_hz, other)[: ship.screws]]

@@ -192,7 +192,7 @@ def test_an_audit_is_written_as_json(leaking: ClipIndex) -> None:
 
 
 def test_the_official_folds_of_esc10_share_one_crying_baby(esc10: Path) -> None:
-    from edgekd.data import load_index
+    from edgekd.data.load import load_index
 
     config = DataConfig(dataset="esc10", data_dir=esc10, sample_rate=RATE, fold=3)
     whole = load_index(config)

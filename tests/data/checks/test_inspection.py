@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from edgekd.config import DataConfig
-from edgekd.data import load_index
 from edgekd.data.audio import probe, tolerant
 from edgekd.data.checks.inspection import Inspection, _examine, inspect
 from edgekd.data.index import Clip
+from edgekd.data.load import load_index
 from edgekd.errors import InputError
 
 RATE = 8_000

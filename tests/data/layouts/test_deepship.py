@@ -8,13 +8,14 @@ import pytest
 import soundfile
 
 from edgekd.config import DataConfig
-from edgekd.data import recognise
 from edgekd.data.index import SIDES, ClipIndex
 from edgekd.data.layouts import deepship
+from edgekd.data.load import load_index, recognise
 from edgekd.data.splits import make_split
 from edgekd.errors import InputError
 
 RATE = 1_000
+CONFIG = DataConfig(clip_seconds=1.0)
 
 # Lines as published: types of the AIS, names with and without blanks and MMSI numbers, stray tabs, missing commas.
 CARGO = """\
@@ -51,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 def groups(root: Path, name: str = "Cargo") -> dict[str, str]:
     """The group of each recording of a class, by its place in the class folder."""
-    index = deepship.load(root, 1.0)
+    index = deepship.load(root, CONFIG)
     paths = {clip.path: clip.group for clip in index if index.classes[clip.label] == name}
     return {"/".join(path.relative_to(root).parts[1:]): group for path, group in paths.items()}
 
@@ -60,8 +61,8 @@ def groups(root: Path, name: str = "Cargo") -> dict[str, str]:
 
 
 def test_the_four_folders_are_the_classes(root: Path) -> None:
-    assert recognise(root) == "deepship"
-    index = deepship.load(root, 1.0)
+    assert recognise(root).name == "deepship"
+    index = deepship.load(root, CONFIG)
     assert (index.dataset, index.classes) == ("deepship", ("Cargo", "Passengership", "Tanker", "Tug"))
     assert [clip.label for clip in index] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert {clip.path.parent.name for clip in index if clip.label == 3} == {"Tug"}
@@ -71,8 +72,8 @@ def test_the_four_folders_are_the_classes(root: Path) -> None:
 def test_names_of_the_full_release_and_lower_case_are_the_same_classes(root: Path) -> None:
     for name, other in (("Cargo", "cargo"), ("Passengership", "Passenger"), ("Tanker", "TANK")):
         (root / name).rename(root / other)
-    assert recognise(root) == "deepship"
-    index = deepship.load(root, 1.0)
+    assert recognise(root).name == "deepship"
+    index = deepship.load(root, CONFIG)
     assert index.classes == deepship.CLASSES
     assert {(clip.path.parent.name, clip.label) for clip in index} == {
         ("cargo", 0),
@@ -84,63 +85,63 @@ def test_names_of_the_full_release_and_lower_case_are_the_same_classes(root: Pat
 
 def test_a_recording_is_cut_into_windows_of_one_group(root: Path) -> None:
     record(root / "Tug" / "1.wav", 12.4)
-    clips = [clip for clip in deepship.load(root, 5.0) if clip.group == "Tug/1.wav"]
+    clips = [clip for clip in deepship.load(root, DataConfig(clip_seconds=5.0)) if clip.group == "Tug/1.wav"]
     assert [(clip.start, clip.length) for clip in clips] == [(0, 5_000), (5_000, 5_000)]
 
 
 def test_pictures_and_notes_beside_the_classes_do_no_harm(root: Path) -> None:
     write(root / "wavelet" / "tug1.png", "")
     write(root / "README.txt", "DeepShip")
-    assert recognise(root) == "deepship"
-    assert len(deepship.load(root, 1.0)) == 12
+    assert recognise(root).name == "deepship"
+    assert len(deepship.load(root, CONFIG)) == 12
 
 
 def test_a_class_in_two_folders_is_refused(root: Path) -> None:
     record(root / "tug" / "9.wav")
     with pytest.raises(InputError, match=r"'Tug' and 'tug' are both class 'Tug'\. Put"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_an_absent_class_is_named(root: Path) -> None:
     (root / "Tug").rename(root.parent / "Tug")
     with pytest.raises(InputError, match=r"no folder for class Tug\. .*--dataset folder"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_recordings_of_another_class_are_not_left_out_silently(root: Path) -> None:
     record(root / "dog" / "1.wav")
-    assert recognise(root) == "folder"
+    assert recognise(root).name == "folder"
     with pytest.raises(InputError, match=r"recordings of 'dog', which is no class of DeepShip"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_a_table_of_groups_belongs_to_another_layout(root: Path) -> None:
     write(root / "groups.csv", "path,group\n")
-    assert recognise(root) == "folder"
+    assert recognise(root).name == "folder"
     with pytest.raises(InputError, match=r"groups.csv: belongs to the layout 'folder'"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_a_class_without_audio_is_named(root: Path) -> None:
     for path in (root / "Tug").iterdir():
         path.unlink()
     write(root / "Tug" / "tug-metafile", "1,52,SEASPAN QUEEN,20171104,200959,636,\n")
-    assert recognise(root) == "deepship"
+    assert recognise(root).name == "deepship"
     with pytest.raises(InputError, match=r"class 'Tug' has no audio files"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_another_layout_is_refused_with_what_would_fit(tmp_path: Path) -> None:
     record(tmp_path / "cat" / "1.wav")
     record(tmp_path / "dog" / "1.wav")
     with pytest.raises(InputError, match=r"not in the layout of 'deepship': .*found cat/, dog/\. .*--dataset folder"):
-        deepship.load(tmp_path, 1.0)
+        load_index(DataConfig(dataset="deepship", data_dir=tmp_path))
 
 
 def test_an_unreadable_recording_is_named(root: Path) -> None:
     write(root / "Tug" / "2.wav", "version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"Tug/2.wav: not an audio file"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 # Groups
@@ -159,7 +160,7 @@ def test_the_metafile_tells_the_ships(root: Path, place: str) -> None:
 def test_one_ship_in_two_classes_is_one_group(root: Path) -> None:
     write(root / "Cargo" / "cargo-metafile", CARGO)
     write(root / "Tug" / "tug-metafile", "3,52,Galleon,20180101,000000,9,\n")
-    index = deepship.load(root, 1.0)
+    index = deepship.load(root, CONFIG)
     assert {clip.label for clip in index if clip.group == "GALLEON"} == {0, 3}
     assert {clip.group for clip in index if clip.path.name == "3.wav" and clip.label == 0} == {"POYANG"}
 
@@ -269,20 +270,20 @@ def test_an_unlisted_recording_stays_with_its_folder_and_its_folder_with_the_shi
 def test_a_metafile_that_is_none_or_contradicts_itself_is_refused(root: Path, content: bytes, says: str) -> None:
     (root / "Cargo" / "cargo-metafile").write_bytes(content)
     with pytest.raises(InputError, match=rf"Cargo/cargo-metafile.*({says})"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_two_metafiles_of_a_class_are_refused(root: Path) -> None:
     write(root / "Cargo" / "cargo-metafile", CARGO)
     write(root / "cargo-metafile.csv", CARGO)
     with pytest.raises(InputError, match=r"cargo-metafile and .*cargo-metafile.csv: two metafiles of class 'Cargo'"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 def test_a_metafile_of_no_class_is_refused(root: Path) -> None:
     write(root / "metafile", CARGO)
     with pytest.raises(InputError, match=r"metafile: a metafile of which class\? Call it cargo-metafile"):
-        deepship.load(root, 1.0)
+        deepship.load(root, CONFIG)
 
 
 # The split
@@ -301,7 +302,7 @@ def test_a_class_of_few_long_and_one_of_many_short_recordings_both_get_their_min
     for name, durations in lengths.items():
         for number, duration in enumerate(durations, 1):
             record(root / name / f"{number}.wav", duration)
-    index = deepship.load(root, 5.0)
+    index = deepship.load(root, DataConfig(clip_seconds=5.0))
     for name, durations in lengths.items():
         held = seconds_on(index, DataConfig(split_seed=seed), deepship.CLASSES.index(name))
         for seconds, share in zip(held, (0.7, 0.1, 0.2), strict=True):
@@ -315,7 +316,7 @@ def test_no_ship_is_on_two_sides(root: Path) -> None:
         write(root / name / f"{name.lower()}-metafile", "\n".join(ships))
         for number in range(1, 21):
             record(root / name / f"{number}.wav")
-    index = deepship.load(root, 1.0)
+    index = deepship.load(root, CONFIG)
     split = make_split(index, DataConfig())
     sides = defaultdict(set)
     for side in SIDES:

@@ -11,6 +11,7 @@ import soundfile
 from edgekd.config import DataConfig
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts import manifest
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split, read_splits, write_splits
 from edgekd.errors import EdgekdError, GateError, InputError
 
@@ -33,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, *lines: str, clip_seconds: float = 2.0) -> ClipIndex:
     (root / "manifest.csv").write_text("\n".join(lines))
-    return manifest.load(root / "manifest.csv", clip_seconds)
+    return manifest.load(root / "manifest.csv", DataConfig(clip_seconds=clip_seconds))
 
 
 def spans(index: ClipIndex) -> list[tuple[str, float, float]]:
@@ -52,14 +53,14 @@ def test_a_path_and_a_label_are_enough(root: Path) -> None:
 
 def test_the_folder_of_a_table_will_do(root: Path) -> None:
     index = load(root, "path,label", "a.wav,tug", "b.flac,cargo")
-    assert manifest.load(root, 2.0) == index
+    assert manifest.load(root, DataConfig(clip_seconds=2.0)) == index
 
 
 def test_a_folder_without_a_table_says_what_was_expected(root: Path) -> None:
     with pytest.raises(InputError, match=r"sea: not in the layout of 'manifest': expected .*found .*a\.wav"):
-        manifest.load(root, 2.0)
+        load_index(DataConfig(dataset="manifest", data_dir=root))
     with pytest.raises(InputError, match=r"other\.csv: no such file"):
-        manifest.load(root / "other.csv", 2.0)
+        manifest.load(root / "other.csv", DataConfig(clip_seconds=2.0))
 
 
 def test_a_recording_is_cut_into_consecutive_windows(root: Path) -> None:
@@ -240,7 +241,7 @@ def test_split_and_fold_together_are_refused(root: Path) -> None:
 def test_a_spreadsheet_s_table_just_works(root: Path) -> None:
     table = root / "manifest.csv"
     table.write_bytes("\ufeffpath;label;start_s;end_s\r\na.wav;tug;2,5;4,5\r\nb.flac;cargo;;\r\n;;;\r\n".encode())
-    index = manifest.load(table, 2.0)
+    index = manifest.load(table, DataConfig(clip_seconds=2.0))
     assert spans(index)[0] == ("a.wav", 2.5, 4.5)
     assert index.classes == ("cargo", "tug")
 
@@ -335,7 +336,7 @@ def test_no_damage_to_the_table_gets_past_the_loader(
     for seed in range(300):
         table.write_bytes(damaged(whole, random.Random(seed)))
         try:
-            manifest.load(table, 1.0)
+            manifest.load(table, DataConfig(clip_seconds=1.0))
         except EdgekdError as error:
             refused += 1
             assert "\n" not in str(error)

@@ -9,13 +9,14 @@ import pytest
 import soundfile
 
 from edgekd.config import DataConfig
-from edgekd.data import recognise
 from edgekd.data.index import SIDES, Clip
 from edgekd.data.layouts import vtuad
+from edgekd.data.load import load_index, recognise
 from edgekd.data.splits import make_split
 from edgekd.errors import GateError, InputError
 
 RATE = 1_000
+CONFIG = DataConfig(clip_seconds=1.0)
 CLASSES = ("background", "cargo", "passengership", "tanker", "tug")
 
 
@@ -48,7 +49,7 @@ def cut_from(label: str, file_index: int, mmsi: int, recording: str, second: int
 
 
 def load_test(root: Path) -> list[Clip]:
-    return [clip for clip in vtuad.load(root, 1.0) if clip.side == "test"]
+    return [clip for clip in vtuad.load(root, CONFIG) if clip.side == "test"]
 
 
 @pytest.fixture
@@ -57,8 +58,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_sides_and_classes_are_the_folders(root: Path) -> None:
-    assert recognise(root) == "vtuad"
-    index = vtuad.load(root, 1.0)
+    assert recognise(root).name == "vtuad"
+    index = vtuad.load(root, CONFIG)
     assert (index.dataset, index.classes) == ("vtuad", CLASSES)
     assert Counter((clip.side, clip.label) for clip in index) == {
         (side, label): 2 for side in SIDES for label in range(5)
@@ -69,13 +70,13 @@ def test_the_sides_and_classes_are_the_folders(root: Path) -> None:
 
 
 def test_the_given_sides_are_the_split(root: Path) -> None:
-    index = vtuad.load(root, 1.0)
+    index = vtuad.load(root, CONFIG)
     split = make_split(index, DataConfig(clip_seconds=1))
     assert all(index.clips[row].side == side for side in SIDES for row in split.side(side))
 
 
 def test_without_metadata_each_file_is_its_own_group(root: Path) -> None:
-    index = vtuad.load(root, 0.5)
+    index = vtuad.load(root, DataConfig(clip_seconds=0.5))
     assert [clip.group for clip in index][:2] == ["train/audio/background/0.wav"] * 2
     assert len({clip.group for clip in index}) == len(index) / 2 == 30
 
@@ -84,9 +85,9 @@ def test_a_scenario_is_read_alone_and_scenarios_together(tmp_path: Path) -> None
     names = ["inclusion_2000_exclusion_4000", "inclusion_3000_exclusion_5000", "inclusion_4000_exclusion_6000"]
     for name in names:
         write_sides(tmp_path / name)
-    assert recognise(tmp_path) == recognise(tmp_path / names[1]) == "vtuad"
-    assert len(vtuad.load(tmp_path / names[1], 1.0)) == 30
-    index = vtuad.load(tmp_path, 1.0)
+    assert recognise(tmp_path).name == recognise(tmp_path / names[1]).name == "vtuad"
+    assert len(vtuad.load(tmp_path / names[1], CONFIG)) == 30
+    index = vtuad.load(tmp_path, CONFIG)
     assert Counter(clip.path.relative_to(tmp_path).parts[0] for clip in index) == dict.fromkeys(names, 30)
     assert len({clip.group for clip in index}) == 90
     split = make_split(index, DataConfig(clip_seconds=1))
@@ -97,13 +98,13 @@ def test_a_merged_copy_beside_its_scenarios_is_refused(tmp_path: Path) -> None:
     write_sides(tmp_path / "inclusion_2000_exclusion_4000")
     write_sides(tmp_path / "combined_scenario")
     with pytest.raises(InputError, match=r"'combined_scenario' lies beside the scenarios \('inclusion_2000_"):
-        vtuad.load(tmp_path, 1.0)
+        vtuad.load(tmp_path, CONFIG)
 
 
 def test_sides_beside_scenarios_are_refused(root: Path) -> None:
     write_sides(root / "inclusion_2000_exclusion_4000")
     with pytest.raises(InputError, match=r"holds sides and also 'inclusion_2000_exclusion_4000'"):
-        vtuad.load(root, 1.0)
+        vtuad.load(root, CONFIG)
 
 
 # Groups from metadata.csv
@@ -114,7 +115,7 @@ def test_a_ship_is_one_group_in_all_scenarios_and_background_goes_by_recording(t
         write_sides(tmp_path / name)
         rows = [cut_from("tug", 4, 316001234, "20170701T0101"), cut_from("background", 0, 0, "20170702T0202")]
         write_metadata(tmp_path / name / "test", rows)
-    groups = Counter(clip.group for clip in vtuad.load(tmp_path, 1.0) if clip.side == "test")
+    groups = Counter(clip.group for clip in vtuad.load(tmp_path, CONFIG) if clip.side == "test")
     assert groups["MMSI 316001234"] == groups["20170702T0202"] == 2
     assert groups["inclusion_2000_exclusion_4000/test/audio/tug/9.wav"] == 1  # the table does not list it
 
@@ -139,7 +140,7 @@ def test_sides_that_part_a_ship_are_refused_and_the_way_out_is_named(tmp_path: P
     for side in SIDES:
         rows = [cut_from(CLASSES[n % 5], n, 100 * (n % 5) + n // 5, f"2017070{n // 5}") for n in range(40)]
         write_metadata(root / side, rows)
-    index = vtuad.load(root, 1.0)
+    index = vtuad.load(root, CONFIG)
     with pytest.raises(GateError, match=r"group '.*' is on the train and the .* --set data.given_split=false"):
         make_split(index, DataConfig(clip_seconds=1))
     split = make_split(index, DataConfig(clip_seconds=1, given_split=False))
@@ -157,7 +158,7 @@ def test_sides_that_part_a_ship_are_refused_and_the_way_out_is_named(tmp_path: P
 def test_metadata_that_does_not_fit_is_refused(root: Path, content: str, says: str) -> None:
     (root / "train" / "metadata.csv").write_text(content)
     with pytest.raises(InputError, match=rf"train/metadata.csv.*{says}"):
-        vtuad.load(root, 1.0)
+        vtuad.load(root, CONFIG)
 
 
 # Bad input
@@ -168,19 +169,19 @@ def test_classes_that_differ_in_case_between_sides_are_refused(root: Path) -> No
     with pytest.raises(
         InputError, match=r"test/audio/Tug: class 'Tug' differs from 'tug' \(.*train/audio/tug\) only in case"
     ):
-        vtuad.load(root, 1.0)
+        vtuad.load(root, CONFIG)
 
 
 def test_a_missing_side_is_named_when_the_split_is_made(root: Path) -> None:
     (root / "validation").rename(root.parent / "validation")
-    index = vtuad.load(root, 1.0)
+    index = vtuad.load(root, CONFIG)
     with pytest.raises(InputError, match=r"own split has no validation side.*--set data.given_split=false"):
         make_split(index, DataConfig(clip_seconds=1))
 
 
 def test_a_class_on_some_sides_only_is_named_when_the_split_is_made(root: Path) -> None:
     record(root / "train" / "audio" / "ferry" / "77.wav")
-    index = vtuad.load(root, 1.0)
+    index = vtuad.load(root, CONFIG)
     assert index.classes == ("background", "cargo", "ferry", "passengership", "tanker", "tug")
     with pytest.raises(InputError, match=r"class 'ferry' has no clip on the validation side"):
         make_split(index, DataConfig(clip_seconds=1))
@@ -190,23 +191,23 @@ def test_class_folders_without_files_are_refused(tmp_path: Path) -> None:
     for name in CLASSES:
         (tmp_path / "train" / "audio" / name).mkdir(parents=True)
     with pytest.raises(InputError, match="no audio files in the class folders"):
-        vtuad.load(tmp_path, 1.0)
+        vtuad.load(tmp_path, CONFIG)
 
 
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
     record(tmp_path / "train" / "audio" / "tug" / "0.wav")
     with pytest.raises(InputError, match=r"only one class folder \('tug'\)"):
-        vtuad.load(tmp_path, 1.0)
+        vtuad.load(tmp_path, CONFIG)
 
 
 def test_another_layout_is_refused_with_what_would_fit(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         record(tmp_path / name / "1.wav")
     with pytest.raises(InputError, match=r"not in the layout of 'vtuad': .*found cat/, dog/\. .*--dataset folder"):
-        vtuad.load(tmp_path, 1.0)
+        load_index(DataConfig(dataset="vtuad", data_dir=tmp_path))
 
 
 def test_an_unreadable_second_is_named(root: Path) -> None:
     (root / "test" / "audio" / "tug" / "4.wav").write_bytes(b"")
     with pytest.raises(InputError, match=r"tug/4.wav: the file is empty"):
-        vtuad.load(root, 1.0)
+        vtuad.load(root, CONFIG)

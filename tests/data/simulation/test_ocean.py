@@ -135,12 +135,3 @@ def test_doppler_turns_over_at_the_closest_point_of_approach():
 def test_fading_has_the_deviation_asked_for():
     gain = ocean.fading(2.0, 1.0, 1000, 1_000_000, np.random.default_rng(1))
     assert np.std(20 * np.log10(gain)) == pytest.approx(2.0, abs=0.25)
-
-
-@pytest.mark.parametrize("samples", [2, 7, 1000, 12_345, 256_000, 1_280_001])
-def test_fast_lengths_are_even_smooth_and_close(samples: int):
-    length = rest = ocean.fast_length(samples)
-    for prime in (2, 3, 5):
-        while rest % prime == 0:
-            rest //= prime
-    assert rest == 1 and length % 2 == 0 and samples <= length <= max(4, 1.15 * samples)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgekd.config import DataConfig, SimulationConfig
-from edgekd.data import DATASETS, check_clip_length, load_index, recognise
-from edgekd.data.simulation import sonar as simulation
+from edgekd.config import DataConfig
+from edgekd.data.layouts.table import LAYOUTS
+from edgekd.data.load import check_clip_length, load_index, recognise
 from edgekd.errors import InputError, UsageError
 
 RATE = 8_000
-SIMULATION = SimulationConfig(vessels_per_class=5, windows_per_vessel=2)
 
 
 @pytest.fixture
@@ -65,17 +62,10 @@ def write_manifest(root: Path) -> Path:
     return root
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = {"torch", "numpy", "soundfile", "scipy", "pydantic"}
-    code = f"import sys, edgekd.data; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_the_layout_alone_is_enough(tmp_path: Path, classes: Path) -> None:
-    assert recognise(classes) == "folder"
-    assert recognise(write_esc50(tmp_path / "a", True, False)) == "esc50"
-    assert recognise(write_esc50(tmp_path / "b", True, True)) == "esc10"
+    assert recognise(classes).name == "folder"
+    assert recognise(write_esc50(tmp_path / "a", True, False)).name == "esc50"
+    assert recognise(write_esc50(tmp_path / "b", True, True)).name == "esc10"
     assert load_index(DataConfig(data_dir=tmp_path / "b")).classes == ("t0", "t1")
     assert load_index(DataConfig(data_dir=classes)).classes == ("cargo", "tug")
 
@@ -91,7 +81,7 @@ def test_the_layout_alone_is_enough(tmp_path: Path, classes: Path) -> None:
 )
 def test_each_layout_is_recognised_and_loaded(tmp_path: Path, write: Callable[[Path], Path], name: str) -> None:
     root = write(tmp_path / "data")
-    assert recognise(root) == name
+    assert recognise(root).name == name
     recognised = load_index(DataConfig(data_dir=root, clip_seconds=1))
     assert recognised == load_index(DataConfig(dataset=name, data_dir=root, clip_seconds=1))
     assert recognised.dataset == name
@@ -103,7 +93,7 @@ def test_each_layout_is_recognised_and_loaded(tmp_path: Path, write: Callable[[P
 def test_a_table_with_another_name_is_a_manifest(tmp_path: Path) -> None:
     table = write_manifest(tmp_path / "data") / "manifest.csv"
     table = table.rename(tmp_path / "data" / "ships.CSV")
-    assert recognise(table) == "manifest"
+    assert recognise(table).name == "manifest"
     assert load_index(DataConfig(data_dir=table)).classes == ("cargo", "tug")
     with pytest.raises(InputError, match=r"ships.CSV: a file, where the folder of a data set is expected"):
         load_index(DataConfig(dataset="folder", data_dir=table))
@@ -145,7 +135,7 @@ def test_two_layouts_in_one_folder_are_both_named(
 def test_one_stray_folder_of_audio_is_no_second_data_set(tmp_path: Path) -> None:
     root = write_esc50(tmp_path / "data", True, False)
     record(root / "demo" / "listen.wav")
-    assert recognise(root) == "esc50"
+    assert recognise(root).name == "esc50"
 
 
 def test_clips_much_shorter_than_the_clip_length_get_advice(tmp_path: Path) -> None:
@@ -158,7 +148,7 @@ def test_clips_much_shorter_than_the_clip_length_get_advice(tmp_path: Path) -> N
 
 
 def test_real_esc10_is_recognised(esc10: Path) -> None:
-    assert recognise(esc10) == "esc10"
+    assert recognise(esc10).name == "esc10"
 
 
 def test_the_clip_length_reaches_the_windows(classes: Path) -> None:
@@ -178,7 +168,7 @@ def test_an_unknown_layout_lists_what_is_expected(tmp_path: Path) -> None:
         InputError, match=r"found letter.txt. Known: esc50: meta/esc50.csv and audio/; .*folder: "
     ) as caught:
         recognise(tmp_path)
-    assert all(name in str(caught.value) for name in DATASETS)
+    assert all(layout.name in str(caught.value) for layout in LAYOUTS)
 
 
 @pytest.mark.parametrize("dataset", [None, "esc50", "folder"])
@@ -210,80 +200,3 @@ def test_a_data_set_without_its_folder_says_what_to_pass() -> None:
 def test_no_data_at_all_says_what_to_pass() -> None:
     with pytest.raises(UsageError, match=r"pass --data-dir FOLDER, or --dataset sonar_sim"):
         load_index(DataConfig())
-
-
-# Simulated sonar: made once
-
-
-@pytest.fixture
-def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """A cache folder of the test's own, and the folders that are simulated into, as a list that grows."""
-    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
-    made: list[Path] = []
-    simulate = simulation.simulate
-
-    def counted(folder: Path, *arguments: object) -> None:
-        made.append(folder)
-        simulate(folder, *arguments)
-
-    monkeypatch.setattr(simulation, "simulate", counted)
-    return made
-
-
-def sonar(**changes: object) -> DataConfig:
-    values = {"dataset": "sonar_sim", "sample_rate": RATE, "clip_seconds": 0.5, "simulation": SIMULATION}
-    return DataConfig(**{**values, **changes})
-
-
-def test_sonar_is_simulated_once_into_the_cache(simulated: list[Path], tmp_path: Path) -> None:
-    index = load_index(sonar())
-    assert load_index(sonar()) == index
-    assert [folder.parent for folder in simulated] == [tmp_path / "cache"]
-    assert (index.dataset, len(index)) == ("sonar_sim", 5 * 5 * 2)
-    assert index.classes == ("background", "cargo", "passengership", "tanker", "tug")
-    assert len({clip.group for clip in index}) == 25
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"simulation": SIMULATION.model_copy(update={"seed": 1})}, {"sample_rate": 4_000}, {"clip_seconds": 0.25}],
-)
-def test_other_settings_are_simulated_apart(simulated: list[Path], change: dict[str, object]) -> None:
-    load_index(sonar())
-    load_index(sonar(**change))
-    assert len(set(simulated)) == 2
-
-
-def test_other_code_is_simulated_apart(simulated: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    load_index(sonar())
-    monkeypatch.setattr("edgekd.data.getsource", lambda module: f"a new {module.__name__}")
-    load_index(sonar())
-    assert len(set(simulated)) == 2
-
-
-@pytest.mark.parametrize("exists", [False, True])
-def test_sonar_is_simulated_into_a_folder_given_and_read_from_there(
-    simulated: list[Path], tmp_path: Path, exists: bool
-) -> None:
-    folder = tmp_path / "new" / "sonar"
-    if exists:
-        folder.mkdir(parents=True)
-    index = load_index(sonar(data_dir=folder))
-    assert load_index(sonar(data_dir=folder)) == index
-    assert simulated == [folder]
-    assert index.root == folder
-    assert [path.name for path in folder.parent.iterdir()] == ["sonar"]
-
-
-def test_sonar_is_not_simulated_over_other_files(simulated: list[Path], classes: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"not in the layout of 'sonar_sim': expected recordings.csv .*--dataset folder"
-    ):
-        load_index(sonar(data_dir=classes))
-    assert not simulated
-
-
-def test_a_folder_that_cannot_be_written_is_named(simulated: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/sonar"):
-        load_index(sonar(data_dir=tmp_path / "file" / "sonar"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.data.layouts.tables import Line, check_names, missing_files, read_table
+from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.errors import InputError
 
 

@@ -1,0 +1,47 @@
+"""What a layout of a data set is: how its folder is recognised, and how its clips are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekd.errors import InputError
+from edgekd.progress import Progress
+
+if TYPE_CHECKING:
+    from edgekd.config import DataConfig
+    from edgekd.data.index import ClipIndex
+
+Recognise = Callable[[Path], bool]
+Load = Callable[[Path, "DataConfig"], "ClipIndex"]
+
+
+class WrongLayout(InputError):
+    """Raised by a loader for a folder that is not in its layout at all; `load_index` says what would fit."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(f"{root}: not in this layout.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout by its name: what a folder of it holds, for messages, and its two functions.
+
+    `recognise(root)` tells by names and places of files whether `root`, an existing folder, has the layout;
+    `load(root, config)` reads it. Raises `WrongLayout` for a folder that has not, `InputError` for one with a mistake.
+    """
+
+    name: str
+    expected: str
+    recognise: Recognise
+    load: Load
+    table: bool = False
+    """Whether a CSV file, too, may be given in place of a folder."""
+    class_folders: bool = False
+    """Whether it says what the folders in `root` are: of such layouts the first that is recognised is the one."""
+    beside: Recognise | None = None
+    """Whether it is there beside another layout, where that takes more than `recognise`."""
+    make: Callable[[DataConfig, Progress], Path] | None = None
+    """Makes the recordings as the configuration says, once, and returns their folder; None: they are the user's."""

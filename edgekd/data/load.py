@@ -1,0 +1,126 @@
+"""The rows of a data set: its folder found or made, its layout recognised, its clips read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekd.config import DataConfig
+from edgekd.data.audio import probe
+from edgekd.data.index import ClipIndex
+from edgekd.data.layouts.layout import Layout, WrongLayout
+from edgekd.data.layouts.table import LAYOUTS
+from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.progress import Progress, silent
+
+
+def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequence[Layout] = LAYOUTS) -> ClipIndex:
+    """The rows of the data set `config` names, or of the one recognised in `config.data_dir`.
+
+    `data_dir` is a folder, or for a layout that is a table also the table itself.
+
+    `sonar_sim` is simulated once: into `data_dir` if that is absent or empty, without `data_dir` into the cache
+    folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
+    read as it is.
+
+    Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there, of another
+    layout, or (without a name) of two.
+    """
+    if config.dataset is not None:
+        layout = _named(config.dataset, layouts)
+    elif config.data_dir is not None:
+        layout = recognise(config.data_dir, layouts)
+    else:
+        names = ", ".join(sorted(layout.name for layout in layouts))
+        raise UsageError(f"No data: pass --data-dir FOLDER, or --dataset sonar_sim to simulate. Data sets: {names}.")
+    if layout.make is not None:
+        root = layout.make(config, progress)
+    elif config.data_dir is None:
+        raise UsageError(f"Data set '{layout.name}' needs its folder: pass --data-dir FOLDER ({layout.expected}).")
+    else:
+        root = config.data_dir
+        _check_place(root, table=layout.table)
+    try:
+        return layout.load(root, config)
+    except WrongLayout:
+        raise _refused(root, layout, layouts) from None
+
+
+def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
+    """The layout that `data_dir` has. Raises `InputError` for another, for two, or no data."""
+    _check_place(data_dir, table=True)
+    fitting = _fitting(data_dir, layouts)
+    if not fitting:
+        known = "; ".join(f"{layout.name}: {layout.expected}" for layout in layouts)
+        raise InputError(f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.")
+    if len(fitting) > 1:
+        parts = " and of ".join(f"'{layout.name}' ({layout.expected})" for layout in fitting)
+        raise InputError(
+            f"{data_dir}: holds the layout of {parts}. Keep one data set a folder, or choose: "
+            f"--dataset {fitting[0].name}."
+        )
+    return fitting[0]
+
+
+def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
+    """Raises `UsageError` where most clips would be filled up to more than twice their length.
+
+    VTUAD's are 1 s long: cut to 5 s, a network would be trained on repetition and then meet none.
+    """
+    some = index.clips[:: len(index) // 200 + 1]
+    seconds = sorted(clip.length / probe(clip.path).rate for clip in some)[len(some) // 2]
+    if seconds < config.clip_seconds / 2:
+        raise UsageError(
+            f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
+            f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {seconds:.2g}."
+        )
+
+
+def _named(name: str, layouts: Sequence[Layout]) -> Layout:
+    by_name = {layout.name: layout for layout in layouts}
+    if name not in by_name:
+        raise unknown_name("data set", name, by_name)
+    return by_name[name]
+
+
+def _fitting(data_dir: Path, layouts: Sequence[Layout]) -> list[Layout]:
+    """The layouts that are there, in their order."""
+    if data_dir.is_file():
+        return [layout for layout in layouts if layout.table]
+    fitting: list[Layout] = []
+    for layout in layouts:
+        if layout.class_folders and any(other.class_folders for other in fitting):
+            continue
+        recognised = layout.beside if fitting and layout.beside is not None else layout.recognise
+        if recognised(data_dir):
+            fitting.append(layout)
+    return fitting
+
+
+def _refused(root: Path, layout: Layout, layouts: Sequence[Layout]) -> InputError:
+    """The error for a folder that is not in `layout`: what was expected, what is there, and what would fit."""
+    _check_place(root, table=False)
+    others = _fitting(root, layouts)
+    hint = f" It looks like --dataset {others[0].name}." if len(others) == 1 and others[0] != layout else ""
+    return InputError(
+        f"{root}: not in the layout of '{layout.name}': expected {layout.expected}, found {_contents(root)}.{hint}"
+    )
+
+
+def _check_place(data_dir: Path, table: bool) -> None:
+    """`table`: a CSV file will do, too."""
+    if not data_dir.exists():
+        raise InputError(f"{data_dir}: no such {'file' if data_dir.suffix else 'folder'}. Check --data-dir.")
+    if table and data_dir.is_file() and data_dir.suffix.lower() == ".csv":
+        return
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")
+    if not any(data_dir.iterdir()):
+        raise InputError(f"{data_dir}: the folder is empty. Put the data set there, or check --data-dir.")
+
+
+def _contents(folder: Path, shown: int = 5) -> str:
+    """A few of the names in a folder."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
