@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import graphlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -275,3 +277,53 @@ def test_the_wheel_holds_boards_and_recipes(tmp_path: Path) -> None:
         assert shipped <= held
     assert {f"edgekd/{name_of(module)}" for module in MODULES} <= held
     assert not {name.split("/")[0] for name in held} & {"tests", "targets", "calibration"}
+
+
+# Sizes
+
+
+def lines_of(module: Path) -> int:
+    return len(module.read_text(encoding="utf-8").splitlines())
+
+
+LONGEST, LARGEST = 400, 0.15  # lines of a module; share of the package that a room may take
+OWN = [module for module in MODULES if name_of(module) != "device/edgekd_runner.py"]  # it is joined from others
+
+
+def test_no_module_is_longer_than_one_sitting() -> None:
+    assert {name_of(module): lines_of(module) for module in OWN if lines_of(module) > LONGEST} == {}
+
+
+def test_no_room_holds_more_than_a_seventh_of_the_house() -> None:
+    rooms: Counter[str] = Counter()
+    for module in OWN:
+        if len(module.relative_to(PACKAGE).parts) > 1:
+            rooms[room_of(module)] += lines_of(module)
+    most = LARGEST * sum(map(lines_of, OWN))
+    assert {room: lines for room, lines in rooms.items() if lines > most} == {}
+
+
+# Tests
+
+TESTS = sorted(path for path in Path(__file__).parent.rglob("*.py") if "benchmarks" not in path.parts)
+
+
+@pytest.mark.parametrize("module", TESTS, ids=lambda path: path.relative_to(Path(__file__).parent).as_posix())
+def test_a_test_reaches_no_private_name_of_another_room(module: Path) -> None:
+    parts = module.relative_to(Path(__file__).parent).parts
+    own = parts[0] if len(parts) > 1 else module.stem.removeprefix("test_")
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    modules = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgekd")
+        for alias in node.names
+    }
+    reached = {
+        f"{modules[node.value.id]}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        if node.attr.startswith("_") and not node.attr.startswith("__")
+    }
+    private = {name for name in modules.values() if re.search(r"\._(?!_|torchaudio)[^.]*$", name)}
+    assert {name for name in reached | private if name.split(".")[1] != own} == set()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.progress import ConsoleProgress
 from edgekd.runs.run import Run
-from edgekd.training import loop
 
 
 class Killed(BaseException):
@@ -19,14 +19,12 @@ class Killed(BaseException):
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Let training be killed once `epoch` of a stage is saved."""
-    save = loop._save
 
-    def save_and_die(path: Path, state: loop._State, *rest: object) -> None:
-        save(path, state, *rest)
-        if state.epoch == epoch:
+    def die(_: ConsoleProgress, stage: str, done: int, total: int, /, **figures: float | str) -> None:
+        if stage == "int8" and done == epoch and figures:
             raise Killed
 
-    monkeypatch.setattr(loop, "_save", save_and_die)
+    monkeypatch.setattr(ConsoleProgress, "__call__", die)
 
 
 def test_other_settings_make_another_int8_student(edgekd: Callable, run: Path) -> None:
