@@ -110,7 +110,7 @@ def distill(
     if _restarted() and (resolved.out / "config.toml").is_file():
         resume, overwrite = True, False
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
-        run = distill_run(resolved, progress, resume=resume, overwrite=overwrite)
+        run = distill_run(resolved, progress, resume=resume, overwrite=overwrite, quantized=not no_quantize)
         if not no_quantize:
             quantize_run(run, progress=progress, resume=resume)
     if first and json_:

@@ -23,8 +23,7 @@ from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
 from edgekd.files.whole import write_text
-from edgekd.models import build_student
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.weights import load_matching, read_weights, save_weights
 from edgekd.processes import make_fabric
 from edgekd.progress import Progress, silent
@@ -110,10 +109,8 @@ def load_int8(run: Run) -> Student:
         method = " --ptq" if settings.method == "ptq" else ""
         command = f"distill --out {run.folder} --resume" if done else f"quantize {run.folder}{method}"
         raise InputError(f"{run.folder}: this run {state}. First: edgekd {command}")
-    config = run.config
-    rate, frontend = config.data.sample_rate, config.frontend
-    student = build_student(config.student, len(run.classes), rate, frontend, config.width).eval()
-    samples = round(config.data.clip_seconds * config.data.sample_rate)
+    student = run.new_student().eval()
+    samples = round(run.config.data.clip_seconds * run.config.data.sample_rate)
     try:
         student.network = prepare(student.network, _example_log_mel(student, samples), settings.keep_float)
     except UsageError as failure:  # nobody's wrong setting now: the run is damaged

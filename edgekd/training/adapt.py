@@ -26,10 +26,10 @@ from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_teacher, fetched_weights
-from edgekd.models.teachers import TEACHERS
+from edgekd.models.build import build_teacher
+from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.teachers.own import is_own
+from edgekd.models.teachers.table import TEACHERS, fetched_weights
 from edgekd.models.weights import save_weights
 from edgekd.progress import Progress, silent
 from edgekd.runs.run import Run
@@ -47,9 +47,11 @@ WEIGHT_DECAY = 1e-2
 def settled(config: DistillConfig) -> DistillConfig:
     """`config` with what follows from where it is used written down, so that a run means the same everywhere.
 
-    These are the weights that `edgekd teachers fetch` got, where none are named, and the folder of a teacher of the
-    user's own.
+    These are the weights that `edgekd teachers fetch` got, where none are named, and the folders of a student and a
+    teacher of the user's own.
     """
+    if config.student_folder is None and is_own(config.student):
+        config = config.model_copy(update={"student_folder": Path.cwd()})
     teacher, found = config.teacher, {}
     if not needs_teacher(config.loss.terms):
         return config

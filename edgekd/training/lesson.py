@@ -17,7 +17,7 @@ from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import ClipIndex, Split
 from edgekd.losses.total import TEXTURES, SSATKDLoss
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.run import Run

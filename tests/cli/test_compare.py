@@ -11,7 +11,7 @@ import pytest
 from edgekd.cli.compare import train
 from edgekd.config import FrontendConfig
 from edgekd.experiments import grid
-from edgekd.models import build_teacher
+from edgekd.models.build import build_teacher
 from edgekd.models.weights import save_weights
 from edgekd.runs.run import Run
 

@@ -13,7 +13,7 @@ from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import ClipIndex, Split
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_teacher
+from edgekd.models.build import build_teacher
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.convnet import ConvNet
 from edgekd.models.weights import read_weights, save_weights

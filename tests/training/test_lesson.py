@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from edgekd.config import TERMS, DistillConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.runs.run import Run
 from edgekd.training import compiled, frozen_teacher
 from edgekd.training import lesson as lesson_module
