@@ -216,7 +216,10 @@ class DistillConfig(Section):
     out: Path = Path("runs/edgekd")
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    student: str = "hltdnn_ds"
+    student: str = Field("hltdnn_ds", description="see 'edgekd students', or package.module:factory, one of your own")
+    student_folder: InputPath | None = Field(
+        None, description="where the module of your own student is; None: where you are"
+    )
     width: float = Field(1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes")
     data: DataConfig = DataConfig()
     frontend: FrontendConfig = FrontendConfig()

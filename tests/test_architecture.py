@@ -54,6 +54,14 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "clip_store": {"index", "audio"},
         "checks": {"fourier", "index", "audio", "clip_store"},
     },
+    "models": {
+        **{name: set() for name in ("outputs", "weights", "download", "histogram", "factories")},
+        "blocks": {"histogram"},
+        "tracing": {"histogram", "factories"},
+        "students": {"outputs", "histogram", "blocks", "factories", "tracing"},
+        "teachers": {"outputs", "histogram", "blocks", "factories", "weights", "download"},
+        "build": {"factories", "weights", "students", "teachers"},
+    },
 }
 
 HEAVY = {

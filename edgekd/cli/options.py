@@ -122,17 +122,18 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def check_names(config: DistillConfig, quantized: bool) -> None:
     """Raise one `UsageError` for all the names in `config` that are in no table, before anything slow is done."""
-    from edgekd.losses.terms import needs_teacher
-    from edgekd.models import check_names as check_models
+    from edgekd.losses.terms import check_terms, needs_teacher
+    from edgekd.models.build import check_models
     from edgekd.quantization.calibration import load_recipe
 
     mistakes = []
+    check_terms([*config.loss.terms, *config.loss.weights])
     dataset, taught = config.data.dataset, needs_teacher(config.loss.terms)
     datasets = [layout.name for layout in LAYOUTS]
     if dataset is not None and dataset not in datasets:
         mistakes.append(str(unknown_name("data set", dataset, datasets)))
     try:
-        check_models(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
+        check_models(config, taught)
     except UsageError as wrong:
         mistakes.append(str(wrong))
     if quantized:

@@ -12,7 +12,7 @@ from edgekd.cli import options
 
 if TYPE_CHECKING:
     from edgekd.models.download import WeightsFile
-    from edgekd.models.teachers import TeacherSpec
+    from edgekd.models.teachers.table import TeacherSpec
 
 
 class _NamesAreCommands(TyperGroup):
@@ -35,7 +35,7 @@ app = typer.Typer(
 def teachers(context: typer.Context, json_: options.Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
-    from edgekd.models.teachers import TEACHERS
+    from edgekd.models.teachers.table import TEACHERS
     from edgekd.number_formats import count
     from edgekd.report.terminal import print_json, table
 
@@ -67,7 +67,7 @@ def show(
     json_: options.Json = False,
 ) -> None:
     """Show what is known about one teacher."""
-    from edgekd.models import fetched_weights
+    from edgekd.models.teachers.table import fetched_weights
     from edgekd.number_formats import count
     from edgekd.report.terminal import print_json
 
@@ -132,7 +132,7 @@ def fetch(
 
 def _spec(name: str) -> TeacherSpec:
     from edgekd.errors import unknown_name
-    from edgekd.models.teachers import TEACHERS
+    from edgekd.models.teachers.table import TEACHERS
 
     if name not in TEACHERS:
         raise unknown_name("teacher", name, TEACHERS)
@@ -161,7 +161,7 @@ def _pinned(name: str, spec: TeacherSpec, sha256: str | None) -> WeightsFile:
 
 
 def _weights(name: str, spec: TeacherSpec) -> str:
-    from edgekd.models import fetched_weights
+    from edgekd.models.teachers.table import fetched_weights
 
     if not spec.needs_weights:
         return "none needed"
@@ -173,7 +173,7 @@ def _weights(name: str, spec: TeacherSpec) -> str:
 
 
 def _facts(name: str, spec: TeacherSpec) -> dict[str, Any]:
-    from edgekd.models import fetched_weights
+    from edgekd.models.teachers.table import fetched_weights
 
     fetched = fetched_weights(name)
     return {

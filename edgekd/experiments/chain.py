@@ -28,7 +28,7 @@ def distill_and_quantize(
     """
     if _restarted() and (config.out / "config.toml").is_file():
         resume, overwrite = True, False
-    run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run)
+    run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run, quantized=int8)
     if int8:
         quantize(run, progress=progress, resume=resume)
     return run

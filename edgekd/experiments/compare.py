@@ -29,7 +29,7 @@ from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import needs_teacher
-from edgekd.models import check_names
+from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
 from edgekd.training.new_teacher import check_teacher
@@ -118,7 +118,7 @@ def _check(cells: Sequence[Cell]) -> None:
         raise UsageError("A comparison needs a method, a fold and a seed at least.")
     for config in {cell.method: cell.config for cell in cells}.values():
         taught = needs_teacher(config.loss.terms)
-        check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
+        check_models(config, taught)
         if taught:
             check_teacher(config.teacher)
 

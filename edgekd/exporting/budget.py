@@ -13,7 +13,7 @@ from edgekd.config import FrontendConfig
 from edgekd.errors import GateError
 from edgekd.exporting.cost import activation_bytes, graph_cost, split_at_log_mel
 from edgekd.exporting.targets import Target
-from edgekd.models import sized
+from edgekd.models.build import sized
 
 Sized = tuple[str, float]  # a student's name and width
 WIDTHS = (1.0, 0.5)  # at which students that come in sizes are tried
@@ -111,10 +111,10 @@ def _words(found: Figures, target: Target) -> str:
 def _other_students(
     student: Sized, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
 ) -> dict[Sized, Figures]:
-    from edgekd.models.students import SIZED, STUDENTS
+    from edgekd.models.students.table import STUDENTS
 
     found = {}
-    for other in [(name, width) for name in STUDENTS for width in (WIDTHS if name in SIZED else (1.0,))]:
+    for other in [(name, width) for name, spec in STUDENTS.items() for width in (WIDTHS if spec.sized else (1.0,))]:
         if other == student:
             continue
         try:
@@ -131,7 +131,7 @@ def untrained(
     import torch
 
     from edgekd.exporting.graph import Form, float_onnx, quantized_onnx
-    from edgekd.models import build_student
+    from edgekd.models.build import build_student
     from edgekd.quantization.calibration import CalibrationRecipe, calibrate
     from edgekd.quantization.prepare import prepare
 

@@ -30,7 +30,7 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.graph import frontend_nodes, input_shape
 from edgekd.exporting.targets import Batch, FrontEnd, Precision, Target, TensorRT
 from edgekd.exporting.tensorrt import build_script
-from edgekd.models import sized
+from edgekd.models.build import sized
 
 # The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -41,7 +41,7 @@ from edgekd.exporting.verify import (
     verify,
     verify_by_reference,
 )
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.int8_student import load_int8, quantized_network
 from edgekd.quantization.prepare import check_finite

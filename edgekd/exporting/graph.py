@@ -38,7 +38,8 @@ from edgekd.errors import InputError
 from edgekd.exporting.operators import lowered
 from edgekd.exporting.targets import Batch, FrontEnd
 from edgekd.log_mel import ExportLogMel, turned
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
+from edgekd.models.tracing import module_of
 from edgekd.quantization.fake_quant import (
     FLAVOURS,
     ActivationFakeQuant,
@@ -47,7 +48,7 @@ from edgekd.quantization.fake_quant import (
     FlavourName,
     QuantizedLayer,
 )
-from edgekd.quantization.prepare import QuantizedNetwork, module_of
+from edgekd.quantization.prepare import QuantizedNetwork
 
 if TYPE_CHECKING:
     import onnx

@@ -20,7 +20,7 @@ from torch import Tensor
 from edgekd.errors import GateError
 from edgekd.exporting.bundle import Parity
 from edgekd.exporting.targets import Tolerance
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
 from edgekd.quantization.prepare import QuantizedNetwork
 

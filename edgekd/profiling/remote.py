@@ -28,7 +28,7 @@ from typing import Any
 from edgekd.device import host_agent
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.bundle import Bundle, read_bundle
-from edgekd.models import sized
+from edgekd.models.build import sized
 from edgekd.profiling.machine import from_bench
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Cost, Golden, Latency, PrecisionName, Subject

@@ -28,7 +28,7 @@ from edgekd.exporting.bundle import Bundle, read_bundle
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.graph import float_onnx, quantized_onnx
 from edgekd.exporting.targets import Precision
-from edgekd.models import sized
+from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
 from edgekd.profiling.cost import module_parameters

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgekd.config import QuantizeConfig, parse, read_toml
 from edgekd.errors import InputError, UsageError
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.weights import load_matching, read_weights
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, prepare

@@ -21,16 +21,17 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgekd.errors import InputError, UsageError, unknown_name
-from edgekd.models.students.histogram import HistogramLayer
+from edgekd.models.histogram import HistogramLayer
+from edgekd.models.tracing import LAYERS, check_layers, module_of, trace
 from edgekd.quantization.fake_quant import ActivationFakeQuant, QuantizedLayer
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _FOLD_TOLERANCE = 1e-3  # of the outputs' largest magnitude: float32 rounding in a deep network stays well below
 
@@ -85,22 +86,23 @@ def prepare(network: nn.Module, log_mel: Tensor, keep_float: Collection[str] = (
 
     `log_mel (B, 1, T, F)`: any example input, with which the traced and folded network is compared with the original.
     `keep_float`: layers that stay in float, by their names in `network`, such as `stem.0`.
-    Raises `UsageError` for a name in `keep_float` that is no layer's, or where it leaves nothing to quantise,
-    `InputError` for weights that are not finite, and `ValueError` if the traced network differs, as it does when a
-    network's Python code branches on its data or its mode.
+    Raises `UsageError` for a name in `keep_float` that is no layer's, or where it leaves nothing to quantise, and
+    `InputError` for weights that are not finite, a network that cannot be traced or has layers that int8 cannot do (see
+    `models.tracing`), and one that differs when it was traced, as where its Python code branches on its mode.
     """
     check_finite(network)
     original = copy.deepcopy(network).eval()
     expected = original(log_mel)
-    traced = _Tracer().trace(original)
-    float_network = fx.GraphModule(original, traced)
+    subject = type(network).__name__
+    float_network = trace(subject, original)
+    check_layers(subject, float_network)
     _fold_batch_norms(float_network)
     for name, before, after in zip(("logits", "tap"), expected, float_network(log_mel), strict=True):
         difference, size = (before - after).abs().max().item(), before.abs().max().item()
         if not difference <= _FOLD_TOLERANCE * max(size, 1.0):
-            raise ValueError(
-                f"the traced {type(network).__name__} differs from the original by {difference:.2g} in its {name}: "
-                "its forward must not depend on the data or the mode."
+            raise InputError(
+                f"{subject} cannot be made int8: traced, it differs by {difference:.2g} in its {name}. "
+                "Its forward must not depend on the data or the mode: change it, or stay in float (--no-quantize)."
             )
     _check_names(float_network, keep_float)
     _insert_quantisers(float_network, keep_float)
@@ -118,24 +120,12 @@ def check_finite(student: nn.Module) -> None:
             )
 
 
-class _Tracer(fx.Tracer):
-    """Keeps the histogram layer whole: it stays in float, and computes with its shapes."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, HistogramLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """The module that `node` calls, or None if it calls none."""
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
 def _check_names(root: fx.GraphModule, keep_float: Collection[str]) -> None:
     layers = [str(node.target) for node in root.graph.nodes if isinstance(module_of(root, node), LAYERS)]
     for name in keep_float:
         if name not in layers:
             raise unknown_name("layer", name, layers)
-    if layers and set(layers) == set(keep_float):
+    if set(layers) == set(keep_float):
         raise UsageError("Every layer is to be kept in float, which leaves none to quantise. Keep fewer.")
 
 
@@ -245,5 +235,8 @@ def _is(root: fx.GraphModule, node: fx.Node, kinds: tuple[object, ...]) -> bool:
 
 
 def _logits(graph: fx.Graph) -> fx.Node:
-    """The first of the graph's outputs, which are a tuple or a call that makes a named tuple of them."""
-    return graph.output_node().all_input_nodes[0].all_input_nodes[0]
+    """The first of the graph's outputs, which are a tuple or list, or a call that makes a named tuple of them."""
+    outputs: Any = graph.output_node().args[0]
+    logits = outputs.args[0] if isinstance(outputs, fx.Node) else outputs[0]
+    assert isinstance(logits, fx.Node)
+    return logits

@@ -22,7 +22,7 @@ from edgekd.errors import UsageError
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import Need, needs_teacher
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.weights import save_weights
 from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_recipe, select_clips

@@ -152,7 +152,7 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
 
 def print_bundle(bundle: Bundle) -> None:
     """What a bundle that was just written holds, and what it was checked with."""
-    from edgekd.models import sized
+    from edgekd.models.build import sized
 
     manifest, target = bundle.manifest, bundle.manifest.target
     model = (bundle.folder / "model.onnx").stat().st_size

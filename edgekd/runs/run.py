@@ -32,7 +32,7 @@ from edgekd.runs.metrics_log import MetricsLog
 
 if TYPE_CHECKING:
     from edgekd.data.index import ClipIndex, Split
-    from edgekd.models.students import Student
+    from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
     from edgekd.runs.data import RunData
 
@@ -160,11 +160,9 @@ class Run:
 
     def new_student(self) -> Student:
         """The student of the configuration with weights drawn now, on the CPU."""
-        from edgekd.models import build_student
+        from edgekd.models.build import new_student
 
-        config = self.config
-        rate, frontend = config.data.sample_rate, config.frontend
-        return build_student(config.student, len(self.classes), rate, frontend, config.width)
+        return new_student(self.config, len(self.classes))
 
     def student(self) -> Student:
         """The float student with its best weights, in eval mode, on the CPU."""
@@ -177,8 +175,8 @@ class Run:
 
     def teacher(self) -> Teacher | None:
         """The adapted teacher in eval mode, on the CPU; None for a run that had none."""
-        from edgekd.models import build_teacher
-        from edgekd.models.teachers import TEACHERS
+        from edgekd.models.build import build_teacher
+        from edgekd.models.teachers.table import TEACHERS
         from edgekd.models.weights import load_matching, read_weights
 
         path = self.weights("teacher")

@@ -23,8 +23,8 @@ from edgekd.config import AugmentConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.losses.response import classification_loss
 from edgekd.losses.terms import Need
+from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.teachers.own import is_own
 from edgekd.models.weights import save_weights
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData

@@ -21,10 +21,12 @@ from edgekd.data.splits import check_no_leak, make_split, read_splits, write_spl
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import Need, check_terms, needs_teacher
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models import check_names
+from edgekd.models.build import check_models, new_student
+from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
+from edgekd.models.tracing import check_layers, trace
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.predictions import read_predictions
@@ -51,19 +53,21 @@ def distill(
     resume: bool = False,
     overwrite: bool = False,
     teacher_run: Run | None = None,
+    quantized: bool = False,
 ) -> Run:
     """Train a student as `config` says, into the run folder `config.out`, and score it and its teacher on the test
     side.
 
     `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and,
-    through the cache, its answers: the outcome is the same, and sooner. Several processes that `torchrun` started
-    share the work (see `edgekd.processes`).
+    through the cache, its answers: the outcome is the same, and sooner. `quantized`: an int8 student is to follow, so
+    one of the user's own that cannot be made int8 is refused now. Several processes that `torchrun` started share the
+    work (see `edgekd.processes`).
 
     Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
     `GateError` (a split that leaks).
     """
     taught = needs_teacher(config.loss.terms)
-    begun = _begin(config, progress, taught, resume, overwrite)
+    begun = _begin(config, progress, taught, resume, overwrite, quantized)
     run, data, device = begun.run, begun.data, begun.device
     teacher = _teacher(begun, teacher_run, progress) if taught else None
 
@@ -216,11 +220,13 @@ class _Begun:
     device: torch.device
 
 
-def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool) -> _Begun:
+def _begin(
+    config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool, quantized: bool = False
+) -> _Begun:
     """Check device, names, folder and data, in this order, and begin the run folder only then."""
     config = settled(config)
     device = processes.join(config.device)
-    index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite))
+    index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite, quantized))
     data = RunData(index, split, open_clips(index, config.data, progress))
 
     def create() -> Run:
@@ -238,11 +244,11 @@ def _begin(config: DistillConfig, progress: Progress, taught: bool, resume: bool
 
 
 def _data(
-    config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool
+    config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool, quantized: bool
 ) -> tuple[ClipIndex, Split]:
     """The clips and their sides, when what the configuration names has been found good."""
     check_terms([*config.loss.terms, *config.loss.weights])
-    check_names(config.student, config.teacher.name if taught else None, config.teacher.folder, config.width)
+    check_models(config, taught)
     if taught:
         check_teacher(config.teacher)
     check_folder(config, resume, overwrite)
@@ -250,6 +256,10 @@ def _data(
     check_clip_length(index, config.data)
     if taught and not resume:
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
+    if is_own(config.student) and not resume:  # likewise
+        student = new_student(config, len(index.classes))
+        if quantized:
+            check_layers(f"Student '{config.student}'", trace(student.name, student.network))
     splits_file = config.out / "splits.csv"
     split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
     check_no_leak(index, split)

@@ -8,10 +8,10 @@ from pathlib import Path
 from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import needs_teacher
-from edgekd.models import build_teacher, fetched_weights
-from edgekd.models.teachers import TEACHERS
+from edgekd.models.build import build_teacher
+from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.teachers.own import is_own
+from edgekd.models.teachers.table import TEACHERS, fetched_weights
 from edgekd.runs.run import Run
 from edgekd.training.batches import seed_all
 
@@ -19,9 +19,11 @@ from edgekd.training.batches import seed_all
 def settled(config: DistillConfig) -> DistillConfig:
     """`config` with what follows from where it is used written down, so that a run means the same everywhere.
 
-    These are the weights that `edgekd teachers fetch` got, where none are named, and the folder of a teacher of the
-    user's own.
+    These are the weights that `edgekd teachers fetch` got, where none are named, and the folders of a student and a
+    teacher of the user's own.
     """
+    if config.student_folder is None and is_own(config.student):
+        config = config.model_copy(update={"student_folder": Path.cwd()})
     teacher, known = config.teacher, {}
     if not needs_teacher(config.loss.terms):
         return config

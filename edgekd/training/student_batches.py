@@ -13,7 +13,7 @@ from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import Split
 from edgekd.losses.terms import needs_of, needs_teacher
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData

@@ -31,7 +31,7 @@ def measure(student_name: str, threads: int) -> dict[str, float]:
 
     from edgekd.config import FrontendConfig, LossConfig
     from edgekd.losses.total import SSATKDLoss
-    from edgekd.models import build_student
+    from edgekd.models.build import build_student
     from edgekd.models.outputs import TeacherOutput
     from edgekd.training.distill import make_optimizer
 

@@ -29,9 +29,9 @@ from edgekd.losses.ssatkd.statistical import SPACING_FLOOR, Cooccurrence, Statis
 from edgekd.losses.ssatkd.structural import StructuralTexture
 from edgekd.losses.ssatkd.transport import EPSILON_LAST
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models import build_student
+from edgekd.models.build import build_student
 from edgekd.models.outputs import StudentOutput, TeacherOutput
-from edgekd.models.teachers import TEACHERS
+from edgekd.models.teachers.table import TEACHERS
 from tests.benchmarks.measure import Work, limits, ratio, synchronise, table, turns
 
 SAMPLE_RATE, SECONDS = 32_000, 5.0

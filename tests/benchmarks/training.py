@@ -53,9 +53,9 @@ from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models import build_student, build_teacher
+from edgekd.models.build import build_student, build_teacher
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.processes import join
 from edgekd.runs.run import Run

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.models import teachers as tables
 from edgekd.models.download import WeightsFile
-from edgekd.models.teachers import TEACHERS, TeacherSpec
+from edgekd.models.teachers.table import TEACHERS, TeacherSpec
 from edgekd.runs.run import Run
 
 CONTENT = b"weights" * 10_000
@@ -43,7 +42,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             spec = TEACHERS[name]
             values = {field: getattr(spec, field) for field in spec.__dataclass_fields__}
             changed = TeacherSpec(**{**values, "file": WeightsFile(url, "w.pth", len(CONTENT), digest)})
-            monkeypatch.setitem(tables.TEACHERS, name, changed)
+            monkeypatch.setitem(TEACHERS, name, changed)
 
         pin("cnn14", f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
         pin("wavlm", None)

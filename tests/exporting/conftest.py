@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
 from edgekd.exporting.graph import Form, float_onnx, quantized_onnx
+from edgekd.models.histogram import HistogramLayer
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
-from edgekd.models.students.histogram import HistogramLayer
+from edgekd.models.students.student import Student
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import FlavourName
 from edgekd.quantization.prepare import QuantizedNetwork, prepare

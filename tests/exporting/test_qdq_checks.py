@@ -15,8 +15,8 @@ from edgekd.config import FrontendConfig
 from edgekd.errors import GateError
 from edgekd.exporting.graph import quantized_onnx
 from edgekd.exporting.qdq_checks import check_optimised, check_structure, float_operators
-from edgekd.models import build_student
-from edgekd.models.students import STUDENTS
+from edgekd.models.build import build_student
+from edgekd.models.students.table import STUDENTS
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.prepare import prepare

@@ -5,13 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekd.config import FrontendConfig
+from edgekd.config import DistillConfig, FrontendConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_student, build_teacher, check_names, fetched_weights, sized
-from edgekd.models.students import SIZED, STUDENTS
+from edgekd.models.build import build_student, build_teacher, check_models, sized
+from edgekd.models.students.table import STUDENTS
+from edgekd.models.teachers.table import fetched_weights
 from edgekd.models.weights import save_weights
 
 SMALL = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+
+
+def models(student: str, teacher: str) -> DistillConfig:
+    return DistillConfig(student=student, teacher={"name": teacher})
 
 
 @pytest.mark.parametrize("name", sorted(STUDENTS))
@@ -28,7 +33,7 @@ def test_a_student_without_a_front_end_gets_the_papers() -> None:
     assert build_student("hltdnn_ds", 4).frontend.config == FrontendConfig()
 
 
-@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("name", [name for name, spec in STUDENTS.items() if spec.sized])
 def test_a_width_makes_a_student_smaller_or_larger(name: str) -> None:
     students = [build_student(name, 7, 4_000, SMALL, width) for width in (0.25, 0.5, 1.0, 1.5, 4.0)]
     sizes = [sum(parameter.numel() for parameter in student.parameters()) for student in students]
@@ -46,9 +51,9 @@ def test_a_student_of_one_size_has_no_other_width() -> None:
     with pytest.raises(UsageError, match=words):
         build_student("hltdnn", 4, width=0.5)
     with pytest.raises(UsageError, match=words):
-        check_names("hltdnn", None, width=1.5)
-    check_names("hltdnn", None, width=1.0)
-    check_names("hltdnn_ds", None, width=1.5)
+        check_models(DistillConfig(student="hltdnn", width=1.5), taught=False)
+    check_models(DistillConfig(student="hltdnn", width=1.0), taught=False)
+    check_models(DistillConfig(student="hltdnn_ds", width=1.5), taught=False)
 
 
 def test_a_width_is_told_where_it_is_not_1() -> None:
@@ -63,12 +68,14 @@ def test_names_that_are_in_no_table_are_refused_with_the_nearest() -> None:
 
 
 def test_names_are_checked_before_anything_slow() -> None:
-    check_names("hltdnn", "yamnet")
-    check_names("hltdnn", None)
+    check_models(models("hltdnn", "yamnet"), taught=True)
+    check_models(models("hltdnn", "nobody"), taught=False)
     with pytest.raises(UsageError, match="Unknown student 'x'"):
-        check_names("x", None)
-    with pytest.raises(UsageError, match="Unknown teacher 'yamnett'"):
-        check_names("hltdnn", "yamnett")
+        check_models(models("x", "nobody"), taught=False)
+    with pytest.raises(UsageError, match=r"Unknown teacher 'yamnett'.*Your own is named package\.module:factory\."):
+        check_models(models("hltdnn", "yamnett"), taught=True)
+    with pytest.raises(UsageError, match=r"Unknown student 'x'.* Unknown teacher 'y'"):
+        check_models(models("x", "y"), taught=True)
 
 
 def test_weights_are_loaded_into_all_but_the_head(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from edgekd.data.splits import make_split, write_splits
 from edgekd.exporting.bundle import Bundle, Classifier, Findings, GoldenExamples, Parity, Provenance, write_bundle
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import session
-from edgekd.models import build_student, build_teacher
-from edgekd.models.students import Student
+from edgekd.models.build import build_student, build_teacher
+from edgekd.models.students.student import Student
 from edgekd.models.weights import save_weights
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.quantization.calibration import calibrate, load_recipe

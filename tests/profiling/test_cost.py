@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.exporting.cost import graph_cost, split_at_log_mel
 from edgekd.exporting.verify import session
-from edgekd.models import build_student
+from edgekd.models.build import build_student
 from edgekd.profiling.cost import module_activations, module_cost, module_macs, module_parameters, module_traffic
 from edgekd.quantization.int8_student import load_int8
 

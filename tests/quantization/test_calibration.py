@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_student
+from edgekd.models.build import build_student
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate, correct_biases, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.observers import ObserverName

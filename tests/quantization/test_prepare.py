@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_student
+from edgekd.models.build import build_student
+from edgekd.models.histogram import HistogramLayer
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import STUDENTS
-from edgekd.models.students.histogram import HistogramLayer
+from edgekd.models.students.table import STUDENTS
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import ActivationFakeQuant, set_enabled, set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, prepare
@@ -109,6 +109,19 @@ def test_every_layer_sees_and_gives_at_most_256_values(residual: nn.Module, log_
     for values in (*seen, tap):
         assert values.unique().numel() <= 256
     assert logits.unique().numel() == logits.numel()
+
+
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_outputs_may_be_any_pair_and_its_logits_are_not_rounded(log_mel: Tensor, pair: type) -> None:
+    class Plain(Residual):
+        def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+            return pair(super().forward(log_mel))
+
+    quantised = prepared(with_statistics(Plain(), log_mel), log_mel)
+    assert len(quantised.layers()) == 4
+    (head,) = (node for node in quantised.graph.nodes if node.target == "head")
+    assert [user.op for user in head.users] == ["output"]
+    assert quantised(log_mel)[0].unique().numel() == quantised(log_mel)[0].numel()
 
 
 def test_both_inputs_and_the_output_of_a_residual_addition_are_rounded(residual: nn.Module, log_mel: Tensor) -> None:
@@ -244,9 +257,13 @@ def test_a_network_that_branches_on_its_mode_is_refused(log_mel: Tensor) -> None
     class Moody(nn.Module):
         calls = 0
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Linear(log_mel.shape[3], 3)
+
         def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
             Moody.calls += 1
-            return log_mel.mean(dim=(1, 2)) * Moody.calls, log_mel
+            return self.classifier(log_mel.mean(dim=(1, 2))) * Moody.calls, log_mel
 
-    with pytest.raises(ValueError, match="the traced Moody differs from the original"):
+    with pytest.raises(InputError, match=r"^Moody cannot be made int8: traced, it differs by .* must not depend on"):
         prepare(Moody(), log_mel)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgekd.errors import UsageError
-from edgekd.models import build_teacher
+from edgekd.models.build import build_teacher
 from edgekd.models.teachers.convnet import ConvNet
 from edgekd.models.weights import read_weights
 from edgekd.runs.run import Run

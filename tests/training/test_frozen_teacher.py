@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
-from edgekd.models import build_teacher
+from edgekd.models.build import build_teacher
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.training.frozen_teacher import FrozenTeacher, fast_precision

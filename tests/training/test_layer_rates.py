@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.models import build_teacher
+from edgekd.models.build import build_teacher
 from edgekd.training.layer_rates import GROUPS, layer_order, parameter_groups
 
 WAVEFORM = torch.zeros(1, 20)

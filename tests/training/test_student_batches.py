@@ -21,7 +21,7 @@ from edgekd.data.clip_store import ClipStore
 from edgekd.losses.terms import TERMS, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students import Student
+from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run

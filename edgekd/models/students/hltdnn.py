@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgekd.models.histogram import HistogramLayer
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students.histogram import HistogramLayer
 
 
 class HLTDNN(nn.Module):

@@ -9,15 +9,13 @@ the float responses of the histogram layer, which looks at those 32 x 4 places, 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from edgekd.models.blocks import TwoBranches, convolution, scaled, separable
 from edgekd.models.outputs import StudentOutput
-from edgekd.models.students.histogram import HistogramLayer
-from edgekd.models.students.hltdnn_ds import convolution, scaled, separable
 
 
-class HLTDNNMicro(nn.Module):
+class HLTDNNMicro(TwoBranches):
     """Normalised log-mel `(B, 1, T, F)` -> `StudentOutput`; the tap is `(B, 24, T/4, F/4)`, after the first block.
 
     That is as large a map as HLTDNN-DS's tap; one block later a quarter of it would be left, too little to have edges.
@@ -36,14 +34,9 @@ class HLTDNNMicro(nn.Module):
             separable(middle, late),
             separable(late, last),
         )
-        self.squeeze = nn.Sequential(nn.Conv2d(middle, 4, 1, bias=False), nn.BatchNorm2d(4))
-        self.histogram = HistogramLayer(4)
-        self.dropout = nn.Dropout(0.3)
-        self.classifier = nn.Linear(last + self.histogram.output_size, num_classes)
+        self.add_ending(middle, last, num_classes)
 
     def forward(self, log_mel: Tensor) -> StudentOutput:
         tap = self.blocks[0](self.stem(log_mel))
         middle = self.blocks[2](self.blocks[1](tap))
-        averages = self.blocks[4](self.blocks[3](middle)).mean(dim=(2, 3))
-        both = torch.cat([averages, self.histogram(self.squeeze(middle))], dim=1)
-        return StudentOutput(self.classifier(self.dropout(both)), tap)
+        return StudentOutput(self.classify(middle, self.blocks[4](self.blocks[3](middle))), tap)

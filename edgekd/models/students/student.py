@@ -52,4 +52,4 @@ class Student(nn.Module):
         `augment` changes the normalised log-mel on its way to the network (SpecAugment in training).
         """
         log_mel = normalise_mel_bins(self.norm, self.front_end(sound) if sound.ndim == 2 else sound)
-        return self.network(log_mel if augment is None else augment(log_mel))
+        return StudentOutput(*self.network(log_mel if augment is None else augment(log_mel)))

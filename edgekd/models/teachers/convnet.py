@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
 from edgekd.log_mel import LogMel, normalise_mel_bins
-from edgekd.models.students.histogram import HistogramLayer
-from edgekd.models.students.hltdnn_ds import convolution, separable
+from edgekd.models.blocks import convolution, separable
+from edgekd.models.histogram import HistogramLayer
 from edgekd.models.teachers.base import Teacher
 
 WIDTHS = (48, 96, 108, 192, 240, 240)

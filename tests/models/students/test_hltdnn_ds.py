@@ -4,9 +4,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgekd.models import build_student
-from edgekd.models.students.histogram import HistogramLayer
-from edgekd.models.students.hltdnn_ds import HLTDNNDS, scaled
+from edgekd.models.blocks import scaled
+from edgekd.models.build import build_student
+from edgekd.models.histogram import HistogramLayer
+from edgekd.models.students.hltdnn_ds import HLTDNNDS
 
 PAPER = (1, 1, 501, 64)  # 5 s at 32 kHz
 

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgekd.config import LossConfig
 from edgekd.losses.total import SSATKDLoss
+from edgekd.models.histogram import HistogramLayer
 from edgekd.models.outputs import TeacherOutput
-from edgekd.models.students.histogram import HistogramLayer
 from edgekd.models.students.hltdnn_micro import HLTDNNMicro
 
 PAPER = (1, 1, 501, 64)  # 5 s at 32 kHz

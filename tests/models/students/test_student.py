@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from edgekd.config import FrontendConfig
-from edgekd.models import build_student
-from edgekd.models.students import STUDENTS, Student
+from edgekd.models.build import build_student
+from edgekd.models.students.student import Student
+from edgekd.models.students.table import STUDENTS
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.prepare import prepare
 

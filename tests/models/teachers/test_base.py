@@ -12,8 +12,8 @@ import torch
 from edgekd._torchaudio import functional
 from edgekd.config import FrontendConfig
 from edgekd.models.outputs import TeacherOutput
-from edgekd.models.teachers import TEACHERS
 from edgekd.models.teachers.base import Teacher, mean_and_max, repeat_frames
+from edgekd.models.teachers.table import TEACHERS
 from edgekd.models.weights import read_weights, save_weights
 
 QUICK = ("mobilenetv1", "yamnet", "convnet")  # the two large ones are in test_panns.py, built once
@@ -116,5 +116,7 @@ def test_short_features_are_repeated_in_time_and_long_ones_kept() -> None:
 
 
 def test_listing_the_teachers_imports_no_torch() -> None:
-    check = "import sys; from edgekd.models.teachers import TEACHERS; assert TEACHERS and 'torch' not in sys.modules"
+    check = (
+        "import sys; from edgekd.models.teachers.table import TEACHERS; assert TEACHERS and 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from edgekd.config import DistillConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.models import build_teacher, check_names
+from edgekd.models.build import build_teacher, check_models
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.convnet import ConvNet
-from edgekd.models.teachers.own import OwnTeacher, build_own, find_factory
+from edgekd.models.teachers.own import OwnTeacher, build_own, check_own
 from edgekd.models.weights import save_weights
 
 SAMPLES = 800
@@ -40,26 +40,7 @@ class shelf:
 number = 3
 """
 
-Write = Callable[..., str]
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """`write(text)`: a module of the user's in the current folder; returns its name, which no other test has."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    known = set(sys.modules)
-    made: list[str] = []
-
-    def build(text: str = PLAIN, ending: str = "") -> str:
-        name = f"own_{tmp_path.name.replace('-', '_')}_{len(made)}{ending}"
-        made.append(name)
-        (tmp_path / f"{name}.py").write_text(text)
-        return name
-
-    yield build
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
+Write = Callable[[str], str]
 
 
 def returning(expression: str) -> str:
@@ -72,7 +53,7 @@ def returning(expression: str) -> str:
 
 
 def test_a_plain_module_is_a_teacher(write: Write) -> None:
-    teacher = build_teacher(f"{write()}:teacher", 5, None, 8_000, samples=SAMPLES).eval()
+    teacher = build_teacher(f"{write(PLAIN)}:teacher", 5, None, 8_000, samples=SAMPLES).eval()
     assert isinstance(teacher, OwnTeacher)
     waveforms = torch.randn(3, SAMPLES)
     with torch.no_grad():
@@ -88,7 +69,7 @@ def test_a_plain_module_is_a_teacher(write: Write) -> None:
 
 
 def test_what_the_trial_sees_leaves_no_trace(write: Write) -> None:
-    teacher = build_own(f"{write()}:teacher", 5, 8_000, SAMPLES)
+    teacher = build_own(f"{write(PLAIN)}:teacher", 5, 8_000, SAMPLES)
     assert teacher.training
     state = teacher.state_dict()
     assert state["network.norm.num_batches_tracked"] == 0
@@ -96,7 +77,7 @@ def test_what_the_trial_sees_leaves_no_trace(write: Write) -> None:
 
 
 def test_a_factory_may_be_an_attribute_of_something(write: Write) -> None:
-    assert build_own(f"{write()}:shelf.teacher", 2, 8_000, SAMPLES).tap_channels == 6
+    assert build_own(f"{write(PLAIN)}:shelf.teacher", 2, 8_000, SAMPLES).tap_channels == 6
 
 
 def test_a_teacher_of_the_package_s_kind_is_used_as_it_is(write: Write) -> None:
@@ -112,47 +93,17 @@ def test_a_module_in_another_folder_is_found_there(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "code").mkdir()
-    name = write()
+    name = write(PLAIN)
     (tmp_path / f"{name}.py").rename(tmp_path / "code" / f"{name}.py")
     with pytest.raises(UsageError, match=f"Unknown module '{name}'"):
-        find_factory(f"{name}:teacher")
-    check_names("hltdnn", f"{name}:teacher", tmp_path / "code")
-
-
-def test_names_that_lead_nowhere_get_the_nearest(write: Write) -> None:
-    name = write()
-    with pytest.raises(UsageError, match=rf"Unknown module '{name}s'\. Did you mean '{name}'\?.*installed packages"):
-        find_factory(f"{name}s:teacher")
-    with pytest.raises(UsageError, match=rf"Unknown name in {name} 'techer'\. Did you mean 'teacher'\?"):
-        find_factory(f"{name}:techer")
-    with pytest.raises(UsageError, match=r"Unknown module 'nobody\.home'"):
-        find_factory("nobody.home:teacher")
-    with pytest.raises(UsageError, match=r"number is an int, not a function"):
-        find_factory(f"{name}:number")
-    for malformed in ("a b:c", ":c", "a:", "a:b:c", "a/b.py:c"):
-        with pytest.raises(UsageError, match=r"write one of your own as package\.module:factory"):
-            find_factory(malformed)
+        check_own(f"{name}:teacher")
+    check_own(f"{name}:teacher", tmp_path / "code")
+    check_models(DistillConfig(teacher={"name": f"{name}:teacher", "folder": tmp_path / "code"}), taught=True)
 
 
 def test_all_wrong_names_are_told_at_once(write: Write) -> None:
     with pytest.raises(UsageError, match=r"Unknown student 'x'.*Unknown name in .* 'techer'"):
-        check_names("x", f"{write()}:techer")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("import no_such_package_anywhere", "ModuleNotFoundError: No module named 'no_such_package_anywhere'"),
-        ("def make(:", "SyntaxError"),
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-    ],
-)
-def test_a_module_that_cannot_be_imported_is_told_with_the_line(write: Write, text: str, reason: str) -> None:
-    name = write(text)
-    with pytest.raises(InputError, match=rf"importing {name} failed: {reason}") as caught:
-        find_factory(f"{name}:make")
-    assert "\n" not in str(caught.value)
-    assert "EDGEKD_DEBUG=1" in str(caught.value)
+        check_models(DistillConfig(student="x", teacher={"name": f"{write(PLAIN)}:techer"}), taught=True)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +133,7 @@ def test_a_factory_that_fails_is_told_in_one_line(write: Write, text: str, reaso
 
 
 def test_weights_load_under_the_names_of_the_user_s_module(write: Write, tmp_path: Path) -> None:
-    name = f"{write()}:teacher"
+    name = f"{write(PLAIN)}:teacher"
     donor, path = build_own(name, 5, 8_000, SAMPLES), tmp_path / "w.safetensors"
     assert isinstance(donor, OwnTeacher)
     save_weights(path, donor.network.state_dict())

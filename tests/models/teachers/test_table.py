@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgekd.config import FrontendConfig
-from edgekd.models.teachers import TEACHERS
+from edgekd.models.teachers.table import TEACHERS
 
 
 @pytest.mark.parametrize("name", sorted(set(TEACHERS) - {"ast", "whisper"}))  # those are as their folder says

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from edgekd.models.students.histogram import GRID, HistogramLayer
+from edgekd.models.histogram import GRID, HistogramLayer
 
 
 def layer_of(channels: int, bins: int) -> HistogramLayer:

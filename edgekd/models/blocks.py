@@ -1,0 +1,52 @@
+"""Layers that several networks share: separable convolutions (Howard et al. 2017, arXiv 1704.04861), and an ending.
+
+Batch norm follows every convolution and folds away before quantisation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.models.histogram import HistogramLayer
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, to the nearest multiple of 4: integer dot products take four values at a time."""
+    return max(4, 4 * math.floor(channels * width / 4 + 0.5))
+
+
+def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A `same` convolution, batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3x3 depthwise convolution, then a 1x1 one."""
+    return nn.Sequential(convolution(inputs, inputs, 3, stride, groups=inputs), convolution(inputs, outputs, 1))
+
+
+class TwoBranches(nn.Module):
+    """A network that ends as HLTDNN does: averages of its last map beside local histograms of an earlier one.
+
+    The parts of the ending lie directly in the network, under the names that stored weights have.
+    """
+
+    def add_ending(self, middle: int, last: int, num_classes: int) -> None:
+        """Make the ending, for an earlier map of `middle` channels and a last one of `last`."""
+        self.squeeze = nn.Sequential(nn.Conv2d(middle, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.histogram = HistogramLayer(4)
+        self.dropout = nn.Dropout(0.3)
+        self.classifier = nn.Linear(last + self.histogram.output_size, num_classes)
+
+    def classify(self, middle: Tensor, last: Tensor) -> Tensor:
+        """`(B, middle, T, F)` and `(B, last, T', F')` -> logits `(B, K)`."""
+        averages = last.mean(dim=(2, 3))
+        both = torch.cat([averages, self.histogram(self.squeeze(middle))], dim=1)
+        return self.classifier(self.dropout(both))

@@ -1,0 +1,159 @@
+"""Models of the user's own, `package.module:factory`: where their code is found, and what it is held to.
+
+A factory is a callable of the user's that returns a `torch.nn.Module`. Its module is imported from the installed
+packages or from a folder that the configuration of the run names, the current one where nothing is said. All of it is
+tried on noise before any work: whatever is wrong becomes one line that says where.
+
+Code of the user's is imported in one place, `find_factory`, for teachers and students alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import InputError, UsageError, unknown_name
+
+_TORCH = str(Path(torch.__file__).parent)  # whose lines say less than the user's that led there
+
+
+def is_own(name: str) -> bool:
+    """Whether a model's name is `package.module:factory`, not one of a table."""
+    return ":" in name
+
+
+def find_factory(subject: str, name: str, folder: Path | None, arguments: str) -> Callable[..., Any]:
+    """The callable named `package.module:factory`; modules in `folder` (default: the current one) are found as well.
+
+    `subject`: how messages begin (`Teacher 'm:f'`); `arguments`: what it takes, in words. Raises `UsageError` for a
+    module or attribute that is not there, with the nearest that is, and `InputError` for a module that cannot be
+    imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise UsageError(f"{subject}: write one of your own as package.module:factory.")
+    module = _import(subject, module_name, (folder or Path.cwd()).absolute())
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            callables = [each for each, member in vars(value).items() if callable(member) and not each.startswith("_")]
+            raise UsageError(f"{subject}: {unknown_name(f'name in {module_name}', part, callables)}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise UsageError(
+            f"{subject}: {attribute} is {_kind(value)}, not a function. "
+            f"Name one that takes {arguments} and returns a module."
+        )
+    return value
+
+
+def make(subject: str, name: str, factory: Callable[..., Any], *arguments: float) -> nn.Module:
+    """The module that the factory called `name` returns. Raises `InputError` where it fails, or returns none."""
+    with UserCode(f"{subject}: {name.partition(':')[2]}({', '.join(map(str, arguments))})"):
+        network = factory(*arguments)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{subject}: the factory returned {_kind(network)}, not a torch.nn.Module.")
+    return network
+
+
+def try_on(subject: str, network: nn.Module, inputs: Tensor, what: str, num_classes: int) -> Tensor:
+    """The tap `(2, C, T, F)` of `network`, called in evaluation mode with two clips, `inputs (2, ...)`; nothing of it
+    is changed by that. `what`: the inputs, in a word.
+
+    Raises `InputError` where it fails or returns something else than logits `(2, num_classes)` and a finite tap.
+    """
+    training = network.training
+    with UserCode(f"{subject}: its module, given {what} of shape {tuple(inputs.shape)},"), torch.no_grad():
+        output = network.eval()(inputs)
+    network.train(training)
+    wanted = f"logits (2, {num_classes}) and a tap (2, C, T, F)"
+    if not (isinstance(output, tuple | list) and len(output) == 2 and all(isinstance(each, Tensor) for each in output)):
+        raise InputError(f"{subject}: its module must return a pair of tensors, {wanted}, not {_kind(output)}.")
+    logits, tap = output
+    if logits.shape != (2, num_classes):
+        classes = logits.ndim == 2 and len(logits) == 2
+        reason = f"it has {logits.shape[1]} classes and the data has {num_classes}" if classes else f"not {wanted}"
+        raise InputError(
+            f"{subject}: logits of shape {tuple(logits.shape)} for two clips: {reason}. "
+            "Its factory is told the number of classes as its first argument."
+        )
+    if tap.ndim != 4 or len(tap) != 2 or tap.numel() == 0:
+        raise InputError(
+            f"{subject}: a tap of shape {tuple(tap.shape)} for two clips: it must be (2, C, T, F), an early "
+            "feature map of C channels over time and frequency (F = 1 where there is none)."
+        )
+    for part, tensor in (("logits", logits), ("tap", tap)):
+        if not tensor.is_floating_point():
+            raise InputError(f"{subject}: its {part} are {tensor.dtype}, not floating point.")
+        if not tensor.isfinite().all():
+            raise InputError(f"{subject}: its {part} are not finite for clips of noise.")
+    return tap
+
+
+class UserCode:
+    """Within it runs code that is not ours: whatever it raises becomes one `InputError` that says where, and then
+    `advice`."""
+
+    def __init__(self, doing: str, advice: str = "") -> None:
+        self.doing, self.advice = doing, advice
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            frames = traceback.extract_tb(trace)
+            last = next((frame for frame in reversed(frames) if not frame.filename.startswith(_TORCH)), frames[-1])
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            where = f"{last.filename}, line {last.lineno}"
+            raise InputError(
+                f"{self.doing} failed: {type(error).__name__}: {reason} ({where}; EDGEKD_DEBUG=1 shows all)"
+                f"{self.advice}"
+            ) from error
+
+
+def _import(subject: str, module_name: str, folder: Path) -> ModuleType:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # and left there: the module may import its neighbours later
+    importlib.invalidate_caches()
+    try:
+        with UserCode(f"{subject}: importing {module_name}"):
+            return importlib.import_module(module_name)
+    except InputError as failure:
+        absent = failure.__cause__
+        if not isinstance(absent, ModuleNotFoundError) or absent.name not in (module_name, *_parents(module_name)):
+            raise
+        near = unknown_name("module", module_name, _modules(folder, module_name))
+        raise UsageError(f"{subject}: {near} Looked in {folder} and the installed packages.") from None
+
+
+def _parents(module_name: str) -> Iterator[str]:
+    while "." in module_name:
+        module_name = module_name.rpartition(".")[0]
+        yield module_name
+
+
+def _modules(folder: Path, module_name: str) -> list[str]:
+    """The names of modules in `folder` that could have been meant."""
+    package = module_name.rpartition(".")[0]
+    inside = folder.joinpath(*package.split(".")) if package else folder
+    prefix = f"{package}." if package and inside.is_dir() else ""
+    entries = (inside if prefix else folder).iterdir()
+    modules = [path for path in entries if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    return [prefix + path.stem for path in modules if path.stem.isidentifier() and path.stem != "__init__"]
+
+
+def _kind(value: object) -> str:
+    """`a tuple`, `an int`, `None`."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,66 @@
+"""A network as a graph of calls (`torch.fx`): what quantisation rewrites, and what ships.
+
+Networks of the user's own come through here too. A graph is one way through a network, so its `forward` must not branch
+on its data, their shape or the mode. The histogram layer stays whole, for it computes with its shapes.
+
+int8 asks for more (`check_layers`): a convolution or linear layer is a module and called once, since its weight has the
+scales of one input; and there is one at least.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import fx, nn
+
+from edgekd.errors import InputError
+from edgekd.models.factories import UserCode
+from edgekd.models.histogram import HistogramLayer
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_FUNCTIONS = {
+    nn.functional.conv1d: "nn.Conv1d",
+    nn.functional.conv2d: "nn.Conv2d",
+    nn.functional.linear: "nn.Linear",
+}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, HistogramLayer) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(subject: str, network: nn.Module) -> fx.GraphModule:
+    """`network` as a graph whose modules are its own. `subject`: what it is called in messages.
+
+    Raises `InputError` where it is none, or its forward does not end in a pair.
+    """
+    advice = ". It ships as one graph: it must not branch on its data, their shape or the mode."
+    with UserCode(f"{subject}: tracing its forward", advice):
+        traced = fx.GraphModule(network, _Tracer().trace(network))
+    outputs = traced.graph.output_node().args[0]
+    if isinstance(outputs, fx.Node) and not (isinstance(outputs.target, type) and issubclass(outputs.target, tuple)):
+        raise InputError(f"{subject}: its forward must make the pair of logits and tap itself.")
+    return traced
+
+
+def check_layers(subject: str, traced: fx.GraphModule) -> None:
+    """Raises `InputError` where int8 cannot be made of a traced network."""
+    refusal, advice = f"{subject} cannot be made int8", "Change it, or stay in float (--no-quantize)."
+    calls = Counter(str(node.target) for node in traced.graph.nodes if isinstance(module_of(traced, node), LAYERS))
+    for node in traced.graph.nodes:
+        if node.op == "call_function" and node.target in _FUNCTIONS:
+            raise InputError(
+                f"{refusal}: it calls {node.target.__name__} itself, whose weight cannot be rounded: make it a "
+                f"{_FUNCTIONS[node.target]}. {advice}"
+            )
+    for name, count in calls.items():
+        if count > 1:
+            raise InputError(f"{refusal}: its layer '{name}' is called {count} times, and may be once. {advice}")
+    if not calls:
+        raise InputError(f"{refusal}: it has no convolution or linear layer. {advice}")
+
+
+def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """The module that `node` calls, or None if it calls none."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
