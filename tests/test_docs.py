@@ -41,11 +41,19 @@ AWAITED = {
     "edgekd.data.layouts.table",
     "edgekd.data.load",
     "edgekd.device.join",
+    "edgekd.experiments.chain",
+    "edgekd.experiments.comparison",
+    "edgekd.experiments.plan",
     "edgekd.exporting.runtimes.onnx_bundle",
     "edgekd.exporting.runtimes.runtime",
+    "edgekd.losses.response",
     "edgekd.losses.terms",
+    "edgekd.number_formats",
+    "edgekd.scoring.intervals",
     "edgekd.training.batches",
-    "edgekd.training.student_step",
+    "edgekd.training.fill_cache",
+    "edgekd.training.spec_augment",
+    "edgekd.training.views",
 }
 Refused = typer.BadParameter.__mro__[2]  # ClickException: typer's own, or that of click
 
