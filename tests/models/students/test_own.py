@@ -163,10 +163,11 @@ def test_a_student_of_the_user_s_is_distilled_resumed_quantised_and_exported(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: Callable[..., DistillConfig]
 ) -> None:
     from edgekd.exporting.export import export
-    from edgekd.quantization.qat import load_int8, quantize
+    from edgekd.quantization.int8_student import load_int8
+    from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run
-    from edgekd.training.adapt import settled
     from edgekd.training.distill import distill
+    from edgekd.training.new_teacher import settled
 
     name = f"{write(RESIDUAL)}:make"
     config = settled(
