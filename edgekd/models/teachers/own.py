@@ -140,6 +140,7 @@ def _import(name: str, module_name: str, folder: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # and left there: the module may import its neighbours later
     importlib.invalidate_caches()
+    importlib.import_module("edgekd._torchaudio")  # first: the module may import torchaudio itself
     try:
         with _UserCode(f"Teacher '{name}': importing {module_name}"):
             return importlib.import_module(module_name)
