@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "lightning-fabric", "soundfile")
+PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "soundfile")
 
 # What export can use and does not need: name -> module and, where it is absent, what it is for and how it is installed.
 MODULES = {

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from edgekd._torchaudio import functional as audio_functional
 from edgekd.config import FrontendConfig
 
 POWER_FLOOR = 1e-10  # -100 dB
@@ -193,6 +192,8 @@ def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
 
 def mel_filterbank(config: FrontendConfig, sample_rate: int) -> Tensor:
     """Slaney mel filters `(n_fft/2+1, n_mels)`, each of unit area."""
+    from edgekd._torchaudio import functional as audio_functional
+
     return audio_functional.melscale_fbanks(
         n_freqs=config.n_fft // 2 + 1,
         f_min=config.f_min,

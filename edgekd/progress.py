@@ -35,15 +35,21 @@ class ConsoleProgress:
     _line_every_s = 5.0
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        from rich.console import Console
-
-        self.console = console or Console(file=sys.stderr)
+        self._console = console
         self.quiet = quiet
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}  # when a stage was first heard of, and how far it was
         self._last_line: dict[str, float] = {}
         self._done: dict[str, int] = {}
+
+    @property
+    def console(self) -> Console:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(file=sys.stderr)
+        return self._console
 
     def __enter__(self) -> Self:
         if not self.quiet and self.console.is_terminal:

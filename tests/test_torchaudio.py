@@ -20,7 +20,7 @@ print(_torchaudio.functional is torchaudio.functional, _torchaudio.functional.co
 """
 
 
-def import_beside(folder: Path, extension: str) -> subprocess.CompletedProcess[str]:
+def import_beside(folder: Path, extension: str, code: str = REPORT) -> subprocess.CompletedProcess[str]:
     package = folder / "torchaudio"
     package.mkdir()
     (package / "__init__.py").write_text("from . import _extension\nfrom . import functional, transforms\n")
@@ -33,7 +33,7 @@ def import_beside(folder: Path, extension: str) -> subprocess.CompletedProcess[s
     (package / "transforms.py").write_text("")
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PACKAGE_ROOT}"}
     return subprocess.run(
-        [sys.executable, "-c", REPORT], env=environment, capture_output=True, text=True, check=False, cwd=folder
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=folder
     )
 
 
@@ -49,6 +49,13 @@ def test_a_torchaudio_that_imports_is_used_as_it_is(tmp_path: Path) -> None:
 def test_an_extension_that_cannot_load_is_stood_in_for(tmp_path: Path, failure: str) -> None:
     done = import_beside(tmp_path, f"raise {failure}\n")
     assert "torchaudio.functional.align needs torchaudio's compiled extension" in done.stderr, done.stderr
+
+
+def test_a_teacher_of_the_users_own_may_import_torchaudio_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from torchaudio import functional\ndef teacher(): return functional.compiled\n")
+    code = "from edgekd.models.teachers.own import find_factory; print(find_factory('mine:teacher')())"
+    done = import_beside(tmp_path, "raise OSError('libc10_cuda.so')\n", code)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_a_torchaudio_with_a_part_missing_says_which(tmp_path: Path) -> None:

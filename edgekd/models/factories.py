@@ -126,6 +126,7 @@ def _import(subject: str, module_name: str, folder: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # and left there: the module may import its neighbours later
     importlib.invalidate_caches()
+    importlib.import_module("edgekd._torchaudio")  # first: the module may import torchaudio itself
     try:
         with UserCode(f"{subject}: importing {module_name}"):
             return importlib.import_module(module_name)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,24 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["export", "nowhere", "--target", "cpu"], ["profile", "nowhere"], ["predict", "nowhere", "a.wav"]]
+)
+def test_what_does_not_train_loads_nothing_that_trains(arguments: list[str], tmp_path: Path) -> None:
+    """Up to the first error, which is that there is no run: by then what the command needs has been imported."""
+    code = f"""
+import atexit, sys
+from edgekd.cli.app import main
+sys.argv = ["edgekd", *{arguments!r}]
+training = lambda: [name for name in sys.modules if name.startswith("edgekd.training")]
+atexit.register(lambda: print("torch" in sys.modules, training()))
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "True []\n"), done.stderr
+    assert "nowhere: no such" in done.stderr
 
 
 def test_help_names_every_command(edgekd: Callable) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgekd._torchaudio import transforms
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.weights import State, load_matching, read_weights
 
@@ -93,6 +92,8 @@ def _resampler(sample_rate: int, own_rate: int) -> nn.Module:
     """Windowed-sinc resampling, its kernel computed once."""
     if sample_rate == own_rate:
         return nn.Identity()
+    from edgekd._torchaudio import transforms
+
     resample = transforms.Resample(sample_rate, own_rate)
     # The kernel follows from the two rates, so it is no part of a checkpoint.
     resample.register_buffer("kernel", resample.kernel, persistent=False)
