@@ -14,6 +14,7 @@
 | p-value                               | three decimals                                  | 0.031, < 0.001          |
 | difference of probabilities           | two digits                                      | 0.0021, 1.2e-07         |
 | signal to noise                       | dB, one decimal                                 | 41.3                    |
+| temperature                           | whole degrees                                   | 61 °C                   |
 | CPUs in use, load average             | two decimals                                    | 0.90                    |
 | what was set (a limit, a length)      | as it was set                                   | −5 dB, 0.625 s          |
 | interval                              | its ends like its figure, without units         | 85.5 to 96.8            |
@@ -112,6 +113,11 @@ def probability_difference(value: float) -> str:
 def decibels(value: float) -> str:
     """`41.3`, without the unit."""
     return _signed(value, 1)
+
+
+def celsius(value: float) -> str:
+    """`61 °C`."""
+    return f"{_signed(value, 0)} °C"
 
 
 def load(value: float) -> str:

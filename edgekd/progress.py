@@ -57,12 +57,12 @@ class ConsoleProgress:
             from rich.progress import Progress as RichProgress
 
             self._bars = RichProgress(
-                TextColumn("{task.description:<18}"),
+                TextColumn("{task.description:<18}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}", style="dim"),
+                TextColumn("{task.fields[figures]}", style="dim", markup=False),
                 console=self.console,
             )
             self._bars.start()
@@ -96,7 +96,9 @@ class ConsoleProgress:
             self._last_line[stage] = now
             left = f", {(total - done) / rate:.0f} s left" if done < total else ""
             speed = f" ({number(rate)}/s{left})" if rate > 0 else ""
-            self.console.print(f"{stage}: {done}/{total}{speed} {shown}".rstrip(), highlight=False, soft_wrap=True)
+            # Names are in stages: harbour[rtx] is no markup, and :dog: no picture.
+            line = f"{stage}: {done}/{total}{speed} {shown}".rstrip()
+            self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _short(value: float | str) -> str:

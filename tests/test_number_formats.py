@@ -66,6 +66,7 @@ MINUS = "\N{MINUS SIGN}"
         (formats.probability_difference, 0.00212, "0.0021"),
         (formats.probability_difference, 1.2e-7, "1.2e-07"),
         (formats.decibels, 41.26, "41.3"),
+        (formats.celsius, 60.6, "61 °C"),
         (formats.load, 0.9, "0.90"),
         (formats.setting, 0.625, "0.625"),
         (formats.setting, -5.0, f"{MINUS}5"),

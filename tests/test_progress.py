@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -112,3 +113,11 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "student: 1/1" in captured.err
+
+
+@pytest.mark.parametrize("where", [plain, terminal])
+def test_a_name_in_brackets_is_no_markup(where: Callable[[], Console]) -> None:
+    console = where()
+    with ConsoleProgress(console=console) as progress:
+        progress("a[red]b :dog:", 2, 2, best="[bold]")
+    assert "a[red]b :dog:" in shown(console) and "best [bold]" in shown(console)

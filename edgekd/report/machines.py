@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd.number_formats import NONE, load
+from edgekd.number_formats import NONE, celsius, load
 from edgekd.report.results import Machine, Profile
 
 
@@ -35,7 +35,7 @@ def described(machine: Machine) -> dict[str, str]:
             for name, clocks in machine.devices.items()
         ),
         "power mode": machine.power_mode,
-        "temperatures": ", ".join(f"{sensor} {degrees:.0f} °C" for sensor, degrees in machine.temperatures.items()),
+        "temperatures": ", ".join(f"{sensor} {celsius(degrees)}" for sensor, degrees in machine.temperatures.items()),
         "throttled": ", ".join(machine.throttled),
     }
     return {key: words for key, words in known.items() if words}

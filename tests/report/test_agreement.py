@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
+from edgekd import report
 from edgekd.number_formats import MINUS, NONE, TIMES, percent
 from edgekd.report import terminal_profile
 from edgekd.report.csv_table import report_csv
@@ -191,3 +194,12 @@ def test_the_csv_holds_the_numbers_that_are_read(sample_profile: Profile) -> Non
     for (subject, key), words in on_page(profile).items():
         value = rows[subject][key]
         assert words.partition(" (")[0] == (FIGURES_BY_KEY[key].written(float(value)) if value else NONE)
+
+
+@pytest.mark.parametrize("module", sorted(Path(report.__file__).parent.glob("*.py")), ids=lambda module: module.name)
+def test_no_module_of_the_room_rounds_by_itself(module: Path) -> None:
+    if module.name in {"svg.py", "charts.py", "page_parts.py"}:
+        return  # lengths and places in a picture
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            assert not re.search(r"[.%]", ast.unparse(node.format_spec)), f"line {node.lineno}"
