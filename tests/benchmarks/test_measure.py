@@ -5,16 +5,21 @@ from __future__ import annotations
 import mmap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import SimulationConfig
+from edgekd.config import AugmentConfig, SimulationConfig
 from edgekd.data.simulation.sonar import simulate
+from edgekd.losses.total import LossOutput
 from edgekd.models.outputs import StudentOutput
-from tests.benchmarks import growth, losses, preparation, training
+from edgekd.training.batches import TrainingBatches
+from edgekd.training.device_rows import Pending
+from edgekd.training.views import draw_views
+from tests.benchmarks import data_flows, growth, losses, preparation, sections, training
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, anonymous_bytes, ratio, table, turns
 
 NAP = 0.05  # seconds
@@ -33,6 +38,16 @@ class SleepyGradient(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         time.sleep(ctx.seconds)
         return gradient, None
+
+
+class CountedClips:
+    """Silence, and how often it was requested."""
+
+    device, requests = torch.device("cpu"), 0
+
+    def request(self, rows: Tensor) -> Pending:
+        self.requests += 1
+        return lambda: torch.zeros(len(rows), 16)
 
 
 def test_an_inner_sections_time_is_not_the_outers() -> None:
@@ -65,12 +80,73 @@ def test_the_gradient_of_losses_is_told_from_that_of_the_student() -> None:
         tap = SleepyGradient.apply(layer(features), 6 * NAP)  # type: ignore[no-untyped-call]
         return StudentOutput(2 * tap, tap)
 
-    output = training._Watched(student, clock)(torch.randn(4, 3))
+    output = sections.Watched(student, clock)(torch.randn(4, 3))
     with clock.section("losses"):
         texture = SleepyGradient.apply(output.tap, 2 * NAP)  # type: ignore[no-untyped-call]
         (output.logits.square().sum() + texture.sum()).backward()
     assert 2 * NAP <= clock.seconds["losses"] < 6 * NAP
     assert clock.seconds["student"] >= 6 * NAP
+
+
+def test_a_share_of_a_loss_is_differentiated_in_its_section() -> None:
+    features, clock = torch.randn(4, 3, requires_grad=True), Clock("cpu")
+
+    def loss(values: Tensor) -> LossOutput:
+        total = SleepyGradient.apply(values, 2 * NAP).sum()  # type: ignore[no-untyped-call]
+        return LossOutput(total, {}, {})
+
+    output = sections.TimedLoss(loss, clock, "losses")(features)
+    assert output.total.detach() == features.sum()
+    forward = clock.seconds["losses"]
+    (output.total * 0.5).backward()
+    assert clock.seconds["losses"] - forward >= 2 * NAP
+    assert features.grad is not None
+    assert torch.equal(features.grad, torch.full((4, 3), 0.5))
+
+
+def test_the_teacher_is_timed_when_its_answers_are_had_and_not_when_they_are_requested() -> None:
+    def outputs(_: object) -> str:
+        time.sleep(2 * NAP)
+        return "answers"
+
+    def request(*_: object) -> SimpleNamespace:
+        time.sleep(NAP)
+        return SimpleNamespace(outputs=outputs)
+
+    clock = Clock("cpu")
+    with clock.section("data"):
+        requested = sections.TimedTeacher(SimpleNamespace(request=request), clock, "teacher").request(0, 1, True)
+        assert requested.outputs(None) == "answers"
+    assert clock.seconds["teacher"] >= 2 * NAP
+    assert NAP <= clock.seconds["data"] < 2 * NAP
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_turn_times_as_many_draws_as_steps_and_neither_the_first_nor_what_follows(steps: int) -> None:
+    clips, rows = CountedClips(), tuple(range(4))
+    batches = TrainingBatches(
+        stage="student",
+        seed=0,
+        rows=rows,
+        batch_size=2,
+        clips=clips,
+        labels=torch.zeros(4, dtype=torch.long),
+        num_classes=2,
+        augment=AugmentConfig(),
+        views=draw_views(rows, 16, AugmentConfig(), seed=0),
+    )
+    clock = Clock("cpu")
+    turn, drawn = data_flows.Turn(batches, steps, clock, "cpu"), []
+    for number, batch in enumerate(turn.epoch(1)):
+        drawn.append(clips.requests)
+        assert len(batch) == 2
+        time.sleep(4 * NAP if number == 0 else NAP)
+    time.sleep(4 * NAP)
+    assert len(drawn) == len(turn) == steps + 1
+    assert clips.requests == drawn[-1] == drawn[0] + steps
+    assert steps * NAP <= turn.seconds < steps * NAP + 3 * NAP
+    assert sum(clock.seconds.values()) == pytest.approx(turn.seconds)
+    assert clock.seconds["rest"] >= steps * NAP
 
 
 def test_work_counts_products_and_bytes_and_takes_the_slower_of_the_two() -> None:
@@ -117,18 +193,18 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
 
 def test_every_variant_of_training_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end
-    monkeypatch.setattr(training, "limits", lambda _: LIMITS)
     arguments = "--teacher convnet --student hltdnn_ds --batch-size 2 --clips 4 --seconds 1 --sample-rate 8000"
     arguments += " --rounds 1 --steps 1 --workers 1 --no-memory --file-rate 11025"
     options = training._options([*arguments.split(), "--threads", str(torch.get_num_threads())])
-    found = training.measure(options, tmp_path / "bench")
-    assert [row["variant"] for row in found["rows"]] == list(training.VARIANTS)
+    found = training.measure(options, tmp_path / "bench", LIMITS)
+    assert [row["variant"] for row in found["rows"]] == list(data_flows.VARIANTS)
     for row in found["rows"]:
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert min(row["shares"].values()) >= 0
         assert row["floor_seconds"] >= max(row["floor_flops_seconds"], row["floor_bytes_seconds"]) * 0.999
     shares = {row["variant"]: row["shares"] for row in found["rows"]}
     assert all(shares["naive"][section] > 0 for section in training.SECTIONS)
+    assert all(share["losses"] > 0 and share["teacher"] > 0 and share["data"] > 0 for share in shares.values())
     assert all(shares[name]["log-mel"] == 0 for name in ("log-mels", "taps", "no textures"))
     gflop = [row["gflop"] for row in found["rows"]]
     assert gflop == sorted(gflop, reverse=True)  # each step leaves work out, or none
@@ -139,11 +215,11 @@ def test_every_variant_of_training_is_measured(tmp_path: Path, monkeypatch: pyte
 def test_the_naive_loader_reads_each_clip_at_the_wanted_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
     arguments = "--clips 2 --seconds 1 --sample-rate 8000 --file-rate 16000"
-    bench = training.Bench(training._options(arguments.split()), tmp_path / "bench")
-    files = training._Files(bench.index, bench.split.train, 8000, bench.store.samples)
+    bench = data_flows.Bench(training._options(arguments.split()), tmp_path / "bench")
+    files = data_flows.Files(bench.data.index, bench.data.split.train, 8000, bench.data.store.samples)
     waveform, label = files[1]
-    assert label == bench.index.labels[1]
-    kept = bench.store.waveforms([1])[0]
+    assert label == bench.data.index.labels[1]
+    kept = bench.data.store.waveforms([1])[0]
     middle = slice(500, -500)  # filters differ at the ends
     assert torch.corrcoef(torch.stack([waveform[middle], kept[middle]]))[0, 1] > 0.98
 

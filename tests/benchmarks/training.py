@@ -33,376 +33,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
-from edgekd.training.augment import draw_masks, spec_augment
-from edgekd.training.lesson import Drawn, Lesson, prepare_lesson, waveform_gain
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from edgekd._torchaudio import functional as audio_functional
-from edgekd.config import CacheMode, DistillConfig
-from edgekd.data.audio import fit as fit_length
-from edgekd.data.clip_store import ClipStore, open_store
-from edgekd.data.index import ClipIndex, Split
-from edgekd.data.load import load_index
-from edgekd.losses.total import SSATKDLoss
-from edgekd.models.build import build_student, build_teacher
-from edgekd.models.outputs import StudentOutput
-from edgekd.models.students.student import Student
-from edgekd.models.teachers.base import Teacher
-from edgekd.processes import join
-from edgekd.runs.run import Run
-from edgekd.training.distill import make_optimizer
-from edgekd.training.loop import Stage, StepOutput, Validation, fit, seed_all, seeded
-from tests.benchmarks.measure import Clock, Limits, Timed, Work, limits, ratio, synchronise, table, turns
+from tests.benchmarks.data_flows import VARIANTS, Bench, Steps, variant
+from tests.benchmarks.measure import Clock, Limits, limits, ratio, synchronise, table, turns
 
 SECTIONS = ("data", "log-mel", "teacher", "student", "losses", "optimiser", "rest")
-PREFETCHED = 2  # batches a worker of the loader holds ready, as is its default
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Which of edgekd's steps are on. Each variant has those of the one before it, too."""
-
-    channels_last: bool = True
-    cache: CacheMode = "full"
-    log_mels_kept: bool = True
-    textures: bool = True
-
-
-VARIANTS: dict[str, Steps | None] = {
-    "naive": None,
-    "store": Steps(channels_last=False, cache="off", log_mels_kept=False),
-    "channels-last": Steps(cache="off", log_mels_kept=False),
-    "logits": Steps(cache="logits", log_mels_kept=False),
-    "log-mels": Steps(cache="logits"),
-    "taps": Steps(),
-    "no textures": Steps(cache="logits", textures=False),
-}
-
-
-@dataclass
-class Bench:
-    """Data and settings, which the variants share, and the teacher of edgekd's."""
-
-    options: argparse.Namespace
-    folder: Path
-    index: ClipIndex = field(init=False)
-    store: ClipStore = field(init=False)
-    split: Split = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not (self.folder / "clips").exists():
-            _write_clips(self.folder / "clips", self.options)
-        os.environ["EDGEKD_CACHE_DIR"] = str(self.folder / "cache")
-        self.index = load_index(self.config.data)
-        self.store = open_store(self.index, self.config.data)
-        rows = tuple(range(len(self.index)))
-        self.split = Split(train=rows[:-4], validation=rows[-4:-2], test=rows[-2:])
-
-    @cached_property
-    def config(self) -> DistillConfig:
-        options = self.options
-        return DistillConfig.model_validate(
-            {
-                "out": self.folder / "run",
-                "device": options.device,
-                "student": options.student,
-                "data": {
-                    "dataset": "folder",
-                    "data_dir": self.folder / "clips",
-                    "sample_rate": options.sample_rate,
-                    "clip_seconds": options.seconds,
-                },
-                "frontend": {"f_max": min(14_000, options.sample_rate / 2)},
-                "teacher": {"name": options.teacher},
-                "augment": {"shifts_per_clip": options.views},
-                "training": {"epochs": options.epochs, "batch_size": options.batch_size, "learning_rate": 1e-4},
-            }
-        )
-
-    @cached_property
-    def device(self) -> torch.device:
-        return join(self.options.device)
-
-    @cached_property
-    def run(self) -> Run:
-        return Run.create(self.config, self.index.classes, self.options.device)
-
-    @cached_property
-    def teacher(self) -> Teacher:
-        return self.new_teacher()
-
-    def new_teacher(self) -> Teacher:
-        seed_all(0, "teacher")
-        config = self.config
-        rate, front_end = config.data.sample_rate, config.frontend
-        teacher = build_teacher(config.teacher.name, len(self.index.classes), None, rate, front_end)
-        return teacher.to(self.options.device).eval().requires_grad_(False)
-
-    def new_student(self) -> Student:
-        seed_all(0, "student")
-        config = self.config
-        student = build_student(config.student, len(self.index.classes), config.data.sample_rate, config.frontend)
-        student.gain = waveform_gain(self.store, self.split)
-        return student.to(self.options.device)
-
-    def lesson(self, steps: Steps) -> Lesson:
-        """As a run has it from its second epoch on, less what `steps` does not keep."""
-        teacher = self.config.teacher.model_copy(update={"cache": steps.cache})
-        run = replace(self.run, config=self.config.model_copy(update={"teacher": teacher}))
-        student, epochs = self.new_student(), self.config.training.epochs
-        lesson = prepare_lesson(run, self.index, self.split, self.store, self.teacher, student, epochs, self.device)
-        lesson.loss.count_textures(steps.textures)
-        return lesson if steps.log_mels_kept else replace(lesson, log_mels=None)
-
-
-class Ours:
-    """edgekd's own loop, `fit`, over a few batches at a time."""
-
-    def __init__(self, bench: Bench, name: str, steps: Steps) -> None:
-        self.bench, self.name = bench, name.replace(" ", "-")
-        self.lesson = bench.lesson(steps)
-        student = bench.new_student()
-        if steps.channels_last:
-            student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.student = student.to(bench.device)
-        training = bench.config.training
-        self.optimizer = make_optimizer(student, self.lesson.loss, training.learning_rate, training.weight_decay)
-
-    def __call__(self, steps: int, clock: Clock | None = None) -> float:
-        """Seconds a step, of `steps` after one that is not timed."""
-        bench, device = self.bench, self.bench.options.device
-        device, lesson, student, removed = bench.device, self.lesson, self.student, []
-        drawing: list[float] = []  # seconds of each batch
-        begun, drawn_before, seconds = 0.0, 0, 0.0
-        if clock is not None:
-            device, lesson, student, removed = self._timed(clock)
-
-        def draw(rows: Tensor, share: slice, generator: torch.Generator) -> Drawn:
-            started = time.perf_counter()
-            drawn = lesson.draw(rows, share, generator)
-            drawing.append(time.perf_counter() - started)
-            return drawn
-
-        asked = 0
-
-        def step(drawn: Drawn, part: slice) -> StepOutput:
-            nonlocal asked, begun, drawn_before
-            asked += 1
-            if asked == 2:
-                synchronise(device)
-                begun, drawn_before = time.perf_counter(), len(drawing)
-                if clock is not None:
-                    clock.seconds.clear()
-            return lesson.step(student, drawn, part)
-
-        def end() -> Validation:
-            nonlocal seconds
-            synchronise(device)
-            drawn_ahead = steps * float(np.mean(drawing)) - sum(drawing[drawn_before:])
-            seconds = time.perf_counter() - begun + drawn_ahead
-            if clock is not None:
-                clock.seconds["data"] += drawn_ahead
-                clock.seconds["rest"] = seconds - sum(clock.seconds.values())
-            return Validation(0.0, 0.0)
-
-        (bench.run.stage_folder(self.name) / "last.pt").unlink(missing_ok=True)
-        training, wanted = bench.config.training, (steps + 1) * bench.options.batch_size
-        rows = bench.split.train * -(-wanted // len(bench.split.train))
-        stage = Stage(
-            name=self.name,
-            run=bench.run,
-            model=self.student,
-            loss=self.lesson.loss,
-            optimizer=self.optimizer,
-            draw=draw,
-            step=step,
-            validate=end,
-            rows=rows[:wanted],
-            epochs=1,
-            batch_size=bench.options.batch_size,
-            patience=1,
-            decay_power=training.decay_power,
-        )
-        try:
-            fit(stage, device, lambda *_, **__: None)
-        finally:
-            for handle in removed:
-                handle.remove()
-        return seconds / steps
-
-    def _timed(self, clock: Clock) -> tuple[Any, Any, Any, list[Any]]:
-        """The device, the lesson and the student, their sections timed, and hooks to be removed."""
-        timed: dict[str, Any] = {
-            "views": _Asking(self.lesson.views, clock, "data"),
-            "log_mels": None if self.lesson.log_mels is None else _Asking(self.lesson.log_mels, clock, "data"),
-            "teacher": _Asking(self.lesson.teacher, clock, "teacher"),
-            "loss": Timed(self.lesson.loss, clock, "losses"),
-        }
-        lesson: Any = replace(self.lesson, **timed)
-        student: Any = self.student
-        if lesson.compiled is None:
-            student = _Watched(student, clock)
-        else:
-            lesson.compiled = _Watched(lesson.compiled, clock)
-        device = Timed(self.bench.device, clock, "losses", "backward")
-        return device, Timed(lesson, clock, "data", "draw"), student, _hooks(self.student, self.optimizer, clock)
-
-    def work(self, limits: Limits) -> Work:
-        """What a step does."""
-        self.student.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        rows = torch.tensor(self.bench.split.train[: self.bench.options.batch_size])
-        with Work(limits) as work:
-            drawn = self.lesson.draw(rows, slice(None), seeded(0, "work"))
-            self.bench.device.backward(self.lesson.step(self.student, drawn, slice(None)).total)
-            self.optimizer.step()
-        return work
-
-
-class _Asking(Timed):
-    """And what its `ask` returns is timed when it is called."""
-
-    def ask(self, *arguments: Any) -> Timed:
-        return Timed(self._inner.ask(*arguments), self._clock, self._section)
-
-
-class Naive:
-    """The authors' data flow: files through workers, and the teacher's forward pass in every step."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.teacher, self.student = bench.new_teacher(), bench.new_student()
-        loss = SSATKDLoss(bench.config.loss, self.student.tap_channels, self.teacher.tap_channels)
-        self.loss = loss.to(bench.options.device)
-        parameters = [*self.student.parameters(), *self.loss.parameters()]
-        self.optimizer = torch.optim.AdamW(parameters, lr=bench.config.training.learning_rate)
-        options, config = bench.options, bench.config.data
-        loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-            _Files(bench.index, bench.split.train, config.sample_rate, bench.store.samples),
-            batch_size=options.batch_size,
-            num_workers=options.workers,
-            prefetch_factor=PREFETCHED,
-            sampler=_Endless(len(bench.split.train)),  # type: ignore[arg-type]
-            pin_memory=options.device == "cuda",
-        )
-        self.batches = iter(loader)
-
-    def __call__(self, steps: int, clock: Clock | None = None) -> float:
-        for _ in range((PREFETCHED + 1) * self.bench.options.workers):
-            next(self.batches)  # what the workers read while the others had their turn
-        clock = clock or Clock("cpu")  # which does not wait for a GPU
-        hooks = _hooks(self.student, self.optimizer, clock)
-        self.student.train()
-        self._step(clock)
-        synchronise(self.bench.options.device)
-        clock.seconds.clear()
-        started = time.perf_counter()
-        for _ in range(steps):
-            self._step(clock)
-        synchronise(self.bench.options.device)
-        seconds = time.perf_counter() - started
-        clock.seconds["rest"] = seconds - sum(clock.seconds.values())
-        for hook in hooks:
-            hook.remove()
-        return seconds / steps
-
-    def work(self, limits: Limits) -> Work:
-        """What a step does, but for reading files."""
-        self.student.train()
-        with Work(limits) as work:
-            self._step(Clock("cpu"))
-        return work
-
-    def _step(self, clock: Clock) -> None:
-        with clock.section("data"):
-            waveforms, labels = (tensor.to(self.bench.options.device) for tensor in next(self.batches))
-        self.optimizer.zero_grad()
-        augment = self.bench.config.augment
-        masks = draw_masks(len(labels), augment, torch.default_generator).sent(waveforms.device)
-        seen = _Watched(self.student, clock)(waveforms, lambda log_mel: spec_augment(log_mel, masks, augment))
-        with clock.section("teacher"), torch.no_grad():
-            taught = self.teacher(waveforms)
-        with clock.section("losses"):
-            self.loss(seen, taught, labels).total.backward()
-        self.optimizer.step()
-
-
-class _Files(Dataset):
-    """Clips read from their files at every access."""
-
-    def __init__(self, index: ClipIndex, rows: tuple[int, ...], sample_rate: int, samples: int) -> None:
-        self.clips = [index.clips[row] for row in rows]
-        self.sample_rate, self.samples = sample_rate, samples
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        clip = self.clips[place]
-        waveform, rate = soundfile.read(clip.path, dtype="float32", start=clip.start, frames=clip.length)
-        if rate != self.sample_rate:
-            waveform = audio_functional.resample(torch.from_numpy(waveform), rate, self.sample_rate).numpy()
-        return torch.from_numpy(fit_length(waveform, self.samples, "repeat")), clip.label
-
-
-class _Endless:
-    """Places in random order, again and again."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from torch.randperm(self.count).tolist()
-
-
-class _Watched(Timed):
-    """A student timed as a section, and from the moment on when the gradient reaches its outputs, again.
-
-    Autograd runs the newest operators first, so those of the losses are all done by then.
-    """
-
-    def __init__(self, student: Any, clock: Clock) -> None:
-        super().__init__(student, clock, "student")
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> StudentOutput:
-        output: StudentOutput = super().__call__(*arguments, **keywords)
-        if output.logits.requires_grad:
-            output.logits.register_hook(lambda _: self._clock.turn_to("student"))
-        return output
-
-
-def _hooks(student: Student, optimizer: torch.optim.Optimizer, clock: Clock) -> list[Any]:
-    return [
-        student.frontend.register_forward_pre_hook(lambda *_: clock.enter("log-mel")),
-        student.frontend.register_forward_hook(lambda *_: clock.leave()),
-        optimizer.register_step_pre_hook(lambda *_: clock.enter("optimiser")),
-        optimizer.register_step_post_hook(lambda *_: clock.leave()),
-    ]
-
-
-def _write_clips(folder: Path, options: argparse.Namespace) -> None:
-    """A wav file a clip, four classes: noise, as sound does not matter to speed."""
-    rng = np.random.default_rng(0)
-    for number in range(options.clips + 4):
-        path = folder / f"class{number % 4}" / f"{number:03d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = 0.1 * rng.standard_normal(round(options.seconds * options.file_rate))
-        soundfile.write(path, noise, options.file_rate, "PCM_16")
-
-
-def _variant(bench: Bench, name: str) -> Naive | Ours:
-    steps = VARIANTS[name]
-    return Naive(bench) if steps is None else Ours(bench, name, steps)
 
 
 def _peak(options: argparse.Namespace, folder: Path, name: str) -> int | None:
@@ -422,20 +62,20 @@ def _own_peak(device: str) -> int | None:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Everything that is printed."""
-    best = limits(options.device)
+def measure(options: argparse.Namespace, folder: Path, best: Limits) -> dict[str, Any]:
+    """Everything that is printed; `best` is what the machine can do."""
     bench, started = Bench(options, folder), time.perf_counter()
-    bench.lesson(Steps())
+    bench.batches(Steps())
+    bench.validation()
     synchronise(options.device)
     prepared = time.perf_counter() - started
     peaks = {name: _peak(options, folder, name) for name in options.variants} if options.memory else {}
-    variants = {name: _variant(bench, name) for name in options.variants}
-    times = turns({name: lambda v=v: v(options.steps) for name, v in variants.items()}, options.rounds)  # type: ignore[misc]
+    flows = {name: variant(bench, name) for name in options.variants}
+    times = turns({name: lambda f=f: f(options.steps) for name, f in flows.items()}, options.rounds)  # type: ignore[misc]
     base, rows = options.variants[0], []
-    for place, (name, variant) in enumerate(variants.items()):
-        clock, work = Clock(options.device), variant.work(best)
-        variant(options.steps, clock)
+    for place, (name, flow) in enumerate(flows.items()):
+        clock, work = Clock(options.device), flow.work(best)
+        flow(options.steps, clock)
         spent = sum(clock.seconds.values())
         seconds = float(np.median(times[name]))
         rows.append(
@@ -470,7 +110,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "steps": options.steps,
         "gflops_a_second": best.flops / 1e9,
         "gigabytes_a_second": best.bandwidth / 1e9,
-        "prepared_seconds_a_view": prepared / (len(bench.split.train) * options.views),
+        "prepared_seconds_a_view": prepared / (len(bench.data.split.train) * options.views),
         "rows": rows,
     }
 
@@ -557,11 +197,11 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     if options.peak_of is not None:
-        _variant(Bench(options, options.folder), options.peak_of)(1)
+        variant(Bench(options, options.folder), options.peak_of)(1)
         print(json.dumps(_own_peak(options.device)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(options, Path(folder))
+        found = measure(options, Path(folder), limits(options.device))
     if options.json:
         print(json.dumps(found))
         return
