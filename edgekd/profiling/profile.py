@@ -20,15 +20,16 @@ from torch import Tensor
 from edgekd import __version__
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
-from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.manifest import Bundle
 from edgekd.profiling.accuracy import FEW_GROUPS, predictions_on
-from edgekd.profiling.backends import all_threads
+from edgekd.profiling.backends import PRECISIONS, all_threads
 from edgekd.profiling.energy import battery, measure_energy, modelled, open_meter, stated, why_no_meter
 from edgekd.profiling.latency import Timer, Timings, take_turns, throughput
 from edgekd.profiling.machine import watch
-from edgekd.profiling.remote import HostFailure, HostResult, check_hosts, profile_hosts, subject_of
+from edgekd.profiling.remote import check_hosts, profile_hosts, subject_of
 from edgekd.profiling.robustness import MOST_CLIPS, Noise, noise_of, robustness
-from edgekd.profiling.subjects import PRECISIONS, Candidate, Source, candidates
+from edgekd.profiling.subjects import Candidate, Source, candidates
+from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.progress import Progress, silent
 from edgekd.report.results import (
     Battery,

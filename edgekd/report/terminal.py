@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgekd.experiments.compare import Comparison, Spread
-    from edgekd.exporting.bundle import Bundle
+    from edgekd.exporting.manifest import Bundle
     from edgekd.quantization.sensitivity import Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import Difference
@@ -113,15 +113,16 @@ def print_mixed(mixed: Mixed) -> None:
 
 def print_bundle(bundle: Bundle) -> None:
     """What a bundle that was just written holds, and what it was checked with."""
+    from edgekd.exporting.runtimes import RUNTIMES
     from edgekd.models import sized
 
     manifest, target = bundle.manifest, bundle.manifest.target
-    model = (bundle.folder / "model.onnx").stat().st_size
+    model = bundle.model.stat().st_size
     student = sized(manifest.classifier.student, manifest.classifier.width)
     typer.echo(f"{bundle.folder}: {student} for {target.title}")
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     typer.echo(
-        f"  model.onnx {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "
+        f"  {bundle.model.name} {model / 1024:.0f} KiB, bundle {bundle.size_bytes / 1024:.0f} KiB; "
         f"opset {target.opset}, {manifest.precision}{others}"
     )
     if manifest.precision != "int8":
@@ -144,7 +145,7 @@ def print_bundle(bundle: Bundle) -> None:
     floats = manifest.float_operators
     if manifest.precision == "int8":
         typer.echo(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
-    typer.echo("  on the device: " + ("sh build_engine.sh" if target.tensorrt else "python3 edgekd_runner.py verify"))
+    typer.echo("  on the device: " + (RUNTIMES[target.runtime].first_command))
 
 
 def print_engines(found: dict[str, Any]) -> None:

@@ -10,9 +10,6 @@ import pytest
 
 from edgekd.cli import demo
 from edgekd.config import DistillConfig, parse
-from edgekd.exporting import export
-from edgekd.exporting.graph import Form
-from edgekd.profiling import subjects
 from edgekd.quantization import qat
 from edgekd.report.results import read_profile
 from edgekd.runs.run import Run
@@ -35,11 +32,7 @@ def test_an_unknown_target_is_told_before_minutes_have_passed(edgekd: Callable, 
 
 
 def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
-    edgekd: Callable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_run: Run,
-    graph_of_tiny_run: Callable[..., bytes],
+    edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_run: Run
 ) -> None:
     trained: list[DistillConfig] = []
 
@@ -50,10 +43,6 @@ def test_the_demo_joins_the_stages_and_shows_them_side_by_side(
 
     monkeypatch.setattr(sys.modules["edgekd.training.distill"], "distill", distill)
     monkeypatch.setattr(qat, "quantize", lambda run, **_: run)
-    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
-    # Here only the chain matters, not the figures: an exported graph less.
-    monkeypatch.setattr(subjects, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
     out = tmp_path / "demo"
     shown = edgekd("demo", "--out", out, "--device", "cpu", "--quiet")
     assert (shown.code, shown.err) == (0, "")
