@@ -20,7 +20,6 @@ from edgekd.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 CacheMode = Literal["auto", "off", "logits", "full"]
-Backend = Literal["torch", "torch-compiled", "onnxruntime", "tensorrt"]
 
 
 def _absolute(path: Path) -> Path:
@@ -193,7 +192,7 @@ class QuantizeConfig(Section):
 class ProfileConfig(Section):
     """What a profile measures besides accuracy and latency, and how."""
 
-    backends: tuple[Backend, ...] = Field((), description="for what can run on several; none named: the one that ships")
+    backends: tuple[str, ...] = Field((), description="for what can run on several; none named: the one that ships")
     device: Literal["cpu", "cuda"] = Field("cpu", description="of PyTorch")
     provider: str = Field("CPUExecutionProvider", description="of ONNX Runtime")
     threads: int = Field(1, ge=1, description="CPU threads while latencies are taken")

@@ -10,8 +10,8 @@ from typing import Any
 from edgekd.config import DistillConfig, ProfileConfig, parse
 from edgekd.errors import UsageError
 from edgekd.experiments.chain import distill_and_quantize
-from edgekd.exporting.bundle import Bundle
 from edgekd.exporting.export import export
+from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.targets import load_target
 from edgekd.profiling.profile import profile
 from edgekd.progress import Progress, silent

@@ -111,46 +111,27 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[...
 
 
 @pytest.fixture(scope="session")
-def graph_of_tiny_run() -> Callable[..., bytes]:
-    """Stands in for `quantized_onnx` in tests of `tiny_run`: the same, but called once a flavour, as it takes long."""
-    from edgekd.exporting.graph import quantized_onnx
-
-    graphs: dict[tuple[object, ...], bytes] = {}
-
-    def once(student: object, network: object, *settings: object) -> bytes:
-        if settings not in graphs:
-            graphs[settings] = quantized_onnx(student, network, *settings)
-        return graphs[settings]
-
-    return once
-
-
-@pytest.fixture(scope="session")
-def float_graph_of_tiny_run() -> Callable[..., bytes]:
-    """The same for `float_onnx`."""
-    from edgekd.exporting.graph import float_onnx
-
-    graphs: dict[tuple[object, ...], bytes] = {}
-
-    def once(student: object, *settings: object, half: bool = False) -> bytes:
-        if (settings, half) not in graphs:
-            graphs[settings, half] = float_onnx(student, *settings, half=half)
-        return graphs[settings, half]
-
-    return once
-
-
-@pytest.fixture(scope="session")
-def tiny_bundle(
-    tiny_run: Run, graph_of_tiny_run: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tiny_run` for the target `cpu`. Read-only: copy it to change it."""
-    from edgekd.exporting import export as export_module
     from edgekd.exporting.export import export
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "quantized_onnx", graph_of_tiny_run)
-        return export(tiny_run, "cpu", tmp_path_factory.mktemp("bundles") / "cpu").folder
+    return export(tiny_run, "cpu", tmp_path_factory.mktemp("bundles") / "cpu").folder
+
+
+@pytest.fixture
+def bare_metal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Puts a runtime for microcontrollers into the table; returns the TOML of a board that runs it."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from edgekd.exporting.runtimes import RUNTIMES
+
+    spec = spec_from_file_location("bare_metal", Path(__file__).parent / "exporting" / "runtimes" / "bare_metal.py")
+    assert spec is not None and spec.loader is not None
+    file = module_from_spec(spec)
+    spec.loader.exec_module(file)
+    monkeypatch.setitem(RUNTIMES, file.BareMetal.name, file.BareMetal())
+    (tmp_path / "m4.toml").write_text(file.BOARD)
+    return tmp_path / "m4.toml"
 
 
 @pytest.fixture

@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from edgekd.config import DistillConfig, parse
 from edgekd.demo import SETTINGS, demonstrate
-from edgekd.exporting import export
-from edgekd.exporting.graph import Form
-from edgekd.profiling import subjects
 from edgekd.report.results import read_profile
 from edgekd.runs.run import Run
 
@@ -22,9 +16,7 @@ def test_the_chain_of_the_demo_is_a_valid_configuration() -> None:
     assert config.loss.terms == ("classification", "statistical", "structural", "distillation")
 
 
-def test_the_demo_joins_the_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_run: Run, graph_of_tiny_run: Callable[..., bytes]
-) -> None:
+def test_the_demo_joins_the_stages(tmp_path: Path, tiny_run: Run) -> None:
     trained: list[DistillConfig] = []
 
     def train(config: DistillConfig, *_: Any, overwrite: bool) -> Run:
@@ -32,10 +24,6 @@ def test_the_demo_joins_the_stages(
         trained.append(config)
         return Run.open(Path(shutil.copytree(tiny_run.folder, config.out)))
 
-    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
-    # Here only the chain matters, not the figures: an exported graph less.
-    monkeypatch.setattr(subjects, "float_onnx", lambda *_: (out / "bundle" / "model.onnx").read_bytes())
     out = tmp_path / "demo"
     done = demonstrate(out, "cpu", "cpu", train=train)
     assert (trained[0].out, trained[0].device, trained[0].data.dataset) == (out, "cpu", "sonar_sim")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.cli import options
+from edgekd.exporting.runtimes import RUNTIMES
 
 
 def targets(
@@ -46,7 +47,8 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 def _line(board: dict[str, Any]) -> tuple[str, ...]:
-    tensorrt = board.get("tensorrt", {})
-    runtime = f"TensorRT {tensorrt['version']}" if tensorrt else board["runtime"]
+    runtime = RUNTIMES[board["runtime"]]
+    settings = {} if runtime.settings is None else board[runtime.settings]
+    what = f"{runtime.title} {settings['version']}" if "version" in settings else runtime.name
     also, precisions = ", ".join(board.get("aliases", ())), " ".join(board["precisions"])
-    return board["name"], also, runtime, tensorrt.get("jetpack", ""), precisions
+    return board["name"], also, what, settings.get("jetpack", ""), precisions

@@ -12,12 +12,12 @@ from edgekd.cli import options
 from edgekd.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from edgekd.exporting.targets import Batch, FrontEnd, Precision
+    from edgekd.exporting.targets import Batch, LogMelPlace, Precision
 
 Value = TypeVar("Value")
 
 PRECISIONS: Mapping[str, Precision] = {"int8": "int8", "fp16": "fp16", "fp32": "fp32"}
-FRONT_ENDS: Mapping[str, FrontEnd] = {"graph": "graph", "external": "external"}
+LOG_MELS: Mapping[str, LogMelPlace] = {"graph": "graph", "external": "external"}
 BATCHES: Mapping[str, Batch] = {"1": 1, "dynamic": "dynamic"}
 
 
@@ -40,34 +40,31 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Export a run's student for a board: sound in, class scores out, verified."""
+    from edgekd.exporting.runtimes import RUNTIMES
     from edgekd.exporting.targets import load_target
 
     named = load_target(target)
     board = named.adapted(  # before anything slow: a mistyped name is told at once
         _one_of("--precision", precision, PRECISIONS),
-        _one_of("--frontend", frontend, FRONT_ENDS),
+        _one_of("--frontend", frontend, LOG_MELS),
         _one_of("--batch", batch, BATCHES),
     )
-    if build_engine and board.runtime != "tensorrt":
+    builder = RUNTIMES[board.runtime].engine_builder() if build_engine else None
+    if build_engine and builder is None:
         raise UsageError(f"--build-engine: target '{board.name}' runs {board.runtime}, which has no engines.")
 
     from edgekd.exporting.export import export as export_run
+    from edgekd.exporting.export import float_modules
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_bundle, print_engines, print_json
     from edgekd.runs.run import Run
-
-    if build_engine:
-        from edgekd.exporting.engine import build_engines, import_tensorrt
-        from edgekd.exporting.export import float_modules
-
-        import_tensorrt()  # is it there?
 
     found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
         opened = Run.open(run)
         bundle = export_run(opened, board, out, progress, overwrite=overwrite)
-        if build_engine:
-            found = build_engines(bundle.folder, float_modules(opened, board), progress)
+        if builder is not None:
+            found = builder(bundle.folder, float_modules(opened, board), progress)
     if json_:
         engines = {} if found is None else {"engines": found}
         print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json"), **engines})

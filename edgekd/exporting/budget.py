@@ -1,19 +1,26 @@
 """Budgets: does a student fit the device it is exported for, and if not, which one does?
 
-The figures are of the exported graph: the size of its file, the peak of its activations, and the parameters and MACs of
-its network. The log-mel front end counts in the first two, where it is in the graph, and not in the others, as in
-published comparisons (DCASE: at most 128 KB of parameters and 30 MMAC).
+The figures are those that the target's runtime gives. Of an exported graph they are the size of its file, the peak of
+its activations, and the parameters and MACs of its network. The log-mel front end counts in the first two, where it is
+in the graph, and not in the others, as in published comparisons (DCASE: at most 128 KB of parameters and 30 MMAC).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from edgekd.config import FrontendConfig
 from edgekd.errors import GateError
 from edgekd.exporting.cost import activation_bytes, graph_cost, split_at_log_mel
-from edgekd.exporting.targets import Target
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.targets import Precision, Target
 from edgekd.models.build import sized
+from edgekd.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgekd.exporting.deployable import Deployable
 
 Sized = tuple[str, float]  # a student's name and width
 WIDTHS = (1.0, 0.5)  # at which students that come in sizes are tried
@@ -46,43 +53,32 @@ def figures_of(model: bytes) -> Figures:
 
 
 def check_budget(
-    model: bytes,
-    target: Target,
-    *,
-    student: str,
-    width: float = 1.0,
-    num_classes: int,
-    frontend: FrontendConfig,
-    sample_rate: int,
-    clip_samples: int,
+    needed: Figures, student: Sized, target: Target, others: Callable[[], Mapping[Sized, Figures]]
 ) -> None:
-    """Raise `GateError` where `model`, the exported graph of `student`, is over a budget of `target`.
+    """Raise `GateError` where what the exported `student` needs is over a budget of `target`.
 
     The message says by how much, and names the largest other student or width that fits at the same settings, or what
-    the smallest would need. Others are exported only then, untrained, which takes seconds each.
+    the smallest would need. `others` is called only then (see `other_students`): it takes seconds a student.
     """
-    found = figures_of(model)
-    over = _excess(found, target)
-    if not over:
-        return
-    others = _other_students((student, width), num_classes, frontend, sample_rate, clip_samples, target)
-    raise GateError(
-        f"Student '{sized(student, width)}' is over the budget of target '{target.name}': {'; '.join(over)}."
-        f" {_advice(others, target)}"
-    )
+    over = _excess(needed, target)
+    if over:
+        raise GateError(
+            f"Student '{sized(*student)}' is over the budget of target '{target.name}': {'; '.join(over)}."
+            f" {_advice(others(), target)}"
+        )
 
 
-def _excess(found: Figures, target: Target) -> list[str]:
+def _excess(needed: Figures, target: Target) -> list[str]:
     """A phrase for every budget that is exceeded."""
-    needed, allowed = asdict(found), target.budget.model_dump(exclude_none=True)
+    figures, allowed = asdict(needed), target.budget.model_dump(exclude_none=True)
     return [
-        f"{needed[name]:,} {UNITS[name]}, {limit:,} allowed ({name})"
+        f"{figures[name]:,} {UNITS[name]}, {limit:,} allowed ({name})"
         for name, limit in allowed.items()
-        if needed[name] > limit
+        if figures[name] > limit
     ]
 
 
-def _advice(others: dict[Sized, Figures], target: Target) -> str:
+def _advice(others: Mapping[Sized, Figures], target: Target) -> str:
     by_size = sorted(others, key=lambda other: others[other].macs)
     fitting = [other for other in by_size if not _excess(others[other], target)]
     if fitting:
@@ -101,36 +97,55 @@ def _advice(others: dict[Sized, Figures], target: Target) -> str:
     return f"No other student fits: {nearest}. {advice}."
 
 
-def _words(found: Figures, target: Target) -> str:
+def _words(needed: Figures, target: Target) -> str:
     """The figures that `target` limits."""
     return ", ".join(
-        f"{value:,} {UNITS[name]}" for name, value in asdict(found).items() if getattr(target.budget, name) is not None
+        f"{value:,} {UNITS[name]}" for name, value in asdict(needed).items() if getattr(target.budget, name) is not None
     )
 
 
-def _other_students(
-    student: Sized, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
+def other_students(
+    student: Sized,
+    num_classes: int,
+    frontend: FrontendConfig,
+    sample_rate: int,
+    clip_samples: int,
+    target: Target,
+    *,
+    widths: Sequence[float] = WIDTHS,
+    progress: Progress = silent,
 ) -> dict[Sized, Figures]:
+    """What every student but `student` would need on `target`, untrained, in these `widths` where it comes in sizes."""
     from edgekd.models.students.table import STUDENTS
 
-    found = {}
-    for other in [(name, width) for name, spec in STUDENTS.items() for width in (WIDTHS if spec.sized else (1.0,))]:
+    runtime = RUNTIMES[target.runtime]
+    tried = [(name, width) for name, spec in STUDENTS.items() for width in (widths if spec.sized else (1.0,))]
+    figures = {}
+    for done, other in enumerate(tried):
+        progress("other students", done, len(tried))
         if other == student:
             continue
         try:
-            found[other] = figures_of(untrained(other, num_classes, frontend, sample_rate, clip_samples, target))
+            deployable = untrained(other, num_classes, frontend, sample_rate, clip_samples, target.precision)
+            figures[other] = runtime.figures(runtime.emit({target.precision: deployable}, target, silent), target)
         except RuntimeError:  # its pooling leaves nothing of a log-mel with so few bins
             continue
-    return found
+    progress("other students", len(tried), len(tried))
+    return figures
 
 
 def untrained(
-    student: Sized, num_classes: int, frontend: FrontendConfig, sample_rate: int, clip_samples: int, target: Target
-) -> bytes:
-    """An untrained student as it would be exported for `target`: the same size and shapes as a trained one."""
+    student: Sized,
+    num_classes: int,
+    frontend: FrontendConfig,
+    sample_rate: int,
+    clip_samples: int,
+    precision: Precision,
+) -> Deployable:
+    """An untrained student: of the same size and shapes as a trained one."""
     import torch
 
-    from edgekd.exporting.graph import Form, float_onnx, quantized_onnx
+    from edgekd.exporting.deployable import Deployable
     from edgekd.models.build import build_student
     from edgekd.quantization.calibration import CalibrationRecipe, calibrate
     from edgekd.quantization.prepare import prepare
@@ -138,11 +153,11 @@ def untrained(
     generator = torch.Generator().manual_seed(0)
     name, width = student
     built = build_student(name, num_classes, sample_rate, frontend, width).eval()
-    form = Form(target.opset, target.frontend, target.batch)
-    if target.precision != "int8":
-        return float_onnx(built, clip_samples, form, half=target.precision == "fp16")
-    with torch.no_grad():
-        log_mel = built.log_mel(0.1 * torch.randn(1, clip_samples, generator=generator))
-    network = prepare(built.network, log_mel)
-    calibrate(network, [log_mel], CalibrationRecipe(observer="absmax"))
-    return quantized_onnx(built, network, clip_samples, target.flavour, form)
+    network = None
+    if precision == "int8":
+        with torch.no_grad():
+            log_mel = built.log_mel(0.1 * torch.randn(1, clip_samples, generator=generator))
+        network = prepare(built.network, log_mel)
+        calibrate(network, [log_mel], CalibrationRecipe(observer="absmax"))
+    source = f"untrained {name} x{width:g}, {num_classes} classes, {sample_rate} Hz, {frontend!r}"
+    return Deployable(precision, clip_samples, source, built, network)

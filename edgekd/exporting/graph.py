@@ -1,15 +1,5 @@
 """A student as one ONNX graph: sound in, class probabilities `(batch, K)` float32 out.
 
-    waveform (batch, samples) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
-    log_mel (batch, 1, T, F) in dB -> batch norm -> network -> softmax                   (front end "external")
-
-Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
-precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
-quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
-weights with a DequantizeLinear per channel. The front end, the histogram layer, averages, sigmoid and softmax stay in
-float, and so do the layers that quantisation was told to leave. Types and zero points follow the flavour
-(`edgekd.quantization.fake_quant.FLAVOURS`).
-
 onnxsim sees the float graph only: a simplifier may fold int8 weights back into float32, so nothing simplifies a graph
 that has Q/DQ in it. The exporter's own clean-up leaves those operators alone.
 
@@ -21,39 +11,29 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from edgekd import __version__
 from edgekd.config import FrontendConfig
-from edgekd.errors import InputError
+from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
 from edgekd.exporting.operators import lowered
-from edgekd.exporting.targets import Batch, FrontEnd
-from edgekd.log_mel import ExportLogMel, turned
+from edgekd.exporting.targets import Batch, LogMelPlace, Target
 from edgekd.models.students.student import Student
-from edgekd.models.tracing import module_of
-from edgekd.quantization.fake_quant import (
-    FLAVOURS,
-    ActivationFakeQuant,
-    ActivationType,
-    Flavour,
-    FlavourName,
-    QuantizedLayer,
-)
+from edgekd.quantization.fake_quant import FlavourName
 from edgekd.quantization.prepare import QuantizedNetwork
 
 if TYPE_CHECKING:
     import onnx
 
-INPUTS: dict[FrontEnd, str] = {"graph": "waveform", "external": "log_mel"}
+INPUTS: dict[LogMelPlace, str] = {"graph": "waveform", "external": "log_mel"}
 OUTPUT = "probabilities"
 FRONT_END = "frontend/"  # how the names of its nodes begin
 OPSETS = range(13, 21)  # per-channel DequantizeLinear is of 13; above 20 ONNX Runtime fails on zero-point-0 graphs
@@ -66,12 +46,34 @@ _TRACED_BATCH = 2  # any batch but 0 and 1, which the exporter would take for co
 class Form:
     """What a graph looks like from outside.
 
-    `frontend`: "graph", waveforms in, or "external", log-mels in. `batch`: "dynamic", or 1 for a fixed shape.
+    `log_mel`: "graph", waveforms in, or "external", log-mels in. `batch`: "dynamic", or 1 for a fixed shape.
     """
 
     opset: int = 20
-    frontend: FrontEnd = "graph"
+    log_mel: LogMelPlace = "graph"
     batch: Batch = "dynamic"
+
+    @classmethod
+    def of(cls, target: Target) -> Form:
+        """What a target asks for."""
+        return cls(target.opset, target.frontend, target.batch)
+
+
+def onnx_of(deployable: Deployable, flavour: FlavourName, form: Form = Form()) -> bytes:
+    """The ONNX model of `deployable`, in `flavour` where it has integers.
+
+    One that was made before in this process, for another board or for a profile, is not made again: it takes seconds.
+    Raises `InputError` when a scale was never calibrated, `GateError` for what the operator set of `form` lacks.
+    """
+    return _onnx_of(deployable, None if deployable.network is None else flavour, form)
+
+
+@lru_cache(maxsize=16)
+def _onnx_of(deployable: Deployable, flavour: FlavourName | None, form: Form) -> bytes:
+    student, samples = deployable.student, deployable.clip_samples
+    if deployable.network is None or flavour is None:
+        return float_onnx(student, samples, form, half=deployable.precision == "fp16")
+    return quantized_onnx(student, deployable.network, samples, flavour, form)
 
 
 def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half: bool = False) -> bytes:
@@ -82,8 +84,8 @@ def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half
     import onnx
     import onnxsim
 
-    shape = input_shape(student.frontend.config, clip_samples, form.frontend)
-    model = _export(Deployable(student, student.network, form.frontend, half=half), shape, form)
+    shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
+    model = _export(DeployableModule(student, student.network, form.log_mel, half=half), shape, form)
     simplified, same = onnxsim.simplify(model)
     if not same and not half:  # it compares at float32's tolerance
         raise AssertionError("onnxsim changed the outputs of the float graph")
@@ -99,22 +101,20 @@ def quantized_onnx(
 
     Raises `InputError` when a scale in `network` was never calibrated, `GateError` for what the operator set lacks.
     """
-    integers = _with_integers(network, FLAVOURS[flavour])
-    shape = input_shape(student.frontend.config, clip_samples, form.frontend)
-    turn = _turned_by_einsum if flavour == "onnxruntime" else turned
-    model = _export(Deployable(student, integers, form.frontend, turn=turn), shape, form)
+    shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
+    model = _export(integer_module(student, network, flavour, form.log_mel), shape, form)
     return _serialised(lowered(model, form.opset), {"edgekd.precision": "int8", "edgekd.flavour": flavour})
 
 
-def input_shape(config: FrontendConfig, clip_samples: int, frontend: FrontEnd) -> tuple[int, ...]:
+def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace) -> tuple[int, ...]:
     """Shape of one input, without the batch: `(S,)`, or `(1, T, F)` for a log-mel."""
-    if frontend == "graph":
+    if log_mel == "graph":
         return (clip_samples,)
     return (1, clip_samples // config.hop_length + 1, config.n_mels)
 
 
-def frontend_nodes(model_bytes: bytes) -> list[str]:
-    """Names of the front end's operators: those that must stay in float32 whatever the rest is built in."""
+def log_mel_nodes(model_bytes: bytes) -> list[str]:
+    """Names of the operators of the log-mel: those that must stay in float32 whatever the rest is built in."""
     import onnx
 
     nodes = onnx.load_from_string(model_bytes).graph.node
@@ -122,181 +122,7 @@ def frontend_nodes(model_bytes: bytes) -> list[str]:
     return [node.name for node in nodes if node.name.startswith(FRONT_END) and node.op_type not in rounding]
 
 
-class Deployable(nn.Module):
-    """What is shipped: waveform `(B, S)`, or log-mel `(B, 1, T, F)` in dB, -> probabilities `(B, K)`."""
-
-    def __init__(
-        self,
-        student: Student,
-        network: nn.Module,
-        frontend: FrontEnd = "graph",
-        *,
-        half: bool = False,
-        turn: Callable[[Tensor], Tensor] = turned,
-    ) -> None:
-        super().__init__()
-        scale, shift = _affine(student.norm)
-        config, sample_rate = student.frontend.config, student.frontend.sample_rate
-        if frontend == "graph":
-            gain = student.gain.item()
-            self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
-        else:
-            self.frontend = _Normalise(scale, shift)
-        self.half_precision = half
-        self.network = copy.deepcopy(network)
-        self.eval().cpu()
-        if half:
-            self.network.half()
-
-    def forward(self, sound: Tensor) -> Tensor:
-        log_mel = self.frontend(sound)
-        logits, _ = self.network(log_mel.half() if self.half_precision else log_mel)
-        return logits.float().softmax(dim=1)
-
-
-def _turned_by_einsum(log_mel: Tensor) -> Tensor:
-    """`(B, F, T)` -> `(B, T, F)`, not as a Transpose.
-
-    ONNX Runtime moves a Transpose past the QuantizeLinear that follows, to merge it with the one that brings its int8
-    convolutions their channels last, and turning bytes takes it ten times as long as turning floats.
-    """
-    batch, bins, frames = log_mel.shape
-    shape = (batch, frames, bins)
-    return torch.onnx.ops.symbolic("Einsum", (log_mel,), {"equation": "bft->btf"}, dtype=log_mel.dtype, shape=shape)
-
-
-class _Normalise(nn.Module):
-    """`scale * x + shift` for each mel bin of `(B, 1, T, F)`."""
-
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        return log_mel * self.get_buffer("scale") + self.get_buffer("shift")
-
-
-@torch.no_grad()
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation mode as `scale * x + shift`."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()
-
-
-class _RoundActivation(nn.Module):
-    """QuantizeLinear, DequantizeLinear; called as the `ActivationFakeQuant` that it replaces."""
-
-    def __init__(self, scale: Tensor, kind: ActivationType) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("zero_point", torch.tensor(kind.zero_point, dtype=kind.dtype))
-
-    def forward(self, activation: Tensor, observe: bool = True) -> Tensor:  # noqa: ARG002
-        parameters = (self.get_buffer("scale"), self.get_buffer("zero_point"))
-        integers = torch.onnx.ops.symbolic(
-            "QuantizeLinear", (activation, *parameters), dtype=parameters[1].dtype, shape=activation.shape
-        )
-        return torch.onnx.ops.symbolic(
-            "DequantizeLinear", (integers, *parameters), dtype=torch.float32, shape=activation.shape
-        )
-
-
-class _StoredIntegers(nn.Module):
-    """A constant stored as integers, with a scale for each entry of axis 0: DequantizeLinear."""
-
-    def __init__(self, integers: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("integers", integers)
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("zero_point", torch.zeros(len(integers), dtype=integers.dtype))
-
-    def forward(self) -> Tensor:
-        integers = self.get_buffer("integers")
-        return torch.onnx.ops.symbolic(
-            "DequantizeLinear",
-            (integers, self.get_buffer("scale"), self.get_buffer("zero_point")),
-            {"axis": 0},
-            dtype=torch.float32,
-            shape=integers.shape,
-        )
-
-
-class _IntegerLayer(nn.Module):
-    """A layer with stored integers for its weight and, where the flavour says so, its bias.
-
-    Called as the `QuantizedLayer` that it replaces.
-    """
-
-    def __init__(self, layer: QuantizedLayer, input_scale: Tensor, flavour: Flavour) -> None:
-        super().__init__()
-        self.weight = _StoredIntegers(layer.integer_weight(), layer.weight_quant.scale)
-        self.bias: nn.Module | None = None
-        integer_bias = layer.integer_bias(input_scale) if flavour.bias == "int32" else None
-        if integer_bias is not None:
-            self.bias = _StoredIntegers(integer_bias, layer.bias_scale(input_scale))
-        self.float_bias = layer.layer.bias if self.bias is None else None
-        self.operation = copy.deepcopy(layer.layer)  # for its strides and paddings; its float weight is not used
-
-    def forward(self, activation: Tensor, input_scale: Tensor) -> Tensor:  # noqa: ARG002
-        weight = self.weight()
-        bias = self.float_bias if self.bias is None else self.bias()
-        if isinstance(self.operation, nn.Linear):
-            return nn.functional.linear(activation, weight, bias)
-        return self.operation._conv_forward(activation, weight, bias)
-
-
-class _Hidden(nn.Module):
-    """A rounded activation on its way to a layer that stays in float, out of ONNX Runtime's sight.
-
-    Where it finds such a layer between DequantizeLinear and QuantizeLinear it quantises the weight itself, with a scale
-    of its own. A maximum with the lowest number changes nothing and hides the DequantizeLinear.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("lowest", torch.tensor(torch.finfo(torch.float32).min))
-
-    def forward(self, activation: Tensor) -> Tensor:
-        inputs = (activation, self.get_buffer("lowest"))
-        return torch.onnx.ops.symbolic("Max", inputs, dtype=torch.float32, shape=activation.shape)
-
-
-def _hide_from_float_layers(network: QuantizedNetwork) -> None:
-    float_layers = network.float_layers()
-    for node in list(network.graph.nodes):
-        if node.op == "call_module" and node.target in float_layers:
-            (taken,) = node.all_input_nodes
-            if isinstance(module_of(network, taken), ActivationFakeQuant):
-                network.add_submodule(f"{node.name}_input", _Hidden())
-                with network.graph.inserting_before(node):
-                    hidden = network.graph.call_module(f"{node.name}_input", (taken,))
-                node.replace_input_with(taken, hidden)
-    network.recompile()
-
-
-def _with_integers(network: QuantizedNetwork, flavour: Flavour) -> QuantizedNetwork:
-    """A copy of `network` whose quantisers and layers are the operators that a runtime executes."""
-    copied = copy.deepcopy(network).cpu()
-    if flavour.name == "onnxruntime":
-        _hide_from_float_layers(copied)
-    names = {module: name for name, module in copied.named_modules()}
-    quantisers = copied.quantisers()
-    for name, quantiser in quantisers.items():
-        if not torch.isfinite(quantiser.scale):
-            raise InputError(
-                f"The int8 student has no scale for '{name}': it was not calibrated. Run edgekd quantize first."
-            )
-    for layer, quantiser in copied.layers():
-        copied.set_submodule(names[layer], _IntegerLayer(layer, quantiser.scale, flavour), strict=True)
-    for name, quantiser in quantisers.items():
-        kind = flavour.activation(quantiser.non_negative)
-        copied.set_submodule(name, _RoundActivation(quantiser.scale, kind), strict=True)
-    return copied
-
-
-def _export(module: Deployable, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
+def _export(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
     if form.opset not in OPSETS:
         raise ValueError(f"opset {form.opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
     example = torch.zeros(1 if form.batch == 1 else _TRACED_BATCH, *shape)
@@ -307,7 +133,7 @@ def _export(module: Deployable, shape: tuple[int, ...], form: Form) -> onnx.Mode
             (example,),
             dynamo=True,
             opset_version=max(form.opset, _EXPORTER_LOWEST),
-            input_names=[INPUTS[form.frontend]],
+            input_names=[INPUTS[form.log_mel]],
             output_names=[OUTPUT],
             dynamic_shapes=shapes,
             verbose=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekd.errors import GateError
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Target
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def check_operators(model: onnx.ModelProto | bytes, target: Target) -> None:
     for node in _parsed(model).graph.node:
         kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         if kind not in target.operators:
-            runtime = f"TensorRT {target.tensorrt.version}" if target.tensorrt else target.runtime
+            runtime = RUNTIMES[target.runtime].describe(target)
             raise GateError(
                 f"Operator {kind} (node '{node.name}') is not among those that target '{target.name}' names for"
                 f" {runtime}. Build the student of other layers, or, if the device does have it, add it to 'operators'"

@@ -1,7 +1,7 @@
 """Classifying audio files of any rate and length with a run or a bundle.
 
 Both do what the device does: resample, cut a longer recording into windows half a clip apart and average their scores,
-fill up a shorter one by the data set's rule.
+fill up a shorter one by the data set's rule. A bundle is run as its runtime runs it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd.data.audio import probe, read
-from edgekd.device.runner import Runner, RunnerError, windows
+from edgekd.device.runner import windows
+from edgekd.device.runner.resample import resample
 from edgekd.errors import InputError
-from edgekd.exporting.bundle import read_bundle
 from edgekd.exporting.folders import kind_of
+from edgekd.exporting.manifest import read_bundle
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.run import Run
 
@@ -51,20 +53,22 @@ class Predictor(Protocol):
 
 
 class BundlePredictor:
-    """The shipped model, through the runner that ships with it."""
+    """The shipped model, with the resampler and the windows of the on-device runner."""
 
     def __init__(self, folder: Path) -> None:
-        self.classes = read_bundle(folder).manifest.classifier.classes
-        try:
-            self.runner = Runner(folder)
-        except RunnerError as failure:  # what it runs on is missing, or refuses the graph
-            raise InputError(str(failure)) from None
+        manifest = read_bundle(folder).manifest
+        self.classifier = manifest.classifier
+        self.classes = self.classifier.classes
+        self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
     def predict_file(self, path: Path) -> Scores:
-        rate = probe(path).rate
+        rate, wanted = probe(path).rate, self.classifier
+        filter_width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
+        waveform = resample(read(path, rate), rate, wanted.sample_rate, filter_width, rolloff)
+        clips = windows(waveform, wanted.clip_samples, wanted.hop_samples, wanted.padding)
         try:
-            return self.runner.predict(read(path, rate), rate)
-        except RunnerError as failure:
+            return np.concatenate([self.classify(batch) for batch in clips]).mean(axis=0)
+        except InputError as failure:
             raise InputError(f"{path}: {failure}.") from None
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.errors import GateError
-from edgekd.exporting.bundle import FloatOperators
 from edgekd.exporting.graph import FRONT_END
+from edgekd.exporting.manifest import FloatOperators
 from edgekd.exporting.verify import session_options
 from edgekd.quantization.fake_quant import FLAVOURS, Flavour, FlavourName
 

@@ -2,35 +2,32 @@
 
 A target says which runtime runs the model, in which Q/DQ flavour, precisions and operators, the budgets a bundle must
 fit, and how far the device may be from the reference; and, for the reader, what hardware it is and where each fact was
-read. Adding a board is one TOML file and no code; a user's own board is a path to such a file.
+read. Adding a board is one TOML file and no code; a user's own board is a path to such a file. What a runtime can serve
+it says itself (`edgekd.exporting.runtimes`).
 """
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgekd.config import Section, parse, read_toml
 from edgekd.errors import UsageError, unknown_name
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.tensorrt.releases import Installed
 from edgekd.resources import named_resources
 
+if TYPE_CHECKING:
+    from edgekd.quantization.fake_quant import FlavourName
+else:
+    FlavourName = str  # any name is read, and then has to be the runtime's
+
 Precision = Literal["int8", "fp16", "fp32"]
-FrontEnd = Literal["graph", "external"]
+LogMelPlace = Literal["graph", "external"]  # where the front end is computed: in the graph, or by its caller
 Batch = Literal["dynamic", 1]
 PowerMode = Annotated[str, Field(pattern=r"^\d+ \S+$")]  # "2 MAXN_SUPER"
-Release = tuple[int, ...]  # of TensorRT: (10, 3)
-
-# TensorRT releases from which on ...
-OLDEST: Release = (8, 2)  # ... bundles can be made at all
-LAYER_PRECISIONS: Release = (8, 4)  # ... a layer can be pinned to float32
-EXPLICIT_INT8: Release = (8, 5)  # ... Q/DQ pairs are relied on here
-STRONGLY_TYPED: Release = (10,)  # ... the types in the graph decide
-
-_OPSETS: tuple[tuple[tuple[float, ...], int], ...] = (((8, 5), 13), ((10,), 17), ((math.inf,), 20))
 
 
 class Tolerance(Section):
@@ -38,28 +35,6 @@ class Tolerance(Section):
 
     probability: float = Field(gt=0, le=1, description="largest difference of any class probability")
     agreement: float = Field(gt=0, le=1, description="smallest share of clips with the same winning class")
-
-
-class TensorRT(Section):
-    """The TensorRT release on the device, which decides the flags of `trtexec`."""
-
-    version: str = Field(description="TensorRT version, e.g. 10.3")
-    jetpack: str | None = Field(default=None, description="JetPack release that brings it")
-    cuda: str | None = Field(default=None, description="CUDA toolkit version")
-    compute_capability: str | None = Field(default=None, pattern=r"^\d+\.\d$", description="of the GPU, e.g. 8.7")
-    max_batch: int = Field(default=8, ge=1, le=256, description="largest batch of the engine's optimisation profile")
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _is_a_version(cls, version: object) -> object:
-        if not isinstance(version, str) or not re.fullmatch(r"\d+(\.\d+)+", version):
-            raise ValueError('write numbers and dots, in quotes: version = "10.3"')
-        return version
-
-    @property
-    def release(self) -> Release:
-        """The version as numbers: `(10, 3)`."""
-        return tuple(int(part) for part in self.version.split("."))
 
 
 class Hardware(Section):
@@ -88,20 +63,20 @@ class Target(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
     aliases: tuple[str, ...] = ()
-    runtime: Literal["onnxruntime", "tensorrt"]
-    flavour: Literal["onnxruntime", "tensorrt"] = Field(description="form of the Q/DQ pairs in the graph")
+    runtime: str = Field(description="what runs the model: a key of edgekd.exporting.runtimes.RUNTIMES")
+    flavour: FlavourName = Field(description="form of the Q/DQ pairs in the graph: the runtime's")
     opset: int = Field(ge=13, le=20, description="ONNX operator set")
     precisions: tuple[Precision, ...] = Field(min_length=1, description="what it runs; the first is what is exported")
-    frontend: FrontEnd = Field("graph", description="external: the graph takes a log-mel that the host computes")
+    frontend: LogMelPlace = Field("graph", description="external: the graph takes a log-mel that the host computes")
     batch: Batch = Field("dynamic", description="clips of one call; 1: a fixed shape, where the runtime prefers it")
     operators: tuple[str, ...] = Field((), description="ONNX operators that the runtime has; none named: any")
-    architecture: Literal["aarch64", "x86_64"]
-    memory_bytes: int = Field(ge=1 << 20, description="resident memory the running classifier may take")
+    architecture: str = Field(description="processor, one that the runtime runs on")
+    memory_bytes: int = Field(ge=1, description="memory the running classifier may take; resident, under a Linux")
     storage_bytes: int = Field(ge=1 << 10, description="size the bundle folder may have")
     tolerance: Tolerance
     notes: tuple[str, ...] = ()
     budget: Budget = Budget()
-    tensorrt: TensorRT | None = None
+    tensorrt: Installed | None = None
     hardware: Hardware | None = None
     sources: dict[str, str] = Field({}, description="fact -> where it was read")
 
@@ -111,7 +86,7 @@ class Target(Section):
         return self.precisions[0]
 
     def adapted(
-        self, precision: Precision | None = None, frontend: FrontEnd | None = None, batch: Batch | None = None
+        self, precision: Precision | None = None, frontend: LogMelPlace | None = None, batch: Batch | None = None
     ) -> Target:
         """This target with one precision only, or another form of the graph; None leaves what it has.
 
@@ -124,48 +99,45 @@ class Target(Section):
         given = {name: value for name, value in changes.items() if value is not None}
         return parse(Target, self.model_dump() | given, f"target '{self.name}'") if given else self
 
+    @field_validator("runtime")
+    @classmethod
+    def _is_a_runtime(cls, name: str) -> str:
+        if name not in RUNTIMES:
+            raise ValueError(f"input should be {' or '.join(map(repr, RUNTIMES))}")
+        return name
+
+    @field_validator("architecture")
+    @classmethod
+    def _is_one_of_the_runtimes(cls, architecture: str, others: ValidationInfo) -> str:
+        runtime = RUNTIMES.get(others.data.get("runtime", ""))
+        if runtime is not None and architecture not in runtime.architectures:
+            raise ValueError(f"runtime '{runtime.name}' runs on {', '.join(runtime.architectures)}")
+        return architecture
+
+    @field_validator("memory_bytes")
+    @classmethod
+    def _is_enough_for_the_runtime(cls, memory_bytes: int, others: ValidationInfo) -> int:
+        runtime = RUNTIMES.get(others.data.get("runtime", ""))
+        if runtime is not None and memory_bytes < runtime.least_memory_bytes:
+            raise ValueError(f"runtime '{runtime.name}' needs {runtime.least_memory_bytes} at least")
+        return memory_bytes
+
     @model_validator(mode="after")
     def _precisions_differ(self) -> Self:
         if len(set(self.precisions)) < len(self.precisions):
             raise ValueError(f"precisions = {list(self.precisions)}: name each once, first what is exported")
-        if self.runtime == "onnxruntime" and "fp16" in self.precisions:
-            raise ValueError("precisions: onnxruntime computes fp16 in float32 on a CPU; leave 'fp16' out")
         return self
 
     @model_validator(mode="after")
-    def _runtime_has_what_it_needs(self) -> Self:
-        if self.runtime == "tensorrt" and self.tensorrt is None:
-            raise ValueError("runtime 'tensorrt' needs a [tensorrt] table with the device's version")
-        if self.runtime == "onnxruntime" and self.tensorrt is not None:
-            raise ValueError("[tensorrt] means nothing with runtime 'onnxruntime'; leave it out")
-        if self.flavour != self.runtime:
-            why = "it refuses uint8" if self.runtime == "tensorrt" else "with the other it runs convolutions in float"
-            raise ValueError(f"runtime '{self.runtime}' needs flavour '{self.runtime}': {why}")
-        if self.tensorrt is not None:
-            self._check_release(self.tensorrt)
+    def _runtime_can_serve_it(self) -> Self:
+        runtime = RUNTIMES[self.runtime]
+        for other in RUNTIMES.values():
+            if other.settings not in (None, runtime.settings) and getattr(self, other.settings) is not None:
+                raise ValueError(f"[{other.settings}] means nothing with runtime '{runtime.name}'; leave it out")
+        runtime.check_target(self)
+        if self.flavour != runtime.flavour:
+            raise ValueError(f"runtime '{runtime.name}' needs flavour '{runtime.flavour}': {runtime.flavour_reason}")
         return self
-
-    def _check_release(self, tensorrt: TensorRT) -> None:
-        version, release = tensorrt.version, tensorrt.release
-        if release < OLDEST:
-            raise ValueError(f"tensorrt.version = '{version}': the oldest that bundles are made for is 8.2")
-        if "int8" in self.precisions and release < EXPLICIT_INT8:
-            raise ValueError(f"precisions: TensorRT {version} is too old for 'int8' from Q/DQ pairs, which needs 8.5")
-        if self.frontend == "graph" and "fp16" in self.precisions and release < LAYER_PRECISIONS:
-            raise ValueError(
-                f"frontend = 'graph': TensorRT {version} cannot keep the log-mel in float32 beside 'fp16';"
-                " write frontend = 'external'"
-            )
-        if self.opset > newest_opset(release):
-            raise ValueError(f"opset = {self.opset}: TensorRT {version} reads up to {newest_opset(release)}")
-
-
-def newest_opset(release: Release) -> int:
-    """The newest ONNX operator set that the parser of a TensorRT release reads, 20 at most, which is all we write.
-
-    From "Supported ONNX Operators" (docs/operators.md of github.com/onnx/onnx-tensorrt) of each release.
-    """
-    return next(opset for before, opset in _OPSETS if release < before)
 
 
 def load_target(name_or_path: str) -> Target:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.errors import GateError
-from edgekd.exporting.bundle import Parity
+from edgekd.exporting.manifest import Parity
 from edgekd.exporting.targets import Tolerance
 from edgekd.models.students.student import Student
+from edgekd.progress import Progress, silent
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
 from edgekd.quantization.prepare import QuantizedNetwork
 
@@ -126,7 +127,7 @@ def graph_classifier(classify: Probabilities) -> Probabilities:
 
 
 def reference(
-    student: Student, network: QuantizedNetwork | None = None, flavour: FlavourName = "onnxruntime"
+    student: Student, network: QuantizedNetwork | None = None, flavour: FlavourName | None = None
 ) -> Probabilities:
     """Waveforms `(B, S)` -> probabilities `(B, K)` as trained: the student, or with the quantised `network` in its
     place.
@@ -137,7 +138,8 @@ def reference(
     whole = copy.deepcopy(student).cpu().eval()
     if network is not None:
         whole.network = copy.deepcopy(network).cpu().eval()
-        set_flavour(whole.network, flavour)
+        if flavour is not None:
+            set_flavour(whole.network, flavour)
 
     @torch.no_grad()
     def probabilities(waveforms: Tensor) -> Tensor:
@@ -146,16 +148,21 @@ def reference(
     return probabilities
 
 
-def verify(classify: Probabilities, trained: Probabilities, waveforms: Tensor, tolerance: Tolerance) -> Parity:
-    """Compare an exported graph with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
+def verify(
+    classify: Probabilities,
+    trained: Probabilities,
+    waveforms: Tensor,
+    tolerance: Tolerance,
+    progress: Progress = silent,
+) -> Parity:
+    """Compare an exported model with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
 
     Raises `GateError` with the figures when agreement is below or a difference above `tolerance`, or an output is not
-    finite. ONNX Runtime stands in for TensorRT too: a `tensorrt`-flavour model is valid ONNX, and its meaning is the
-    same.
+    finite.
     """
     if len(waveforms) < MIN_CLIPS:
         raise ValueError(f"verification needs at least {MIN_CLIPS} clips, got {len(waveforms)}")
-    agreement, difference = _compared(classify, trained, waveforms)
+    agreement, difference = _compared(classify, trained, waveforms, _BATCH, progress, "verify")
     if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
         raise GateError(
             f"The exported model does not agree with the trained one on {len(waveforms)} clips: {agreement:.1%} same "
@@ -167,7 +174,11 @@ def verify(classify: Probabilities, trained: Probabilities, waveforms: Tensor, t
 
 
 def verify_by_reference(
-    classify: Probabilities, trained: Probabilities, waveforms: Tensor, tolerance: Tolerance
+    classify: Probabilities,
+    trained: Probabilities,
+    waveforms: Tensor,
+    tolerance: Tolerance,
+    progress: Progress = silent,
 ) -> Parity:
     """Compare a graph run by `in_reference` with the trained student on the first `REFERENCE_CLIPS` waveforms.
 
@@ -176,7 +187,7 @@ def verify_by_reference(
     import onnx
 
     clips = waveforms[:REFERENCE_CLIPS]
-    agreement, difference = _compared(classify, trained, clips)
+    agreement, difference = _compared(classify, trained, clips, 1, progress, "verify by reference")
     if not difference <= tolerance.probability:
         raise GateError(
             f"onnx.reference {onnx.__version__} gets other probabilities from the exported model than the trained one "
@@ -186,11 +197,17 @@ def verify_by_reference(
     return Parity(clips=len(clips), agreement=agreement, largest_difference=difference)
 
 
-def _compared(classify: Probabilities, trained: Probabilities, waveforms: Tensor) -> tuple[float, float]:
+def _compared(
+    classify: Probabilities, trained: Probabilities, waveforms: Tensor, batch_size: int, progress: Progress, stage: str
+) -> tuple[float, float]:
     """Share of clips with the same winner, and the largest difference of any probability."""
-    batches = waveforms.float().split(_BATCH)
-    expected = torch.cat([trained(batch) for batch in batches])
-    found = torch.cat([classify(batch) for batch in batches])
+    answers, outputs = [], []
+    for done, batch in enumerate(waveforms.float().split(batch_size)):
+        progress(stage, done * batch_size, len(waveforms))
+        answers.append(trained(batch))
+        outputs.append(classify(batch))
+    progress(stage, len(waveforms), len(waveforms))
+    expected, found = torch.cat(answers), torch.cat(outputs)
     if found.shape != expected.shape:
         raise GateError(
             f"The exported model gives outputs of shape {tuple(found.shape)}, the trained one {tuple(expected.shape)}."

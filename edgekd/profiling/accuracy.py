@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import InputError
-from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.verify import graph_classifier
 from edgekd.progress import Progress, silent
 from edgekd.runs.predictions import Predictions

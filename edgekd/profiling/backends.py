@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,15 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.config import Backend
 from edgekd.device import runner
 from edgekd.errors import InputError, unknown_name
 from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
+from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
+from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.targets import Precision
 from edgekd.exporting.verify import in_session, session
 from edgekd.profiling.cost import module_cost
+from edgekd.profiling.engine_layers import engine_layers
+from edgekd.profiling.graph_layers import onnx_layers
 from edgekd.profiling.latency import Timer, cuda_events, wall
-from edgekd.profiling.layers import engine_layers, onnx_layers, torch_layers
 from edgekd.profiling.memory import Memory, graph_memory, torch_memory
+from edgekd.profiling.module_layers import torch_layers
 from edgekd.report.results import Cost, Layer, PrecisionName
 
 if TYPE_CHECKING:
@@ -37,12 +42,31 @@ if TYPE_CHECKING:
 
 Call = Callable[[], object]
 FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
+"""Clips `(B, S)` -> the log-mel `(B, 1, T, F)` of a graph that takes one."""
+
+TORCH, TORCH_COMPILED = "torch", "torch-compiled"
+PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class RunnerEngine:
+    """What the on-device runner runs a bundle by."""
+
+    runtime: str
+    on_cpu: bool
+
+
+ENGINES = {  # by the names that the runner gives them
+    "onnxruntime": RunnerEngine(OnnxRuntime.name, on_cpu=True),
+    "tensorrt": RunnerEngine(TensorRT.name, on_cpu=False),
+    "trtexec": RunnerEngine(TensorRT.name, on_cpu=False),
+}
 
 
 class Model(Protocol):
-    """See the module."""
+    """See the module. `backend` is one of PyTorch's two, or the name of a runtime."""
 
-    backend: Backend
+    backend: str
     runtime: str
     precision: PrecisionName
     threads: int | None
@@ -78,7 +102,7 @@ class TorchModel:
         self._learned, self._file, self._device = learned, file, torch.device(device)
         self._compiled = compiled
         self._run = torch.compile(module) if compiled else module
-        self.backend: Backend = "torch-compiled" if compiled else "torch"
+        self.backend = TORCH_COMPILED if compiled else TORCH
         self.threads = threads if self._device.type == "cpu" else None
         where = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         version = torch.__version__.partition("+")[0]
@@ -144,7 +168,7 @@ class TorchModel:
 class OnnxGraph:
     """An exported graph in ONNX Runtime."""
 
-    backend: Backend = "onnxruntime"
+    backend: str = OnnxRuntime.name
 
     def __init__(
         self,
@@ -257,7 +281,7 @@ class OnnxGraph:
 class Engine:
     """A TensorRT engine, run by its Python module or by trtexec, as the runner does."""
 
-    backend: Backend = "tensorrt"
+    backend: str = TensorRT.name
     threads: int | None = None
 
     def __init__(

@@ -18,16 +18,18 @@ from pathlib import Path
 from edgekd import __version__
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
-from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.manifest import Bundle
 from edgekd.profiling.accuracy import predictions_on
+from edgekd.profiling.backends import PRECISIONS
 from edgekd.profiling.energy import battery, open_meter
 from edgekd.profiling.latency import Timer, Timings, take_turns
 from edgekd.profiling.machine import watch
 from edgekd.profiling.measurements import Measurements, example_of
 from edgekd.profiling.notes import reader_notes
-from edgekd.profiling.remote import HostFailure, HostResult, check_hosts, profile_hosts, subject_of
+from edgekd.profiling.remote import check_hosts, profile_hosts, subject_of
 from edgekd.profiling.robustness import Noise, noise_of, robustness
-from edgekd.profiling.subjects import PRECISIONS, Candidate, Source, candidates
+from edgekd.profiling.subjects import Candidate, Source, candidates
+from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Energy, Machine, Profile, Robustness, Subject
 from edgekd.report.verdict import verdict

@@ -6,45 +6,42 @@
     FILE.onnx, FILE.engine, FILE.plan  a graph or an engine alone, of edgekd or not
 
 Students are measured as they ship, exported and run by ONNX Runtime, unless another back end is asked for; teachers do
-not ship, and run in PyTorch. An int8 student is not run by PyTorch, which would compute in float what it rounds.
+not ship, and run in PyTorch. An int8 student is not run by PyTorch, which would compute in float what it rounds. What
+runs a bundle follows from its board (`bundles`).
 """
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 
-from edgekd.config import Backend, ProfileConfig
+from edgekd.config import ProfileConfig
 from edgekd.device import runner
-from edgekd.errors import InputError, UsageError
-from edgekd.exporting.bundle import Bundle, read_bundle
+from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.graph import float_onnx, quantized_onnx
-from edgekd.exporting.targets import Precision
+from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.manifest import Bundle, read_bundle
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.onnx_bundle import RUNNER
+from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
-from edgekd.profiling.backends import Engine, FrontEnd, Model, OnnxGraph, TorchModel
+from edgekd.profiling.backends import PRECISIONS, TORCH, TORCH_COMPILED, Engine, Model, OnnxGraph, TorchModel
+from edgekd.profiling.bundles import models_of
 from edgekd.profiling.cost import module_parameters
 from edgekd.progress import Progress, silent
-from edgekd.quantization.int8_student import load_int8, quantized_network
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
 ENGINES = (".engine", ".plan")
-_BACKENDS: dict[Role, tuple[Backend, ...]] = {
-    "teacher": ("torch", "torch-compiled"),
-    "student": ("onnxruntime", "torch", "torch-compiled"),
-    "int8": ("onnxruntime",),
-}
-PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 Source = Run | Bundle | Path
 
@@ -80,6 +77,7 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     Raises `InputError` for what is not there, unfinished, damaged, or cannot be compared; `UsageError` for a back end
     that runs none of it.
     """
+    _check_backends(config.backends)
     named = [part for source in sources for part in _named(source)]  # all of them, before work goes into the first
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here. Leave --device out.")
@@ -99,6 +97,13 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     if not found:
         raise UsageError(f"No back end of {', '.join(config.backends)} runs any of them. Leave --backend out.")
     return _under_own_names(found)
+
+
+def _check_backends(names: Sequence[str]) -> None:
+    known = {*RUNTIMES, *(backend for backends in _BACKENDS.values() for backend in backends)}
+    for name in names:
+        if name not in known:
+            raise unknown_name("back end", name, known)
 
 
 def _named(source: Source) -> list[_Part | Bundle | Path]:
@@ -140,28 +145,24 @@ def _listed(parts: Sequence[_Part]) -> str:
 def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Candidate]:
     run, role = part.run, part.role
     possible = _BACKENDS[role]
-    chosen = [backend for backend in possible if backend in config.backends] or [possible[0]]
+    chosen = [backend for backend in possible if backend in config.backends] or [next(iter(possible))]
     architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
     clips = clips_of_run(run, progress)
-    models: list[Model] = []
-    for backend in chosen:
-        if backend == "onnxruntime":
-            models.append(_exported(run, role, clips.samples, config))
-        else:
-            models.append(_in_torch(run, role, config, compiled=backend == "torch-compiled"))
+    models = [possible[backend](run, role, config) for backend in chosen]
     return [Candidate(role, "run", role, run.folder, architecture, model, clips.samples, clips) for model in models]
 
 
-def _exported(run: Run, role: Role, samples: int, config: ProfileConfig) -> OnnxGraph:
-    if role == "int8":
-        student = load_int8(run)
-        network = quantized_network(student)
-        graph, parameters = quantized_onnx(student, network, samples, "onnxruntime"), module_parameters(network)
-    else:
-        student = run.student()
-        graph, parameters = float_onnx(student, samples), module_parameters(student.network)
-    precision: PrecisionName = "int8" if role == "int8" else "float32"
-    return OnnxGraph(graph, precision, parameters=parameters, provider=config.provider, threads=config.threads)
+def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
+    """A student as it would ship to this machine."""
+    deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
+    network = deployable.network or deployable.student.network
+    return OnnxGraph(
+        onnx_of(deployable, OnnxRuntime.flavour),
+        PRECISIONS[deployable.precision],
+        parameters=module_parameters(network),
+        provider=config.provider,
+        threads=config.threads,
+    )
 
 
 def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) -> TorchModel:
@@ -182,60 +183,35 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) ->
     return make(teacher, front_end=front_end, network=None, learned=teacher)
 
 
+_IN_TORCH: dict[str, Callable[[Run, Role, ProfileConfig], Model]] = {
+    TORCH: partial(_in_torch, compiled=False),
+    TORCH_COMPILED: partial(_in_torch, compiled=True),
+}
+# What can run a part of a run; first what does where nothing else is asked for.
+_BACKENDS: dict[Role, dict[str, Callable[[Run, Role, ProfileConfig], Model]]] = {
+    "teacher": _IN_TORCH,
+    "student": {OnnxRuntime.name: _exported, **_IN_TORCH},
+    "int8": {OnnxRuntime.name: _exported},
+}
+
+
 def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> list[Candidate]:
     manifest, folder = bundle.manifest, bundle.folder
     classifier, target = manifest.classifier, manifest.target
-    clips, notes = _clips_for(bundle, progress), []
-    outside = None
-    if classifier.input == "log_mel":
-        outside = runner.Runner(folder, cpu=True).graph_input  # the path that ships
-    precision = manifest.precision
-    graph = OnnxGraph(
-        (folder / "model.onnx").read_bytes(),
-        PRECISIONS[precision],
-        outside=outside,
-        provider=config.provider,
-        threads=config.threads,
-    )
-    models: list[Model] = [graph]
-    if target.runtime == "tensorrt":
-        built = _built_engine(bundle, outside, graph)
-        if isinstance(built, Engine):
-            models = [model for model in (built, graph) if model.backend in config.backends] or [built]
-        else:
-            notes.append(built)
+    clips = _clips_for(bundle, progress)
+    models, notes = models_of(bundle, config)
     if target.architecture != platform.machine():
+        there = " Times there: --host USER@DEVICE." if RUNNER in manifest.files else ""
         notes.append(
             f"{folder} is made for {target.title} ({target.architecture}) and was timed on this machine "
-            f"({platform.machine()}). Times there: --host USER@DEVICE."
+            f"({platform.machine()}).{there}"
         )
-    role: Role = "int8" if precision == "int8" else "student"
+    role: Role = "int8" if manifest.precision == "int8" else "student"
     name, student = folder.resolve().name, sized(classifier.student, classifier.width)
     return [
         Candidate(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes))
         for model in models
     ]
-
-
-def _built_engine(bundle: Bundle, outside: FrontEnd | None, graph: OnnxGraph) -> Engine | str:
-    """The engine that the runner would use, or why there is none."""
-    folder, manifest = bundle.folder, bundle.manifest
-    instead = f"{folder} is made for TensorRT on {manifest.target.title} and was timed in ONNX Runtime here"
-    try:
-        contents = runner.read_manifest(folder)
-        built = runner.built_engines(folder, contents)
-        if not built:
-            return f"{instead}: no engine has been built in it."
-        precision = cast(Precision, runner.chosen_engine(folder, contents) or built[0])
-        classifier = manifest.classifier
-        shape = graph.shape[1:]
-        tensorrt = manifest.target.tensorrt
-        largest = 1 if classifier.batch == 1 or tensorrt is None else tensorrt.max_batch
-        contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
-        file = runner.engine_file(folder, precision)
-        return Engine(file, contract, PRECISIONS[precision], outside=outside, graph=graph)
-    except (runner.RunnerError, InputError) as failure:
-        return f"{instead}: {failure}"
 
 
 def _clips_for(bundle: Bundle, progress: Progress) -> ScoredClips:

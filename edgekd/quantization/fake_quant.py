@@ -57,13 +57,17 @@ class Flavour:
     """What one family of runtimes executes as integers.
 
     `relu` is the type of activations that cannot be negative, `signed` of all others. `bias` is how the bias of a layer
-    is stored: as int32 at scale `input_scale * weight_scale`, or left in float32.
+    is stored: as int32 at scale `input_scale * weight_scale`, or left in float32. `rounds_float_layers`: they quantise
+    a layer that was left in float, where it lies between rounded activations. `moves_transposes`: they move a Transpose
+    past a rounding, where it takes longer.
     """
 
     name: FlavourName
     relu: ActivationType
     signed: ActivationType
     bias: Literal["int32", "float32"]
+    rounds_float_layers: bool = False
+    moves_transposes: bool = False
 
     def activation(self, non_negative: bool) -> ActivationType:
         return self.relu if non_negative else self.signed
@@ -81,6 +85,8 @@ FLAVOURS: dict[FlavourName, Flavour] = {
         relu=ActivationType(unsigned=True, zero_point=0),
         signed=ActivationType(unsigned=True, zero_point=128),
         bias="int32",
+        rounds_float_layers=True,
+        moves_transposes=True,
     ),
 }
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from edgekd.config import Backend, Section
+from edgekd.config import Section
 from edgekd.errors import InputError
 from edgekd.scoring.differences import Difference
 from edgekd.scoring.intervals import Interval
@@ -174,7 +174,7 @@ class Subject(Section):
     host: str | None = Field(None, description="where it was timed, user@device; null: here")
     architecture: str | None
     precision: PrecisionName
-    backend: Backend
+    backend: str = Field(description="torch, torch-compiled, or the name of a runtime")
     runtime: str = Field(description="name, version and provider, in words")
     threads: int | None = Field(None, description="CPU threads of the latency; null where a GPU computes")
     scores: Scores | None = Field(None, description="null where there are no labelled clips to score it on")

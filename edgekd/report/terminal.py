@@ -29,7 +29,7 @@ from edgekd.report.names import terminal_text
 
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
-    from edgekd.exporting.bundle import Bundle
+    from edgekd.exporting.manifest import Bundle
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import Difference
@@ -152,15 +152,16 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
 
 def print_bundle(bundle: Bundle) -> None:
     """What a bundle that was just written holds, and what it was checked with."""
+    from edgekd.exporting.runtimes import RUNTIMES
     from edgekd.models.build import sized
 
     manifest, target = bundle.manifest, bundle.manifest.target
-    model = (bundle.folder / "model.onnx").stat().st_size
+    model = bundle.model.stat().st_size
     student = sized(manifest.classifier.student, manifest.classifier.width)
     line(f"{bundle.folder}: {student} for {target.title}")
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     line(
-        f"  model.onnx {size(model)}, bundle {size(bundle.size_bytes)}; "
+        f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; "
         f"opset {target.opset}, {manifest.precision}{others}"
     )
     if manifest.precision != "int8":
@@ -183,7 +184,7 @@ def print_bundle(bundle: Bundle) -> None:
     floats = manifest.float_operators
     if manifest.precision == "int8":
         line(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
-    line("  on the device: " + ("sh build_engine.sh" if target.tensorrt else "python3 edgekd_runner.py verify"))
+    line("  on the device: " + RUNTIMES[target.runtime].first_command)
 
 
 def print_engines(engines: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.demo import Demonstration
-from edgekd.exporting.bundle import read_bundle
+from edgekd.exporting.manifest import read_bundle
 from edgekd.report.results import Profile
 from edgekd.runs.run import Run
 

@@ -9,19 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edgekd.exporting import export
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Target, load_target
 from edgekd.runs.run import Run
-
-
-@pytest.fixture(autouse=True)
-def one_graph(
-    monkeypatch: pytest.MonkeyPatch,
-    graph_of_tiny_run: Callable[..., bytes],
-    float_graph_of_tiny_run: Callable[..., bytes],
-) -> None:
-    monkeypatch.setattr(export, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(export, "float_onnx", float_graph_of_tiny_run)
 
 
 def test_a_bundle_is_shown_with_its_size_and_parity(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
@@ -166,6 +156,6 @@ def test_a_run_whose_data_have_changed_is_refused(edgekd: Callable, run: Path) -
 def test_too_few_clips_to_verify_with_are_refused_before_anything_slow(
     edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "quantized_onnx", None)
+    monkeypatch.setattr(RUNTIMES["onnxruntime"], "emit", lambda *_: pytest.fail("slow"))
     line = edgekd("export", run, "--target", "cpu", "--quiet").refusal(3)
     assert "has 32 clips; verifying an export takes 64 real ones" in line

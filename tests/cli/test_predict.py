@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,14 +96,8 @@ def test_a_bundle_that_was_changed_is_refused(
     assert name in line
 
 
-def test_an_engine_for_which_the_runtime_is_missing_is_no_bug(
-    edgekd: Callable, tiny_bundle: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bundle_whose_runtime_is_missing_here_is_no_bug(
+    edgekd: Callable, tiny_bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekd.device.runner import RunnerError
-    from edgekd.exporting import predict
-
-    def refuse(folder: Path) -> None:
-        raise RunnerError("TensorRT's Python module is not installed. Next: sudo apt install python3-libnvinfer")
-
-    monkeypatch.setattr(predict, "Runner", refuse)
-    assert edgekd("predict", tiny_bundle, clip).refusal(3).startswith("TensorRT's Python module is not installed.")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert edgekd("predict", tiny_bundle, clip).refusal(3).startswith("onnxruntime is not installed. Next: ")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.exporting.graph import Form
-from edgekd.profiling import profile, subjects
-from edgekd.profiling.remote import HostFailure
+from edgekd.profiling import profile
+from edgekd.profiling.visit import HostFailure
 from edgekd.report.results import read_profile
 from edgekd.runs.run import Run
 
@@ -17,15 +16,9 @@ QUICKLY = ("--quick", "--quiet")
 
 
 @pytest.fixture(autouse=True)
-def quickly(
-    monkeypatch: pytest.MonkeyPatch,
-    graph_of_tiny_run: Callable[..., bytes],
-    float_graph_of_tiny_run: Callable[..., bytes],
-) -> None:
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     take_turns = profile.take_turns
     monkeypatch.setattr(profile, "take_turns", lambda timers, **more: take_turns(timers, **more | {"repetitions": 10}))
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *arguments: graph_of_tiny_run(*arguments, Form()))
-    monkeypatch.setattr(subjects, "float_onnx", lambda *arguments: float_graph_of_tiny_run(*arguments, Form()))
 
 
 @pytest.fixture

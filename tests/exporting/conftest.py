@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgekd.config import FrontendConfig
-from edgekd.exporting.graph import Form, float_onnx, quantized_onnx
+from edgekd.exporting.bundle import Findings, write_bundle
+from edgekd.exporting.deployable import Deployable
+from edgekd.exporting.golden import GoldenExamples
+from edgekd.exporting.graph import Form, onnx_of
+from edgekd.exporting.manifest import Bundle, Classifier, Manifest, Parity, Provenance
+from edgekd.exporting.runtimes.onnx_bundle import model_files
+from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.models.histogram import HistogramLayer
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.student import Student
@@ -53,6 +64,14 @@ class Exported:
     float32: bytes
     int8: dict[FlavourName, bytes]  # onnxruntime at opset 20, tensorrt at 19
 
+    def deployable(self, precision: Precision) -> Deployable:
+        """Graphs of it are built once, as these were."""
+        return deployable(self.student, self.network, precision)
+
+
+def deployable(student: Student, network: QuantizedNetwork, precision: Precision) -> Deployable:
+    return Deployable(precision, SAMPLES, "the small student", student, network if precision == "int8" else None)
+
 
 @pytest.fixture(scope="session")
 def exported() -> Exported:
@@ -76,9 +95,86 @@ def exported() -> Exported:
         student=student,
         network=network,
         waveforms=waveforms,
-        float32=float_onnx(student, SAMPLES),
+        float32=onnx_of(deployable(student, network, "fp32"), "tensorrt"),
         int8={
-            "onnxruntime": quantized_onnx(student, network, SAMPLES, "onnxruntime"),
-            "tensorrt": quantized_onnx(student, network, SAMPLES, "tensorrt", Form(opset=19)),
+            "onnxruntime": onnx_of(deployable(student, network, "int8"), "onnxruntime"),
+            "tensorrt": onnx_of(deployable(student, network, "int8"), "tensorrt", Form(opset=19)),
         },
     )
+
+
+class Toy:
+    """A classifier that is one product, in bundles as `edgekd.exporting` writes them."""
+
+    CLASSES = ("cargo", "tanker", "tug")
+    SAMPLES = 400
+    WEIGHTS = np.random.default_rng(0).standard_normal((400, 3)).astype(np.float32)
+    PROVENANCE = Provenance(run="runs/toy", dataset="sonar_sim", fold=None, seed=0, test_accuracy=0.875)
+    PARITY = Parity(clips=64, agreement=1.0, largest_difference=0.004)
+
+    def model(self) -> bytes:
+        """softmax(waveform @ self.WEIGHTS)."""
+        graph = helper.make_graph(
+            [
+                helper.make_node("MatMul", ["waveform", "weights"], ["logits"]),
+                helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+            ],
+            "toy",
+            [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", self.SAMPLES])],
+            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(self.CLASSES)])],
+            [numpy_helper.from_array(self.WEIGHTS, "weights")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
+
+    def golden(self, clips: int = 5) -> GoldenExamples:
+        random = np.random.default_rng(1)
+        waveform = random.integers(-32767, 32768, (clips, self.SAMPLES), dtype=np.int16)
+        scale = random.uniform(0.05, 0.2, clips).astype(np.float32)
+        logits = (waveform * (scale / 32767)[:, None]) @ self.WEIGHTS
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return GoldenExamples(waveform, scale, probabilities.astype(np.float32), probabilities.argmax(axis=1))
+
+    def classifier(self) -> Classifier:
+        return Classifier(
+            student="hltdnn_ds",
+            classes=self.CLASSES,
+            sample_rate=8_000,
+            clip_samples=self.SAMPLES,
+            padding="repeat",
+            frontend=FrontendConfig.model_validate({"f_max": 4_000}),
+            gain=1.5,
+        )
+
+    def manifest(self, target: str, models: dict[Precision, str]) -> Manifest:
+        """What a bundle would say of itself."""
+        main, *others = models
+        return Manifest(
+            classifier=self.classifier(),
+            target=load_target(target),
+            provenance=self.PROVENANCE,
+            parity=self.PARITY,
+            precision=main,
+            alternatives={precision: models[precision] for precision in others},
+            files={},
+            sha256="0" * 64,
+        )
+
+    def write(self, out: Path, target: str | Target = "cpu", **changes: Any) -> Bundle:
+        fields: dict[str, Any] = {
+            "classifier": self.classifier(),
+            "provenance": self.PROVENANCE,
+            "findings": Findings(self.PARITY),
+            "golden": self.golden(),
+            "target": load_target(target) if isinstance(target, str) else target,
+        }
+        graphs = changes.pop("models", {"int8": self.model()})
+        models = model_files(tuple(graphs))
+        files = {models[precision]: graph for precision, graph in graphs.items()}
+        return write_bundle(out, files, models, **(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    return Toy()

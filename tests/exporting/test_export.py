@@ -6,7 +6,6 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,18 @@ import onnx
 import onnxruntime
 import pytest
 import soundfile
-import torch
 
 from edgekd.data.index import Split
 from edgekd.device.runner import Runner
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.exporting import export as export_module
-from edgekd.exporting.bundle import read_bundle
-from edgekd.exporting.export import GOLDEN_CLIPS, MAX_CLIPS, export, verification_rows
-from edgekd.exporting.graph import quantized_onnx
+from edgekd.exporting.deployable import deployable_of
+from edgekd.exporting.export import MAX_CLIPS, export, verification_rows
+from edgekd.exporting.golden import GOLDEN_CLIPS
+from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.predict import RunPredictor
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import MIN_CLIPS
 from edgekd.quantization.fake_quant import set_flavour
@@ -36,29 +37,11 @@ from edgekd.training.distill import distill
 TARGETS = ("jetson-orin-nano", "raspberry-pi-5", "cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_graph(
-    monkeypatch: pytest.MonkeyPatch,
-    graph_of_tiny_run: Callable[..., bytes],
-    float_graph_of_tiny_run: Callable[..., bytes],
-) -> None:
-    monkeypatch.setattr(export_module, "quantized_onnx", graph_of_tiny_run)
-    monkeypatch.setattr(export_module, "float_onnx", float_graph_of_tiny_run)
-
-
 @pytest.fixture(scope="module")
-def bundles(
-    tiny_run: Run,
-    graph_of_tiny_run: Callable[..., bytes],
-    float_graph_of_tiny_run: Callable[..., bytes],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Path]:
+def bundles(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundle for a board of each kind."""
     folder = tmp_path_factory.mktemp("boards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "quantized_onnx", graph_of_tiny_run)
-        patch.setattr(export_module, "float_onnx", float_graph_of_tiny_run)
-        return {name: export(tiny_run, name, folder / name).folder for name in TARGETS}
+    return {name: export(tiny_run, name, folder / name).folder for name in TARGETS}
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +115,7 @@ def test_a_bundle_that_was_tampered_with_is_refused_on_the_device(
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_student_of_another_width_goes_the_whole_way(
-    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export_module, "quantized_onnx", quantized_onnx)
+def test_a_student_of_another_width_goes_the_whole_way(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     sizes = {"student": "hltdnn_micro", "width": 0.5}
     quick = {"loss": {"terms": ("classification",)}, "training": {"epochs": 1}, "quantize": {"method": "ptq"}}
     run = Run.open(quantize(distill(tiny_config(tmp_path / "run", **sizes, **quick))).folder)
@@ -174,46 +154,14 @@ def test_a_bundle_says_where_it_comes_from_and_what_was_checked(
     assert bool(zero_points) == (target.flavour == "onnxruntime")
 
 
-def test_golden_examples_are_test_clips_with_the_trained_answers(bundles: dict[str, Path], tiny_run: Run) -> None:
-    data = tiny_run.open_data()
-    index, split, store = data.index, data.split, data.store
-    with np.load(bundles["cpu"] / "golden.npz", allow_pickle=False) as golden:
-        labels, probabilities = golden["labels"], golden["probabilities"]
-        clips = golden["waveform"] * (golden["scale"][:, None] / np.float32(32767))
-    assert len(labels) == GOLDEN_CLIPS
-    assert len(set(labels.tolist())) >= 3, "the classes take turns"
-    tests = store.waveforms(split.test).numpy()
-    for clip, label in zip(clips, labels, strict=True):
-        differences = np.abs(tests - clip).max(axis=1)
-        nearest = int(differences.argmin())
-        assert differences[nearest] <= np.abs(clip).max() / 30_000
-        assert index.clips[split.test[nearest]].label == label
-    student = load_int8(tiny_run)
-    set_flavour(student.network, "onnxruntime")
-    with torch.no_grad():
-        answers = student(torch.from_numpy(clips.astype(np.float32))).logits.softmax(1).numpy()
-    np.testing.assert_allclose(probabilities, answers, atol=1e-3)
+class Perturbed(OnnxRuntime):
+    """ONNX Runtime, with every layer's weights turned round."""
 
-
-def test_golden_examples_are_clips_that_no_device_may_take_for_another_class(tiny_run: Run) -> None:
-    data = tiny_run.open_data()
-    everything = replace(data, split=Split(train=(), validation=(), test=data.split.test + data.split.train))
-    sure = set(everything.split.test[::2])
-    clips = {data.waveforms([row])[0].numpy().round(3).tobytes(): row for row in everything.split.test}
-
-    def trained(waveforms: torch.Tensor) -> torch.Tensor:
-        rows = [clips[clip.numpy().round(3).tobytes()] for clip in waveforms]
-        return torch.tensor([[0.9, 0.1] if row in sure else [0.51, 0.49] for row in rows])
-
-    golden = export_module._golden(trained, trained, everything, load_target("cpu").tolerance)
-    assert golden.waveform.shape == (GOLDEN_CLIPS, 4_000)
-    assert golden.probabilities.max(axis=1).min() == np.float32(0.9)
-    counts = np.bincount(golden.labels, minlength=5)
-    assert counts.min() >= 1, "the classes take turns"
+    def emit(self, *arguments: Any) -> dict[str, bytes]:
+        return {name: perturbed(model) for name, model in super().emit(*arguments).items()}
 
 
 def perturbed(model: bytes) -> bytes:
-    """The graph with the last layer's weights turned round."""
     graph = onnx.load_from_string(model)
     weights = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     for tensor in weights:
@@ -223,20 +171,20 @@ def perturbed(model: bytes) -> bytes:
 
 
 def test_a_graph_that_says_something_else_leaves_no_bundle(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_module, "quantized_onnx", lambda *arguments: perturbed(graph_of_tiny_run(*arguments)))
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", Perturbed())
     with pytest.raises(GateError, match=r"does not agree with the trained one on 64 clips: .*largest difference"):
         export(tiny_run, "cpu", tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_older_bundle_outlives_an_export_that_fails(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]
+    tiny_run: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = export(tiny_run, "cpu", tmp_path / "bundle").folder
+    out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(export_module, "quantized_onnx", lambda *arguments: perturbed(graph_of_tiny_run(*arguments)))
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", Perturbed())
     with pytest.raises(GateError):
         export(tiny_run, "cpu", out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -250,27 +198,42 @@ def test_a_bundle_over_the_storage_budget_is_refused(tiny_run: Run, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_refused_before_anything_is_made(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export_module, "load_int8", None)
+def test_an_existing_folder_is_refused_before_anything_is_read(tiny_copy: Run, tmp_path: Path) -> None:
+    (tiny_copy.folder / "report.json").unlink()
     with pytest.raises(UsageError, match="already exists"):
-        export(tiny_run, "cpu", tmp_path)
+        export(tiny_copy, "cpu", tmp_path)
+    with pytest.raises(InputError, match="interrupted"):
+        export(tiny_copy, "cpu", tmp_path / "bundle")
 
 
-def test_progress_is_told_in_steps(tiny_run: Run, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int, Any]] = []
-    export(
+def test_progress_counts_steps_and_in_each_what_takes_long(tiny_run: Run, tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int, Any]] = []
+    bundle = export(
         tiny_run,
-        "cpu",
+        "jetson-orin-nano",
         tmp_path / "bundle",
-        lambda stage, done, total, /, **figures: told.append((stage, done, total, figures.get("step"))),
+        lambda stage, done, total, /, **figures: heard.append((stage, done, total, figures.get("step"))),
     )
     steps = ("graph", "structure", "verify", "bundle", "done")
-    assert [each for each in told if each[0] == "export"] == [
+    assert [each for each in heard if each[0] == "export"] == [
         ("export", number, 5, step) for number, step in enumerate(steps, 1)
     ]
-    assert {"hash files", "check cached clips"} <= {stage for stage, *_ in told}, "opening the data is told of too"
+    assert {"hash files", "check cached clips"} <= {stage for stage, *_ in heard}, "opening the data is told of too"
+    counted = {stage: [each[1:3] for each in heard if each[0] == stage] for stage, *_ in heard}
+    clips, tests = bundle.manifest.parity.clips, len(tiny_run.open_data().split.test)
+    assert counted["graphs"] == [(done, 3) for done in range(4)]
+    assert counted["verify"] == 3 * [(done, clips) for done in range(0, clips + 1, 8)], "in each precision"
+    assert counted["verify by reference"] == 3 * [(done, 4) for done in range(5)]
+    assert counted["parse"] == 3 * [(0, 1), (1, 1)]
+    assert counted["test clips"][-1] == (tests, tests)
+
+
+def test_boards_of_one_form_share_the_graphs_that_were_built(tiny_run: Run, tmp_path: Path) -> None:
+    first, second = (export(tiny_run, name, tmp_path / name) for name in ("cpu", "raspberry-pi-5"))
+    assert (first.folder / "model.onnx").read_bytes() == (second.folder / "model.onnx").read_bytes()
+    assert onnx_of(deployable_of(tiny_run, "int8"), "onnxruntime") is onnx_of(
+        deployable_of(tiny_run, "int8"), "onnxruntime"
+    )
 
 
 def test_verification_takes_test_clips_and_fills_up_with_the_others() -> None:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekd.errors import InputError, UsageError
-from edgekd.exporting import export as export_module
 from edgekd.exporting.export import export
 from edgekd.exporting.folders import kind_of
 from edgekd.runs.run import Run
@@ -22,16 +19,12 @@ def test_importing_the_room_and_its_targets_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_bundle_goes_into_its_run_under_the_targets_own_name(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph_of_tiny_run: Callable[..., bytes]
-) -> None:
-    monkeypatch.setattr(export_module, "quantized_onnx", graph_of_tiny_run)
-    run = Run.open(Path(shutil.copytree(tiny_run.folder, tmp_path / "run")))
-    bundle = export(run, "pc")
-    assert bundle.folder == run.folder / "bundle-cpu"
+def test_a_bundle_goes_into_its_run_under_the_targets_own_name(tiny_copy: Run) -> None:
+    bundle = export(tiny_copy, "pc")
+    assert bundle.folder == tiny_copy.folder / "bundle-cpu"
     assert kind_of(bundle.folder) == "bundle"
     with pytest.raises(UsageError, match=r"bundle-cpu: already exists"):
-        export(run, "cpu")
+        export(tiny_copy, "cpu")
 
 
 def test_an_unknown_target_is_refused(tiny_run: Run) -> None:

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgekd import __version__
 from edgekd.errors import InputError
-from edgekd.exporting.graph import Form, float_onnx, frontend_nodes, input_shape, quantized_onnx
+from edgekd.exporting.graph import Form, float_onnx, input_shape, log_mel_nodes, quantized_onnx
 from edgekd.exporting.verify import reference, session
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.prepare import prepare
@@ -153,7 +153,7 @@ def test_a_half_precision_model_keeps_its_front_end_in_float32(exported: Exporte
 
 
 def test_an_external_front_end_leaves_the_normalisation_in_the_graph(exported: Exported) -> None:
-    form = Form(frontend="external")
+    form = Form(log_mel="external")
     model_bytes = quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "onnxruntime", form)
     log_mel = exported.student.front_end(exported.waveforms).detach().numpy()
     found = session(model_bytes).run(["probabilities"], {"log_mel": log_mel})[0]
@@ -191,7 +191,7 @@ def test_nodes_are_called_after_their_modules(exported: Exported) -> None:
         assert len(set(names)) == len(names)
         assert {"frontend/conv", "frontend/log", "network.histogram/exp", "probabilities"} <= set(names)
         assert all(name.startswith(("frontend/", "network")) or name == "probabilities" for name in names)
-        pinned = frontend_nodes(model_bytes)
+        pinned = log_mel_nodes(model_bytes)
         assert "frontend/log" in pinned
         assert not any("quantized" in name or name.startswith("network") for name in pinned)
 

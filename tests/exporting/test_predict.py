@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,8 @@ import soundfile
 import torch
 
 from edgekd.data.audio import resample
-from edgekd.device.runner import RunnerError
+from edgekd.device.runner import Runner
 from edgekd.errors import InputError
-from edgekd.exporting import predict
 from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor, predict_files
 from edgekd.quantization.fake_quant import set_flavour
 from edgekd.runs.run import Run
@@ -139,10 +139,7 @@ def test_without_an_int8_student_the_float_one_answers(tiny_run: Run, sound: np.
 
 
 def test_a_bundle_that_cannot_be_run_here_is_bad_input(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> None:
-        raise RunnerError("onnxruntime is not installed")
-
-    monkeypatch.setattr(predict, "Runner", refuse)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="onnxruntime is not installed"):
         open_predictor(tiny_bundle)
 
@@ -167,3 +164,11 @@ def test_files_are_classified_in_turn_and_one_that_cannot_be_read_says_why(
     assert dict(good.ranked) == dict(zip(tiny_run.classes, scores.tolist(), strict=True))
     assert [share for _, share in good.ranked] == sorted(scores.tolist(), reverse=True)
     assert list(good.to_dict()["scores"].values()) == [round(share, 6) for _, share in good.ranked]
+
+
+def test_a_bundle_is_heard_as_its_own_runner_hears_it(tiny_bundle: Path, sound: np.ndarray, tmp_path: Path) -> None:
+    rate = 11_025
+    soundfile.write(tmp_path / "a.wav", resample(sound, RATE, rate), rate, subtype="FLOAT")
+    waveform, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    expected = Runner(tiny_bundle).predict(waveform, rate)
+    np.testing.assert_allclose(open_predictor(tiny_bundle).predict_file(tmp_path / "a.wav"), expected, atol=1e-6)

@@ -49,7 +49,7 @@ def test_a_faithful_model_passes_and_its_figures_are_reported(exported: Exported
 
 def test_a_perturbed_weight_is_refused_with_figures_and_tolerance(exported: Exported) -> None:
     model = with_perturbed_weight(exported.int8["onnxruntime"], "network.classifier.weight.integers")
-    trained = reference(exported.student, exported.network)
+    trained = reference(exported.student, exported.network, "onnxruntime")
     with pytest.raises(GateError, match=r"on 64 clips: .*% same class \(at least 98.0% wanted\), .*at most 0.0200"):
         verify(in_onnxruntime(model), trained, exported.waveforms, TOLERANCE)
 
@@ -104,7 +104,7 @@ def test_the_standards_own_implementation_agrees_and_refuses_what_does_not(expor
 def test_a_graph_is_a_function_of_waveforms_whatever_it_takes(exported: Exported) -> None:
     samples = exported.waveforms.shape[1]
     expected = reference(exported.student)(exported.waveforms[:9])
-    for form in (Form(batch=1), Form(frontend="external"), Form(frontend="external", batch=1)):
+    for form in (Form(batch=1), Form(log_mel="external"), Form(log_mel="external", batch=1)):
         model = float_onnx(exported.student, samples, form)
         found = in_onnxruntime(model, exported.student.front_end)(exported.waveforms[:9])
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

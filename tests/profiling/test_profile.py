@@ -13,16 +13,15 @@ import edgekd
 from edgekd.config import ProfileConfig
 from edgekd.device.runner import machine_state
 from edgekd.errors import UsageError
-from edgekd.exporting.bundle import Bundle
+from edgekd.exporting.manifest import Bundle
 from edgekd.models.weights import read_weights
 from edgekd.profiling import profile as profile_module
-from edgekd.profiling import subjects
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.profiling.cost import module_macs
 from edgekd.profiling.profile import Remote, profile, profile_candidates
-from edgekd.profiling.remote import HostFailure, HostResult
 from edgekd.profiling.subjects import Candidate
+from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.report.results import read_profile
 from edgekd.report.write import write_report
 
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
 
 QUICKEST = ProfileConfig(repetitions=10, seconds=0.5, batches=(), noise=None, memory=False, energy=False)
-
-
-@pytest.fixture(autouse=True)
-def exported(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs that were exported once, as that takes seconds."""
-    monkeypatch.setattr(subjects, "float_onnx", lambda *_: profiled.graphs["student"])
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *_: profiled.graphs["int8"])
 
 
 def test_teacher_and_both_students_stand_side_by_side(profiled: Profiled) -> None:

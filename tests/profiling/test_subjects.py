@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,23 +16,13 @@ import torch
 from edgekd.config import ProfileConfig
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
-from edgekd.exporting.bundle import Bundle
-from edgekd.exporting.verify import session
-from edgekd.profiling import subjects
+from edgekd.exporting.manifest import Bundle
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.profiling.subjects import Candidate, candidates
-from edgekd.runs.run import Run
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
-
-
-@pytest.fixture(autouse=True)
-def exported(profiled: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs that were exported once, as that takes seconds."""
-    monkeypatch.setattr(subjects, "float_onnx", lambda *_: profiled.graphs["student"])
-    monkeypatch.setattr(subjects, "quantized_onnx", lambda *_: profiled.graphs["int8"])
 
 
 def find(*sources: Path, **settings: object) -> list[Candidate]:
@@ -103,38 +94,40 @@ def test_a_bundle_is_scored_on_the_test_side_of_its_run(profiled: Profiled, bund
     assert any("no engine has been built" in note for note in found.notes)
 
 
-def test_a_bundle_far_from_its_run_is_scored_on_its_golden_examples(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(folder: Path) -> Run:
-        raise InputError(f"{folder}: no such run folder.")
+def changed(bundle: Bundle, folder: Path, section: str, **values: str) -> Path:
+    """A copy of a bundle whose manifest says something else of itself."""
+    shutil.copytree(bundle.folder, folder)
+    contents = json.loads((folder / "manifest.json").read_text())
+    contents[section] |= values
+    contents["sha256"] = runner.manifest_digest(contents)
+    (folder / "manifest.json").write_text(json.dumps(contents))
+    return folder
 
-    monkeypatch.setattr(Run, "open", missing)
-    (found,) = find(bundle.folder)
+
+def test_a_bundle_far_from_its_run_is_scored_on_its_golden_examples(bundle: Bundle, tmp_path: Path) -> None:
+    (found,) = find(changed(bundle, tmp_path / "far", "provenance", run=str(tmp_path / "gone")))
     assert found.clips.golden is not None
     assert len(found.clips.rows) == 6
     assert any("no such run folder" in note for note in found.notes)
 
 
 def test_a_bundle_whose_run_is_gone_joins_the_others_with_a_warning(
-    profiled: Profiled, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    profiled: Profiled, bundle: Bundle, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(subjects, "_clips_for", lambda bundle, _: subjects.clips_of_bundle(bundle, "gone"))
-    student, alone = find(profiled.run.folder / "student", bundle.folder)
+    far = changed(bundle, tmp_path / "far", "provenance", run=str(tmp_path / "gone"))
+    student, alone = find(profiled.run.folder / "student", far)
     assert alone.clips.digest == student.clips.digest
     assert any("may have been trained on clips that it was scored on" in note for note in alone.notes)
     assert not any("golden" in note for note in alone.notes)
 
 
-def test_a_bundle_for_another_architecture_says_whose_times_these_are(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subjects.platform, "machine", lambda: "x86_64")
-    (found,) = find(bundle.folder)
-    assert any("aarch64" in note and "x86_64" in note for note in found.notes)
-    monkeypatch.setattr(subjects.platform, "machine", lambda: "aarch64")
-    (found,) = find(bundle.folder)
-    assert not any("aarch64" in note for note in found.notes)
+def test_a_bundle_for_another_architecture_says_whose_times_these_are(bundle: Bundle, tmp_path: Path) -> None:
+    here = platform.machine()
+    for architecture in ("x86_64", "aarch64"):
+        folder = changed(bundle, tmp_path / architecture, "target", architecture=architecture)
+        (found,) = find(folder)
+        notes = [note for note in found.notes if architecture in note and f"this machine ({here})" in note]
+        assert [note.endswith("Times there: --host USER@DEVICE.") for note in notes] == [True] * (architecture != here)
 
 
 def test_a_graph_alone_is_timed_and_beside_its_run_scored(profiled: Profiled, tmp_path: Path) -> None:
@@ -227,60 +220,15 @@ def test_a_graph_in_one_piece_is_timed_as_a_whole_only(profiled: Profiled) -> No
 
 
 def test_a_bundle_whose_run_is_now_another_is_not_scored_on_that(
-    profiled: Profiled, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    profiled: Profiled, bundle: Bundle, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Run, "open", lambda _: replace(profiled.run, classes=("a", "b", "c")))
-    (found,) = find(bundle.folder)
+    other = Path(shutil.copytree(profiled.run.folder, tmp_path / "run"))
+    (other / "classes.json").write_text('["a", "b", "c"]')
+    (found,) = find(changed(bundle, tmp_path / "bundle", "provenance", run=str(other)))
     assert found.clips.golden is not None
     assert "now another run" in found.clips.golden
 
 
-class RunByOnnxRuntime:
-    """Stands in for the TensorRT engine of a graph."""
-
-    name, version = "tensorrt", "10.3.0"
-
-    def __init__(self, graph: bytes) -> None:
-        self._session = session(graph)
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {"waveform": batch})[0]
-
-
-def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
-    profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[tuple[str, runner.Contract]] = []
-
-    def open_engine(file: Path, contract: runner.Contract) -> RunByOnnxRuntime:
-        opened.append((file.name, contract))
-        return RunByOnnxRuntime(profiled.graphs["int8"])
-
-    monkeypatch.setattr(runner, "open_engine", open_engine)
-    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
-    (built / "model-int8.engine").write_bytes(b"plan")
-    (found,) = find(built)
-    clips = clips_of_run(profiled.run)
-    assert (found.model.backend, found.model.runtime, found.model.threads) == ("tensorrt", "tensorrt 10.3.0", None)
-    assert opened == [("model-int8.engine", runner.Contract("waveform", (clips.samples,), 3, 8))]
-    assert set(found.model.timers(clips.first())) == {"whole"}
-    cost = found.model.cost(clips.first())
-    assert (cost.file_bytes, cost.macs) == (4, profiled.profile.subject("int8").cost.macs)
-    waveforms = clips.store.waveforms(clips.rows[:3])
-    by_graph = OnnxGraph(profiled.graphs["int8"], "int8").classify(waveforms)
-    torch.testing.assert_close(found.model.classify(waveforms), by_graph)
-    assert [one.model.backend for one in find(built, backends=("onnxruntime",))] == ["onnxruntime"]
-    assert [one.name for one in find(built, backends=("onnxruntime", "tensorrt"))] == [
-        "built, tensorrt",
-        "built, onnxruntime",
-    ]
-
-
-def test_an_engine_that_cannot_run_here_leaves_the_graph_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
-    if shutil.which("trtexec") is not None:
-        pytest.skip("trtexec is here")
-    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
-    (built / "model-int8.engine").write_bytes(b"plan")
-    (found,) = find(built)
-    assert found.model.backend == "onnxruntime"
-    assert any("TensorRT" in note and "timed in ONNX Runtime here" in note for note in found.notes)
+def test_a_back_end_that_nobody_has_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Unknown back end 'tensort'. Did you mean 'tensorrt'\?.*torch-compiled"):
+        find(tmp_path / "nowhere", backends=("tensort",))

@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgekd.errors import UsageError
-from edgekd.exporting.targets import LAYER_PRECISIONS, STRONGLY_TYPED, Batch, Precision, Release, TensorRT
+from edgekd.exporting.runtimes.tensorrt.releases import LAYER_PRECISIONS, STRONGLY_TYPED, Installed, Release
+from edgekd.exporting.targets import Batch, Precision
 
 WORKSPACE_MIB = 256  # students need a few; 8.2 gives 16 where none is asked for, 8.4 and later all there is
 TIMING_CACHE = "timing.cache"  # what was measured of one engine's layers serves the next
@@ -30,7 +31,7 @@ _FLAGS_GONE: Release = (11,)
 
 
 def build_script(
-    tensorrt: TensorRT,
+    installed: Installed,
     models: Mapping[Precision, str],
     input_name: str,
     input_shape: tuple[int, ...],
@@ -46,13 +47,13 @@ def build_script(
     builds = [
         f"build {precision} \\\n    " + " \\\n    ".join(_quoted(argument) for argument in arguments)
         for precision, model in models.items()
-        for arguments in [trtexec_arguments(tensorrt, precision, model, input_name, input_shape, batch, pinned)]
+        for arguments in [trtexec_arguments(installed, precision, model, input_name, input_shape, batch, pinned)]
     ]
-    return _SCRIPT.format(version=tensorrt.version, printed=_printed(tensorrt.release), builds="\n".join(builds))
+    return _SCRIPT.format(version=installed.version, printed=_printed(installed.release), builds="\n".join(builds))
 
 
 def trtexec_arguments(
-    tensorrt: TensorRT,
+    installed: Installed,
     precision: Precision,
     model: str,
     input_name: str,
@@ -61,13 +62,13 @@ def trtexec_arguments(
     pinned: Sequence[str],
 ) -> list[str]:
     """What `trtexec` is called with to build one precision; see `build_script`."""
-    release = tensorrt.release
+    release = installed.release
     return [
         f"--onnx={model}",
         f"--saveEngine={engine_name(precision)}.part",
         *precision_flags(release, precision, pinned),
         "--noTF32",
-        *_shape_flags(tensorrt, input_name, input_shape, batch),
+        *_shape_flags(installed, input_name, input_shape, batch),
         f"--memPoolSize=workspace:{WORKSPACE_MIB}" if release >= LAYER_PRECISIONS else f"--workspace={WORKSPACE_MIB}",
         f"--timingCacheFile={TIMING_CACHE}",
         "--skipInference" if release >= _SKIP_INFERENCE else "--buildOnly",
@@ -109,11 +110,11 @@ def engine_name(precision: Precision) -> str:
     return f"model-{precision}.engine"
 
 
-def _shape_flags(tensorrt: TensorRT, name: str, shape: tuple[int, ...], batch: Batch) -> list[str]:
+def _shape_flags(installed: Installed, name: str, shape: tuple[int, ...], batch: Batch) -> list[str]:
     if batch == 1:
         return []  # the graph's own shape is the only one
     # Optimised for one clip at a time, which is what a device does; larger batches serve long files.
-    sizes = {"min": 1, "opt": 1, "max": tensorrt.max_batch}
+    sizes = {"min": 1, "opt": 1, "max": installed.max_batch}
     return [f"--{kind}Shapes={name}:{'x'.join(map(str, (size, *shape)))}" for kind, size in sizes.items()]
 
 

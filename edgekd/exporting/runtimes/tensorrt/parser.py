@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.errors import GateError
-from edgekd.exporting.engine import Refused, parsed_network, serialized_engine
+from edgekd.exporting.manifest import Check
+from edgekd.exporting.runtimes.tensorrt.engine import Refused, parsed_network, serialized_engine
+from edgekd.exporting.targets import Precision
+from edgekd.progress import Progress
 
 _TYPED_AS = (11,)  # TensorRT for RTX counts its releases from 1; its networks are strongly typed, as TensorRT 11's
 _MAX_BATCH = 8
@@ -28,6 +31,21 @@ class Accepted:
     rounded: int
     engine_bytes: int
     seconds: float
+
+
+def check_by_parser(model: bytes, precision: Precision, progress: Progress) -> Check:
+    """What NVIDIA's parser and builder say of a graph, as an entry of the manifest. Raises `GateError`."""
+    by = "NVIDIA's ONNX parser and builder"
+    progress("parse", 0, 1, precision=precision)
+    accepted = parse_with_nvidia(model)
+    progress("parse", 1, 1, precision=precision)
+    if accepted is None:
+        return Check(by=by, precision=precision, not_run="the extra 'rtx' is not installed")
+    return Check(
+        by=f"{by} (TensorRT for RTX {accepted.version})",
+        precision=precision,
+        figures={"layers": accepted.layers, "int8": accepted.rounded},
+    )
 
 
 def parse_with_nvidia(model: bytes) -> Accepted | None:

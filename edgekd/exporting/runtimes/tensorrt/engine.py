@@ -3,7 +3,7 @@
 Each precision of a bundle is built, then the bundle's own runner compares the engines' outputs with the golden examples
 and times them side by side (`edgekd_runner.py choose`), for the fastest of a tiny model is often not int8.
 
-What is asked of TensorRT by release, 8.5 to 11, is what `tensorrt` asks of `trtexec`; see there for why.
+What is asked of TensorRT by release, 8.5 to 11, is what `build_script` asks of `trtexec`; see there for why.
 A graph that TensorRT's own parser or builder refuses is tried through torch-tensorrt where that is installed, which
 converts the PyTorch module without ONNX (`convert_exported_program_to_serialized_trt_engine`).
 """
@@ -23,8 +23,16 @@ from typing import TYPE_CHECKING, Any, cast
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError
 from edgekd.exporting.graph import FRONT_END
-from edgekd.exporting.targets import EXPLICIT_INT8, STRONGLY_TYPED, Precision, Release, TensorRT, newest_opset
-from edgekd.exporting.tensorrt import TIMING_CACHE, WORKSPACE_MIB, can_pin, engine_name
+from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.runtimes.tensorrt.build_script import TIMING_CACHE, WORKSPACE_MIB, can_pin, engine_name
+from edgekd.exporting.runtimes.tensorrt.releases import (
+    EXPLICIT_INT8,
+    STRONGLY_TYPED,
+    Installed,
+    Release,
+    newest_opset,
+)
+from edgekd.exporting.targets import Precision
 from edgekd.files.whole import write_bytes
 from edgekd.progress import Progress, silent
 
@@ -53,7 +61,7 @@ def build_engines(
     except runner.RunnerError as failure:
         raise InputError(str(failure)) from None
     target = manifest["target"]
-    if target["runtime"] != "tensorrt":
+    if target["runtime"] != TensorRT.name:
         raise InputError(f"{folder}: made for '{target['name']}', which runs {target['runtime']}: no engine to build.")
     tensorrt = import_tensorrt()
     release = release_of(tensorrt)
@@ -63,7 +71,7 @@ def build_engines(
             f" Export it for a target with opset = {newest_opset(release)}."
         )
     graphs = cast(dict[Precision, str], runner.graphs(manifest))
-    max_batch = 1 if manifest["classifier"]["batch"] == 1 else TensorRT.model_validate(target["tensorrt"]).max_batch
+    max_batch = 1 if manifest["classifier"]["batch"] == 1 else Installed.model_validate(target["tensorrt"]).max_batch
     refused: dict[str, str] = {}
     for done, (precision, name) in enumerate(graphs.items(), start=1):
         engine = folder / engine_name(precision)

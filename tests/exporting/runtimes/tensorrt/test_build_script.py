@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import UsageError
-from edgekd.exporting.targets import Precision, TensorRT
-from edgekd.exporting.tensorrt import build_script, precision_flags, trtexec_arguments
+from edgekd.exporting.runtimes.tensorrt.build_script import build_script, precision_flags, trtexec_arguments
+from edgekd.exporting.runtimes.tensorrt.releases import Installed
+from edgekd.exporting.targets import Precision
 
 MODELS: dict[Precision, str] = {"int8": "model.onnx", "fp16": "model-fp16.onnx", "fp32": "model-fp32.onnx"}
 PINNED = ("frontend/conv", "frontend/mul_2")
@@ -73,7 +74,7 @@ def board(tmp_path: Path) -> Path:
 
 
 def script_for(version: str, models: dict[Precision, str] = MODELS, pinned: tuple[str, ...] = PINNED) -> str:
-    return build_script(TensorRT(version=version), models, "waveform", (160_000,), 1, pinned)
+    return build_script(Installed(version=version), models, "waveform", (160_000,), 1, pinned)
 
 
 def build(board: Path, version: str = "10.3", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -145,16 +146,16 @@ def test_where_layers_cannot_be_pinned_a_graph_with_a_log_mel_is_refused() -> No
 def test_tf32_and_float16_never_touch_float32_by_default(version: str) -> None:
     for precision, model in models_of(version).items():
         pinned = () if version == "8.2" else PINNED
-        arguments = trtexec_arguments(TensorRT(version=version), precision, model, "waveform", (9,), 1, pinned)
+        arguments = trtexec_arguments(Installed(version=version), precision, model, "waveform", (9,), 1, pinned)
         assert "--noTF32" in arguments
         assert ("--fp16" in arguments) == (precision == "fp16" and version.startswith("8"))
 
 
 def test_a_fixed_batch_needs_no_shapes_and_a_dynamic_one_is_built_for_single_clips() -> None:
-    tensorrt = TensorRT(version="10.3", max_batch=4)
-    fixed = trtexec_arguments(tensorrt, "fp32", "model.onnx", "log_mel", (1, 501, 64), 1, ())
+    installed = Installed(version="10.3", max_batch=4)
+    fixed = trtexec_arguments(installed, "fp32", "model.onnx", "log_mel", (1, 501, 64), 1, ())
     assert not [argument for argument in fixed if "Shapes" in argument]
-    dynamic = trtexec_arguments(tensorrt, "fp32", "model.onnx", "log_mel", (1, 501, 64), "dynamic", ())
+    dynamic = trtexec_arguments(installed, "fp32", "model.onnx", "log_mel", (1, 501, 64), "dynamic", ())
     assert [argument for argument in dynamic if "Shapes" in argument] == [
         "--minShapes=log_mel:1x1x501x64",
         "--optShapes=log_mel:1x1x501x64",

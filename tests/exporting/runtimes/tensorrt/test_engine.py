@@ -14,8 +14,8 @@ import pytest
 
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError
-from edgekd.exporting import engine
-from edgekd.exporting.engine import build_engines
+from edgekd.exporting.runtimes.tensorrt import engine
+from edgekd.exporting.runtimes.tensorrt.engine import build_engines
 
 FLOAT, INT64 = "float32", "int64"
 LAYERS = [  # of a parsed graph: name, type of its output

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgekd.errors import GateError
-from edgekd.exporting.parser import parse_with_nvidia
+from edgekd.exporting.manifest import Check
+from edgekd.exporting.runtimes.tensorrt.parser import check_by_parser, parse_with_nvidia
 
 if TYPE_CHECKING:
     from tests.export.conftest import Exported
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 def test_where_it_is_not_installed_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
     assert parse_with_nvidia(b"") is None
+    steps: list[tuple[str, int, int]] = []
+    check = check_by_parser(b"", "fp16", lambda *step, **_: steps.append(step))
+    assert check == Check(
+        by="NVIDIA's ONNX parser and builder", precision="fp16", not_run="the extra 'rtx' is not installed"
+    )
+    assert steps == [("parse", 0, 1), ("parse", 1, 1)]
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""Golden examples: real clips that travel with a bundle, and what its classifier must answer.
+
+They are how a device shows that it computes what was exported (`verify` of the on-device runner), and how a bundle is
+checked before it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekd.errors import GateError
+from edgekd.exporting.runtimes.runtime import Classify
+from edgekd.exporting.targets import Precision, Tolerance
+from edgekd.exporting.verify import Probabilities
+from edgekd.runs.data import RunData
+
+GOLDEN = "golden.npz"
+GOLDEN_CLIPS = 12
+GOLDEN_CANDIDATES = 48  # test clips they are chosen from
+
+
+@dataclass(frozen=True)
+class GoldenExamples:
+    """Real clips and what the model must answer.
+
+    `waveform` int16 `(N, S)` and `scale` float32 `(N,)`: sample values are `waveform * scale / 32767`;
+    `probabilities` float32 `(N, K)`: the expected output of the exported model for exactly those values, and
+    `float_probabilities` that of the float student, which is the same where the model is one; `labels` int64 `(N,)`.
+    """
+
+    waveform: NDArray[np.int16]
+    scale: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    float_probabilities: NDArray[np.float32] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> GoldenExamples:
+        """Those of the bundle in `folder`."""
+        with np.load(folder / GOLDEN, allow_pickle=False) as arrays:
+            return cls(**arrays)
+
+    def write(self, folder: Path) -> None:
+        """Into the bundle in `folder`."""
+        np.savez_compressed(folder / GOLDEN, **self.arrays())
+
+    def arrays(self) -> dict[str, Any]:
+        """What `golden.npz` holds, by name."""
+        floats = self.probabilities if self.float_probabilities is None else self.float_probabilities
+        return {**vars(self), "float_probabilities": floats}
+
+    def clips(self) -> NDArray[np.float32]:
+        """The sample values `(N, S)`."""
+        return self.waveform.astype(np.float32) * (self.scale[:, None] / np.float32(32767))
+
+    def expected(self, precision: Precision) -> NDArray[np.float32]:
+        """The probabilities `(N, K)` that a model of this precision is held to, as the on-device runner holds it."""
+        answers: NDArray[np.float32] = self.arrays()["probabilities" if precision == "int8" else "float_probabilities"]
+        return answers
+
+
+def choose_golden(
+    trained: Probabilities, float_student: Probabilities, data: RunData, tolerance: Tolerance
+) -> GoldenExamples:
+    """Test clips, classes in turn, rounded to int16, with what the students say of the rounded clips.
+
+    A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device, so
+    such clips come last, the least ambiguous first.
+    """
+    by_class: dict[int, list[int]] = {}
+    test = data.side("test")
+    for row, label in zip(test.rows, test.labels.tolist(), strict=True):
+        by_class.setdefault(label, []).append(row)
+    turns = [rows[turn] for turn in range(GOLDEN_CANDIDATES) for rows in by_class.values() if turn < len(rows)]
+    rows = turns[:GOLDEN_CANDIDATES]
+    waveforms = data.waveforms(rows).numpy()
+    scale = np.maximum(np.abs(waveforms).max(axis=1), 1e-9).astype(np.float32)
+    integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
+    exact: NDArray[np.float32] = integers * scale[:, None] / np.float32(32767)
+    probabilities = np.concatenate([trained(batch).numpy() for batch in torch.from_numpy(exact).split(GOLDEN_CLIPS)])
+    second, best = np.sort(probabilities, axis=1)[:, -2:].T
+    margin = np.minimum(best - second, 2 * tolerance.probability)
+    chosen = np.argsort(-margin, kind="stable")[:GOLDEN_CLIPS]
+    return GoldenExamples(
+        waveform=integers[chosen],
+        scale=scale[chosen],
+        probabilities=probabilities[chosen],
+        labels=data.at([rows[number] for number in chosen]).labels,
+        float_probabilities=float_student(torch.from_numpy(exact[chosen])).numpy(),
+    )
+
+
+def check_golden(classify: Classify, golden: GoldenExamples, precision: Precision, tolerance: Tolerance) -> None:
+    """Raise `GateError` with the figures where a bundle's classifier does not get the golden probabilities."""
+    scores, expected = classify(golden.clips()), golden.expected(precision)
+    agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    difference = float(np.abs(scores - expected).max())
+    if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
+        raise GateError(
+            f"The bundle's runner does not get the golden probabilities: largest difference {difference:.3g}"
+            f" (at most {tolerance.probability:g}), agreement {agreement:.1%} (at least {tolerance.agreement:.1%})."
+            " No bundle was written."
+        )

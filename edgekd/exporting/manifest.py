@@ -1,0 +1,138 @@
+"""What a bundle says of itself: the types of `manifest.json`, and bundles that are read back.
+
+A bundle is a folder whose files are those that its manifest lists, with the digests that it lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from edgekd import __version__
+from edgekd.config import FrontendConfig, Section, parse
+from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
+from edgekd.device import runner
+from edgekd.errors import InputError, UsageError
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.targets import Batch, Precision, Target
+
+# The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Resampler(Section):
+    """How the training data was resampled: the parameters of the filter in `edgekd.data.audio`."""
+
+    method: Literal["sinc_interp_hann"] = "sinc_interp_hann"
+    lowpass_filter_width: int = Field(default=RESAMPLE_FILTER_WIDTH, ge=1, le=256, description="zero crossings a side")
+    rolloff: float = Field(
+        default=RESAMPLE_ROLLOFF, gt=0, le=1, description="cut-off, as a share of the lower Nyquist frequency"
+    )
+
+
+class Classifier(Section):
+    """What goes into the graph and what comes out."""
+
+    student: str
+    width: float = Field(1.0, gt=0, description="of the student: times its channels")
+    classes: tuple[str, ...] = Field(min_length=2, description="in the order of the output")
+    sample_rate: int = Field(ge=2_000, le=192_000, description="Hz")
+    clip_samples: int = Field(ge=1, description="samples of one input")
+    hop_samples: int = Field(
+        default_factory=lambda fields: max(1, fields["clip_samples"] // 2),
+        ge=1,
+        description="samples between two windows of a longer signal; by default half a clip",
+    )
+    padding: Literal["repeat", "zeros"] = Field(description="how a shorter signal is filled")
+    input: Literal["waveform", "log_mel"] = Field(
+        "waveform", description="log_mel: (batch, 1, T, F) in dB, of the waveform times gain, computed by the caller"
+    )
+    batch: Batch = Field("dynamic", description="clips that one call takes; 1: exactly one")
+    frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")
+    gain: float = Field(gt=0, description="factor on the waveform, before the log-mel")
+    resampler: Resampler = Resampler()
+
+
+class Provenance(Section):
+    """The run a bundle was exported from."""
+
+    run: str
+    dataset: str
+    fold: int | None = Field(description="test fold, where the data set has folds")
+    seed: int
+    test_accuracy: float | None = Field(ge=0, le=1, description="of the shipped graph, on the test side")
+
+
+class Parity(Section):
+    """The exported graph against the quantised student it was made from, on real clips."""
+
+    clips: int = Field(ge=1)
+    agreement: float = Field(ge=0, le=1, description="share of clips with the same winning class")
+    largest_difference: float = Field(ge=0, description="of any class probability")
+
+
+class Check(Section):
+    """One means of checking the exported graph: what it was, and its figures or why it did not run."""
+
+    by: str = Field(description="what ran it, with its version")
+    precision: Precision = Field(description="of which graph")
+    figures: dict[str, int | float | str] | None = None
+    not_run: str | None = Field(None, description="the reason")
+
+
+class FloatOperators(Section):
+    """Operators that run in floating point: how many of each in the front end, and the nodes after it by name."""
+
+    frontend: dict[str, int] = Field({}, description="of the log-mel: operator -> how many")
+    network: tuple[str, ...] = ()
+
+
+class Manifest(Section):
+    """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
+
+    format: Literal[1] = 1
+    edgekd: str = __version__
+    classifier: Classifier
+    target: Target
+    provenance: Provenance
+    parity: Parity
+    precision: Precision = Field(description="of the model that was verified")
+    alternatives: dict[Precision, FileName] = Field({}, description="the float student in other precisions")
+    checks: tuple[Check, ...] = ()
+    float_operators: FloatOperators = FloatOperators()
+    files: dict[FileName, Sha256] = Field(description="every other file")
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose files match its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> Path:
+        """The file of the model that was verified."""
+        target = self.manifest.target
+        return self.folder / RUNTIMES[target.runtime].models(target)[self.manifest.precision]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the files the manifest lists, and of the manifest."""
+        return sum((self.folder / name).stat().st_size for name in (*self.manifest.files, "manifest.json"))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`. Raises `InputError` naming the first missing, changed or malformed file."""
+    try:
+        contents = runner.read_manifest(folder)
+        manifest = parse(Manifest, contents, str(folder / "manifest.json"))
+        runner.check_files(folder, contents)
+    except (runner.RunnerError, UsageError) as failure:
+        raise InputError(str(failure)) from None
+    return Bundle(folder, manifest)

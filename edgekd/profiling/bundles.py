@@ -1,0 +1,133 @@
+"""What runs a bundle here, by the runtime of its board.
+
+For ONNX Runtime that is the graph. For TensorRT it is the engine that the bundle's runner would use, where one was
+built, and the graph in ONNX Runtime beside it or in its place. A bundle of any other runtime is run as that opens it,
+and timed as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from edgekd.config import ProfileConfig
+from edgekd.device import runner
+from edgekd.errors import InputError
+from edgekd.exporting.manifest import Bundle
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
+from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.targets import Precision
+from edgekd.profiling.backends import PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
+from edgekd.profiling.latency import Timer, wall
+from edgekd.profiling.memory import Memory
+from edgekd.report.results import Cost, Layer
+
+Models = tuple[list[Model], list[str]]
+"""What runs a bundle, and what a reader should know of that."""
+
+
+def models_of(bundle: Bundle, config: ProfileConfig) -> Models:
+    """What runs `bundle` here, of the back ends that `config` names where there are several.
+
+    Raises `InputError` where nothing here can run it.
+    """
+    return _OF_RUNTIME.get(bundle.manifest.target.runtime, _as_it_opens)(bundle, config)
+
+
+class OpenedBundle:
+    """A bundle as its runtime opens it."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._bundle, self._runtime = bundle, RUNTIMES[bundle.manifest.target.runtime]
+        self._classify = self._runtime.open(bundle.folder, threads)
+        self.backend: str = self._runtime.name
+        self.runtime = self._runtime.describe(bundle.manifest.target)
+        self.precision = PRECISIONS[bundle.manifest.precision]
+        self.threads: int | None = threads
+
+    def classify(self, waveforms: Tensor) -> Tensor:
+        return torch.from_numpy(self._classify(waveforms.numpy()))
+
+    def timers(self, example: Tensor) -> dict[str, Timer]:
+        return {"whole": wall(partial(self.classify, example))}
+
+    @contextmanager
+    def batches(self, waveforms: Tensor, threads: int) -> Iterator[Call]:
+        yield partial(OpenedBundle(self._bundle, threads).classify, waveforms)
+
+    def cost(self, _example: Tensor) -> Cost:
+        return Cost(file_bytes=self._bundle.model.stat().st_size)
+
+    def memory(self, _example: Tensor) -> Memory:
+        return Memory()
+
+    def layers(self, _example: Tensor) -> tuple[Layer, ...]:
+        return ()
+
+
+def _as_it_opens(bundle: Bundle, config: ProfileConfig) -> Models:
+    return [OpenedBundle(bundle, config.threads)], []
+
+
+def _in_onnxruntime(bundle: Bundle, config: ProfileConfig) -> Models:
+    return [_graph(bundle, config, _front_end(bundle))], []
+
+
+def _in_tensorrt(bundle: Bundle, config: ProfileConfig) -> Models:
+    front_end = _front_end(bundle)
+    graph = _graph(bundle, config, front_end)
+    engine = _built_engine(bundle, front_end, graph)
+    if not isinstance(engine, Engine):
+        return [graph], [engine]
+    models: list[Model] = [engine, graph]
+    return [model for model in models if model.backend in config.backends] or [engine], []
+
+
+_OF_RUNTIME: dict[str, Callable[[Bundle, ProfileConfig], Models]] = {
+    OnnxRuntime.name: _in_onnxruntime,
+    TensorRT.name: _in_tensorrt,
+}
+
+
+def _front_end(bundle: Bundle) -> FrontEnd | None:
+    """What computes the log-mel of a graph that takes one: the path that ships."""
+    if bundle.manifest.classifier.input == "waveform":
+        return None
+    return runner.Runner(bundle.folder, cpu=True).graph_input
+
+
+def _graph(bundle: Bundle, config: ProfileConfig, front_end: FrontEnd | None) -> OnnxGraph:
+    return OnnxGraph(
+        bundle.model.read_bytes(),
+        PRECISIONS[bundle.manifest.precision],
+        outside=front_end,
+        provider=config.provider,
+        threads=config.threads,
+    )
+
+
+def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) -> Engine | str:
+    """The engine that the runner would use, or why there is none."""
+    folder, manifest = bundle.folder, bundle.manifest
+    instead = f"{folder} is made for TensorRT on {manifest.target.title} and was timed in ONNX Runtime here"
+    try:
+        contents = runner.read_manifest(folder)
+        built = runner.built_engines(folder, contents)
+        if not built:
+            return f"{instead}: no engine has been built in it."
+        precision = cast(Precision, runner.chosen_engine(folder, contents) or built[0])
+        classifier = manifest.classifier
+        shape = graph.shape[1:]
+        tensorrt = manifest.target.tensorrt
+        largest = 1 if classifier.batch == 1 or tensorrt is None else tensorrt.max_batch
+        contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
+        file = runner.engine_file(folder, precision)
+        return Engine(file, contract, PRECISIONS[precision], outside=front_end, graph=graph)
+    except (runner.RunnerError, InputError) as failure:
+        return f"{instead}: {failure}"
