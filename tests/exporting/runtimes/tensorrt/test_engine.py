@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,7 @@ class FakeTensorRT:
 
     def __init__(self, version: str, batch: int = 1, refuses: str = "", gpu: bool = True) -> None:
         self.__version__ = version
+        self.__spec__ = ModuleSpec("tensorrt", None)  # torch looks for it when its compiler is first imported
         release = tuple(map(int, version.split(".")))
         creation = {"EXPLICIT_BATCH": 0} if release < (11,) else {}
         creation |= {"STRONGLY_TYPED": 1} if release >= (10,) else {}
