@@ -83,8 +83,11 @@ def test_overwrite_replaces_a_bundle_whole(toy: Toy, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_overwrite_never_deletes_what_is_not_a_bundle(toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [None, "manifest.json", "golden.npz"])
+def test_overwrite_never_deletes_what_is_not_a_bundle(toy: Toy, tmp_path: Path, beside: str | None) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
+    if beside is not None:  # a web page has a manifest too
+        (tmp_path / beside).write_text("{}")
     with pytest.raises(UsageError, match="is not a bundle"):
         toy.write(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
