@@ -77,16 +77,16 @@ def _module(module: str, advice: str) -> str:
     if importlib.util.find_spec(module) is None:
         return f"not installed; {advice}"
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except (ImportError, OSError) as failure:
         return f"installed, but broken: {' '.join(str(failure).split())}"
-    return str(getattr(found, "__version__", "installed"))
+    return str(getattr(imported, "__version__", "installed"))
 
 
 def _program(name: str, advice: str) -> str:
     usual = Path("/usr/src/tensorrt/bin") / name
-    found = shutil.which(name) or (str(usual) if os.access(usual, os.X_OK) else None)
-    return found or f"not found; {advice}"
+    place = shutil.which(name) or (str(usual) if os.access(usual, os.X_OK) else None)
+    return place or f"not found; {advice}"
 
 
 def _int8_flag() -> str | None:

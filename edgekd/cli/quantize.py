@@ -127,11 +127,11 @@ def _measure(run: Run, recipe: str | None, json_: bool, quiet: bool) -> None:
     from edgekd.report.terminal import print_json, print_sensitivity
 
     with options.interruptible(lambda: "Nothing was written."), ConsoleProgress(quiet) as progress:
-        found = sensitivity(run, recipe, progress)
+        measured = sensitivity(run, recipe, progress)
     if json_:
-        print_json({"run": str(run.folder), **found.to_dict()})
+        print_json({"run": str(run.folder), **measured.to_dict()})
     else:
-        print_sensitivity(found, run.folder)
+        print_sensitivity(measured, run.folder)
 
 
 def _refuse(reason: str, named: list[str], *unwanted: str, but: str | None = None) -> None:

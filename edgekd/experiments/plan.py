@@ -109,8 +109,8 @@ def plan_cells(
                     # A method that changes what its teacher is has teachers to itself.
                     folder = name if decides == common else f"{name}-{_digest(decides)}"
                     run = {"device": cell.device, "out": str(config.out / "teachers" / folder)}
-                    kept = {"teacher": {"cache": cell.teacher.cache}}
-                    teacher = _config(_merged(decides, run, kept), f"method '{method}'")
+                    cache = {"teacher": {"cache": cell.teacher.cache}}
+                    teacher = _config(_merged(decides, run, cache), f"method '{method}'")
                 cells.append(Cell(method, part, seed, cell, teacher))
     return cells
 

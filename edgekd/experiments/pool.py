@@ -1,4 +1,4 @@
-"""Processes that do one job after another, each job told as a line of text.
+"""Processes that do one job after another, each job a line of text.
 
 A worker says `done` after each job. One that ends instead has failed its job: its exit code and the last line it wrote
 to standard error say why, and the next job gets a new process. So a job that crashes, or is killed for the memory it
@@ -84,8 +84,8 @@ class Worker:
             name = signal.Signals(-exit_code).name
             hint = ": out of memory?" if name == "SIGKILL" else ""
             return Failure(1, f"its process was ended by {name}{hint}", log)
-        said = [line for line in log.splitlines() if line.strip()]
-        return Failure(exit_code or 1, said[-1] if said else f"its process ended with exit code {exit_code}", log)
+        lines = [line for line in log.splitlines() if line.strip()]
+        return Failure(exit_code or 1, lines[-1] if lines else f"its process ended with exit code {exit_code}", log)
 
     def close(self) -> None:
         """End the process, in the midst of a job too."""

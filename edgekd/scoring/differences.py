@@ -84,15 +84,15 @@ def difference(
     names = np.unique([group for trial in trials for group in first[trial].groups])
     pairs = [_Pair.of(trial, first[trial], second[trial], names, classes) for trial in trials]
     # (2, trials): accuracy and macro-F1.
-    found = np.stack([pair.ones for pair in pairs], axis=1)
-    estimate = found.mean(axis=1)
+    differences = np.stack([pair.estimate for pair in pairs], axis=1)
+    estimate = differences.mean(axis=1)
     rng = np.random.default_rng(seed)
 
     overlapping = _overlap(pairs)
     strata = _runs(trials, overlapping)
     by_groups = _resampled_groups(pairs, len(names), overlapping, rng, resamples)  # (2, R)
-    by_runs = _resampled_runs(found, strata, rng, resamples)
-    own = _share_of_runs(pairs, found, strata)
+    by_runs = _resampled_runs(differences, strata, rng, resamples)
+    own = _share_of_runs(pairs, differences, strata)
     freedom = sum(len(units) - 1 for units in strata)
     tails = np.sqrt(freedom / rng.chisquare(freedom, resamples)) if freedom else np.zeros(resamples)
     resampled = by_groups + own[:, None] * (by_runs - estimate[:, None]) * tails
@@ -130,7 +130,7 @@ def sign_flip(surplus: npt.NDArray[Any], rng: np.random.Generator, flips: int = 
     """Two-sided p-value of a permutation test: were both methods as good, the `surplus (G,)` of clips that the first
     has right in a recording could as well be the second's.
 
-    Over `flips` random choices of signs, the one that was found among them (Phipson and Smyth 2010).
+    Over `flips` random choices of signs, the one that occurred among them (Phipson and Smyth 2010).
     """
     surplus = surplus[surplus != 0].astype(np.float64)
     reached = 0
@@ -142,7 +142,7 @@ def sign_flip(surplus: npt.NDArray[Any], rng: np.random.Generator, flips: int = 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """What two methods said in one trial. `members`: the places of its groups among all; `surplus (G,)` of all."""
+    """The answers of two methods in one trial. `members`: the places of its groups among all; `surplus (G,)` of all."""
 
     trial: Trial
     members: npt.NDArray[np.intp]
@@ -160,9 +160,9 @@ class _Pair:
                 f"{trial[0]}, seed {trial[1]}: two methods were not tested on the same clips, so they cannot be "
                 "compared. Were the data changed between the runs? Make the comparison anew."
             )
-        counts = [GroupCounts.of(said.predicted, said.labels, said.groups, classes) for said in (first, second)]
+        counts = [GroupCounts.of(each.predicted, each.labels, each.groups, classes) for each in (first, second)]
         members = np.searchsorted(names, np.unique(first.groups))
-        right = [said.predicted == said.labels for said in (first, second)]
+        right = [each.predicted == each.labels for each in (first, second)]
         surplus = np.zeros(len(names))
         surplus[members] = (counts[0].right - counts[1].right).sum(axis=1)
         only = (int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
@@ -173,8 +173,9 @@ class _Pair:
         return self.first.statistics(weights) - self.second.statistics(weights)
 
     @property
-    def ones(self) -> Floats:
-        return self.at(np.ones((1, len(self.members))))[:, 0]
+    def estimate(self) -> Floats:
+        """The differences `(2,)` of this trial."""
+        return self.first.estimate - self.second.estimate
 
     def pulls(self, groups: int) -> Floats:
         """How far leaving out each of all `groups` moves the differences, `(2, groups)`; 0 for one not tested here."""
@@ -229,17 +230,17 @@ def _resampled_groups(
 
 
 def _resampled_runs(
-    found: Floats, strata: Iterable[Sequence[Sequence[int]]], rng: np.random.Generator, resamples: int
+    differences: Floats, strata: Iterable[Sequence[Sequence[int]]], rng: np.random.Generator, resamples: int
 ) -> Floats:
     """Mean differences over trials `(2, R)`, the recordings as they are."""
-    weights = np.ones((resamples, found.shape[1]))
+    weights = np.ones((resamples, differences.shape[1]))
     for units in strata:
         for unit, drawn in zip(units, _draws(len(units), rng, resamples).T, strict=True):
             weights[:, unit] = drawn[:, None]
-    return (found @ weights.T) / weights.sum(axis=1)
+    return (differences @ weights.T) / weights.sum(axis=1)
 
 
-def _share_of_runs(pairs: Sequence[_Pair], found: Floats, strata: Iterable[Sequence[Sequence[int]]]) -> Floats:
+def _share_of_runs(pairs: Sequence[_Pair], differences: Floats, strata: Iterable[Sequence[Sequence[int]]]) -> Floats:
     """The factor `(2,)` for deviations of runs: what is left of their variance when that of their recordings, by the
     jackknife, is taken away, as a standard deviation."""
     groups = 1 + max(int(pair.members.max()) for pair in pairs)
@@ -247,7 +248,7 @@ def _share_of_runs(pairs: Sequence[_Pair], found: Floats, strata: Iterable[Seque
     for units in strata:
         if len(units) < 2:
             continue
-        means = np.stack([found[:, unit].mean(axis=1) for unit in units])  # (units, 2)
+        means = np.stack([differences[:, unit].mean(axis=1) for unit in units])  # (units, 2)
         pulls = np.stack([np.mean([pairs[place].pulls(groups) for place in unit], axis=0) for unit in units])
         tested = len(np.unique(np.concatenate([pairs[place].members for unit in units for place in unit])))
         between += means.var(axis=0, ddof=1)
