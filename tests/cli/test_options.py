@@ -79,6 +79,10 @@ def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
             "'no_module_of_mine:make': Unknown module 'no_module_of_mine'.",
         ),
         (["--student", "hltdn"], "Unknown student 'hltdn'. Did you mean 'hltdnn'?"),
+        (
+            ["--student", "no_module_of_mine:make"],
+            "Student 'no_module_of_mine:make': Unknown module 'no_module_of_mine'.",
+        ),
         (["--student", "hltdnn", "--width", "0.5"], "Student 'hltdnn' has one size: leave --width out, or take "),
         (["--width", "0.1"], "width = 0.1: input should be greater than or equal to 0.25"),
         (["--width", "5"], "width = 5.0: input should be less than or equal to 4"),

@@ -80,3 +80,11 @@ def test_settings_that_follow_from_the_machine_are_written_down(
     assert chosen(teacher={"name": "a.b:c"}).folder == tmp_path
     assert chosen(teacher={"name": "a.b:c", "folder": tmp_path / "code"}).folder == tmp_path / "code"
     assert chosen(teacher={"name": "cnn14"}).folder is None
+
+    def student_folder(**settings: object) -> Path | None:
+        return settled(tiny_config(tmp_path / "run", **settings)).student_folder
+
+    assert student_folder(student="a.b:c") == tmp_path
+    assert student_folder(student="a.b:c", loss={"terms": ["classification"]}) == tmp_path
+    assert student_folder(student="a.b:c", student_folder=tmp_path / "code") == tmp_path / "code"
+    assert student_folder() is None

@@ -43,6 +43,14 @@ def _of(module: str, name: str) -> Callable[..., Any]:
 
 
 STUDENTS: dict[str, StudentSpec] = {
+    "hltdnn": StudentSpec(
+        summary="the SSATKD paper's own, at full resolution",
+        build=_of("hltdnn", "HLTDNN"),
+        parameters=14_222,
+        macs=218_104_448,
+        tap=(16, 501, 62),
+        sized=False,
+    ),
     "hltdnn_ds": StudentSpec(
         summary="averages and histograms over separable convolutions, for small devices",
         build=_of("hltdnn_ds", "HLTDNNDS"),
@@ -56,13 +64,5 @@ STUDENTS: dict[str, StudentSpec] = {
         parameters=15_778,
         macs=2_905_184,
         tap=(24, 126, 16),
-    ),
-    "hltdnn": StudentSpec(
-        summary="the SSATKD paper's own, at full resolution",
-        build=_of("hltdnn", "HLTDNN"),
-        parameters=14_222,
-        macs=218_104_448,
-        tap=(16, 501, 62),
-        sized=False,
     ),
 }
