@@ -52,7 +52,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "load": {"index", "audio", "layouts"},
         "splits": {"index"},
         "clip_store": {"index", "audio"},
-        "checks": {"fourier", "index", "audio", "clip_store"},
+        "checks": {"fourier", "index", "audio", "load", "splits", "clip_store"},
+        "prepare": {"load", "clip_store", "checks"},
     },
     "models": {
         **{name: set() for name in ("outputs", "weights", "download", "histogram", "factories")},

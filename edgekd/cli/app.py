@@ -17,7 +17,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from edgekd import __version__
-from edgekd.cli import boards, compare, data, demo, distill, doctor, export, predict, profile, quantize, teachers
+from edgekd.cli import (
+    boards,
+    compare,
+    data,
+    demo,
+    distill,
+    doctor,
+    export,
+    predict,
+    profile,
+    quantize,
+    students,
+    teachers,
+)
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import UsageError, explained
 from edgekd.process_setup import keep_freed_memory, set_up_threads
@@ -31,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "compare": compare.compare,
     "data": data.app,
     "targets": boards.targets,
+    "students": students.students,
     "teachers": teachers.app,
     "doctor": doctor.doctor,
     "demo": demo.demo,

@@ -75,10 +75,11 @@ def compare(
     numbers = _seeds(seeds, resolved.seed)
     tested = None if folds == "all" else _numbers("--folds", folds)
 
+    from edgekd.experiments.names import check_names
     from edgekd.experiments.plan import plan_cells, plan_text
 
     for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
-        options.check_names(cell.config, quantized=quantize)
+        check_names(cell.config, int8=quantize)
     if dry_run:
         typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
         return

@@ -55,6 +55,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a tiny student by SSATKD, then train it for int8."""
     from edgekd.errors import UsageError
+    from edgekd.experiments.names import check_names
 
     flags = {
         "data.dataset": dataset,
@@ -87,7 +88,7 @@ def distill(
 
         config = Run.open(out).folder / "config.toml"
     resolved = options.resolve(config, flags, set_)
-    options.check_names(resolved, quantized=not no_quantize)
+    check_names(resolved, int8=not no_quantize)
     first = options.is_first_process()
     if dry_run:
         from edgekd.config import to_toml

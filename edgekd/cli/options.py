@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -63,11 +63,14 @@ TeacherCache = Annotated[
     ),
 ]
 Student = Annotated[
-    str | None, typer.Option("--student", envvar="EDGEKD_STUDENT", help="hltdnn_ds, hltdnn_micro or hltdnn.")
+    str | None,
+    typer.Option(
+        "--student", envvar="EDGEKD_STUDENT", help="See 'edgekd students'; or package.module:factory, your own."
+    ),
 ]
 Width = Annotated[
     float | None,
-    typer.Option("--width", envvar="EDGEKD_WIDTH", help="Of hltdnn_ds, hltdnn_micro: times its channels, 0.25 to 4."),
+    typer.Option("--width", envvar="EDGEKD_WIDTH", help="Times the student's channels, 0.25 to 4."),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]
@@ -118,31 +121,6 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
             raise UsageError(f"--set {dotted}: '{section}' is a setting, not a section.")
         values = inner
     values[last] = value
-
-
-def check_names(config: DistillConfig, quantized: bool) -> None:
-    """Raise one `UsageError` for all the names in `config` that are in no table, before anything slow is done."""
-    from edgekd.losses.terms import check_terms, needs_teacher
-    from edgekd.models.build import check_models
-    from edgekd.quantization.calibration import load_recipe
-
-    mistakes = []
-    check_terms([*config.loss.terms, *config.loss.weights])
-    dataset, taught = config.data.dataset, needs_teacher(config.loss.terms)
-    datasets = [layout.name for layout in LAYOUTS]
-    if dataset is not None and dataset not in datasets:
-        mistakes.append(str(unknown_name("data set", dataset, datasets)))
-    try:
-        check_models(config, taught)
-    except UsageError as wrong:
-        mistakes.append(str(wrong))
-    if quantized:
-        try:
-            load_recipe(config.quantize.recipe)
-        except UsageError as mistake:
-            mistakes.append(str(mistake))
-    if mistakes:
-        raise UsageError(" ".join(mistakes))
 
 
 def is_first_process() -> bool:

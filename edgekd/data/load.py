@@ -62,6 +62,12 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
     return fitting[0]
 
 
+def check_dataset(name: str | None) -> None:
+    """Raise `UsageError` for a name that is no layout's; without one a layout is recognised."""
+    if name is not None:
+        _named(name, LAYOUTS)
+
+
 def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
     """Raises `UsageError` where most clips would be filled up to more than twice their length.
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 
@@ -149,13 +148,3 @@ def test_an_unreadable_file_stops_the_audit_with_its_name(data: Callable, record
     (recordings / "low" / "0.wav").write_text("not audio")
     for command in ("audit", "prepare"):
         assert "low/0.wav" in data(command, recordings).refusal(3)
-
-
-@pytest.mark.parametrize("count", [1, 5, 12])
-def test_spectrograms_are_drawn_for_any_number_of_classes(tmp_path: Path, count: int) -> None:
-    from edgekd.runs.pictures import plot_spectrograms
-
-    rng = np.random.default_rng(0)
-    spectrograms = {f"class {number}": rng.normal(-40, 10, (30, 16)).astype(np.float32) for number in range(count)}
-    plot_spectrograms(spectrograms, np.geomspace(60, 3900, 16).astype(np.float32), 0.01, tmp_path / "all.png")
-    assert (tmp_path / "all.png").stat().st_size > 1000

@@ -99,3 +99,11 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     plot_confusion({"a": [[1, 0], [0, 1]]}, ["x", "y"], tmp_path / "confusion.png")
     pixels(tmp_path / "confusion.png")
     assert (dict(matplotlib.rcParams), pyplot.get_fignums()) == (settings, figures)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_spectrograms_are_drawn_for_any_number_of_classes(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+    spectrograms = {f"class {number}": rng.normal(-40, 10, (30, 16)).astype(np.float32) for number in range(count)}
+    plot_spectrograms(spectrograms, np.geomspace(60, 3900, 16).astype(np.float32), 0.01, tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 1000

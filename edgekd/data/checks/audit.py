@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from edgekd.config import DataConfig
 from edgekd.data.audio import AudioInfo, probe
 from edgekd.data.checks.fingerprint import Match, levels, near_duplicates
-from edgekd.data.clip_store import ClipStore
+from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
+from edgekd.data.load import load_index
+from edgekd.data.splits import make_split
 from edgekd.errors import GateError
 from edgekd.files.threads import threaded
 from edgekd.number_formats import p_value
@@ -77,6 +79,14 @@ class Audit:
         return asdict(self)
 
 
+def audit_data(config: DataConfig, progress: Progress = silent) -> tuple[Audit, ClipIndex]:
+    """The audit of the split that `config` makes of its data set, and its clips. Raises as `load_index`, `make_split`
+    and `open_store` do."""
+    index = load_index(config, progress)
+    split = make_split(index, config)
+    return audit(index, split, open_store(index, config, progress), config, progress), index
+
+
 def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, progress: Progress = silent) -> Audit:
     """Look for groups and audio on two sides, for audio with two labels, silence, and attributes that tell the class.
 
@@ -126,6 +136,17 @@ def check_audit(found: Audit, index: ClipIndex, config: DataConfig) -> str | Non
         raise GateError(f"{index.root}: the split leaks: {_first(refused)} {_advice(refused[0])}")
     crossing = [each for each in (*found.leaks, *found.warnings) if each.about.get("crosses")]
     return f"the split leaks: {_first(crossing)}" if crossing else None
+
+
+def refuse_leaks(audited: Audit, index: ClipIndex, config: DataConfig) -> None:
+    """Raises `GateError` where the split leaks at all, whatever training makes of it."""
+    if not audited.leaks:
+        return
+    if rule(index, config) == "warn":
+        advice = "Training warns of shared audio here, because the split is the data set's own."
+    else:
+        advice = "Put what belongs together into one group (groups.csv, or the column 'group' of a manifest)."
+    raise GateError(f"{index.root}: the split leaks in {len(audited.leaks)} place(s). {advice}")
 
 
 def _first(leaks: Sequence[Finding]) -> str:

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 import soundfile
 
-from edgekd.data.audio import AudioInfo, probe
+from edgekd.config import DataConfig
+from edgekd.data.audio import AudioInfo, probe, tolerant
 from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.load import load_index
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
@@ -103,6 +105,14 @@ class _File:
     power: list[float]
     full_scale: int  # samples
     samples: int  # of all channels
+
+
+def inspect_data(config: DataConfig, progress: Progress = silent) -> tuple[Inspection, ClipIndex]:
+    """What is in the data set of `config`, and its clips. Raises as `load_index` does, but for broken files, and where
+    all are broken."""
+    with tolerant() as unreadable:
+        index = load_index(config, progress)
+    return inspect(index, unreadable, progress), index
 
 
 def inspect(index: ClipIndex, unreadable: dict[Path, str], progress: Progress = silent) -> Inspection:

@@ -18,6 +18,7 @@ class StudentSpec:
     on the default front end, at width 1."""
 
     summary: str
+    """What it is for, in a word or two."""
     build: Callable[..., Any]
     """`(num_classes, width) -> nn.Module`, or `(num_classes)` where it has one size."""
     parameters: int
@@ -44,7 +45,7 @@ def _of(module: str, name: str) -> Callable[..., Any]:
 
 STUDENTS: dict[str, StudentSpec] = {
     "hltdnn": StudentSpec(
-        summary="the SSATKD paper's own, at full resolution",
+        summary="the SSATKD paper's",
         build=_of("hltdnn", "HLTDNN"),
         parameters=14_222,
         macs=218_104_448,
@@ -52,17 +53,32 @@ STUDENTS: dict[str, StudentSpec] = {
         sized=False,
     ),
     "hltdnn_ds": StudentSpec(
-        summary="averages and histograms over separable convolutions, for small devices",
+        summary="small devices",
         build=_of("hltdnn_ds", "HLTDNNDS"),
         parameters=33_494,
         macs=11_932_384,
         tap=(36, 126, 16),
     ),
     "hltdnn_micro": StudentSpec(
-        summary="the same, narrow first and strided early, for microcontrollers",
+        summary="microcontrollers",
         build=_of("hltdnn_micro", "HLTDNNMicro"),
         parameters=15_778,
         macs=2_905_184,
         tap=(24, 126, 16),
     ),
 }
+
+
+def student_facts() -> list[dict[str, Any]]:
+    """What is known of every student, for programs."""
+    return [
+        {
+            "student": name,
+            "summary": spec.summary,
+            "parameters": spec.parameters,
+            "macs": spec.macs,
+            "tap": list(spec.tap),
+            "sized": spec.sized,
+        }
+        for name, spec in STUDENTS.items()
+    ]

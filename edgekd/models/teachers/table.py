@@ -6,11 +6,13 @@ publish it), Google's file for YAMNet, the Git LFS objects of Hugging Face at a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgekd.errors import UsageError, unknown_name
 from edgekd.models.download import WeightsFile, teachers_folder
 
 if TYPE_CHECKING:
@@ -274,6 +276,13 @@ TEACHERS: dict[str, TeacherSpec] = {
 }
 
 
+def teacher_spec(name: str) -> TeacherSpec:
+    """The row of a teacher. Raises `UsageError` for a name that is in no table."""
+    if name not in TEACHERS:
+        raise unknown_name("teacher", name, TEACHERS)
+    return TEACHERS[name]
+
+
 def fetched_weights(name: str) -> Path | None:
     """The file that `edgekd teachers fetch` left for this teacher; None where there is none."""
     spec = TEACHERS.get(name)
@@ -281,3 +290,53 @@ def fetched_weights(name: str) -> Path | None:
         return None
     path = teachers_folder() / spec.file.name
     return path if path.is_file() else None
+
+
+def published_file(name: str, sha256: str | None = None) -> WeightsFile:
+    """The file to fetch for a teacher, with its digest, which is `sha256` where none was published.
+
+    Raises `UsageError` for a name that is in no table, and where there is no file, or none that could be told from
+    another.
+    """
+    spec = teacher_spec(name)
+    if spec.file is None:
+        raise UsageError(f"Teacher '{name}' has no file to fetch. Its weights: {spec.weights_from}.")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"--sha256 {sha256}: a sha256 has 64 hexadecimal digits.")
+    if sha256 is not None and spec.file.digest is not None:
+        raise UsageError(f"--sha256: {spec.file.name} is pinned already ({spec.file.digest}). Leave it out.")
+    if sha256 is None and spec.file.digest is None:
+        raise UsageError(
+            f"Teacher '{name}': no published digest of {spec.file.name} is known, so a download could not be checked. "
+            f"Get it from {spec.file.url} yourself and pass --teacher-weights FILE, or pass the --sha256 you trust."
+        )
+    return replace(spec.file, digest=f"sha256:{sha256.lower()}") if sha256 else spec.file
+
+
+def weights_state(name: str) -> str:
+    """What is to be done for the weights of a teacher, in two words."""
+    spec = TEACHERS[name]
+    if not spec.needs_weights:
+        return "none needed"
+    if spec.from_folder:
+        return "a folder"
+    if fetched_weights(name) is not None:
+        return "fetched"
+    return "to fetch" if spec.file is not None and spec.file.digest is not None else "a file"
+
+
+def teacher_facts(name: str) -> dict[str, Any]:
+    """What is known of a teacher, for programs. Raises `UsageError` for a name that is in no table."""
+    spec, fetched = teacher_spec(name), fetched_weights(name)
+    return {
+        "teacher": name,
+        "summary": spec.summary,
+        "parameters": spec.parameters,
+        "input_rate": spec.own_rate,
+        "tap_at_5_s": list(spec.tap),
+        "needs_weights": spec.needs_weights,
+        "licence": spec.licence,
+        "weights": spec.weights_from,
+        "file": None if spec.file is None else vars(spec.file),
+        "fetched": None if fetched is None else str(fetched),
+    }

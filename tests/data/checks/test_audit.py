@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.config import DataConfig
 from edgekd.data.checks import audit as audit_module
-from edgekd.data.checks.audit import Audit, audit, check_audit, rule
+from edgekd.data.checks.audit import Audit, audit, audit_data, check_audit, refuse_leaks, rule
 from edgekd.data.clip_store import open_store
 from edgekd.data.index import Clip, ClipIndex, Split
 from edgekd.errors import GateError
@@ -189,6 +190,30 @@ def test_an_audit_is_written_as_json(leaking: ClipIndex) -> None:
     values = json.loads(json.dumps(audited(leaking, in_thirds(6)).to_dict(), allow_nan=False))
     assert values["leaks"][0]["about"]["files"] == ["00.wav", "05.wav"]
     assert set(values) == {"clips", "groups", "searched", "leaks", "warnings", "attributes"}
+
+
+def test_a_data_set_is_loaded_split_and_audited_in_one_call(tmp_path: Path) -> None:
+    for number in range(12):
+        path = tmp_path / "data" / ("a", "b")[number % 2] / f"{number:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, noise(number), RATE)
+    config = CONFIG.model_copy(update={"data_dir": tmp_path / "data"})
+    found, index = audit_data(config)
+    assert (index.dataset, len(index), found.groups, found.leaks) == ("folder", 12, 12, ())
+    refuse_leaks(found, index, config)
+    for number in range(1, 6):
+        soundfile.write(tmp_path / "data" / "a" / f"{2 * number:02d}.wav", noise(0)[100 * number :], RATE)
+    found, index = audit_data(config)
+    words = rf"data: the split leaks in {len(found.leaks)} place\(s\)\. Put what belongs together into one group"
+    with pytest.raises(GateError, match=words):
+        refuse_leaks(found, index, config)
+
+
+def test_a_leak_of_a_given_split_is_refused_with_what_training_does(leaking: ClipIndex) -> None:
+    found = audited(leaking, in_thirds(6))
+    given = ClipIndex(leaking.dataset, leaking.root, leaking.classes, tuple(replace(clip, fold=1) for clip in leaking))
+    with pytest.raises(GateError, match=r"in 1 place\(s\)\. Training warns of shared audio here"):
+        refuse_leaks(found, given, CONFIG)
 
 
 def test_the_official_folds_of_esc10_share_one_crying_baby(esc10: Path) -> None:

@@ -9,9 +9,8 @@ import soundfile
 
 from edgekd.config import DataConfig
 from edgekd.data.audio import probe, tolerant
-from edgekd.data.checks.inspection import Inspection, _examine, inspect
+from edgekd.data.checks.inspection import Inspection, _examine, inspect_data
 from edgekd.data.index import Clip
-from edgekd.data.load import load_index
 from edgekd.errors import InputError
 
 RATE = 8_000
@@ -22,9 +21,9 @@ def noise(seed: int, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
 
 
 def inspected(root: Path, clip_seconds: float = 1.0) -> Inspection:
-    with tolerant() as unreadable:
-        index = load_index(DataConfig(dataset="folder", data_dir=root, clip_seconds=clip_seconds))
-    return inspect(index, unreadable)
+    inspection, index = inspect_data(DataConfig(dataset="folder", data_dir=root, clip_seconds=clip_seconds))
+    assert (index.dataset, index.root) == (inspection.dataset, Path(inspection.root)) == ("folder", root)
+    return inspection
 
 
 @pytest.fixture

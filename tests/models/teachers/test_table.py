@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from edgekd.config import FrontendConfig
-from edgekd.models.teachers.table import TEACHERS
+from edgekd.errors import UsageError
+from edgekd.models.teachers.table import TEACHERS, published_file
 
 
 @pytest.mark.parametrize("name", sorted(set(TEACHERS) - {"ast", "whisper"}))  # those are as their folder says
@@ -35,3 +36,18 @@ def test_every_pin_is_whole() -> None:
         assert "/" not in spec.file.name
     files = [spec.file.name for spec in TEACHERS.values() if spec.file is not None]
     assert len(set(files)) == len(files)  # they share a folder
+
+
+def test_a_file_to_fetch_has_a_digest_or_is_refused() -> None:
+    assert published_file("cnn14") == TEACHERS["cnn14"].file
+    trusted = published_file("wavlm", "AB" * 32)
+    assert trusted.digest == f"sha256:{'ab' * 32}"
+    for name, sha256, words in (
+        ("nobody", None, "Unknown teacher 'nobody'"),
+        ("convnet", None, "has no file to fetch. Its weights: none needed"),
+        ("cnn14", "ab" * 32, "is pinned already"),
+        ("wavlm", "ab", "a sha256 has 64 hexadecimal digits"),
+        ("wavlm", None, "no published digest of wavlm_base.pth is known"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            published_file(name, sha256)

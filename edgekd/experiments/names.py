@@ -1,0 +1,38 @@
+"""Whether all that a configuration names is there: asked before anything slow is done, and answered all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from edgekd.config import DistillConfig
+from edgekd.data.load import check_dataset
+from edgekd.errors import UsageError
+from edgekd.losses.terms import TERMS, check_terms, needs_teacher
+from edgekd.models.build import check_models
+
+
+def check_names(config: DistillConfig, int8: bool) -> None:
+    """Raise one `UsageError` for all the names in `config` that are in no table: of loss terms, the data set, the
+    student, where there is one the teacher, and with `int8` the calibration recipe.
+
+    Models of the user's own are imported: raises `InputError` where that fails.
+    """
+    mistakes = []
+    for check in _checks(config, int8):
+        try:
+            check()
+        except UsageError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:
+        raise UsageError(" ".join(mistakes))
+
+
+def _checks(config: DistillConfig, int8: bool) -> Iterator[Callable[[], object]]:
+    taught = needs_teacher(term for term in config.loss.terms if term in TERMS)
+    yield lambda: check_terms([*config.loss.terms, *config.loss.weights])
+    yield lambda: check_dataset(config.data.dataset)
+    yield lambda: check_models(config, taught)
+    if int8:
+        from edgekd.quantization.calibration import load_recipe
+
+        yield lambda: load_recipe(config.quantize.recipe)
