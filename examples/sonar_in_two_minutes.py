@@ -7,16 +7,19 @@ Takes about two minutes on two CPU cores and leaves everything in FOLDER (defaul
 on the same simulation; at this size both are poor, which is what the intervals say.
 """
 
+# ruff: noqa: E402 - a cell imports what it needs
+# %% Threads as the commands set them up, before torch is loaded.
+from edgekd.process_setup import keep_freed_memory, set_up_threads
+
+set_up_threads()
+keep_freed_memory()
+
 # %% The settings. What is left out has its default (edgekd/config.py).
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 import edgekd
-from edgekd.config import ProfileConfig
-from edgekd.exporting.predict import open_predictor
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "sonar-example")
 started = time.perf_counter()
@@ -75,10 +78,14 @@ print(
 )
 
 # %% The golden examples: real clips with what the model must answer, on every device.
+import numpy as np
+
 with np.load(bundle.folder / "golden.npz") as golden:
     print({name: (golden[name].shape, str(golden[name].dtype)) for name in golden.files})
 
 # %% Predict with the bundle, as a device does. `edgekd predict BUNDLE FILE` is the same.
+from edgekd.exporting.predict import open_predictor
+
 predictor = open_predictor(bundle.folder)
 test = data.side("test")
 for place in range(0, len(test), len(test) // 5):
@@ -88,6 +95,8 @@ for place in range(0, len(test), len(test) // 5):
     print(f"{name}: {predictor.classes[best]} {scores[best]:.0%}, in truth {run.classes[test.labels[place]]}")
 
 # %% How fast, how small? In turns with the teacher. (`edgekd profile` writes the page with all of it.)
+from edgekd.config import ProfileConfig
+
 quick = ProfileConfig(batches=(), noise=None, memory=False, energy=False, repetitions=50)
 measured = edgekd.profile(run, quick)
 print(*measured.verdict, sep="\n")

@@ -34,27 +34,6 @@ HISTORY = ROOT / "CHANGELOG.md"  # tells of names that are gone
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PRESENT = [document for document in DOCUMENTS if document != HISTORY]
 README_LINES = 140
-# Modules that the pages tell of and that other branches bring; empty once these are merged.
-AWAITED = {
-    "edgekd.data.layouts.csv_table",
-    "edgekd.data.layouts.layout",
-    "edgekd.data.layouts.table",
-    "edgekd.data.load",
-    "edgekd.device.join",
-    "edgekd.experiments.chain",
-    "edgekd.experiments.comparison",
-    "edgekd.experiments.plan",
-    "edgekd.exporting.runtimes.onnx_bundle",
-    "edgekd.exporting.runtimes.runtime",
-    "edgekd.losses.response",
-    "edgekd.losses.terms",
-    "edgekd.number_formats",
-    "edgekd.scoring.intervals",
-    "edgekd.training.batches",
-    "edgekd.training.fill_cache",
-    "edgekd.training.spec_augment",
-    "edgekd.training.views",
-}
 Refused = typer.BadParameter.__mro__[2]  # ClickException: typer's own, or that of click
 
 
@@ -219,7 +198,7 @@ def test_the_commands_are_found() -> None:
     """So that no change of how code is marked makes the tests here pass over it."""
     calls = [arguments for document in PRESENT for arguments in _called(document, "edgekd")]
     assert len(calls) > 50
-    assert {name for name, *_ in calls} >= set(COMMANDS) - {"compare-worker", "doctor", "demo"}
+    assert {name for name, *_ in calls} >= set(COMMANDS) - {"doctor", "demo"}
     assert sum(block.language == "python" for document in PRESENT for block in blocks(document)) > 5
 
 
@@ -349,7 +328,7 @@ def defined(module: Path) -> set[str]:
 def is_there(dotted: str) -> bool:
     """Whether `edgekd.a.b` is a module, a folder of modules, or `b` a name in `edgekd.a`; read, not imported."""
     module, _, name = dotted.rpartition(".")
-    if dotted == "edgekd" or module_file(dotted) is not None or {dotted, module} & AWAITED:
+    if dotted == "edgekd" or module_file(dotted) is not None:
         return True
     if module == "edgekd":
         return name in edgekd.__all__
@@ -390,8 +369,7 @@ def test_every_file_and_name_of_the_package_is_there(document: Path) -> None:
     for path in re.findall(r"\b(?:edgekd|tests|targets|calibration|examples|docs)/[\w./-]*\w", text):
         file = path.rstrip("/.")
         if Path(file).suffix in (".py", ".toml", ".md") and file not in new:
-            awaited = file.removesuffix(".py").replace("/", ".") in AWAITED
-            assert awaited or (ROOT / file).is_file(), file
+            assert (ROOT / file).is_file(), file
     for dotted in re.findall(r"`(edgekd(?:\.\w+)+)[`(]", prose(document)):
         assert is_there(dotted), dotted
 
