@@ -2,7 +2,7 @@
 
     python examples/sonar_in_two_minutes.py [FOLDER]
 
-Takes about two minutes on two CPU cores and leaves everything in FOLDER (default: `sonar-example`). Cells begin with
+Takes one to two minutes on two CPU cores and leaves everything in FOLDER (default: `sonar-example`). Cells begin with
 `# %%`: editors that know them run one at a time. The student here learns from labels and from a teacher that is trained
 on the same simulation; at this size both are poor, which is what the intervals say.
 """

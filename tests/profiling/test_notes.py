@@ -11,7 +11,7 @@ from edgekd.profiling.notes import reader_notes, recording_notes
 from edgekd.profiling.robustness import MOST_CLIPS
 from edgekd.profiling.subjects import Candidate
 from edgekd.report.results import Machine, Profile
-from edgekd.scoring.scores import Waveforms
+from edgekd.scoring.probabilities import Waveforms
 
 IDLE = Machine(cpu="x", cpus=2, busy=False)
 
