@@ -92,11 +92,11 @@ def deployable_of(run: Run, precision: Precision) -> Deployable:
 
 def _source(run: Run, int8: bool) -> str:
     """A digest of all that a student is loaded from: configuration, classes, settings of quantisation, weights."""
-    found = hashlib.sha256(json.dumps([run.config.model_dump(mode="json", exclude={"out"}), run.classes]).encode())
+    digest = hashlib.sha256(json.dumps([run.config.model_dump(mode="json", exclude={"out"}), run.classes]).encode())
     if int8 and settings_file(run).is_file():
-        found.update(settings_file(run).read_bytes())
-    found.update(run.weights("int8" if int8 else "student").read_bytes())
-    return found.hexdigest()
+        digest.update(settings_file(run).read_bytes())
+    digest.update(run.weights("int8" if int8 else "student").read_bytes())
+    return digest.hexdigest()
 
 
 class DeployableModule(nn.Module):

@@ -8,17 +8,16 @@ from __future__ import annotations
 from math import ceil
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.data.index import Split
 from edgekd.errors import InputError
-from edgekd.exporting.budget import check_budget, other_students
+from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.exporting.runtimes.runtime import Checker
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
 from edgekd.progress import Progress, silent
@@ -53,20 +52,17 @@ def export(
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
     floats = runtime.check(files, deployables, target)
-    settings = (len(run.classes), run.config.frontend, run.config.data.sample_rate, main.clip_samples)
     size = (main.student.name, main.student.width)
-    check_budget(
-        runtime.figures(files, target), size, target, lambda: other_students(size, *settings, target, progress=progress)
-    )
+    check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
     trained = {precision: deployable.trained(runtime.flavour) for precision, deployable in deployables.items()}
-    checkers = {
-        precision: runtime.classifier(files, deployable, target) for precision, deployable in deployables.items()
-    }
-    checks = []
+    checkers = {precision: runtime.classifier(files, each, target) for precision, each in deployables.items()}
+    checks: list[Check] = []
     for precision, deployable in deployables.items():
-        checks.append(_parity(checkers[precision], precision, trained[precision], waveforms, target, progress))
+        by, classify = checkers[precision].by, checkers[precision].classify
+        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress)  # it decides
+        checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
     shipped = checkers[target.precision].classify
@@ -85,17 +81,18 @@ def export(
     return bundle
 
 
-def _parity(
-    checker: Checker,
-    precision: Precision,
-    trained: Probabilities,
-    waveforms: Tensor,
-    target: Target,
-    progress: Progress,
-) -> Check:
-    """The comparison that decides: what was emitted, run here, against the trained student."""
-    parity = verify(checker.classify, trained, waveforms, target.tolerance, progress)
-    return Check(by=checker.by, precision=precision, figures=parity.model_dump())
+def _others(run: Run, deployable: Deployable, target: Target, progress: Progress) -> dict[Sized, Figures]:
+    """What other students would need in this one's place."""
+    config, student = run.config, deployable.student
+    return other_students(
+        (student.name, student.width),
+        len(run.classes),
+        config.frontend,
+        config.data.sample_rate,
+        deployable.clip_samples,
+        target,
+        progress=progress,
+    )
 
 
 def float_modules(run: Run, target: Target) -> dict[Precision, nn.Module]:

@@ -82,7 +82,7 @@ class Runtime(Protocol):
         """The runtime of this board, with its version where that matters: "TensorRT 10.3"."""
 
     def models(self, target: Target, /) -> dict[Precision, str]:
-        """The precisions that a bundle for `target` holds, and the file of each; first the one that is verified."""
+        """The precisions that a bundle for `target` holds, and the file of each; first `target.precision`."""
 
     # An export.
 
