@@ -291,8 +291,10 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = (), prefix: str = ""
 ) -> list[str]:
-    """The dotted names of the settings in which two configurations differ, but for those `ignored`; one that only one of
-    them has, such as the weight of a term, is a difference."""
+    """The dotted names of the settings in which two configurations differ, but for those `ignored`.
+
+    What only one of them has, such as the weight of a term, is a difference.
+    """
     names = []
     for key in {**new, **old}:
         before, now = old.get(key), new.get(key)
