@@ -291,12 +291,16 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = (), prefix: str = ""
 ) -> list[str]:
-    """The dotted names of the settings in which two configurations differ, but for those `ignored`."""
+    """The dotted names of the settings in which two configurations differ, but for those `ignored`.
+
+    What only one of them has, such as the weight of a term, is a difference.
+    """
     names = []
-    for key, value in new.items():
-        if isinstance(value, Mapping):
-            names += differences(old.get(key, {}), value, ignored, f"{prefix}{key}.")
-        elif old.get(key) != value and prefix + key not in ignored:
+    for key in {**new, **old}:
+        before, now = old.get(key), new.get(key)
+        if isinstance(now, Mapping):
+            names += differences(before or {}, now, ignored, f"{prefix}{key}.")
+        elif before != now and prefix + key not in ignored:
             names.append(prefix + key)
     return names
 

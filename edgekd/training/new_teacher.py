@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import needs_teacher
+from edgekd.losses.terms import TERMS, needs_teacher
 from edgekd.models.build import build_teacher
 from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
@@ -25,7 +25,7 @@ def settled(config: DistillConfig) -> DistillConfig:
     if config.student_folder is None and is_own(config.student):
         config = config.model_copy(update={"student_folder": Path.cwd()})
     teacher, known = config.teacher, {}
-    if not needs_teacher(config.loss.terms):
+    if not needs_teacher(term for term in config.loss.terms if term in TERMS):  # others are refused with all names
         return config
     if teacher.weights is None:
         known["weights"] = fetched_weights(teacher.name)

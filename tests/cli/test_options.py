@@ -131,9 +131,10 @@ def test_all_wrong_values_and_keys_are_told_at_once(edgekd: Callable) -> None:
 
 def test_all_wrong_names_are_told_at_once(edgekd: Callable) -> None:
     line = edgekd(
-        *("distill", "--dataset", "esc5", "--teacher", "yamnt", "--student", "hltdn", "--recipe", "defalt")
+        *("distill", "--dataset", "esc5", "--teacher", "yamnt", "--student", "hltdn", "--recipe", "defalt"),
+        *("--terms", "classification,distilation,structural"),
     ).refusal(2)
-    for name in ("'esc50'", "'yamnet'", "'hltdnn'", "'default'"):
+    for name in ("'esc50'", "'yamnet'", "'hltdnn'", "'default'", "'distillation'"):
         assert f"Did you mean {name}?" in line
 
 

@@ -99,6 +99,14 @@ def test_a_run_made_before_there_were_widths_opens_as_it_was(tmp_path: Path) -> 
         check_folder(config.model_copy(update={"width": 0.5}), resume=True, overwrite=False)
 
 
+def test_a_weight_that_is_left_out_is_another_setting(tmp_path: Path) -> None:
+    config = DistillConfig.model_validate({"out": tmp_path / "run", "loss": {"weights": {"structural": 2.0}}})
+    Run.create(config, ("a", "b"), "cpu")
+    check_folder(config, resume=True, overwrite=False)
+    with pytest.raises(UsageError, match=r"these differ: loss\.weights\.structural\."):
+        check_folder(DistillConfig(out=tmp_path / "run"), resume=True, overwrite=False)
+
+
 def test_a_run_folder_can_be_moved(run: Run, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     run.folder.rename(moved)
