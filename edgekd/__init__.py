@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekd.config import DistillConfig
     from edgekd.experiments.compare import compare
     from edgekd.exporting.export import export
-    from edgekd.profiling.profile import profile
+    from edgekd.profiling.profiler import profile
     from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run
     from edgekd.training.distill import distill
@@ -29,7 +29,7 @@ _MODULES = {
     "compare": "edgekd.experiments.compare",
     "distill": "edgekd.training.distill",
     "export": "edgekd.exporting.export",
-    "profile": "edgekd.profiling.profile",
+    "profile": "edgekd.profiling.profiler",
     "quantize": "edgekd.quantization.qat",
 }
 

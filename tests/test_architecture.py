@@ -244,6 +244,12 @@ def test_only_where_a_process_begins_everything_is_caught(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_no_module_or_room_has_a_name_of_the_standard_library(module: Path) -> None:
+    parts = module.relative_to(PACKAGE).with_suffix("").parts
+    assert not {part for part in parts if not part.startswith("_")} & sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_a_module_opens_with_what_it_is_for(module: Path) -> None:
     assert name_of(module) == "__init__.py" or ast.get_docstring(tree_of(module))
 
