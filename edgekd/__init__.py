@@ -1,6 +1,6 @@
 """edgekd: distil acoustic classifiers into int8 students that run, verified, on edge devices.
 
-    run = edgekd.distill(edgekd.DistillConfig(data={"data_dir": "recordings"}))
+    run = edgekd.distill(edgekd.DistillConfig.model_validate({"data": {"data_dir": "recordings"}}))
     run = edgekd.quantize(run)
     bundle = edgekd.export(run, "raspberry-pi-5")
     profile = edgekd.profile(run)
@@ -34,12 +34,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'edgekd' has no attribute '{name}'")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else any name would do for a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'edgekd' has no attribute '{name}'")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
