@@ -66,7 +66,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 
 HEAVY = {
-    *("torch", "torchaudio", "lightning_fabric"),
+    *("torch", "torchaudio"),
     *("onnx", "onnxruntime", "onnxsim", "onnxscript"),
     *("matplotlib", "rich", "transformers"),
 }
@@ -290,7 +290,7 @@ def test_the_wheel_holds_boards_and_recipes(tmp_path: Path) -> None:
         shipped = {f"edgekd/_resources/{kind}/{path.name}" for path in (root / kind).glob("*.toml")}
         assert shipped
         assert shipped <= held
-    assert {f"edgekd/{name_of(module)}" for module in MODULES} <= held
+    assert {"edgekd/py.typed", *(f"edgekd/{name_of(module)}" for module in MODULES)} <= held
     assert not {name.split("/")[0] for name in held} & {"tests", "targets", "calibration"}
 
 
