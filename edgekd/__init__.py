@@ -1,6 +1,6 @@
 """edgekd: distil acoustic classifiers into int8 students that run, verified, on edge devices.
 
-    run = edgekd.distill(edgekd.DistillConfig(data={"data_dir": "recordings"}))
+    run = edgekd.distill(edgekd.DistillConfig.model_validate({"data": {"data_dir": "recordings"}}))
     run = edgekd.quantize(run)
     bundle = edgekd.export(run, "raspberry-pi-5")
     profile = edgekd.profile(run)
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekd.config import DistillConfig
     from edgekd.experiments.compare import compare
     from edgekd.exporting.export import export
-    from edgekd.profiling.profile import profile
+    from edgekd.profiling.profiler import profile
     from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run
     from edgekd.training.distill import distill
@@ -29,17 +29,19 @@ _MODULES = {
     "compare": "edgekd.experiments.compare",
     "distill": "edgekd.training.distill",
     "export": "edgekd.exporting.export",
-    "profile": "edgekd.profiling.profile",
+    "profile": "edgekd.profiling.profiler",
     "quantize": "edgekd.quantization.qat",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'edgekd' has no attribute '{name}'")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else any name would do for a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'edgekd' has no attribute '{name}'")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

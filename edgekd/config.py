@@ -39,27 +39,30 @@ class Section(BaseModel):
 class SimulationConfig(Section):
     """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
 
-    vessels_per_class: int = Field(20, ge=5, description="distinct vessels a class; a vessel is a group")
-    windows_per_vessel: int = Field(8, ge=1, description="clips cut from one vessel's recording")
-    snr_db: tuple[float, float] = Field((-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
+    vessels_per_class: int = Field(default=20, ge=5, description="distinct vessels a class; a vessel is a group")
+    windows_per_vessel: int = Field(default=8, ge=1, description="clips cut from one vessel's recording")
+    snr_db: tuple[float, float] = Field(default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
     seed: int = 0
 
 
 class DataConfig(Section):
     """Where clips come from, how they are cut, and how they are split."""
 
-    dataset: str | None = Field(None, description="data set layout; None: recognised from data_dir")
+    dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
     data_dir: InputPath | None = None
-    sample_rate: int = Field(32_000, ge=2_000, le=192_000, description="Hz")
-    clip_seconds: float = Field(5.0, gt=0.1, le=60.0)
-    padding: Literal["repeat", "zeros"] = Field("repeat", description="how a short clip is filled")
-    fold: int = Field(1, ge=1, description="test fold, where the data set has folds")
-    val_fold: int | None = Field(None, ge=1, description="validation fold; None: the one after the test fold")
-    split: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="train, validation, test: shares of groups")
+    sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
+    clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
+    padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
+    fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
+    val_fold: int | None = Field(default=None, ge=1, description="validation fold; None: the one after the test fold")
+    split: tuple[float, float, float] = Field(
+        default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
+    )
     split_seed: int = 0
-    given_split: bool = Field(True, description="keep the data set's own folds or sides; False: split by group")
+    given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
-        None, description="the same audio on two sides; None: refuse our own split, warn of one the data set gives"
+        default=None,
+        description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",
     )
     simulation: SimulationConfig = SimulationConfig()
 
@@ -73,32 +76,39 @@ class DataConfig(Section):
 class FrontendConfig(Section):
     """Log-mel front end; the defaults are the SSATKD paper's."""
 
-    n_fft: int = Field(1024, ge=64, le=8192, multiple_of=2, description="Hann window and DFT length, samples")
-    hop_length: int = Field(320, ge=16, description="samples")
-    n_mels: int = Field(64, ge=8, le=256)
-    f_min: float = Field(50.0, ge=0, description="Hz")
-    f_max: float = Field(14_000.0, gt=0, description="Hz")
+    n_fft: int = Field(default=1024, ge=64, le=8192, multiple_of=2, description="Hann window and DFT length, samples")
+    hop_length: int = Field(default=320, ge=16, description="samples")
+    n_mels: int = Field(default=64, ge=8, le=256)
+    f_min: float = Field(default=50.0, ge=0, description="Hz")
+    f_max: float = Field(default=14_000.0, gt=0, description="Hz")
 
 
 class TeacherConfig(Section):
     """The teacher, and how it is adapted to the target data before distillation."""
 
-    name: str = Field("cnn14", description="see 'edgekd teachers', or package.module:factory, a teacher of your own")
-    weights: InputPath | None = Field(
-        None, description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch"
+    name: str = Field(
+        default="cnn14", description="see 'edgekd teachers', or package.module:factory, a teacher of your own"
     )
-    folder: InputPath | None = Field(None, description="where the module of your own teacher is; None: where you are")
+    weights: InputPath | None = Field(
+        default=None,
+        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch",
+    )
+    folder: InputPath | None = Field(
+        default=None, description="where the module of your own teacher is; None: where you are"
+    )
     adaptation: Literal["head", "full", "none"] = Field(
-        "head", description="what is trained: a new head, everything, or nothing (adapted to these classes before)"
+        default="head",
+        description="what is trained: a new head, everything, or nothing (adapted to these classes before)",
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="full: rate of the layers at the input, of that of the last; 1: all alike"
+        default=1.0, gt=0, le=1, description="full: rate of the layers at the input, of that of the last; 1: all alike"
     )
-    epochs: int = Field(60, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    batch_size: int = Field(32, ge=2)
+    epochs: int = Field(default=60, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=32, ge=2)
     cache: CacheMode = Field(
-        "auto", description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits"
+        default="auto",
+        description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits",
     )
 
 
@@ -109,26 +119,28 @@ class LossConfig(Section):
     """
 
     terms: tuple[str, ...] = Field(
-        ("classification", "statistical", "structural", "distillation"), description="of edgekd.losses.terms"
+        default=("classification", "statistical", "structural", "distillation"), description="of edgekd.losses.terms"
     )
-    weighting: Literal["fixed", "learned"] = Field("fixed", description="learned: the paper's log-variances")
+    weighting: Literal["fixed", "learned"] = Field(default="fixed", description="learned: the paper's log-variances")
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="how much terms count with fixed weighting, by name; 1 where left out"
+        default={}, description="how much terms count with fixed weighting, by name; 1 where left out"
     )
     texture_share: float = Field(
-        0.5, ge=0, le=1, description="share of the epochs, from the first, in which the texture terms count"
+        default=0.5, ge=0, le=1, description="share of the epochs, from the first, in which the texture terms count"
     )
-    distillation: Literal["kl", "emd"] = Field("kl", description="emd: the paper's; depends on the order of classes")
-    temperature: float = Field(2.0, gt=0)
+    distillation: Literal["kl", "emd"] = Field(
+        default="kl", description="emd: the paper's; depends on the order of classes"
+    )
+    temperature: float = Field(default=2.0, gt=0)
     adapter: Literal["teacher", "student"] = Field(
-        "teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
+        default="teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
     )
     statistical: Literal["sinkhorn", "published"] = "sinkhorn"
-    statistical_levels: int = Field(4, ge=2, le=16)
+    statistical_levels: int = Field(default=4, ge=2, le=16)
     bandwidth: Literal["relative", "paper"] = Field(
-        "relative", description="of the soft assignment: the spacing of the levels; paper: sigma = 2/N"
+        default="relative", description="of the soft assignment: the spacing of the levels; paper: sigma = 2/N"
     )
-    structural_levels: int = Field(3, ge=2, le=5)
+    structural_levels: int = Field(default=3, ge=2, le=5)
     structural_fusion: Literal["all", "max"] = "all"
 
     @model_validator(mode="after")
@@ -148,39 +160,51 @@ class LossConfig(Section):
 class AugmentConfig(Section):
     """Random changes to what the student hears; the teacher hears the same shifts and mixtures."""
 
-    time_shift: bool = Field(True, description="circular shift of the waveform")
-    shifts_per_clip: int = Field(4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused")
-    mixes_per_clip: int = Field(0, ge=0, le=64, description="distinct mixtures of a clip with another (mixup)")
-    mix_share: float = Field(0.5, ge=0, lt=1, description="the least share of a mixture that is the clip itself")
-    time_masks: int = Field(2, ge=0)
-    time_mask_frames: int = Field(48, ge=1)
-    frequency_masks: int = Field(2, ge=0)
-    frequency_mask_bins: int = Field(8, ge=1)
+    time_shift: bool = Field(default=True, description="circular shift of the waveform")
+    shifts_per_clip: int = Field(
+        default=4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused"
+    )
+    mixes_per_clip: int = Field(default=0, ge=0, le=64, description="distinct mixtures of a clip with another (mixup)")
+    mix_share: float = Field(
+        default=0.5, ge=0, lt=1, description="the least share of a mixture that is the clip itself"
+    )
+    time_masks: int = Field(default=2, ge=0)
+    time_mask_frames: int = Field(default=48, ge=1)
+    frequency_masks: int = Field(default=2, ge=0)
+    frequency_mask_bins: int = Field(default=8, ge=1)
 
 
 class TrainingConfig(Section):
     """The student's optimisation; defaults from the SSATKD paper where it gives them."""
 
-    epochs: int = Field(60, ge=1)
-    batch_size: int = Field(16, ge=2)
-    learning_rate: float = Field(3e-3, gt=0, description="the paper's HLTDNN has 1e-3; hltdnn_ds learns more at 3e-3")
-    weight_decay: float = Field(1e-5, ge=0)
-    decay_power: float = Field(0.9, gt=0, description="polynomial learning-rate decay over all steps")
-    patience: int = Field(50, ge=1, description="epochs without a better validation score before stopping")
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=16, ge=2)
+    learning_rate: float = Field(
+        default=3e-3, gt=0, description="the paper's HLTDNN has 1e-3; hltdnn_ds learns more at 3e-3"
+    )
+    weight_decay: float = Field(default=1e-5, ge=0)
+    decay_power: float = Field(default=0.9, gt=0, description="polynomial learning-rate decay over all steps")
+    patience: int = Field(default=50, ge=1, description="epochs without a better validation score before stopping")
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the student while it learns; auto: on CUDA, in a single process"
+        default="auto", description="compile the student while it learns; auto: on CUDA, in a single process"
     )
 
 
 class QuantizeConfig(Section):
     """How a float student becomes an int8 one. Epochs and learning rate are those of quantisation-aware training."""
 
-    method: Literal["qat", "ptq"] = Field("qat", description="qat: calibrated, then trained; ptq: calibrated only")
-    recipe: str = Field("default", description="name of a calibration recipe, or a path to a TOML")
-    keep_float: tuple[str, ...] = Field((), description="layers that stay in float, by their names in the student")
-    epochs: int = Field(6, ge=1)
-    frozen_epochs: int = Field(2, ge=0, description="last epochs with the scales frozen")
-    learning_rate: float = Field(3e-5, gt=0, description="low: int8 is to be the float student, not another one")
+    method: Literal["qat", "ptq"] = Field(
+        default="qat", description="qat: calibrated, then trained; ptq: calibrated only"
+    )
+    recipe: str = Field(default="default", description="name of a calibration recipe, or a path to a TOML")
+    keep_float: tuple[str, ...] = Field(
+        default=(), description="layers that stay in float, by their names in the student"
+    )
+    epochs: int = Field(default=6, ge=1)
+    frozen_epochs: int = Field(default=2, ge=0, description="last epochs with the scales frozen")
+    learning_rate: float = Field(
+        default=3e-5, gt=0, description="low: int8 is to be the float student, not another one"
+    )
 
     @model_validator(mode="after")
     def _frozen_within_epochs(self) -> Self:
@@ -192,21 +216,25 @@ class QuantizeConfig(Section):
 class ProfileConfig(Section):
     """What a profile measures besides accuracy and latency, and how."""
 
-    backends: tuple[str, ...] = Field((), description="for what can run on several; none named: the one that ships")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="of PyTorch")
-    provider: str = Field("CPUExecutionProvider", description="of ONNX Runtime")
-    threads: int = Field(1, ge=1, description="CPU threads while latencies are taken")
-    repetitions: int = Field(200, ge=1, description="timed calls of a subject")
-    seconds: float = Field(10.0, gt=0, description="of timing a subject at most")
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 8, 32), description="of throughput; none: left out")
-    noise: str | None = Field("pink", description="white, pink or a recording; None: robustness is left out")
+    backends: tuple[str, ...] = Field(
+        default=(), description="for what can run on several; none named: the one that ships"
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="of PyTorch")
+    provider: str = Field(default="CPUExecutionProvider", description="of ONNX Runtime")
+    threads: int = Field(default=1, ge=1, description="CPU threads while latencies are taken")
+    repetitions: int = Field(default=200, ge=1, description="timed calls of a subject")
+    seconds: float = Field(default=10.0, gt=0, description="of timing a subject at most")
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 8, 32), description="of throughput; none: left out"
+    )
+    noise: str | None = Field(default="pink", description="white, pink or a recording; None: robustness is left out")
     layers: bool = False
     memory: bool = True
     energy: bool = True
-    battery_wh: float | None = Field(None, gt=0)
-    duty_cycle: float = Field(1.0, gt=0, le=1)
-    active_watts: float | None = Field(None, gt=0, description="of the device while it classifies")
-    idle_watts: float | None = Field(None, ge=0, description="of the device while it sleeps")
+    battery_wh: float | None = Field(default=None, gt=0)
+    duty_cycle: float = Field(default=1.0, gt=0, le=1)
+    active_watts: float | None = Field(default=None, gt=0, description="of the device while it classifies")
+    idle_watts: float | None = Field(default=None, ge=0, description="of the device while it sleeps")
 
 
 class DistillConfig(Section):
@@ -215,11 +243,15 @@ class DistillConfig(Section):
     out: Path = Path("runs/edgekd")
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    student: str = Field("hltdnn_ds", description="see 'edgekd students', or package.module:factory, one of your own")
-    student_folder: InputPath | None = Field(
-        None, description="where the module of your own student is; None: where you are"
+    student: str = Field(
+        default="hltdnn_ds", description="see 'edgekd students', or package.module:factory, one of your own"
     )
-    width: float = Field(1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes")
+    student_folder: InputPath | None = Field(
+        default=None, description="where the module of your own student is; None: where you are"
+    )
+    width: float = Field(
+        default=1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes"
+    )
     data: DataConfig = DataConfig()
     frontend: FrontendConfig = FrontendConfig()
     teacher: TeacherConfig = TeacherConfig()

@@ -13,7 +13,7 @@ from edgekd.experiments.chain import distill_and_quantize
 from edgekd.exporting.export import export
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.targets import load_target
-from edgekd.profiling.profile import profile
+from edgekd.profiling.profiler import profile
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Profile
 from edgekd.report.write import write_report

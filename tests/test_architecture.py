@@ -66,7 +66,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 
 HEAVY = {
-    *("torch", "torchaudio", "lightning_fabric"),
+    *("torch", "torchaudio"),
     *("onnx", "onnxruntime", "onnxsim", "onnxscript"),
     *("matplotlib", "rich", "transformers"),
 }
@@ -244,6 +244,12 @@ def test_only_where_a_process_begins_everything_is_caught(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_no_module_or_room_has_a_name_of_the_standard_library(module: Path) -> None:
+    parts = module.relative_to(PACKAGE).with_suffix("").parts
+    assert not {part for part in parts if not part.startswith("_")} & sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_a_module_opens_with_what_it_is_for(module: Path) -> None:
     assert name_of(module) == "__init__.py" or ast.get_docstring(tree_of(module))
 
@@ -284,7 +290,7 @@ def test_the_wheel_holds_boards_and_recipes(tmp_path: Path) -> None:
         shipped = {f"edgekd/_resources/{kind}/{path.name}" for path in (root / kind).glob("*.toml")}
         assert shipped
         assert shipped <= held
-    assert {f"edgekd/{name_of(module)}" for module in MODULES} <= held
+    assert {"edgekd/py.typed", *(f"edgekd/{name_of(module)}" for module in MODULES)} <= held
     assert not {name.split("/")[0] for name in held} & {"tests", "targets", "calibration"}
 
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse, read_toml
+from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse, read_toml, to_toml
 from edgekd.errors import UsageError
 
 
@@ -101,3 +102,41 @@ def test_reading_toml_names_the_file_and_the_line(tmp_path: Path) -> None:
         read_toml(tmp_path)
     path.write_text('seed = 1\n[data]\ndataset = "esc10"\n')
     assert read_toml(path) == {"seed": 1, "data": {"dataset": "esc10"}}
+
+
+# TOML, as a run keeps it
+
+ODD = [
+    "plain",
+    "",
+    'quotes " and \\ backslashes \\u0041',
+    "line\nbreak\ttab\r",
+    "häfen 🚢 船",
+    "control \x00 \x1b \x7f",
+    "[section]\nkey = 1",
+    "# no comment",
+    "' '' '''",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_toml_holds_any_string(text: str) -> None:
+    values = {"key": text, "list": [text, text], "section": {"inner": {"key": text}}}
+    assert tomllib.loads(to_toml(values)) == values
+
+
+@pytest.mark.parametrize("number", [0, -3, 10**12, 0.1, -1e-12, 1e300, 1e16, 5e-324, 2.0, math.pi])
+def test_toml_holds_any_number_with_its_type(number: float) -> None:
+    read = tomllib.loads(to_toml({"key": number}))["key"]
+    assert read == number
+    assert type(read) is type(number)
+
+
+def test_toml_nests_and_leaves_none_out() -> None:
+    values = {"a": {"b": {"c": 1}, "none": None, "flag": True}, "top": False, "list": [0.5, 2.0], "empty": []}
+    assert tomllib.loads(to_toml(values)) == {
+        "a": {"b": {"c": 1}, "flag": True},
+        "top": False,
+        "list": [0.5, 2.0],
+        "empty": [],
+    }

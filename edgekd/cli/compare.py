@@ -118,19 +118,17 @@ def compare(
 def _methods(text: str) -> dict[str, Any]:
     """The methods named in `--methods`, and the settings that each changes."""
     from edgekd.config import read_toml
-    from edgekd.errors import UsageError, unknown_name
-    from edgekd.experiments.plan import METHODS
+    from edgekd.errors import UsageError
+    from edgekd.experiments.plan import METHODS, method_settings
 
     chosen: dict[str, Any] = {}
     for item in _items(text):
         name, equals, file = (part.strip() for part in item.partition("="))
         if name in chosen:
             raise UsageError(f"--methods: '{name}' is named twice.")
-        if not equals and name not in METHODS:
-            raise unknown_name("method", name, METHODS)
         if equals and (name in METHODS or not name.replace("-", "").replace("_", "").isalnum()):
             raise UsageError(f"--methods {item}: give it a name of its own, of letters, digits, '-' and '_'.")
-        chosen[name] = read_toml(Path(file)) if equals else METHODS[name]
+        chosen[name] = read_toml(Path(file)) if equals else method_settings(name)
     if not chosen:
         raise UsageError("--methods: name at least one.")
     return chosen

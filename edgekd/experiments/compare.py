@@ -24,7 +24,7 @@ from edgekd.data.splits import make_split
 from edgekd.errors import UsageError
 from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
-from edgekd.experiments.plan import METHODS, Cell, Settings, plan_cells, plan_parts
+from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
@@ -83,7 +83,7 @@ def compare(
 
     Raises what `distill` raises for settings and data that no cell could use.
     """
-    chosen = methods if isinstance(methods, Mapping) else {name: METHODS[name] for name in methods}
+    chosen = methods if isinstance(methods, Mapping) else {name: method_settings(name) for name in methods}
     index = load_index(config.data, progress)
     cells = plan_cells(config, chosen, plan_parts(config, index, folds, splits), seeds)
     _check(cells)

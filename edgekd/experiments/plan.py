@@ -20,7 +20,7 @@ from typing import Any
 
 from edgekd.config import DistillConfig, parse, to_toml
 from edgekd.data.index import ClipIndex
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, unknown_name
 from edgekd.losses.terms import needs_teacher
 from edgekd.training.distill import teacher_settings
 from edgekd.training.new_teacher import settled
@@ -41,6 +41,13 @@ THE_GRIDS = (
     "seed",
     *(f"data.{name}" for name in ("dataset", "data_dir", "fold", "val_fold", "split", "split_seed", "given_split")),
 )
+
+
+def method_settings(name: str) -> Settings:
+    """What the method called `name` changes. Raises `UsageError` where `METHODS` has none of that name."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,6 @@ class MagnitudeObserver:
         self._largest: Tensor | None = None
 
     @property
-    def is_empty(self) -> bool:
-        return self._largest is None
-
-    @property
     def largest(self) -> float:
         """NaN or infinite where a value was."""
         return 0.0 if self._largest is None else self._largest.item()

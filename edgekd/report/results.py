@@ -191,7 +191,7 @@ class Subject(Section):
 
 
 class Profile(Section):
-    """What `edgekd.profiling.profile` found."""
+    """What `edgekd.profiling.profiler` found."""
 
     version: Literal[2] = PROFILE_VERSION
     edgekd: str = Field(description="version of this package")

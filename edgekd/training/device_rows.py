@@ -56,13 +56,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def rows_on(values: NDArray[Any], device: torch.device, progress: Progress = silent) -> Rows:
+def rows_on(values: NDArray[Any], device: torch.device) -> Rows:
     """The rows of `values` on `device`, in the way that suits both."""
     if device.type == "cpu":
         return MappedRows(values)
     if not fits(values.nbytes, device):
         return StreamedRows(values, device)
-    return ResidentRows(copied_to(values, device, progress=progress))
+    return ResidentRows(copied_to(values, device))
 
 
 def clips_on(store: ClipStore, rows: Sequence[int], device: torch.device, progress: Progress = silent) -> Clips:

@@ -206,3 +206,11 @@ def test_jobs_are_done_at_the_same_time(
     comparison = compare_made(tiny_config(tmp_path / "grid"), ["labels"], seeds=range(6), jobs=3)
     assert comparison.failed == []
     assert (made.started, made.closed) == (3, 3)
+
+
+def test_a_method_of_no_known_name_is_refused_with_the_nearest(
+    tiny_config: TinyConfig, tmp_path: Path, compare_made: Compare
+) -> None:
+    with pytest.raises(UsageError, match=r"Unknown method 'ssatdk'\. Did you mean 'ssatkd'\? Valid: kd, labels, "):
+        compare_made(tiny_config(tmp_path / "grid"), ["labels", "ssatdk"])
+    assert not (tmp_path / "grid").exists()

@@ -63,7 +63,7 @@ class Profiled:
 
 @pytest.fixture(scope="session")
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
-    from edgekd.profiling.profile import profile
+    from edgekd.profiling.profiler import profile
 
     run, student = _finished_run(tmp_path_factory.mktemp("profiled"))
     found = profile(run, QUICKLY)

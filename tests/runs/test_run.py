@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import csv
 import json
-import math
 import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,8 @@ from typing import Any
 import pytest
 
 from edgekd import __version__
-from edgekd.config import DistillConfig, to_toml
+from edgekd.config import DistillConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.runs.metrics_log import MetricsLog, columns
 from edgekd.runs.run import Run, check_folder
 
 CLASSES = ("cargo", "tug")
@@ -26,42 +22,6 @@ def run(tmp_path: Path) -> Run:
 
 
 # config.toml
-
-
-ODD = [
-    "plain",
-    "",
-    'quotes " and \\ backslashes \\u0041',
-    "line\nbreak\ttab\r",
-    "häfen 🚢 船",
-    "control \x00 \x1b \x7f",
-    "[section]\nkey = 1",
-    "# no comment",
-    "' '' '''",
-]
-
-
-@pytest.mark.parametrize("text", ODD)
-def test_toml_holds_any_string(text: str) -> None:
-    values = {"key": text, "list": [text, text], "section": {"inner": {"key": text}}}
-    assert tomllib.loads(to_toml(values)) == values
-
-
-@pytest.mark.parametrize("number", [0, -3, 10**12, 0.1, -1e-12, 1e300, 1e16, 5e-324, 2.0, math.pi])
-def test_toml_holds_any_number_with_its_type(number: float) -> None:
-    read = tomllib.loads(to_toml({"key": number}))["key"]
-    assert read == number
-    assert type(read) is type(number)
-
-
-def test_toml_nests_and_leaves_none_out() -> None:
-    values = {"a": {"b": {"c": 1}, "none": None, "flag": True}, "top": False, "list": [0.5, 2.0], "empty": []}
-    assert tomllib.loads(to_toml(values)) == {
-        "a": {"b": {"c": 1}, "flag": True},
-        "top": False,
-        "list": [0.5, 2.0],
-        "empty": [],
-    }
 
 
 def test_a_run_reads_back_the_configuration_it_was_made_with(tmp_path: Path) -> None:
@@ -193,38 +153,6 @@ def test_resuming_may_not_change_the_settings(run: Run) -> None:
     changed = DistillConfig.model_validate({"out": run.folder, "seed": 9, "training": {"epochs": 3}})
     with pytest.raises(UsageError, match=r"these differ: seed, training\.epochs\. Leave them out"):
         check_folder(changed, resume=True, overwrite=False)
-
-
-# metrics.csv
-
-
-def test_metrics_are_rows_of_the_known_columns(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.csv")
-    log.append("teacher", 1, total=0.123456789, validation_accuracy=1.0)
-    log.append("student", 1, total=2.0)
-    log.append("student", 2, total=1.0)
-    with open(tmp_path / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == columns()
-    assert [(row["stage"], row["epoch"], row["total"]) for row in rows] == [
-        ("teacher", "1", "0.123457"),
-        ("student", "1", "2"),
-        ("student", "2", "1"),
-    ]
-    assert rows[1]["validation_accuracy"] == ""
-    again = MetricsLog(tmp_path / "metrics.csv")
-    assert (again.last_epoch("student"), again.last_epoch("teacher"), again.last_epoch("int8")) == (2, 1, 0)
-
-
-def test_truncating_forgets_later_epochs_of_one_stage_on_disk_too(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.csv")
-    for stage in ("teacher", "student"):
-        for epoch in (1, 2, 3):
-            log.append(stage, epoch, total=1.0)
-    log.truncate("student", 1)
-    again = MetricsLog(tmp_path / "metrics.csv")
-    assert (again.last_epoch("teacher"), again.last_epoch("student")) == (3, 1)
-    assert len(again.rows) == 4
 
 
 # report.json

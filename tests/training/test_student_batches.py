@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class Lesson:
+class Material:
     """All that a student of the tiny run is taught with."""
 
     run: Run
@@ -65,15 +65,15 @@ class Lesson:
         return StudentStep(student, self.loss, self.run.config, CPU, compiled=self.compiled)  # type: ignore[arg-type]
 
 
-Prepare = Callable[..., Lesson]
+Prepare = Callable[..., Material]
 
 
 @pytest.fixture
 def prepare(tiny_copy: Run, monkeypatch: pytest.MonkeyPatch) -> Prepare:
-    """`prepare(loss={...})`: a lesson on the tiny run's data and teacher, with changed settings."""
+    """`prepare(loss={...})`: what teaches, on the tiny run's data and teacher, with changed settings."""
     monkeypatch.setattr(frozen_teacher, "fast_precision", lambda _: "float32")  # whatever this processor can do
 
-    def build(epochs: int = 1, **changes: Any) -> Lesson:
+    def build(epochs: int = 1, **changes: Any) -> Material:
         values = tiny_copy.config.model_dump()
         for section, change in changes.items():
             values[section] |= change
@@ -83,7 +83,7 @@ def prepare(tiny_copy: Run, monkeypatch: pytest.MonkeyPatch) -> Prepare:
         teacher = run.teacher() if needs_teacher(config.loss.terms) else None
         loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
         loss.count_textures(textures_count(config, 1))
-        return Lesson(
+        return Material(
             run,
             data,
             loss,
@@ -113,46 +113,46 @@ class Spy(nn.Module):
         return self.student(log_mel, augment)
 
 
-def batch_of(lesson: Lesson, count: int = 6, epoch: int = 1) -> Batch:
+def batch_of(material: Material, count: int = 6, epoch: int = 1) -> Batch:
     """The first clips of an epoch, about `count` of them, with what the terms that count need."""
-    batches = replace(lesson.batches, batch_size=count)
-    return next(iter(batches.epoch(epoch, lesson.loss.needs)))
+    batches = replace(material.batches, batch_size=count)
+    return next(iter(batches.epoch(epoch, material.loss.needs)))
 
 
-def step(lesson: Lesson, student: nn.Module, epoch: int = 1) -> StepOutput:
+def step(material: Material, student: nn.Module, epoch: int = 1) -> StepOutput:
     """One step with the whole of a batch."""
-    return lesson.step(student)(batch_of(lesson, epoch=epoch))
+    return material.step(student)(batch_of(material, epoch=epoch))
 
 
 def test_the_teachers_answers_are_about_what_the_student_hears_and_only_the_student_is_masked(
     prepare: Prepare, tiny_run: Run
 ) -> None:
-    lesson, student = prepare(), Spy(tiny_run.student())
-    batch = batch_of(lesson)
-    lesson.step(student)(batch)
+    material, student = prepare(), Spy(tiny_run.student())
+    batch = batch_of(material)
+    material.step(student)(batch)
     (heard,) = student.heard
     assert torch.equal(heard, batch.waveforms)  # type: ignore[arg-type]
-    plain = lesson.data.waveforms(batch.rows.tolist())
+    plain = material.data.waveforms(batch.rows.tolist())
     moved = [not torch.equal(a, b) for a, b in zip(heard, plain, strict=True)]
     assert sum(moved) > 0, "some clip was shifted or mixed"
     assert batch.teacher is not None
     with torch.no_grad():
-        torch.testing.assert_close(batch.teacher.logits, lesson.teacher(heard).logits)
-        torch.testing.assert_close(batch.teacher.tap, lesson.teacher(heard).tap)
+        torch.testing.assert_close(batch.teacher.logits, material.teacher(heard).logits)
+        torch.testing.assert_close(batch.teacher.tap, material.teacher(heard).tap)
     assert student.hidden[0].any()
 
 
 def test_what_is_kept_in_tables_teaches_what_hearing_it_anew_does(prepare: Prepare, tiny_run: Run) -> None:
     outputs = []
     for epochs in (1, 9):  # once, or more often than there are views
-        lesson, student = prepare(epochs=epochs), Spy(tiny_run.student().eval())
-        stored = lesson.batches
+        material, student = prepare(epochs=epochs), Spy(tiny_run.student().eval())
+        stored = material.batches
         assert stored.teacher is not None
         assert (stored.log_mels is not None, stored.teacher.mode) == (
             (True, "full") if epochs > 1 else (False, "logits")
         )
-        torch.nn.init.ones_(lesson.loss.adapter[0].weight)  # type: ignore[index, arg-type]
-        outputs.append(step(lesson, student))
+        torch.nn.init.ones_(material.loss.adapter[0].weight)  # type: ignore[index, arg-type]
+        outputs.append(step(material, student))
         assert len(student.heard) == (epochs == 1)
     for term, value in outputs[0].terms.items():
         torch.testing.assert_close(outputs[1].terms[term], value, rtol=5e-3, atol=1e-3)
@@ -165,35 +165,35 @@ def test_what_is_kept_of_the_teacher_moves_no_loss_by_more_than_its_rounding(
     losses = []
     for cache in ("off", mode):
         torch.manual_seed(0)  # of what the loss learns
-        lesson, student = prepare(teacher={"cache": cache}), tiny_run.student().train()
-        assert lesson.batches.teacher is not None
-        assert lesson.batches.teacher.mode == cache
+        material, student = prepare(teacher={"cache": cache}), tiny_run.student().train()
+        assert material.batches.teacher is not None
+        assert material.batches.teacher.mode == cache
         torch.manual_seed(1)
-        outputs = [step(lesson, student, epoch) for epoch in (1, 2, 3)]
+        outputs = [step(material, student, epoch) for epoch in (1, 2, 3)]
         losses.append(torch.stack([output.terms[term] for output in outputs for term in TERMS]))
     torch.testing.assert_close(losses[1], losses[0], rtol=tolerance, atol=0)
 
 
 def test_textures_count_in_the_share_of_the_epochs_that_was_asked_for(prepare: Prepare, tiny_run: Run) -> None:
-    lesson = prepare(epochs=9, loss={"texture_share": 0.25}, training={"epochs": 8})
-    taken = lesson.step(tiny_run.student())
+    material = prepare(epochs=9, loss={"texture_share": 0.25}, training={"epochs": 8})
+    taken = material.step(tiny_run.student())
     for epoch in range(1, 9):
         needs = taken.begin(epoch)
         assert needs == ({"logits", "tap"} if epoch <= 2 else {"logits"})
-        batch = next(iter(lesson.batches.epoch(epoch, needs)))
+        batch = next(iter(material.batches.epoch(epoch, needs)))
         assert set(taken(batch).terms) == (set(TERMS) if epoch <= 2 else {"classification", "distillation"})
 
 
 def test_steps_leave_the_teacher_as_it_was(prepare: Prepare, tiny_run: Run) -> None:
-    lesson, student = prepare(), tiny_run.student().train()
-    teacher = lesson.teacher
+    material, student = prepare(), tiny_run.student().train()
+    teacher = material.teacher
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    step(lesson, student).total.backward()
+    step(material, student).total.backward()
     assert not any(module.training for module in teacher.modules())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is not None for parameter in student.parameters())
-    assert all(parameter.grad is not None for parameter in lesson.loss.parameters())
+    assert all(parameter.grad is not None for parameter in material.loss.parameters())
 
 
 ABLATIONS = [
@@ -210,31 +210,31 @@ ABLATIONS = [
 def test_a_step_computes_the_terms_asked_for_and_no_others(
     terms: tuple[str, ...], prepare: Prepare, tiny_run: Run
 ) -> None:
-    lesson = prepare(loss={"terms": terms})
-    output = step(lesson, tiny_run.student())
+    material = prepare(loss={"terms": terms})
+    output = step(material, tiny_run.student())
     assert set(output.terms) == set(output.weights) == set(terms)
-    assert (lesson.batches.teacher is None) == (terms == ("classification",))
-    assert (lesson.loss.adapter is None) == (not {"statistical", "structural"} & set(terms))
+    assert (material.batches.teacher is None) == (terms == ("classification",))
+    assert (material.loss.adapter is None) == (not {"statistical", "structural"} & set(terms))
     assert output.total.isfinite()
     output.total.backward()
 
 
 def test_labels_alone_are_plain_cross_entropy_without_a_teacher(prepare: Prepare, tiny_run: Run) -> None:
     plain = {"time_shift": False, "mixes_per_clip": 0, "time_masks": 0, "frequency_masks": 0}
-    lesson = prepare(loss={"terms": ("classification",)}, augment=plain)
-    student, batch = tiny_run.student(), batch_of(lesson)
+    material = prepare(loss={"terms": ("classification",)}, augment=plain)
+    student, batch = tiny_run.student(), batch_of(material)
     rows = batch.rows.tolist()
-    expected = cross_entropy(student(lesson.data.waveforms(rows)).logits, lesson.batches.labels[rows])
-    torch.testing.assert_close(lesson.step(student)(batch).total, expected)
-    assert lesson.batches.teacher is None
+    expected = cross_entropy(student(material.data.waveforms(rows)).logits, material.batches.labels[rows])
+    torch.testing.assert_close(material.step(student)(batch).total, expected)
+    assert material.batches.teacher is None
 
 
-def grown(lesson: Lesson, student: Student) -> tuple[Tensor, dict[str, Tensor]]:
+def grown(material: Material, student: Student) -> tuple[Tensor, dict[str, Tensor]]:
     """The losses of a step, and everything that it left in the student and the loss."""
     torch.manual_seed(5)
-    output = step(lesson, student.train())
+    output = step(material, student.train())
     output.total.backward()
-    gradients = {f"{n} gradient": p.grad for n, p in (*student.named_parameters(), *lesson.loss.named_parameters())}
+    gradients = {f"{n} gradient": p.grad for n, p in (*student.named_parameters(), *material.loss.named_parameters())}
     assert all(gradient is not None for gradient in gradients.values())
     values = torch.stack([output.total, *output.terms.values(), *output.weights.values()]).detach()
     return values, {**dict(student.named_buffers()), **gradients}  # type: ignore[dict-item]
@@ -253,10 +253,10 @@ def test_a_compiled_step_is_the_step(
     found = []
     for how in ("off", "on"):
         torch.manual_seed(0)  # of what the loss learns
-        lesson = prepare(training={"compile": how})
-        found.append(grown(lesson, tiny_run.student()))
-        assert (lesson.compiled is None) == (how == "off")
-        assert not any("compiled" in warning for warning in lesson.run.report().get("warnings", []))
+        material = prepare(training={"compile": how})
+        found.append(grown(material, tiny_run.student()))
+        assert (material.compiled is None) == (how == "off")
+        assert not any("compiled" in warning for warning in material.run.report().get("warnings", []))
     (expected, left), (values, left_compiled) = found
     torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(left_compiled, left, rtol=1e-3, atol=1e-5)
@@ -272,11 +272,11 @@ def test_a_step_that_cannot_be_compiled_runs_as_it_is_and_the_report_says_so(
     steps = []
     for how in ("off", "on"):
         torch.manual_seed(0)
-        lesson, student = prepare(training={"compile": how}), tiny_run.student()
-        steps += [step(lesson, student, epoch).total for epoch in (1, 2)]
+        material, student = prepare(training={"compile": how}), tiny_run.student()
+        steps += [step(material, student, epoch).total for epoch in (1, 2)]
     assert torch.equal(steps[0], steps[2])
     assert torch.equal(steps[1], steps[3])
-    (warning,) = [each for each in lesson.run.report()["warnings"] if "compiled" in each]
+    (warning,) = [each for each in material.run.report()["warnings"] if "compiled" in each]
     assert "the student is not compiled but trained as it is" in warning
     assert warning.endswith("RuntimeError: no compiler here")
     assert "\n" not in warning
@@ -321,12 +321,12 @@ def test_from_draw_to_loss_nothing_asks_a_device_for_an_answer(
     """On torch's meta device, which has no answers: what would wait for a GPU fails there, or is seen to be copied."""
     device = torch.device("meta")
     terms = ("classification", "distillation") if tables else ("classification",)
-    lesson = prepare(epochs=9 if tables else 1, loss={"terms": terms})
+    material = prepare(epochs=9 if tables else 1, loss={"terms": terms})
     clips = DeviceClips.__new__(DeviceClips)
     clips.store, clips.device = tiny_run.open_data().store, device
     clips._place = torch.arange(len(clips.store))
     clips._levels = ResidentRows(torch.from_numpy(clips.store.clips).to(device))
-    batches = replace(lesson.batches, clips=clips, batch_size=9)
+    batches = replace(material.batches, clips=clips, batch_size=9)
     if tables:
         assert isinstance(batches.log_mels, ResidentRows)
         batches = replace(batches, log_mels=ResidentRows(batches.log_mels.values.to(device)))
@@ -338,12 +338,12 @@ def test_from_draw_to_loss_nothing_asks_a_device_for_an_answer(
     for layer in student.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.num_batches_tracked = None  # a count that the meta device cannot add to
-    lesson.loss.to(device)
-    batch = next(iter(batches.epoch(1, lesson.loss.needs)))
+    material.loss.to(device)
+    batch = next(iter(batches.epoch(1, material.loss.needs)))
     assert len(batch) == 9
     assert all(tensor.device == device for tensor in (batch.targets, *batch.masks))
     with Transfers() as transfers:
-        output = StudentStep(student, lesson.loss, lesson.run.config, CPU)(batch)
+        output = StudentStep(student, material.loss, material.run.config, CPU)(batch)
         output.total.backward()
     assert output.total.device == device
     assert transfers.found == []

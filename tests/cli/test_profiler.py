@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.profiling import profile
+from edgekd.profiling import profiler
 from edgekd.profiling.visit import HostFailure
 from edgekd.report.results import read_profile
 from edgekd.runs.run import Run
@@ -17,8 +17,8 @@ QUICKLY = ("--quick", "--quiet")
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    take_turns = profile.take_turns
-    monkeypatch.setattr(profile, "take_turns", lambda timers, **more: take_turns(timers, **more | {"repetitions": 10}))
+    take_turns = profiler.take_turns
+    monkeypatch.setattr(profiler, "take_turns", lambda timers, **more: take_turns(timers, **more | {"repetitions": 10}))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_host_that_fails_is_told_of_and_the_rest_is_kept(
     edgekd: Callable, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = HostFailure("me@gone", "me@gone: does not answer.")
-    monkeypatch.setattr(profile, "profile_hosts", lambda *_, **__: [failure])
+    monkeypatch.setattr(profiler, "profile_hosts", lambda *_, **__: [failure])
     shown = edgekd("profile", bundle, *QUICKLY, "--host", "me@gone")
     assert shown.code == 3
     assert shown.err.strip() == "edgekd: error: me@gone: does not answer."

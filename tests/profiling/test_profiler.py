@@ -15,11 +15,11 @@ from edgekd.device.runner import machine_state
 from edgekd.errors import UsageError
 from edgekd.exporting.manifest import Bundle
 from edgekd.models.weights import read_weights
-from edgekd.profiling import profile as profile_module
+from edgekd.profiling import profiler
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.profiling.cost import module_macs
-from edgekd.profiling.profile import Remote, profile, profile_candidates
+from edgekd.profiling.profiler import Remote, profile, profile_candidates
 from edgekd.profiling.subjects import Candidate
 from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.report.results import read_profile
@@ -132,7 +132,7 @@ def test_a_device_stands_beside_what_was_measured_here(bundle: Bundle, monkeypat
             HostFailure("me@gone", "me@gone: does not answer."),
         ]
 
-    monkeypatch.setattr(profile_module, "profile_hosts", profile_hosts)
+    monkeypatch.setattr(profiler, "profile_hosts", profile_hosts)
     found = profile(bundle, QUICKEST, remote=Remote(("me@there", "me@gone"), python="py"))
     assert reached == [(bundle.folder, ("me@there", "me@gone"), "py")]
     here, there, other = found.subjects

@@ -88,8 +88,8 @@ def profile(
         "options",
     )
 
-    from edgekd.profiling.profile import Remote
-    from edgekd.profiling.profile import profile as measure
+    from edgekd.profiling.profiler import Remote
+    from edgekd.profiling.profiler import profile as measure
     from edgekd.profiling.remote import ssh_command
     from edgekd.progress import ConsoleProgress
     from edgekd.report.gate import check_profile
