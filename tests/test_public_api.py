@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import assert_type
 
 import edgekd
-from edgekd.config import DataConfig, LossConfig, ProfileConfig, QuantizeConfig
+from edgekd.config import AugmentConfig, DataConfig, FrontendConfig, LossConfig, ProfileConfig, QuantizeConfig
+from edgekd.config import SimulationConfig, TeacherConfig, TrainingConfig
 from edgekd.experiments.comparison import Comparison
 from edgekd.exporting.manifest import Bundle
 from edgekd.report.results import Profile
@@ -43,6 +44,10 @@ assert_type(edgekd.compare(config, ["none", "ssatkd"], seeds=(0, 1), progress=pr
 assert_type(run.open_data().side("test").groups, tuple[str, ...])
 losses = [distillation_loss, statistical_loss, structural_loss]
 loss = SSATKDLoss(LossConfig(temperature=3.0), student_channels=8, teacher_channels=16)
+everything_has_a_default = (
+    *(edgekd.DistillConfig(), AugmentConfig(), DataConfig(), FrontendConfig(), LossConfig(), ProfileConfig()),
+    *(QuantizeConfig(), SimulationConfig(), TeacherConfig(), TrainingConfig()),
+)
 
 edgekd.distil(config)  # type: ignore[attr-defined]
 edgekd.distill(config, resumed=True)  # type: ignore[call-arg]
