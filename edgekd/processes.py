@@ -148,17 +148,17 @@ def from_first(make: Callable[[], Result]) -> Result:
     """
     if count() == 1:
         return make()
-    told: list[Any] = [None, 0]
+    message: list[Any] = [None, 0]
     if is_first():
         try:
-            told[0] = make()
+            message[0] = make()
         except FORESEEN as failure:
             dist.broadcast_object_list([None, _exit_code(failure)], group=_control())
             raise
-    dist.broadcast_object_list(told, group=_control())
-    if told[1]:
-        raise FailedElsewhere(told[1])
-    return cast(Result, told[0])
+    dist.broadcast_object_list(message, group=_control())
+    if message[1]:
+        raise FailedElsewhere(message[1])
+    return cast(Result, message[0])
 
 
 def first_on_node(make: Callable[[], Result], after: Callable[[], Result]) -> Result:
@@ -200,16 +200,16 @@ class Node:
         """The `value` that the first process of this machine has."""
         if self.processes == 1:
             return cast(Result, value)
-        told = [value]
-        dist.broadcast_object_list(told, src=rank() - self.place, group=self.group)
-        return cast(Result, told[0])
+        message = [value]
+        dist.broadcast_object_list(message, src=rank() - self.place, group=self.group)
+        return cast(Result, message[0])
 
     def gathered(self, value: Result) -> list[Result]:
         """The `value` of every process of this machine."""
-        found = [value] * self.processes
+        values = [value] * self.processes
         if self.processes > 1:
-            dist.all_gather_object(found, value, group=self.group)
-        return found
+            dist.all_gather_object(values, value, group=self.group)
+        return values
 
 
 def node() -> Node:
@@ -278,9 +278,9 @@ def put_together(own: Sequence[Tensor], total: int) -> Tensor:
 
 def gathered(things: Sequence[Result]) -> list[Result]:
     """The `things` of all processes, those of the first process first."""
-    found: list[Sequence[Result]] = [[]] * count()
-    dist.all_gather_object(found, list(things), group=_control())
-    return [thing for own in found for thing in own]
+    shares: list[Sequence[Result]] = [[]] * count()
+    dist.all_gather_object(shares, list(things), group=_control())
+    return [thing for own in shares for thing in own]
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

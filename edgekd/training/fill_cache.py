@@ -70,17 +70,19 @@ def fill_cache(
     clips = len(views.rows)
     if config.teacher.cache == "off":
         return TeacherCache(teacher, clips)
-    asked = _Asked(teacher, store, views, teacher(_waveforms(store, views, range(min(PROBES, clips * len(views))))))
+    questions = _Questions(
+        teacher, store, views, teacher(_waveforms(store, views, range(min(PROBES, clips * len(views)))))
+    )
     with processes.together():
         if processes.node().place > 0:
-            return _help(asked)
+            return _help(questions)
         try:
-            cache = _kept(config, asked, taps, repeated, progress)
+            cache = _filled(config, questions, taps, repeated, progress)
         except processes.FORESEEN:
             processes.node().from_first(None)
             raise
         assert cache.folder is not None
-        present = [np.ones(asked.rows, dtype=bool)] * 2
+        present = [np.ones(questions.rows, dtype=bool)] * 2
         processes.node().from_first(_Done(cache.folder, cache.taps is not None, present, cache.warning))
     return cache
 
@@ -89,7 +91,7 @@ def fill_cache(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Questions:
     """Who is asked about what, and the `first` answers."""
 
     teacher: FrozenTeacher
@@ -108,8 +110,8 @@ class _Asked:
 
         def table(number: int, name: str, dtype: str) -> RowTable:
             shape = tuple(self.first[number].shape[1:])
-            there = None if present is None else present[number]
-            return within.enter_context(RowTable(folder / name, self.rows, shape, dtype, progress, there))
+            known = None if present is None else present[number]
+            return within.enter_context(RowTable(folder / name, self.rows, shape, dtype, progress, known))
 
         return _Tables(table(0, _LOGITS, "<f4"), table(1, _TAPS, "<f2") if taps else None)
 
@@ -138,23 +140,25 @@ class _Done(_Work):
     warning: str
 
 
-def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, progress: Progress) -> TeacherCache:
+def _filled(
+    config: DistillConfig, questions: _Questions, taps: bool, repeated: bool, progress: Progress
+) -> TeacherCache:
     """Open the tables, fill them with the other processes of this machine, and say what is kept."""
     mode = config.teacher.cache
-    tap_bytes = asked.rows * asked.first.tap[0].numel() * 2
+    tap_bytes = questions.rows * questions.first.tap[0].numel() * 2
     parent = cache_folder()
-    folder = parent / f"teacher-{_key(config, asked)}"
+    folder = parent / f"teacher-{_key(config, questions)}"
 
-    def kept(with_taps: bool, warning: str = "") -> TeacherCache:
+    def fill(with_taps: bool, warning: str = "") -> TeacherCache:
         with ExitStack() as stack:
-            stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, asked.rows)))
+            stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, questions.rows)))
             folder.mkdir(exist_ok=True)
-            tables = asked.open(folder, with_taps, stack, progress)
-            _begin(asked, tables)
+            tables = questions.open(folder, with_taps, stack, progress)
+            _begin(questions, tables)
             present = [table.present.copy() for table in tables.each()]
             processes.node().from_first(_Work(folder, with_taps, present))
-            _fill(asked, tables, progress)
-        return _cache(asked, folder, tables, warning)
+            _fill(questions, tables, progress)
+        return _cache(questions, folder, tables, warning)
 
     with_taps, warning = taps and (mode == "full" or (mode == "auto" and repeated)), ""
     try:
@@ -163,7 +167,7 @@ def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, prog
             warning = _too_much(folder, tap_bytes)
             with_taps = not warning
         try:
-            return kept(with_taps, warning)
+            return fill(with_taps, warning)
         except OSError as failure:
             if not with_taps or failure.errno not in NO_SPACE:
                 raise
@@ -172,12 +176,12 @@ def _kept(config: DistillConfig, asked: _Asked, taps: bool, repeated: bool, prog
             if mode == "full":
                 raise
             with_taps = False
-            return kept(with_taps, _anew(tap_bytes, f"there is no space for them in {parent}"))
+            return fill(with_taps, _anew(tap_bytes, f"there is no space for them in {parent}"))
     except OSError as failure:
         raise _refused(failure, parent, tap_bytes if with_taps else 0) from None
 
 
-def _help(asked: _Asked) -> TeacherCache:
+def _help(questions: _Questions) -> TeacherCache:
     """What the other processes of a machine do: fill their part of what the first one opens."""
     node = processes.node()
     while True:
@@ -186,7 +190,7 @@ def _help(asked: _Asked) -> TeacherCache:
             raise processes.FailedElsewhere(1)
         with ExitStack() as stack:
             try:
-                tables = asked.open(work.folder, work.taps, stack, present=work.present)
+                tables = questions.open(work.folder, work.taps, stack, present=work.present)
             except OSError as failure:
                 if isinstance(work, _Done):
                     raise
@@ -194,52 +198,52 @@ def _help(asked: _Asked) -> TeacherCache:
                 continue
             if not isinstance(work, _Done):
                 with suppress(*processes.FORESEEN):  # the first process hears of it, and says what follows
-                    _fill(asked, tables, silent)
+                    _fill(questions, tables, silent)
                 continue
-        return _cache(asked, work.folder, tables, work.warning)
+        return _cache(questions, work.folder, tables, work.warning)
 
 
-def _cache(asked: _Asked, folder: Path, tables: _Tables, warning: str) -> TeacherCache:
+def _cache(questions: _Questions, folder: Path, tables: _Tables, warning: str) -> TeacherCache:
     taps = None if tables.taps is None else tables.taps.values
-    return TeacherCache(asked.teacher, len(asked.views.rows), folder, tables.logits.values, taps, warning)
+    return TeacherCache(questions.teacher, len(questions.views.rows), folder, tables.logits.values, taps, warning)
 
 
-def _begin(asked: _Asked, tables: _Tables) -> None:
+def _begin(questions: _Questions, tables: _Tables) -> None:
     """Have the first answers in the tables, and none that do not agree with them."""
-    each, probes = tables.each(), len(asked.first.logits)
-    if not all(map(_agree, each, asked.first)):
+    each, probes = tables.each(), len(questions.first.logits)
+    if not all(map(_agree, each, questions.first)):
         for table in each:
             table.forget()
     if not all(table.present[:probes].all() for table in each):
-        _write(tables, 0, *asked.first)
+        _write(tables, 0, *questions.first)
 
 
-def _fill(asked: _Asked, tables: _Tables, progress: Progress) -> None:
+def _fill(questions: _Questions, tables: _Tables, progress: Progress) -> None:
     """Ask for what the tables lack, in batches that are the same each time, of which this process has its share."""
     each, node = tables.each(), processes.node()
-    total, probes = asked.rows, len(asked.first.logits)
-    told = f"{'logits' if tables.taps is None else 'full'}, {sum(table.size for table in each) / 1e6:.1f} MB"
+    total, probes = questions.rows, len(questions.first.logits)
+    size_text = f"{'logits' if tables.taps is None else 'full'}, {sum(table.size for table in each) / 1e6:.1f} MB"
     lacking = ~np.logical_and.reduce([table.present for table in each])
-    size = _BATCH_CUDA if asked.teacher.device.type == "cuda" else _BATCH
+    size = _BATCH_CUDA if questions.teacher.device.type == "cuda" else _BATCH
     ranges = [range(start, min(start + size, total)) for start in range(probes, total, size)]
     own = [numbers for numbers in ranges if lacking[numbers].any()][node.place :: node.processes]
     done = total - sum(map(len, own))
-    progress(_STAGE, done, total, kept=told)
+    progress(_STAGE, done, total, kept=size_text)
     failure: Exception | None = None
     flushed = time.monotonic()
     try:
         for numbers in own:
-            waveforms = _waveforms(asked.store, asked.views, numbers)
+            waveforms = _waveforms(questions.store, questions.views, numbers)
             if tables.logits.present[numbers].all():
-                _write(tables, numbers.start, None, asked.teacher.tap(waveforms))
+                _write(tables, numbers.start, None, questions.teacher.tap(waveforms))
             else:
-                _write(tables, numbers.start, *asked.teacher(waveforms))
+                _write(tables, numbers.start, *questions.teacher(waveforms))
             if time.monotonic() - flushed > _FLUSH_SECONDS:
                 for table in each:
                     table.flush()
                 flushed = time.monotonic()
             done += len(numbers)
-            progress(_STAGE, done, total, kept=told)
+            progress(_STAGE, done, total, kept=size_text)
         for table in each:
             table.flush()
     except processes.FORESEEN as failed:
@@ -250,9 +254,9 @@ def _fill(asked: _Asked, tables: _Tables, progress: Progress) -> None:
             raise reason
 
 
-def _write(tables: _Tables, start: int, said: Tensor | None, tap: Tensor) -> None:
-    if said is not None:
-        tables.logits.write(start, said.cpu().numpy())
+def _write(tables: _Tables, start: int, logits: Tensor | None, tap: Tensor) -> None:
+    if logits is not None:
+        tables.logits.write(start, logits.cpu().numpy())
     if tables.taps is not None:
         tables.taps.write(start, tap.clamp(-_HALF_MAX, _HALF_MAX).half().cpu().numpy())
 
@@ -265,13 +269,13 @@ def _waveforms(store: ClipStore, views: Views, rows: range) -> Tensor:
 
 def _agree(table: RowTable, answers: Tensor) -> bool:
     """Whether the first rows of `table`, those that are there, are what the teacher says now."""
-    there = table.present[: len(answers)]
-    if not there.any():
+    present = table.present[: len(answers)]
+    if not present.any():
         return True
-    kept = table.values[: len(answers)][there].astype(np.float32)
+    stored = table.values[: len(answers)][present].astype(np.float32)
     largest = float(np.finfo(table.values.dtype).max)
-    now = answers.clamp(-largest, largest).cpu().numpy()[there]
-    return bool(np.abs(kept - now).max() <= PROBE_TOLERANCE * np.abs(now).max())
+    now = answers.clamp(-largest, largest).cpu().numpy()[present]
+    return bool(np.abs(stored - now).max() <= PROBE_TOLERANCE * np.abs(now).max())
 
 
 # Whether, where and how much
@@ -299,18 +303,18 @@ def _anew(needed: int, why: str) -> str:
     )
 
 
-def _key(config: DistillConfig, asked: _Asked) -> str:
+def _key(config: DistillConfig, questions: _Questions) -> str:
     """Hash of everything that decides the numbers of a cache, as far as it can be seen."""
-    teacher, store, views = asked.teacher, asked.store, asked.views
-    told = {
+    teacher, store, views = questions.teacher, questions.store, questions.views
+    settings = {
         "format": FORMAT,
         "teacher": [config.teacher.name, type(teacher.module).__qualname__],
         "frontend": config.frontend.model_dump(mode="json"),
         "precision": teacher.precision,
         "clips": [store.folder.name, *views.rows],
-        "shapes": [list(answers.shape[1:]) for answers in asked.first],
+        "shapes": [list(answers.shape[1:]) for answers in questions.first],
     }
-    digest = hashlib.sha256(json.dumps(told).encode())
+    digest = hashlib.sha256(json.dumps(settings).encode())
     drawn = (views.shifts, views.partners, views.partner_shifts, views.shares)
     network = [*teacher.module.named_parameters(), *teacher.module.named_buffers()]
     for name, tensor in [*((str(number), each) for number, each in enumerate(drawn)), *network]:
