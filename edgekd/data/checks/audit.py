@@ -180,10 +180,10 @@ def _shared_audio(index: ClipIndex, side_of: dict[int, Side], match: Match, cros
     sides = [side_of[row] for row in match.rows]
     starts = [round(clip.start / probe(clip.path).rate, 3) if clip.start else 0.0 for clip in clips]
     files = [index.name(clip) for clip in clips]
-    classes = [index.classes[clip.label] for clip in clips]
+    classes = [index.classes[clip.label] if clip.label >= 0 else None for clip in clips]
     named = [f"{file} at {start:g} s" if start else file for file, start in zip(files, starts, strict=True)]
     where = f"({sides[0]}) and {named[1]} ({sides[1]})" if crosses else f"and {named[1]} (both {sides[0]})"
-    labels = "" if classes[0] == classes[1] else f", labelled '{classes[0]}' and '{classes[1]}'"
+    labels = "" if classes[0] == classes[1] or None in classes else f", labelled '{classes[0]}' and '{classes[1]}'"
     return Finding(
         "near-duplicate",
         f"{named[0]} {where} hold the same audio{labels} ({match.correlation:.0%} in phase).",
@@ -214,7 +214,7 @@ def _silence(index: ClipIndex, rows: NDArray[np.intp]) -> Iterator[Finding]:
 def _attributes(
     index: ClipIndex, config: DataConfig, level: NDArray[np.float32] | None, progress: Progress
 ) -> tuple[list[Attribute], list[Finding]]:
-    """Every attribute that has more than one value, and those that are confounded with the class."""
+    """Every attribute with more than one value among labelled clips, and those that are confounded with the class."""
     headers = _headers(index, progress)
     of_clips: dict[str, tuple[list[Any], Callable[[float], str]]] = {
         "sample rate": ([headers[clip.path].rate for clip in index], "{:.0f} Hz".format),
@@ -229,7 +229,10 @@ def _attributes(
         of_clips["level"] = ([float(each) if np.isfinite(each) else -120.0 for each in level], "{:.0f} dB".format)
     members: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for row, clip in enumerate(index):
-        members[clip.group, clip.label].append(row)
+        if clip.label >= 0:
+            members[clip.group, clip.label].append(row)
+    if not members:
+        return [], []
     labels = np.array([label for _, label in members])
     attributes, findings = [], []
     for name, (values, shown) in of_clips.items():

@@ -159,6 +159,20 @@ def test_a_louder_class_is_told_by_its_level_but_not_by_windows_of_one_recording
     assert not any(each.kind == "confounded" for each in found.warnings), "two recordings tell nothing"
 
 
+def test_clips_without_a_label_tell_nothing_of_the_classes(tmp_path: Path) -> None:
+    sounds = [noise(seed) * (0.1 if seed in (1, 3) else 1) for seed in range(6)]
+    sounds[3] = sounds[1]  # on one side
+    index = dataset(tmp_path / "data", sounds)
+    split = Split((1, 3, 4, 5), (0,), (2,))
+    for unlabelled in ((3,), range(6)):
+        clips = [replace(clip, label=-1) if row in unlabelled else clip for row, clip in enumerate(index)]
+        found = audited(ClipIndex(index.dataset, index.root, index.classes, tuple(clips)), split)
+        (warning,) = found.warnings
+        assert "01.wav and 03.wav (both train) hold the same audio (" in warning.message
+        assert warning.about["classes"][1] is None
+        assert bool(found.attributes) == (len(unlabelled) == 1)
+
+
 def test_attributes_drawn_by_chance_are_seldom_called_confounded() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 12)
