@@ -7,7 +7,7 @@ Anything that is not an `EdgekdError` is a bug and exits with 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class EdgekdError(Exception):
@@ -51,3 +51,15 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UsageError(f"Unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}.")
+
+
+def check_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Call every check, and raise one `UsageError` for all that raise one; anything else is raised at once."""
+    mistakes = []
+    for check in checks:
+        try:
+            check()
+        except UsageError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:
+        raise UsageError(" ".join(mistakes))

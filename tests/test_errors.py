@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from edgekd.errors import EdgekdError, GateError, InputError, UsageError, explained, unknown_name
+from edgekd.errors import EdgekdError, GateError, InputError, UsageError, check_all, explained, unknown_name
 
 
 @pytest.mark.parametrize(("error", "code"), [(EdgekdError, 1), (UsageError, 2), (InputError, 3), (GateError, 4)])
@@ -44,3 +44,14 @@ def test_unknown_name_suggests_nothing_where_nothing_is_near() -> None:
 )
 def test_every_end_of_a_process_has_a_line_and_an_exit_code(error: Exception, line: str, code: int) -> None:
     assert explained(error) == (line, code)
+
+
+def test_all_wrong_usage_is_told_at_once_and_anything_else_by_itself() -> None:
+    def wrong(error: EdgekdError) -> None:
+        raise error
+
+    check_all([lambda: None])
+    with pytest.raises(UsageError, match=r"^first second$"):
+        check_all([lambda: wrong(UsageError("first")), lambda: None, lambda: wrong(UsageError("second"))])
+    with pytest.raises(InputError, match="a file"):
+        check_all([lambda: wrong(UsageError("first")), lambda: wrong(InputError("a file"))])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from edgekd.config import DistillConfig
 from edgekd.data.load import check_dataset
-from edgekd.errors import UsageError
+from edgekd.errors import check_all
 from edgekd.losses.terms import TERMS, check_terms, needs_teacher
 from edgekd.models.build import check_models
 
@@ -17,14 +17,7 @@ def check_names(config: DistillConfig, int8: bool) -> None:
 
     Models of the user's own are imported: raises `InputError` where that fails.
     """
-    mistakes = []
-    for check in _checks(config, int8):
-        try:
-            check()
-        except UsageError as mistake:
-            mistakes.append(str(mistake))
-    if mistakes:
-        raise UsageError(" ".join(mistakes))
+    check_all(_checks(config, int8))
 
 
 def _checks(config: DistillConfig, int8: bool) -> Iterator[Callable[[], object]]:

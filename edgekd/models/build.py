@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.config import DistillConfig, FrontendConfig
-from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.models.factories import is_own
 from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
@@ -128,18 +128,10 @@ def check_models(config: DistillConfig, taught: bool) -> None:
 
     Models of the user's own are imported.
     """
-    mistakes = []
-    try:
-        _check_student(config.student, config.width, config.student_folder)
-    except UsageError as mistake:
-        mistakes.append(str(mistake))
+    checks = [lambda: _check_student(config.student, config.width, config.student_folder)]
     if taught:
-        try:
-            _check_teacher(config.teacher.name, config.teacher.folder)
-        except UsageError as mistake:
-            mistakes.append(str(mistake))
-    if mistakes:
-        raise UsageError(" ".join(mistakes))
+        checks.append(lambda: _check_teacher(config.teacher.name, config.teacher.folder))
+    check_all(checks)
 
 
 def _check_student(name: str, width: float, folder: Path | None = None) -> None:
