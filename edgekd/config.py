@@ -132,6 +132,9 @@ class LossConfig(Section):
         default="kl", description="emd: the paper's; depends on the order of classes"
     )
     temperature: float = Field(default=2.0, gt=0)
+    embedding: Literal["cosine", "mse"] = Field(
+        default="cosine", description="distance of embeddings; mse: to the teacher's at mean 0 and variance 1"
+    )
     adapter: Literal["teacher", "student"] = Field(
         default="teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
     )

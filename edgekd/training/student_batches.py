@@ -72,9 +72,11 @@ def student_batches(
     repeated = epochs > len(views)
     cache = None
     if teacher is not None and needs_teacher(config.loss.terms):
-        taps = "tap" in needs_of(config.loss.terms) and textures_count(config, begin)
+        needs = needs_of(config.loss.terms)
+        if not textures_count(config, begin):
+            needs -= {"tap"}
         frozen = FrozenTeacher(teacher, device)
-        cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=progress)
+        cache = fill_cache(config, frozen, store, views, needs=needs, repeated=repeated, progress=progress)
         if cache.warning and processes.is_first():
             run.warn(cache.warning)
     clips = clips_on(store, train, device, progress)
