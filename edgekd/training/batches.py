@@ -24,7 +24,7 @@ from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
 from edgekd.training.device_rows import Clips, Pending, Rows, to_device
 from edgekd.training.spec_augment import Masks, draw_masks
-from edgekd.training.teacher_cache import TeacherCache, TeacherRequest
+from edgekd.training.teacher_cache import Answers, Request
 from edgekd.training.views import FreshShifts, Views
 
 AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
@@ -92,7 +92,7 @@ class TrainingBatches:
     augment: AugmentConfig
     views: Views | FreshShifts
     log_mels: Rows | None = None
-    teacher: TeacherCache | None = None
+    teacher: Answers | None = None
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -142,7 +142,7 @@ class _Requested(NamedTuple):
     size: int
     waveforms: Pending | None
     log_mels: Pending | None
-    teacher: TeacherRequest | None
+    teacher: Request | None
     targets: Tensor
     labelled: Tensor | None
     masks: Masks
