@@ -256,7 +256,7 @@ def _fill(questions: _Questions, tables: Tables, progress: Progress) -> None:
     each, node = list(tables.values()), processes.node()
     total, probes = questions.rows, len(questions.first.logits)
     size_text = f"{'full' if 'tap' in tables else 'logits'}, {sum(table.size for table in each) / 1e6:.1f} MB"
-    lacking = ~np.logical_and.reduce([table.present for table in each])
+    lacking = ~np.logical_and.reduce([np.ones(total, dtype=bool), *(table.present for table in each)])
     size = _BATCH_CUDA if questions.teacher.device.type == "cuda" else _BATCH
     ranges = [range(start, min(start + size, total)) for start in range(probes, total, size)]
     own = [numbers for numbers in ranges if lacking[numbers].any()][node.place :: node.processes]
