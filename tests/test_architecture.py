@@ -23,12 +23,7 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    "errors",
-    "toml_files",
-    "config",
-    "number_formats",
-    "progress",
-    "resources",
+    *("errors", "section", "toml_files", "front_end", "config", "number_formats", "progress", "resources"),
     "process_setup",
     "_torchaudio",
 )
