@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse, read_toml, to_toml
+from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse
 from edgekd.errors import UsageError
+from edgekd.toml_files import read_toml, to_toml
 
 
 def refusal(values: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import DistillConfig, LossConfig, to_toml
+from edgekd.config import DistillConfig, LossConfig
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import TeacherOutput
@@ -31,6 +31,7 @@ from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.scoring.probabilities import predict_probabilities
 from edgekd.scoring.scores import score
+from edgekd.toml_files import to_toml
 from edgekd.training import adapt, frozen_teacher, outcome
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 
