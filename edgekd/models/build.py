@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.config import DistillConfig, FrontendConfig
+from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.models.factories import is_own
 from edgekd.models.students.names import CUTS, cut_of
@@ -197,6 +197,23 @@ def cut_front_end(student: str) -> FrontendConfig:
     cut = cut_of(student)
     spec = None if cut is None else TEACHERS.get(cut.teacher)
     return FrontendConfig.model_validate({} if spec is None or spec.cut is None else dict(spec.cut))
+
+
+def as_teacher_hears(config: DistillConfig) -> DistillConfig:
+    """`config` with the rate and the front end of the teacher that its student is cut from, where it says nothing of
+    them; any other configuration as it is."""
+    cut = cut_of(config.student)
+    spec = None if cut is None else TEACHERS.get(cut.teacher)
+    if spec is None or spec.cut is None:
+        return config
+    values = config.model_dump(mode="json", exclude_unset=True)
+    data, frontend = values.setdefault("data", {}), values.setdefault("frontend", {})
+    if spec.own_rate is not None:
+        data.setdefault("sample_rate", spec.own_rate)
+    for name, value in spec.cut.items():
+        if not displaced(f"frontend.{name}", frontend) & frontend.keys():
+            frontend.setdefault(name, value)
+    return parse(DistillConfig, values, "settings")
 
 
 def _check_hearing(name: str, teacher: Teacher, frontend: FrontendConfig, sample_rate: int) -> None:
