@@ -50,6 +50,9 @@ class DataConfig(Section):
 
     dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
     data_dir: InputPath | None = None
+    unlabelled: tuple[InputPath, ...] = Field(
+        default=(), description="folders of audio without labels, to teach with through the teacher's answers"
+    )
     sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
     clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
     padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
@@ -132,6 +135,12 @@ class LossConfig(Section):
         default="kl", description="emd: the paper's; depends on the order of classes"
     )
     temperature: float = Field(default=2.0, gt=0)
+    unlabelled_confidence: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="the least that the teacher's best class must have for its answer to count on a clip without label",
+    )
     adapter: Literal["teacher", "student"] = Field(
         default="teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
     )
@@ -179,6 +188,12 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=16, ge=2)
+    unlabelled_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="of a batch, where there is audio without labels; an epoch stays once through the labelled clips",
+    )
     learning_rate: float = Field(
         default=3e-3, gt=0, description="the paper's HLTDNN has 1e-3; hltdnn_ds learns more at 3e-3"
     )

@@ -51,8 +51,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "layouts": {"index", "audio", "fourier", "simulation"},
         "load": {"index", "audio", "layouts"},
         "splits": {"index"},
+        "unlabelled": {"index", "audio", "layouts"},
         "clip_store": {"index", "audio"},
-        "checks": {"fourier", "index", "audio", "load", "splits", "clip_store"},
+        "checks": {"fourier", "index", "audio", "load", "splits", "unlabelled", "clip_store"},
         "prepare": {"load", "clip_store", "checks"},
     },
     "models": {

@@ -28,6 +28,7 @@ def compare(
     quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
+    unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
     clip_seconds: options.ClipSeconds = None,
     teacher: options.Teacher = None,
@@ -56,6 +57,7 @@ def compare(
     flags = {
         "data.dataset": dataset,
         "data.data_dir": data_dir,
+        "data.unlabelled": unlabelled or None,
         "data.sample_rate": sample_rate,
         "data.clip_seconds": clip_seconds,
         "teacher.name": teacher,

@@ -17,6 +17,7 @@ NOTHING_WRITTEN = "No run was begun: start it again with the same command."
 def distill(
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
+    unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
     clip_seconds: options.ClipSeconds = None,
     fold: Annotated[int | None, Flag(envvar="EDGEKD_FOLD", help="Test fold.")] = None,
@@ -60,6 +61,7 @@ def distill(
     flags = {
         "data.dataset": dataset,
         "data.data_dir": data_dir,
+        "data.unlabelled": unlabelled or None,
         "data.sample_rate": sample_rate,
         "data.clip_seconds": clip_seconds,
         "data.fold": fold,

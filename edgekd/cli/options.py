@@ -36,6 +36,15 @@ SampleRate = Annotated[
 ClipSeconds = Annotated[
     float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
 ]
+Unlabelled = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--unlabelled",
+        envvar="EDGEKD_UNLABELLED",
+        metavar="FOLDER",
+        help="Audio without labels, to teach with through the teacher. Repeatable.",
+    ),
+]
 Teacher = Annotated[
     str | None,
     typer.Option(

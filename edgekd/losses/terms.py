@@ -7,12 +7,13 @@ of this table. What computes is imported when a term is built, so that the names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgekd.config import LossConfig
-from edgekd.errors import unknown_name
+from edgekd.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +56,7 @@ def _classification(_config: LossConfig) -> nn.Module:
 def _distillation(config: LossConfig) -> nn.Module:
     from edgekd.losses.response import Distillation
 
-    return Distillation(config.distillation, config.temperature)
+    return Distillation(config.distillation, config.temperature, config.unlabelled_confidence)
 
 
 def _statistical(config: LossConfig) -> nn.Module:
@@ -95,3 +96,13 @@ def check_terms(names: Iterable[str]) -> None:
     for name in names:
         if name not in TERMS:
             raise unknown_name("loss term", name, TERMS)
+
+
+def check_unlabelled(terms: Iterable[str], folders: Collection[Path]) -> None:
+    """Raise `UsageError` for audio without labels where none of these terms asks a teacher: nothing could be learned of
+    it."""
+    if folders and not needs_teacher(terms):
+        raise UsageError(
+            "--unlabelled: audio without labels teaches through a teacher's answers, and loss.terms ask none: leave it "
+            "out, or add a term (--terms classification,distillation)."
+        )

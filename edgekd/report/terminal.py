@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,11 +95,26 @@ def print_run(run: Run) -> None:
         rows,
         numbers=("accuracy", "interval", "macro-F1", "interval "),
     )
+    without = run.report().get("audit", {}).get("unlabelled")
+    if without is not None:
+        line(unlabelled_text(without))
     for warning in run.report().get("warnings", []):
         line(f"Warning: {warning}")
     line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
         line(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+
+
+def unlabelled_text(audited: Mapping[str, Any]) -> str:
+    """How many clips without labels teach, and why others do not, of the audit in a report."""
+    reasons = {
+        "group": "of a group on the validation or test side",
+        "audio": "of recordings heard on the validation or test side",
+        "silence": "digital silence",
+    }
+    dropped = [f"{clips} {reasons[why]}" for why, clips in audited["dropped"].items()]
+    told = f"{audited['used']} of {audited['clips']} clips without labels teach"
+    return f"{told}; left out: {', '.join(dropped)}." if dropped else f"{told}."
 
 
 def _interval(ends: Sequence[float]) -> str:

@@ -86,7 +86,7 @@ def fit(stage: Stage, progress: Progress) -> None:
     processes, and a device whose memory does not hold two clips.
     """
     batches, seed, last = stage.batches, stage.run.config.seed, _last(stage)
-    processes.from_first(lambda: check_shares(stage.name, len(batches.rows), batches.batch_size))
+    processes.from_first(lambda: check_shares(stage.name, batches.clips_an_epoch, batches.batch_size))
     decay = stage.run.config.training.decay_power
     schedule = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * len(batches), power=decay)
     saved = processes.from_first(lambda: _begin(stage, last))

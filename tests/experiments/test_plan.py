@@ -75,6 +75,21 @@ def test_parts_are_folds_or_the_given_split_or_splits_by_group(tiny_config: Tiny
             plan_parts(config, index, chosen, splits)
 
 
+def test_audio_without_labels_is_a_methods_to_choose_and_the_teacher_stays_the_same(
+    tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    more = {**METHODS["kd"], "data": {"unlabelled": [str(tmp_path)]}}
+    cells = plan_cells(tiny_config(tmp_path / "grid"), {"kd": METHODS["kd"], "more": more}, {"split0": {}}, [3])
+    assert [cell.config.data.unlabelled for cell in cells] == [(), (tmp_path,)]
+    assert cells[0].teacher == cells[1].teacher is not None
+    # Given for all, it teaches whom a teacher teaches.
+    shared = tiny_config(tmp_path / "grid", data={"unlabelled": (tmp_path,)})
+    cells = plan_cells(shared, {"labels": METHODS["labels"], "kd": METHODS["kd"]}, {"split0": {}}, [3])
+    assert [cell.config.data.unlabelled for cell in cells] == [(), (tmp_path,)]
+    assert cells[1].teacher is not None
+    assert cells[1].teacher.data.unlabelled == ()
+
+
 def test_the_plan_is_toml_of_the_shared_settings_and_comments(tiny_config: TinyConfig, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "grid")
     text = plan_text(config, {"labels": METHODS["labels"], "warm": {"loss": {"temperature": 3.0}}}, [1, 3], 2, [0, 7])

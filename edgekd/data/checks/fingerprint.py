@@ -52,11 +52,13 @@ from edgekd.files.whole import write_text
 from edgekd.progress import Progress, silent
 
 _FEWEST_VOTES = 4
+_FEWEST_ACROSS = 2  # between two stores, where fewer pairs are possible: a second that two barks share has no more
 _NEIGHBOURS = 32  # partners a landmark votes with at most: bounds the work where many clips share a hash
 _PAIRS_A_BLOCK = 1_000_000  # votes counted at a time: bounds the memory
 _MARKS_A_BLOCK = 20_000  # landmarks looked up at a time in those of another store
 _SAME = 1 << 30  # votes of two clips with the same samples
 _TRIES = 8  # pairs of clips correlated before two groups are called different
+_TRIES_ACROSS = 32  # as many offsets of such pairs, between two stores
 _LAGS = 2 * HOP  # samples around the offset voted for, in which the best is taken
 _PIECE = RATE // 8  # samples
 # Copies of ESC-10 and of simulated sonar (codec, rate, half a hop's shift, noise at 20 dB) reach 0.44 and more; other
@@ -90,10 +92,10 @@ def near_duplicates(store: ClipStore, groups: Sequence[str], progress: Progress 
         of_clips = described(store, progress)
         candidates = _Candidates()
         for votes, row, other, frames in _candidates(of_clips, store.folder, group_of, progress):
-            candidates.add(_sorted_pair(group_of[row], group_of[other]), row, other, votes, frames)
+            candidates.add(_sorted_pair(group_of[row], group_of[other]), (row, other), votes, frames)
         for row, other in _same_samples(of_clips.digests, group_of):
-            candidates.add(_sorted_pair(group_of[row], group_of[other]), row, other, _SAME, 0)
-        return candidates.proven(store, store, progress)
+            candidates.add(_sorted_pair(group_of[row], group_of[other]), (row, other), _SAME, 0)
+        return candidates.proven(store, store, _TRIES, progress)
 
     return _remembered(store.folder, "duplicates", [FORMAT, list(groups)], find)
 
@@ -108,7 +110,8 @@ def shared_audio(
 ) -> tuple[Match, ...]:
     """Every two of `groups` (one a row of `store`) and `other_groups` (one for each of `other_rows`) that share audio.
 
-    Time grows with the clips of both; a copy is found whatever else resembles it.
+    Of two clips that overlap little, the offset with most votes may be chance, so several are tried. Time grows with
+    the clips of both.
     """
 
     def find() -> Iterator[Match]:
@@ -116,13 +119,14 @@ def shared_audio(
         ours, theirs = described(store, progress), described(other, progress)
         candidates = _Candidates()
         for votes, row, other_row, frames in _candidates_across(ours, theirs, other_rows, progress):
-            candidates.add((int(group_of[row]), int(other_group_of[other_row])), row, other_row, votes, frames)
+            of_groups = int(group_of[row]), int(other_group_of[other_row])
+            candidates.add(of_groups, (row, other_row, frames), votes, frames)
         holders = {int(theirs.digests[row]): row for row in reversed(other_rows) if theirs.digests[row]}
         for row, digest in enumerate(ours.digests.tolist()):
             if digest in holders:
                 same = holders[digest]
-                candidates.add((int(group_of[row]), int(other_group_of[same])), row, same, _SAME, 0)
-        return candidates.proven(store, other, progress)
+                candidates.add((int(group_of[row]), int(other_group_of[same])), (row, same), _SAME, 0)
+        return candidates.proven(store, other, _TRIES_ACROSS, progress)
 
     asked = [FORMAT, list(groups), other.folder.name, list(other_rows), list(other_groups)]
     return _remembered(store.folder, "shared", asked, find)
@@ -173,7 +177,7 @@ def _candidates(
             following = np.arange(1, len(first) + 1) - np.repeat(np.cumsum(partners) - partners, partners)
             second = index[np.repeat(place, partners) + following]
             apart = group_of[rows_of(first)] != group_of[rows_of(second)]
-            yield from _agreeing(first[apart], second[apart])
+            yield from _agreeing(first[apart], second[apart], _FEWEST_VOTES)
             progress("match fingerprints", stop, len(group_of))
 
 
@@ -189,7 +193,7 @@ def _candidates_across(
         place = np.searchsorted(index, mine & ~PLACE)
         partners = np.searchsorted(index, mine | PLACE, side="right") - place
         following = np.arange(partners.sum()) - np.repeat(np.cumsum(partners) - partners, partners)
-        yield from _agreeing(np.repeat(mine, partners), index[np.repeat(place, partners) + following])
+        yield from _agreeing(np.repeat(mine, partners), index[np.repeat(place, partners) + following], _FEWEST_ACROSS)
         progress("match fingerprints", stop, len(ours.counts))
 
 
@@ -200,7 +204,7 @@ def _taken(of_clips: Described, rows: NDArray[np.int64]) -> Landmarks:
     return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 
-def _agreeing(first: Landmarks, second: Landmarks) -> Iterator[tuple[int, int, int, int]]:
+def _agreeing(first: Landmarks, second: Landmarks, fewest: int) -> Iterator[tuple[int, int, int, int]]:
     """The rows that have enough votes for one offset, of the pairs of landmarks `first` and `second`."""
     offset = frames_of(second) - frames_of(first) + (1 << FRAME_BITS)
     vote = (rows_of(first) << 39) | (rows_of(second) << 15) | offset
@@ -209,7 +213,7 @@ def _agreeing(first: Landmarks, second: Landmarks) -> Iterator[tuple[int, int, i
     both = count[:-1] + count[1:]
     both = np.where(np.diff(vote) == 1, both, count[:-1])
     both = np.append(both, count[-1:])
-    enough = np.flatnonzero(both >= _FEWEST_VOTES)
+    enough = np.flatnonzero(both >= fewest)
     for votes, where in zip(both[enough].tolist(), vote[enough].tolist(), strict=True):
         yield votes, where >> 39, (where >> 15) & ((1 << ROW_BITS) - 1), (where & 0x7FFF) - (1 << FRAME_BITS)
 
@@ -218,27 +222,28 @@ def _agreeing(first: Landmarks, second: Landmarks) -> Iterator[tuple[int, int, i
 
 
 class _Candidates:
-    """The pairs of clips that may share audio, by the pair of groups they are of: the votes, and the frames between."""
+    """What may share audio, by the two groups: the best votes, and the frames between, of each `(row, other, ...)`."""
 
     def __init__(self) -> None:
-        self.pairs: defaultdict[tuple[int, int], dict[tuple[int, int], tuple[int, int]]] = defaultdict(dict)
+        self.of_groups: defaultdict[tuple[int, int], dict[tuple[int, ...], tuple[int, int]]] = defaultdict(dict)
 
-    def add(self, groups: tuple[int, int], row: int, other: int, votes: int, frames: int) -> None:
-        of_groups = self.pairs[groups]
-        of_groups[row, other] = max(of_groups.get((row, other), (0, 0)), (votes, frames))
+    def add(self, groups: tuple[int, int], rows: tuple[int, ...], votes: int, frames: int) -> None:
+        known = self.of_groups[groups]
+        known[rows] = max(known.get(rows, (0, 0)), (votes, frames))
 
-    def proven(self, store: ClipStore, others: ClipStore, progress: Progress) -> Iterator[Match]:
+    def proven(self, store: ClipStore, others: ClipStore, tries: int, progress: Progress) -> Iterator[Match]:
         """The groups that do share audio."""
-        for done, (_, pairs) in enumerate(sorted(self.pairs.items()), 1):
-            ranked = sorted(pairs.items(), key=lambda pair: -pair[1][0])
-            for (row, other), (votes, frames) in ranked[:_TRIES]:
+        for done, (_, candidates) in enumerate(sorted(self.of_groups.items()), 1):
+            ranked = sorted(candidates.items(), key=lambda candidate: -candidate[1][0])
+            for (row, other, *_), (votes, frames) in ranked[:tries]:
                 lag, height = 0, 1.0
                 if votes != _SAME:
                     lag, height = correlate(_sound(store, row), _sound(others, other), frames * HOP)
                 if height >= _CORRELATION:
-                    yield Match((row, other), round(lag / RATE, 3), round(height, 3), len(pairs))
+                    pairs = len({rows[:2] for rows in candidates})
+                    yield Match((row, other), round(lag / RATE, 3), round(height, 3), pairs)
                     break
-            progress("compare clips", done, len(self.pairs))
+            progress("compare clips", done, len(self.of_groups))
 
 
 def _sorted_pair(first: np.int64, second: np.int64) -> tuple[int, int]:
