@@ -20,9 +20,6 @@ from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
 
-DATASET = "unlabelled"
-NO_LABEL = -1
-
 
 def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipIndex:
     """The clips of the folders `config.unlabelled`, folder by folder in their order; a file below two of them is taken
@@ -45,11 +42,9 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         cut[path] = pieces
         progress("read headers", done, len(files))
     clips = [
-        Clip(path, NO_LABEL, group, None, start, length)
-        for path, group in group_of.items()
-        for start, length in cut[path]
+        Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
-    return ClipIndex(DATASET, Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
 
 
 def _recordings(folder: Path) -> list[Path]:
