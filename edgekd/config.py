@@ -141,6 +141,9 @@ class LossConfig(Section):
         le=1,
         description="the least that the teacher's best class must have for its answer to count on a clip without label",
     )
+    embedding: Literal["cosine", "mse"] = Field(
+        default="cosine", description="distance of embeddings; mse: to the teacher's at mean 0 and variance 1"
+    )
     adapter: Literal["teacher", "student"] = Field(
         default="teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
     )

@@ -57,7 +57,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "prepare": {"load", "clip_store", "checks"},
     },
     "models": {
-        **{name: set() for name in ("outputs", "weights", "download", "histogram", "factories")},
+        **{name: set() for name in ("outputs", "weights", "download", "histogram")},
+        "factories": {"outputs"},
         "blocks": {"histogram"},
         "tracing": {"histogram", "factories"},
         "students": {"outputs", "histogram", "blocks", "factories", "tracing"},

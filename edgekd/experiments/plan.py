@@ -31,6 +31,8 @@ Settings = Mapping[str, Any]
 METHODS: dict[str, Settings] = {
     "labels": {"loss": {"terms": ["classification"]}},
     "kd": {"loss": {"terms": ["classification", "distillation"], "distillation": "kl"}},
+    "embedding": {"loss": {"terms": ["classification", "embedding"]}},
+    "kd-embedding": {"loss": {"terms": ["classification", "distillation", "embedding"], "distillation": "kl"}},
     "ssatkd": {"loss": {"terms": ["classification", "statistical", "structural", "distillation"]}},
     "ssatkd-structural": {"loss": {"terms": ["classification", "structural", "distillation"]}},
     "ssatkd-statistical": {"loss": {"terms": ["classification", "statistical", "distillation"]}},

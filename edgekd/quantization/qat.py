@@ -146,9 +146,9 @@ def _train(
     terms, epochs = run.config.loss.terms, run.config.training.epochs
     teacher = finished_teacher(run) if needs_teacher(terms) else None
     batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)
-    loss = SSATKDLoss(run.config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss = SSATKDLoss.between(run.config.loss, student, teacher)
     loss.to(device)
-    # The adapter between the taps and the weights of the terms go on from where distillation left them.
+    # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
     last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
     loss.load_state_dict(last)

@@ -15,7 +15,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Batch:
                 rows=self.rows[part],
                 waveforms=None if self.waveforms is None else self.waveforms[part],
                 log_mels=None if self.log_mels is None else self.log_mels[part],
-                teacher=None if self.teacher is None else TeacherOutput(*(each[part] for each in self.teacher)),
+                teacher=None if self.teacher is None else self.teacher.at(part),
                 targets=self.targets[part],
                 labelled=None if self.labelled is None else self.labelled[part],
                 masks=self.masks.at(part),
@@ -140,13 +140,13 @@ class TrainingBatches:
 
     def _request(self, rows: Tensor, generator: torch.Generator, needs: Collection[Need], share: Tensor) -> _Requested:
         """Draw what is random about a batch of the clips `rows (B,)`, and have those at `share` on their way."""
-        views, device, with_tap = self.views, self.clips.device, "tap" in needs
+        views, device = self.views, self.clips.device
         choices = views.draw(len(rows), generator)
         masks = draw_masks(len(rows), self.augment, generator).at(share)
         places = views.places(rows)
         labelled = views.labelled(self.labels, places, choices)
         places, choices = places[share], choices[share]
-        heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(with_tap))
+        heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(needs))
         log_mels = None
         if self.log_mels is not None:
             assert isinstance(views, Views)
@@ -157,7 +157,7 @@ class TrainingBatches:
             size=len(rows),
             waveforms=views.request(self.clips, places, choices) if heard else None,
             log_mels=log_mels,
-            teacher=None if self.teacher is None else self.teacher.request(places, choices, with_tap),
+            teacher=None if self.teacher is None else self.teacher.request(places, choices, needs),
             targets=to_device(views.targets(self.labels, self.num_classes, places, choices), device),
             labelled=None if counted is None else to_device(counted, device),
             masks=masks.to(device),
@@ -221,8 +221,8 @@ def _joined(first: Batch, second: Batch, places: Tensor) -> Batch:
     def of_some(one: Tensor | None, other: Tensor | None) -> Tensor | None:
         return None if one is None or other is None else both(one, other)
 
-    def answers(one: Tensor, other: Tensor) -> Tensor:
-        return both(one, other) if len(one) else one  # a tap that nobody asked for
+    def answers(one: Tensor | None, other: Tensor | None) -> Any:
+        return of_some(one, other) if one is None or len(one) else one  # a tap that nobody asked for is empty
 
     teacher = None
     if first.teacher is not None and second.teacher is not None:

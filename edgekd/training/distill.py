@@ -21,7 +21,7 @@ from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import Need, check_terms, check_unlabelled, needs_teacher
+from edgekd.losses.terms import Need, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
@@ -83,7 +83,7 @@ def distill(
     share_layers(student)
     training = config.training
     batches = student_batches(run, data, "student", student, teacher, training.epochs, device, progress)
-    loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss = SSATKDLoss.between(config.loss, student, teacher)
     loss.to(device)
     student.to(device)
     started = time.perf_counter()
@@ -133,6 +133,8 @@ class StudentStep:
     ) -> None:
         self.student, self.loss, self.config, self.device = student, loss, config, device
         self.mixed, self.compiled = mixed, compiled
+        if "embedding" in needs_of(config.loss.terms):
+            student.give_embedding()
 
     def begin(self, epoch: int) -> frozenset[Need]:
         """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
@@ -165,7 +167,9 @@ def adapt_teacher(
     run, data = begun.run, begun.data
     views = draw_views(data.split.train, data.store.samples, config.augment, config.seed)
     frozen = FrozenTeacher(teacher, begun.device)
-    fill_cache(run.config, frozen, data.store, views, taps=False, repeated=False, progress=progress)
+    # Students that learn from embeddings find them there, too.
+    needs: tuple[Need, ...] = ("logits", "embedding") if teacher.embedding_size else ("logits",)
+    fill_cache(run.config, frozen, data.store, views, needs=needs, repeated=False, progress=progress)
     return run
 
 
@@ -275,9 +279,15 @@ def _data(
     check_clip_length(index, config.data)
     if taught and not resume:
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
-    if is_own(config.student) and not resume:  # likewise
+    embedded = "embedding" in needs_of(config.loss.terms)
+    if (is_own(config.student) or embedded) and not resume:  # likewise
         student = new_student(config, len(index.classes))
-        if quantized:
+        if embedded and student.embedding_layer is None:
+            raise UsageError(
+                f"Student '{config.student}' gives no embedding to distil: its logits must be what an nn.Linear, "
+                "called once, makes of one (B, E). Change it, or leave 'embedding' out of --terms."
+            )
+        if quantized and is_own(config.student):
             check_layers(f"Student '{config.student}'", trace(student.name, student.network))
     splits_file = config.out / "splits.csv"
     split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)

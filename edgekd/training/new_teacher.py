@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import TERMS, needs_teacher
+from edgekd.losses.terms import TERMS, needs_of, needs_teacher
 from edgekd.models.build import build_teacher
 from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
@@ -80,6 +80,11 @@ def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
         raise UsageError(
             f"Teacher '{teacher.name}' has no 'head' (an nn.Linear) to train: pass --adaptation full, or none to use "
             "it as it is."
+        )
+    if "embedding" in needs_of(config.loss.terms) and not built.embedding_size:
+        raise UsageError(
+            f"Teacher '{teacher.name}' gives no embedding to distil: its module needs an attribute 'head', an "
+            "nn.Linear called once with an embedding (B, E). Give it one, or leave 'embedding' out of --terms."
         )
     return built
 

@@ -13,7 +13,7 @@ from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import Split
-from edgekd.losses.terms import needs_of, needs_teacher
+from edgekd.losses.terms import Need, needs_of, needs_teacher
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
@@ -73,12 +73,14 @@ def student_batches(
     views = draw_views(data.split.train, data.store.samples, run.config.augment, run.config.seed)
     repeated = epochs > len(views)
     settings = _Settings(run, stage, student, teacher if taught else None, device, progress)
-    taps = textures_count(run.config, begin)
-    made = settings.batches(data.store, data.index.labels, views, repeated, taps)
+    needs = needs_of(run.config.loss.terms)
+    if not textures_count(run.config, begin):
+        needs -= {"tap"}
+    made = settings.batches(data.store, data.index.labels, views, needs, repeated)
     if beside is not None:
         assert data.unlabelled is not None
         of_index = data.unlabelled.index.labels
-        without = settings.batches(data.unlabelled.store, of_index, beside, repeated, taps)
+        without = settings.batches(data.unlabelled.store, of_index, beside, needs, repeated)
         if without.log_mels is None or made.log_mels is None:  # a student takes one or the other
             without, made = replace(without, log_mels=None), replace(made, log_mels=None)
         made = replace(made, beside=without, beside_share=run.config.training.unlabelled_share)
@@ -113,14 +115,13 @@ class _Settings:
     progress: Progress
 
     def batches(
-        self, store: ClipStore, labels: Sequence[int], views: Views, repeated: bool, taps: bool
+        self, store: ClipStore, labels: Sequence[int], views: Views, needs: frozenset[Need], repeated: bool
     ) -> TrainingBatches:
         """Batches of the clips that `views` are of. `repeated`: whether each view is heard more than once."""
         config, run, cache = self.run.config, self.run, None
         if self.teacher is not None:
             frozen = FrozenTeacher(self.teacher, self.device)
-            taps = taps and "tap" in needs_of(config.loss.terms)
-            cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=self.progress)
+            cache = fill_cache(config, frozen, store, views, needs=needs, repeated=repeated, progress=self.progress)
             if cache.warning and processes.is_first():
                 run.warn(cache.warning)
         clips = clips_on(store, views.rows, self.device, self.progress)

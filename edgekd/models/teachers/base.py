@@ -19,7 +19,10 @@ from edgekd.models.weights import State, load_matching, read_weights
 
 
 class Teacher(nn.Module, ABC):
-    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> logits `(B, K)` and the tap `(B, C, T, F)`."""
+    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> `TeacherOutput`.
+
+    `embedding_size`: E of its embeddings `(B, E)`; 0 where it gives none.
+    """
 
     def __init__(
         self, num_classes: int, sample_rate: int, own_rate: int, tap_channels: int, embedding_size: int
@@ -42,7 +45,7 @@ class Teacher(nn.Module, ABC):
 
     def forward(self, waveform: Tensor) -> TeacherOutput:
         embedding, tap = self.embed(waveform)
-        return TeacherOutput(self.head(embedding), tap)
+        return TeacherOutput(self.head(embedding), tap, embedding)
 
     def classifier(self) -> nn.Linear | None:
         """The layer from the embedding to the logits, which `head` adaptation trains; None where there is none."""
