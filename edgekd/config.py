@@ -14,9 +14,20 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from edgekd.errors import UsageError
+from edgekd.front_end import DISPLACES
+from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
+from edgekd.section import Section as Section  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
 CacheMode = Literal["auto", "off", "logits", "full"]
@@ -29,11 +40,11 @@ def _absolute(path: Path) -> Path:
 # Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
 InputPath = Annotated[Path, AfterValidator(_absolute)]
 
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys and numbers that are not finite refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_DISPLACES: dict[str, tuple[str, ...]] = {
+    **{f"frontend.{name}": others for name, others in DISPLACES.items()},
+    "augment.time_mask_share": ("time_mask_frames",),
+    "augment.time_mask_frames": ("time_mask_share",),
+}
 
 
 class SimulationConfig(Section):
@@ -74,16 +85,6 @@ class DataConfig(Section):
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
             raise ValueError("split: the three shares must be positive and sum to 1")
         return self
-
-
-class FrontendConfig(Section):
-    """Log-mel front end; the defaults are the SSATKD paper's."""
-
-    n_fft: int = Field(default=1024, ge=64, le=8192, multiple_of=2, description="Hann window and DFT length, samples")
-    hop_length: int = Field(default=320, ge=16, description="samples")
-    n_mels: int = Field(default=64, ge=8, le=256)
-    f_min: float = Field(default=50.0, ge=0, description="Hz")
-    f_max: float = Field(default=14_000.0, gt=0, description="Hz")
 
 
 class TeacherConfig(Section):
@@ -181,9 +182,16 @@ class AugmentConfig(Section):
         default=0.5, ge=0, lt=1, description="the least share of a mixture that is the clip itself"
     )
     time_masks: int = Field(default=2, ge=0)
-    time_mask_frames: int = Field(default=48, ge=1)
+    time_mask_share: float = Field(
+        default=0.096, gt=0, le=1, description="the widest, as a share of the clip; the paper's 48 frames in 5 s"
+    )
+    time_mask_frames: int | None = Field(default=None, ge=1, description="the widest, in place of time_mask_share")
     frequency_masks: int = Field(default=2, ge=0)
-    frequency_mask_bins: int = Field(default=8, ge=1)
+    frequency_mask_bins: int = Field(default=8, ge=1, description="the widest, before any bins are averaged")
+
+    def time_mask(self, frames: int) -> int:
+        """Frames of the widest time mask, where a clip has so many."""
+        return self.time_mask_frames or round(self.time_mask_share * frames)
 
 
 class TrainingConfig(Section):
@@ -271,32 +279,41 @@ class DistillConfig(Section):
         default=1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes"
     )
     data: DataConfig = DataConfig()
-    frontend: FrontendConfig = FrontendConfig()
+    frontend: FrontendConfig = Field(default=FrontendConfig(), validate_default=True)
     teacher: TeacherConfig = TeacherConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
     quantize: QuantizeConfig = QuantizeConfig()
 
+    @field_validator("frontend")
+    @classmethod
+    def _follows_the_rate(cls, frontend: FrontendConfig, others: ValidationInfo) -> FrontendConfig:
+        data = others.data.get("data")  # None where it is wrong itself
+        return frontend if data is None else frontend.at(data.sample_rate)
+
+    @field_validator("augment")
+    @classmethod
+    def _masks_follow_the_clip(cls, augment: AugmentConfig, others: ValidationInfo) -> AugmentConfig:
+        data, frontend = others.data.get("data"), others.data.get("frontend")
+        if data is None or frontend is None or augment.time_mask_frames is None:
+            return augment
+        frames, _ = frontend.shape(round(data.clip_seconds * data.sample_rate))
+        share = augment.model_copy(update={"time_mask_frames": None})
+        return share if share.time_mask(frames) == augment.time_mask_frames else augment
+
     @model_validator(mode="after")
-    def _front_end_fits_rate(self) -> Self:
-        nyquist = self.data.sample_rate / 2
-        if self.frontend.f_max > nyquist:
-            raise ValueError(
-                f"frontend.f_max ({self.frontend.f_max:g} Hz) is above half of data.sample_rate ({nyquist:g} Hz): "
-                f"pass --set frontend.f_max={nyquist:g}, or a higher --sample-rate"
-            )
-        if self.frontend.f_min >= self.frontend.f_max:
-            raise ValueError("frontend.f_min must be below frontend.f_max")
-        if self.frontend.hop_length > self.frontend.n_fft:
-            raise ValueError("frontend.hop_length must not exceed frontend.n_fft")
-        samples = round(self.data.clip_seconds * self.data.sample_rate)
-        if samples <= self.frontend.n_fft // 2:  # the borders are reflected
-            raise ValueError(
-                f"a clip (data.clip_seconds at data.sample_rate: {samples} samples) must be longer than half of "
-                f"frontend.n_fft ({self.frontend.n_fft})"
-            )
+    def _front_end_fits_clips(self) -> Self:
+        self.frontend.check(self.data.sample_rate, round(self.data.clip_seconds * self.data.sample_rate))
         return self
+
+
+def displaced(dotted: str, section: Mapping[str, Any]) -> set[str]:
+    """The settings beside `dotted` in its section that say the same thing in another way: a later value displaces
+    them."""
+    if dotted == "frontend.n_fft" and section.get("convention") == "yamnet":  # where the window may be shorter
+        return set()
+    return set(_DISPLACES.get(dotted, ()))
 
 
 def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:

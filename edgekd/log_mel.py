@@ -1,18 +1,21 @@
 """Log-mel front end: the same numbers in a form to train with and a form to ship.
 
-`10 log10(max(M |STFT(x)|^2, 1e-10))` with a periodic Hann window, centred frames with reflected borders, and
-Slaney-scale, area-normalised mel filters: what the SSATKD paper and PANNs use (Kong et al. 2020, arXiv 1912.10211).
+Two conventions. "panns", what the SSATKD paper and PANNs use (Kong et al. 2020, arXiv 1912.10211):
+`10 log10(max(M |STFT(x)|^2, 1e-10))` with centred frames, reflected borders, and Slaney-scale, area-normalised mel
+filters. "yamnet", what YAMNet uses (Plakal & Ellis 2019): `log(M |STFT(x)| + 0.001)`, frames from the first sample on,
+each zero-padded at its end to the length of the DFT, and mel filters of height 1. Both have a periodic Hann window, and
+may then average frames and mel bins, in steps (`frames_per_step`, `bins_per_step`).
 
-`LogMel` computes the transform with `torch.stft`, which trains fast and cannot be exported. `ExportLogMel` computes
-it with convolution and matrix products that every runtime has, by one step of Cooley and Tukey's factorisation
-(1965). With `N = N1 N2`, `n = N2 n1 + n2` and `k = k1 + N1 k2`,
+`LogMel` computes the transform with an FFT, which trains fast and cannot be exported. `ExportLogMel` computes it with
+convolution and matrix products that every runtime has, by one step of Cooley and Tukey's factorisation (1965). With
+`N = N1 N2`, `n = N2 n1 + n2` and `k = k1 + N1 k2`,
 
     X[k] = sum_n2 W_N2^(n2 k2) ( sum_n1 w[n] x[n] W_N1^(n1 k1) W_N^(n2 k1) ).
 
 The inner sum is a convolution over n1 with one group for each n2: its kernels hold the window and the twiddle
-factors, and its stride, hop / N2, does the framing, so frames are never cut out of the signal. As x is real only k1
-= 0 .. N1/2 is computed; the outer sum is then one small matrix product, and every bin or its mirror image N - k is
-among its rows.
+factors, and its stride, hop / N2, does the framing, so frames are never cut out of the signal. Where the window is
+shorter than N the kernels end with it. As x is real only k1 = 0 .. N1/2 is computed; the outer sum is then one small
+matrix product, and every bin or its mirror image N - k is among its rows.
 """
 
 from __future__ import annotations
@@ -22,16 +25,20 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, pad
+from torch.nn.functional import avg_pool2d, conv1d, pad
 
 from edgekd.config import FrontendConfig
 
 POWER_FLOOR = 1e-10  # -100 dB
+MAGNITUDE_OFFSET = 0.001  # YAMNet's
 MEL_BLOCK = 16  # mel bins a block; a block's filters touch few DFT bins, so blocks skip most of the zeros
 
 
 class LogMel(nn.Module):
-    """Waveform `(B, S)` at `sample_rate` Hz -> log-mel `(B, 1, T, F)` in dB, `T = S // hop_length + 1`."""
+    """Waveform `(B, S)` at `sample_rate` Hz -> log-mel `(B, 1, T, F)`: in dB or, convention "yamnet", natural.
+
+    `(T, F)` is `config.shape(S)`.
+    """
 
     window: Tensor
     mel_weights: Tensor
@@ -41,24 +48,35 @@ class LogMel(nn.Module):
         self.config = config
         self.sample_rate = sample_rate
         # Derived from the configuration, so not part of a checkpoint.
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(config.window_length), persistent=False)
         self.register_buffer("mel_weights", mel_filterbank(config, sample_rate), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         # Powers span 100 dB and more, which bfloat16 cannot hold: no autocast here.
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                self.config.n_fft,
-                self.config.hop_length,
-                window=self.window,
-                center=True,
-                pad_mode="reflect",
-                return_complex=True,
-            )
-            power = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft/2+1, T)
-            mel = torch.matmul(power.transpose(1, 2), self.mel_weights)  # (B, T, F)
-        return (10 * torch.log10(mel.clamp(min=POWER_FLOOR))).unsqueeze(1)
+            of = self._of_magnitudes if self.config.convention == "yamnet" else self._of_powers
+            log_mel = of(waveform.float()).unsqueeze(1)
+            step = (self.config.frames_per_step, self.config.bins_per_step)
+            return log_mel if step == (1, 1) else avg_pool2d(log_mel, step)
+
+    def _of_powers(self, waveform: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            waveform,
+            self.config.n_fft,
+            self.config.hop_length,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft/2+1, T)
+        mel = torch.matmul(power.transpose(1, 2), self.mel_weights)  # (B, T, F)
+        return 10 * torch.log10(mel.clamp(min=POWER_FLOOR))
+
+    def _of_magnitudes(self, waveform: Tensor) -> Tensor:
+        frames = waveform.unfold(-1, self.config.window_length, self.config.hop_length) * self.window
+        magnitude = torch.fft.rfft(frames, n=self.config.n_fft).abs()  # (B, T, n_fft/2+1)
+        return torch.log(magnitude @ self.mel_weights + MAGNITUDE_OFFSET)
 
 
 def turned(log_mel: Tensor) -> Tensor:
@@ -69,9 +87,9 @@ def turned(log_mel: Tensor) -> Tensor:
 class ExportLogMel(nn.Module):
     """The numbers of `LogMel`, in operators that ONNX runtimes and TensorRT have.
 
-    `gain` is applied to the waveform, `scale` and `shift` `(F,)` to the dB values (a folded batch norm); none costs an
+    `gain` is applied to the waveform, `scale` and `shift` `(F,)` to the log-mel (a folded batch norm); none costs an
     operation of its own. `turn` swaps the last two dimensions, `(B, F, T)` to `(B, T, F)`; an exporter may know a
-    better way. Agrees with `LogMel` to 1e-4 dB. About 5 times as fast as the DFT as one strided convolution.
+    better way. Agrees with `LogMel` to 1e-4 of its unit. About 5 times as fast as the DFT as one strided convolution.
     """
 
     first: Tensor
@@ -89,12 +107,12 @@ class ExportLogMel(nn.Module):
         turn: Callable[[Tensor], Tensor] = turned,
     ) -> None:
         super().__init__()
-        self.turn = turn
-        self.n_fft, self.hop_length = config.n_fft, config.hop_length
+        self.config, self.turn = config, turn
         self.inner = _inner_length(config.n_fft, config.hop_length)
-        outer = config.n_fft // self.inner
-        self.residues = outer // 2 + 1
-        self.register_buffer("first", (gain * _first_stage(config.n_fft, self.inner)).float())
+        first = _first_stage(config, self.inner)
+        self.taps = first.shape[2]
+        self.residues = config.n_fft // self.inner // 2 + 1
+        self.register_buffer("first", (gain * first).float())
         filters = mel_filterbank(config, sample_rate).double()  # (n_fft/2+1, F)
         heard, rows = _outer_rows(config.n_fft, self.inner, filters.any(dim=1))
         self.register_buffer("second", _second_stage(self.inner, heard).float())
@@ -106,33 +124,46 @@ class ExportLogMel(nn.Module):
             self.register_buffer(f"rows{self.blocks}", rows[used])
             self.register_buffer(f"filters{self.blocks}", block[used].t().contiguous().float())
             self.blocks += 1
-        to_db = 10 / math.log(10)
-        ones = torch.ones(config.n_mels)
-        self.register_buffer("scale", (to_db * (ones if scale is None else scale))[:, None])
-        self.register_buffer("shift", torch.zeros(config.n_mels, 1) if shift is None else shift[:, None].clone())
+        unit = 1.0 if config.convention == "yamnet" else 10 / math.log(10)
+        bins = config.n_mels // config.bins_per_step
+        self.register_buffer("scale", (unit * (torch.ones(bins) if scale is None else scale))[:, None])
+        self.register_buffer("shift", torch.zeros(bins, 1) if shift is None else shift[:, None].clone())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Waveform `(B, S)` -> `(B, 1, T, F)`."""
-        samples = waveform.shape[1]
-        frames = samples // self.hop_length + 1
-        padded = pad(waveform, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
-        if samples % self.hop_length:
-            padded = padded[:, : (frames - 1) * self.hop_length + self.n_fft]
-        phases = padded.unflatten(1, (-1, self.inner)).transpose(1, 2)  # (B, n2, samples / N2)
-        stage1 = conv1d(phases, self.first, stride=self.hop_length // self.inner, groups=self.inner)
+        phases = self._framed(waveform).unflatten(1, (-1, self.inner)).transpose(1, 2)  # (B, n2, samples / N2)
+        stage1 = conv1d(phases, self.first, stride=self.config.hop_length // self.inner, groups=self.inner)
         stage1 = stage1.unflatten(1, (2 * self.inner, self.residues)).transpose(1, 2)  # (B, k1, (n2, re|im), T)
         stage2 = torch.matmul(self.second, stage1)  # (B, k1, (re|im, k2), T)
         squares = stage2 * stage2
         power = (squares[:, :, : self.outer_rows] + squares[:, :, self.outer_rows :]).flatten(1, 2)  # (B, (k1, k2), T)
+        spectrum = power.sqrt() if self.config.convention == "yamnet" else power
         mel = torch.cat(
             [
-                torch.matmul(self.get_buffer(f"filters{block}"), power.index_select(1, self.get_buffer(f"rows{block}")))
+                torch.matmul(
+                    self.get_buffer(f"filters{block}"), spectrum.index_select(1, self.get_buffer(f"rows{block}"))
+                )
                 for block in range(self.blocks)
             ],
             dim=1,
         )
-        log_mel = mel.clamp(min=POWER_FLOOR).log() * self.scale + self.shift  # (B, F, T)
-        return self.turn(log_mel).unsqueeze(1)
+        mel = mel + MAGNITUDE_OFFSET if self.config.convention == "yamnet" else mel.clamp(min=POWER_FLOOR)
+        log_mel = mel.log()  # (B, F, T)
+        step = (self.config.bins_per_step, self.config.frames_per_step)
+        if step != (1, 1):
+            log_mel = avg_pool2d(log_mel.unsqueeze(1), step).squeeze(1)
+        return self.turn(log_mel * self.scale + self.shift).unsqueeze(1)
+
+    def _framed(self, waveform: Tensor) -> Tensor:
+        """The samples that frames lie in, and no others: each begins a hop after the one before."""
+        config = self.config
+        steps, _ = config.shape(waveform.shape[1])
+        if config.convention == "panns":
+            waveform = pad(waveform, (config.n_fft // 2, config.n_fft // 2), mode="reflect")
+        needed = (steps * config.frames_per_step - 1) * config.hop_length + self.taps * self.inner
+        if needed > waveform.shape[1]:  # the window ends within the last tap
+            return pad(waveform, (0, needed - waveform.shape[1]))
+        return waveform[:, :needed] if needed < waveform.shape[1] else waveform
 
 
 def _inner_length(n_fft: int, hop_length: int) -> int:
@@ -145,15 +176,17 @@ def _inner_length(n_fft: int, hop_length: int) -> int:
     return min(divisors, key=lambda d: abs(math.log(d / math.sqrt(n_fft))))
 
 
-def _first_stage(n_fft: int, inner: int) -> Tensor:
-    """Kernels `(N2 * 2 * K1, 1, N1)` float64: for each n2 the window, the DFT over n1 and the twiddle factors."""
-    outer = n_fft // inner
-    n1 = torch.arange(outer, dtype=torch.float64)[None, None, :]
+def _first_stage(config: FrontendConfig, inner: int) -> Tensor:
+    """Kernels `(N2 * 2 * K1, 1, taps)` float64: for each n2 the window, the DFT over n1 and the twiddle factors; `taps`
+    of the N1 that the window reaches."""
+    outer, taps = config.n_fft // inner, math.ceil(config.window_length / inner)
+    n1 = torch.arange(taps, dtype=torch.float64)[None, None, :]
     n2 = torch.arange(inner, dtype=torch.float64)[:, None, None]
     k1 = torch.arange(outer // 2 + 1, dtype=torch.float64)[None, :, None]
-    angle = -2 * math.pi * (n1 * k1 / outer + n2 * k1 / n_fft)  # (n2, k1, n1)
-    window = torch.hann_window(n_fft, dtype=torch.float64).view(outer, inner).t()[:, None, :]  # (n2, 1, n1)
-    return torch.stack([window * angle.cos(), window * angle.sin()], dim=1).reshape(-1, 1, outer)
+    angle = -2 * math.pi * (n1 * k1 / outer + n2 * k1 / config.n_fft)  # (n2, k1, n1)
+    window = pad(torch.hann_window(config.window_length, dtype=torch.float64), (0, taps * inner - config.window_length))
+    window = window.view(taps, inner).t()[:, None, :]  # (n2, 1, n1)
+    return torch.stack([window * angle.cos(), window * angle.sin()], dim=1).reshape(-1, 1, taps)
 
 
 def _second_stage(inner: int, outer: Tensor) -> Tensor:
@@ -191,7 +224,9 @@ def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
 
 
 def mel_filterbank(config: FrontendConfig, sample_rate: int) -> Tensor:
-    """Slaney mel filters `(n_fft/2+1, n_mels)`, each of unit area."""
+    """Mel filters `(n_fft/2+1, n_mels)`: Slaney's, each of unit area, or those of convention "yamnet"."""
+    if config.convention == "yamnet":
+        return triangles_of_height_1(config.n_fft, sample_rate, config.n_mels, config.f_min, config.f_max)
     from edgekd._torchaudio import functional as audio_functional
 
     return audio_functional.melscale_fbanks(
@@ -203,3 +238,16 @@ def mel_filterbank(config: FrontendConfig, sample_rate: int) -> Tensor:
         norm="slaney",
         mel_scale="slaney",
     )
+
+
+def triangles_of_height_1(n_fft: int, sample_rate: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Mel filters `(n_fft/2+1, n_mels)`: triangles of height 1, linear on the scale `1127 ln(1 + f / 700)`."""
+
+    def mel(frequency: float) -> float:
+        return 1127.0 * math.log(1.0 + frequency / 700.0)
+
+    bins = torch.tensor([mel(k * sample_rate / n_fft) for k in range(n_fft // 2 + 1)], dtype=torch.float64)[:, None]
+    edges = torch.linspace(mel(f_min), mel(f_max), n_mels + 2, dtype=torch.float64)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
+    return torch.minimum(rising, falling).clamp(min=0).float()

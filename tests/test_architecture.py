@@ -22,7 +22,10 @@ from edgekd.device.join import PARTS
 PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATIONS = ("errors", "config", "number_formats", "progress", "resources", "process_setup", "_torchaudio")
+FOUNDATIONS = (
+    *("errors", "section", "front_end", "config", "number_formats", "progress", "resources", "process_setup"),
+    "_torchaudio",
+)
 ROOMS = (
     *("files", "processes", "log_mel", "data", "models", "losses", "runs", "scoring", "training", "quantization"),
     *("exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),

@@ -25,7 +25,7 @@ def test_defaults_are_the_papers_where_nothing_else_was_measured_to_be_better() 
     training, augment, loss = config.training, config.augment, config.loss
     assert (training.weight_decay, training.decay_power) == (1e-5, 0.9)
     assert training.patience == 50
-    assert (augment.time_masks, augment.time_mask_frames) == (2, 48)
+    assert (augment.time_masks, augment.time_mask(501), augment.time_mask_frames) == (2, 48, None)
     assert (augment.frequency_masks, augment.frequency_mask_bins) == (2, 8)
     assert loss.terms == ("classification", "statistical", "structural", "distillation")
     assert (loss.distillation, loss.temperature, loss.statistical, loss.structural_fusion) == (
@@ -61,9 +61,12 @@ def test_a_section_that_is_no_table_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"data": {"sample_rate": 16_000}}, "frontend.f_max (14000 Hz) is above half of data.sample_rate (8000 Hz)"),
+        (
+            {"data": {"sample_rate": 16_000}, "frontend": {"f_max": 14_000}},
+            "frontend.f_max (14000 Hz) is above half of data.sample_rate (8000 Hz)",
+        ),
         ({"frontend": {"f_min": 14_000}}, "frontend.f_min must be below frontend.f_max"),
-        ({"frontend": {"hop_length": 2_000}}, "frontend.hop_length must not exceed frontend.n_fft"),
+        ({"frontend": {"hop_length": 5_000}}, "frontend.hop_length (5000) must not exceed 4 windows (1024)"),
         ({"frontend": {"n_fft": 1_001}}, "frontend.n_fft = 1001: input should be a multiple of 2"),
         ({"frontend": {"n_fft": 8_192}, "data": {"clip_seconds": 0.12}}, "data.clip_seconds"),
         ({"loss": {"terms": ["distillation"]}}, "'classification' must be one of the terms"),

@@ -162,3 +162,82 @@ def test_onnx_runtime_computes_the_same(n_fft: int, hop: int, n_mels: int, rate:
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (computed,) = session.run(None, {session.get_inputs()[0].name: waveform.numpy()})
     np.testing.assert_allclose(computed, LogMel(config, rate)(2 * waveform).numpy(), atol=1e-4)
+
+
+# Convention "yamnet", and averages
+
+YAMNET = FrontendConfig(convention="yamnet", window_length=400, n_fft=512, hop_length=160)
+OTHERS = [
+    pytest.param(YAMNET, 16_000, 80_000, id="yamnets"),
+    pytest.param(YAMNET.model_copy(update={"hop_length": 320}), 16_000, 15_600, id="20-ms-hop"),
+    pytest.param(YAMNET.model_copy(update={"hop_length": 640}), 16_000, 16_001, id="hop-longer-than-the-dft"),
+    pytest.param(YAMNET.model_copy(update={"window_length": 399}), 16_000, 8_000, id="window-ends-within-a-tap"),
+    pytest.param(YAMNET.model_copy(update={"window_length": 512}), 16_000, 8_003, id="no-zeros"),
+    pytest.param(YAMNET, 16_000, 400, id="one-frame-no-more"),
+    pytest.param(YAMNET.model_copy(update={"hop_length": 147}), 16_000, 8_000, id="coprime-hop-of-magnitudes"),
+    pytest.param(YAMNET.model_copy(update={"frames_per_step": 4, "bins_per_step": 2}), 16_000, 16_000, id="averages"),
+    pytest.param(FrontendConfig(frames_per_step=2), 32_000, 32_017, id="frames-averaged"),
+    pytest.param(FrontendConfig(bins_per_step=5), 32_000, 32_000, id="bins-averaged-with-a-rest"),
+    pytest.param(FrontendConfig(hop_length=1280), 32_000, 32_017, id="hop-longer-than-the-window"),
+    pytest.param(FrontendConfig(frames_per_step=3, bins_per_step=2), 32_000, 32_000, id="both"),
+]
+
+
+def magnitude_log_mel(config: FrontendConfig, rate: int, waveform: Floats) -> Floats:
+    """Convention "yamnet" without averages, a frame and a filter at a time: `(T, n_mels)`."""
+    window = scipy.signal.get_window("hann", config.window_length, fftbins=True)
+    mels = 1127 * np.log(1 + np.arange(config.n_fft // 2 + 1) * rate / config.n_fft / 700)
+    edges = np.linspace(*(1127 * np.log(1 + np.array([config.f_min, config.f_max]) / 700)), config.n_mels + 2)
+    filters = [np.interp(mels, edges[k : k + 3], [0, 1, 0], left=0, right=0) for k in range(config.n_mels)]
+    starts = range(0, len(waveform) - config.window_length + 1, config.hop_length)
+    frames = [waveform[start : start + config.window_length] * window for start in starts]
+    zeros = np.zeros(config.n_fft - config.window_length)
+    magnitudes = [np.abs(np.fft.rfft(np.concatenate([frame, zeros]))) for frame in frames]
+    return np.log(np.stack(magnitudes) @ np.stack(filters, axis=1) + 0.001)
+
+
+@pytest.mark.parametrize(("config", "rate", "samples"), OTHERS)
+def test_magnitudes_and_averages_are_those_computed_in_float64(config: FrontendConfig, rate: int, samples: int) -> None:
+    waveform = noise(2, samples)
+    computed = LogMel(config, rate)(waveform)
+    assert computed.shape == (2, 1, *config.shape(samples))
+    frames, bins = config.shape(samples)
+    for clip, found in zip(waveform.numpy().astype(np.float64), computed[:, 0].numpy(), strict=True):
+        if config.convention == "yamnet":
+            whole = magnitude_log_mel(config, rate, clip)
+        else:
+            whole = 10 * np.log10(np.maximum(reference_power(clip, config, rate), 1e-10))
+        times, steps = config.frames_per_step, config.bins_per_step
+        means = [
+            [whole[times * t : times * (t + 1), steps * f : steps * (f + 1)].mean() for f in range(bins)]
+            for t in range(frames)
+        ]
+        np.testing.assert_allclose(found, means, atol=1e-3 if config.convention == "panns" else 2e-5)
+
+
+@pytest.mark.parametrize(("config", "rate", "samples"), OTHERS)
+def test_their_export_form_has_the_same_numbers(config: FrontendConfig, rate: int, samples: int) -> None:
+    bins = config.shape(samples)[1]
+    generator = torch.Generator().manual_seed(2)
+    scale, shift = torch.rand(bins, generator=generator) + 0.1, torch.randn(bins, generator=generator)
+    waveform = noise(3, samples, seed=1)
+    folded = ExportLogMel(config, rate, gain=1.7, scale=scale, shift=shift)(waveform)
+    torch.testing.assert_close(folded, LogMel(config, rate)(1.7 * waveform) * scale + shift, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("config", "rate", "samples"), [OTHERS[0], OTHERS[2], OTHERS[7], OTHERS[11]])
+def test_onnx_runtime_computes_them_too(config: FrontendConfig, rate: int, samples: int) -> None:
+    waveform, module = noise(2, samples, seed=3), ExportLogMel(config, rate, gain=2.0).eval()
+    program = torch.onnx.export(module, (waveform,), dynamo=True, verbose=False, opset_version=18)
+    assert program is not None
+    operators = {node.op_type for node in program.model_proto.graph.node}
+    assert not operators & {"STFT", "DFT", "Loop", "GatherND", "If", "ReduceMean"}
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    (computed,) = session.run(None, {session.get_inputs()[0].name: waveform.numpy()})
+    np.testing.assert_allclose(computed, LogMel(config, rate)(2 * waveform).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("form", [LogMel, ExportLogMel])
+def test_silence_is_the_logarithm_of_the_offset(form: type[LogMel] | type[ExportLogMel]) -> None:
+    log_mel = form(YAMNET, 16_000)(torch.zeros(1, 16_000))
+    torch.testing.assert_close(log_mel, torch.full((1, 1, 98, 64), -6.9077554), rtol=0, atol=1e-5)

@@ -136,8 +136,6 @@ def _settings(
     flags: Mapping[str, Any] | None = None,
 ) -> DistillConfig:
     """The settings of a run on these data. Raises `UsageError` for a wrong one."""
-    from edgekd.config import FrontendConfig
-
     named = {
         "data.dataset": dataset,
         "data.data_dir": data_dir,
@@ -145,6 +143,4 @@ def _settings(
         "data.clip_seconds": clip_seconds,
         **(flags or {}),
     }
-    if config is None and sample_rate is not None:  # only the picture has a band: it follows the rate
-        named["frontend.f_max"] = min(FrontendConfig().f_max, sample_rate / 2)
     return options.combine(config, named, sets)

@@ -122,13 +122,20 @@ def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[s
 
 
 def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `values["a"]["b"]` for `a.b`. Raises `UsageError` when `a` is no section."""
+    """Set `values["a"]["b"]` for `a.b`, in place of what said the same in another way.
+
+    Raises `UsageError` when `a` is no section.
+    """
+    from edgekd.config import displaced
+
     *sections, last = dotted.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
             raise UsageError(f"--set {dotted}: '{section}' is a setting, not a section.")
         values = inner
+    for other in displaced(dotted, values):
+        values.pop(other, None)
     values[last] = value
 
 

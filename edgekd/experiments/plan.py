@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.config import DistillConfig, parse, to_toml
+from edgekd.config import DistillConfig, displaced, parse, to_toml
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError, unknown_name
 from edgekd.losses.terms import needs_teacher
@@ -149,13 +149,18 @@ def _config(values: Settings, source: str) -> DistillConfig:
     return settled(parse(DistillConfig, values, source))
 
 
-def _merged(values: Settings, *changes: Settings) -> dict[str, Any]:
-    """Nested `values` with `changes` over them, the last on top."""
+def _merged(values: Settings, *changes: Settings, prefix: str = "") -> dict[str, Any]:
+    """Nested `values` with `changes` over them, the last on top and in place of what said the same in another way."""
     merged = dict(values)
     for change in changes:
         for key, value in change.items():
+            for other in displaced(prefix + key, {**merged, **change}) - set(change):
+                merged.pop(other, None)
             inner = merged.get(key)
-            merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+            if isinstance(inner, dict) and isinstance(value, Mapping):
+                merged[key] = _merged(inner, value, prefix=f"{prefix}{key}.")
+            else:
+                merged[key] = value
     return merged
 
 

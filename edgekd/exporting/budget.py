@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from edgekd.config import FrontendConfig
-from edgekd.errors import GateError
+from edgekd.errors import GateError, UsageError
 from edgekd.exporting.cost import activation_bytes, graph_cost, split_at_log_mel
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target
@@ -128,7 +128,7 @@ def other_students(
         try:
             deployable = untrained(other, num_classes, frontend, sample_rate, clip_samples, target.precision)
             figures[other] = runtime.figures(runtime.emit({target.precision: deployable}, target, silent), target)
-        except RuntimeError:  # its pooling leaves nothing of a log-mel with so few bins
+        except UsageError:  # its pooling leaves nothing of a log-mel with so few bins
             continue
     progress("other students", len(tried), len(tried))
     return figures
@@ -152,7 +152,7 @@ def untrained(
 
     generator = torch.Generator().manual_seed(0)
     name, width = student
-    built = build_student(name, num_classes, sample_rate, frontend, width).eval()
+    built = build_student(name, num_classes, sample_rate, frontend, width, samples=clip_samples).eval()
     network = None
     if precision == "int8":
         with torch.no_grad():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-_AFTER_LOGARITHM = ("Mul", "Add", "Einsum", "Transpose", "Unsqueeze", "Reshape", "Cast")
+_AFTER_LOGARITHM = ("Mul", "Add", "AveragePool", "Einsum", "Transpose", "Squeeze", "Unsqueeze", "Reshape", "Cast")
 _VIEWS = ("DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # new name, same memory
 _ACTIVATIONS = ("Clip", "Relu")  # done by the layer before
 
@@ -130,8 +130,8 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 def split_at_log_mel(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
     """The front end of a graph and its network, each a model of its own with a batch of one.
 
-    The front end ends with the normalised log-mel: the logarithm, the only `Log` of a student's graph, and what scales
-    and turns its output before anything else uses it. None where there is no such place.
+    The front end ends with the normalised log-mel: the logarithm, the only `Log` of a student's graph, and what
+    averages, scales and turns its output before anything else uses it. None where there is no such place.
     """
     from onnx.utils import Extractor
 

@@ -129,7 +129,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         padding=data.padding,
         input="waveform" if target.frontend == "graph" else "log_mel",
         batch=target.batch,
-        frontend=run.config.frontend,
+        frontend=run.config.frontend.given(),
         gain=float(student.gain),
     )
 

@@ -110,7 +110,7 @@ def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace)
     """Shape of one input, without the batch: `(S,)`, or `(1, T, F)` for a log-mel."""
     if log_mel == "graph":
         return (clip_samples,)
-    return (1, clip_samples // config.hop_length + 1, config.n_mels)
+    return (1, *config.shape(clip_samples))
 
 
 def log_mel_nodes(model_bytes: bytes) -> list[str]:

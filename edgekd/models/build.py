@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
@@ -38,14 +41,15 @@ def build_student(
     from edgekd.models.students.own import build_own
     from edgekd.models.students.student import Student
 
-    frontend = frontend or FrontendConfig()
+    frontend = frontend or FrontendConfig().at(sample_rate)
+    shape = frontend.shape(samples or 5 * sample_rate)
     if is_own(name):
-        shape = (samples or 5 * sample_rate) // frontend.hop_length + 1, frontend.n_mels
         network, tap_channels = build_own(name, num_classes, width, shape, folder)
     else:
         _check_student(name, width)
         network = STUDENTS[name].network(num_classes, width)
         tap_channels = network.tap_channels
+        _check_size(name, network, shape)
     return Student(name, network, tap_channels, frontend, sample_rate, width)
 
 
@@ -97,7 +101,7 @@ def build_teacher(
     elif spec.from_folder and weights is None:
         raise UsageError(f"Teacher '{name}' needs weights: {spec.weights_from}.")
     else:
-        teacher = spec.build(num_classes, sample_rate, frontend or FrontendConfig(), weights)
+        teacher = spec.build(num_classes, sample_rate, frontend or FrontendConfig().at(sample_rate), weights)
     if weights is not None and not (spec is not None and spec.from_folder):
         try:
             (teacher.load_whole if whole else teacher.load_pretrained)(weights)
@@ -132,6 +136,21 @@ def check_models(config: DistillConfig, taught: bool) -> None:
     if taught:
         checks.append(lambda: _check_teacher(config.teacher.name, config.teacher.folder))
     check_all(checks)
+
+
+def _check_size(name: str, network: nn.Module, shape: tuple[int, int]) -> None:
+    """Raise `UsageError` where a log-mel `(T, F)` is too small for a student: its pooling leaves nothing of it."""
+    import torch
+
+    outline = copy.deepcopy(network).to("meta").eval()  # shapes without numbers
+    try:
+        outline(torch.empty(1, 1, *shape, device="meta"))
+    except RuntimeError:
+        frames, bins = shape
+        raise UsageError(
+            f"Student '{name}' cannot take a log-mel of {frames} frames of {bins} mel bins: it is too small. Pass more "
+            "with a longer clip, frontend.n_mels, or a lower frontend.hop_ms, frames_per_step or bins_per_step."
+        ) from None
 
 
 def _check_student(name: str, width: float, folder: Path | None = None) -> None:

@@ -218,7 +218,8 @@ def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] 
 
 def _masked_forward(student: Student, log_mel: Tensor, masks: Masks, augment: AugmentConfig) -> StudentOutput:
     """What the student makes of log-mels `(B, 1, T, F)`, masked."""
-    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment))
+    bins_per_step = student.frontend.config.bins_per_step
+    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment, bins_per_step))
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,14 @@ def masked_front_end(log_mel: nn.Module, masks: Masks, config: AugmentConfig) ->
         handle.remove()
 
 
-def spec_augment(log_mel: Tensor, masks: Masks, config: AugmentConfig) -> Tensor:
+def spec_augment(log_mel: Tensor, masks: Masks, config: AugmentConfig, bins_per_step: int = 1) -> Tensor:
     """Mask bands of time and mel bins of a normalised log-mel `(B, 1, T, F)`, each clip its own, with its mean (0).
 
     A band is `u w` wide, for `w` the most that is allowed, and begins at `v (size - u w)`, both rounded down, as
-    `torchaudio.functional.mask_along_axis_iid` has it.
+    `torchaudio.functional.mask_along_axis_iid` has it. `bins_per_step`: mel bins that became one of these F.
     """
-    frames = _hidden(masks.time, config.time_mask_frames, log_mel.shape[2])
-    bins = _hidden(masks.frequency, config.frequency_mask_bins, log_mel.shape[3])
+    frames = _hidden(masks.time, config.time_mask(log_mel.shape[2]), log_mel.shape[2])
+    bins = _hidden(masks.frequency, config.frequency_mask_bins // bins_per_step, log_mel.shape[3])
     return log_mel.masked_fill(frames[:, None, :, None] | bins[:, None, None, :], 0.0)
 
 

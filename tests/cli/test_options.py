@@ -99,7 +99,10 @@ def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
         (["--set", "training.epochs"], "--set training.epochs: write it as KEY=VALUE, e.g. "),
         (["--set", "seed=1", "--set", "seed.x=1"], "--set seed.x: 'seed' is a setting, not a section."),
         (["--set", "data.split=[0.5, 0.5]"], "data.split"),
-        (["--sample-rate", "8000"], "frontend.f_max (14000 Hz) is above half of data.sample_rate (4000 Hz)"),
+        (
+            ["--sample-rate", "8000", "--set", "frontend.f_max=14000"],
+            "frontend.f_max (14000 Hz) is above half of data.sample_rate (4000 Hz)",
+        ),
         (["--config", "nowhere.toml"], "nowhere.toml: no such configuration file."),
     ],
 )

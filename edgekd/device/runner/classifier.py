@@ -65,9 +65,8 @@ class Runner:
         self.log_mel: LogMel | None = None  # where the graph does not compute it
         shape: tuple[int, ...] = (self.clip_samples,)
         if classifier["input"] == "log_mel":
-            frontend = classifier["frontend"]
-            self.log_mel = LogMel(**frontend, sample_rate=self.sample_rate, gain=classifier["gain"])
-            shape = (1, self.clip_samples // frontend["hop_length"] + 1, frontend["n_mels"])
+            self.log_mel = LogMel(**classifier["frontend"], sample_rate=self.sample_rate, gain=classifier["gain"])
+            shape = (1, *self.log_mel.shape(self.clip_samples))
         self.precision, built = self._choice(precision, cpu)
         largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)

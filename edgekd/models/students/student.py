@@ -35,7 +35,7 @@ class Student(nn.Module):
         super().__init__()
         self.name, self.width = name, width
         self.frontend = LogMel(frontend, sample_rate)
-        self.norm = nn.BatchNorm2d(frontend.n_mels)
+        self.norm = nn.BatchNorm2d(frontend.n_mels // frontend.bins_per_step)
         self.network = network
         self.tap_channels = tap_channels
         self.embedding_layer = embedding_layer(network)  # of the same name in the network that quantisation makes
@@ -43,7 +43,7 @@ class Student(nn.Module):
         self.register_buffer("gain", torch.ones(()))
 
     def front_end(self, waveform: Tensor) -> Tensor:
-        """Log-mel `(B, 1, T, F)` in dB before normalisation: no parameter that is learned has had a part in it."""
+        """Log-mel `(B, 1, T, F)` before normalisation: no parameter that is learned has had a part in it."""
         return self.frontend(waveform * self.gain)
 
     def log_mel(self, waveform: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """A convolutional teacher to train from scratch, where no AudioSet-trained one fits.
 
 Networks trained on AudioSet hear 50 Hz to 14 kHz at fixed rates. Sonar at 4 kHz, or a data set with its own band, is
-better taught by a network of moderate size that sees exactly the student's log-mel. The shape is the small student's
-(`hltdnn_ds`), averages beside local histograms over separable convolutions, three times as wide: on simulated sonar a
-plain network of twice its cost, CNN14's shape scaled down, learned less in the same number of epochs.
+better taught by a network of moderate size that sees the student's log-mel (before frames or bins are averaged). The
+shape is the small student's (`hltdnn_ds`), averages beside local histograms over separable convolutions, three times
+as wide: on simulated sonar a plain network of twice its cost, CNN14's shape scaled down, learned less in the same
+number of epochs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ConvNet(Teacher):
     def __init__(self, num_classes: int, sample_rate: int, frontend: FrontendConfig) -> None:
         histogram = HistogramLayer(HISTOGRAM_CHANNELS)
         super().__init__(num_classes, sample_rate, sample_rate, WIDTHS[0], AVERAGES + histogram.output_size)
-        self.log_mel = LogMel(frontend, sample_rate)
+        self.log_mel = LogMel(frontend.whole(), sample_rate)
         self.norm = nn.BatchNorm2d(frontend.n_mels)
         self.stem = convolution(1, WIDTHS[0], 3, stride=2)
         self.middle = nn.Sequential(

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 
 from edgekd._torchaudio import functional as audio_functional  # first: transformers imports torchaudio itself
 from edgekd.errors import InputError, UsageError
+from edgekd.log_mel import triangles_of_height_1
 from edgekd.models.teachers.base import Teacher, repeat_frames
-from edgekd.models.teachers.yamnet import mel_linear_filterbank
 
 if TYPE_CHECKING:
     from transformers import ASTModel
@@ -227,7 +227,7 @@ class WhisperLogMel(nn.Module):
 
 def kaldi_filterbank(n_mels: int) -> Tensor:
     """Kaldi's mel filters `(257, n_mels)`, 20 to 8000 Hz."""
-    return mel_linear_filterbank(n_mels, 20.0, OWN_RATE / 2)
+    return triangles_of_height_1(512, OWN_RATE, n_mels, 20.0, OWN_RATE / 2)
 
 
 def _through(layers: nn.ModuleList, tokens: Tensor) -> Tensor:

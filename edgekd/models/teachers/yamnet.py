@@ -13,21 +13,22 @@ AudioSet classifier, `fc` or `logits`, is not used.
 from __future__ import annotations
 
 import re
-from math import log
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
+from edgekd.log_mel import LogMel
 from edgekd.models.teachers.base import Teacher, repeat_frames
 from edgekd.models.weights import State, read_weights
 
 OWN_RATE = 16_000  # Hz
-WINDOW, HOP, N_FFT = 400, 160, 512  # samples
-N_MELS, F_MIN, F_MAX = 64, 125.0, 7500.0  # bins, Hz, Hz
-LOG_OFFSET = 0.001
+OWN_FRONT_END = FrontendConfig(
+    convention="yamnet", window_length=400, n_fft=512, hop_length=160, n_mels=64, f_min=125.0, f_max=7_500.0
+)
 KERAS_EPSILON = 1e-4  # of the batch norms in yamnet.h5, which have no scale
 PATCH_FRAMES, PATCH_HOP = 96, 48  # 0.96 s every 0.48 s
 
@@ -55,7 +56,7 @@ class YamNet(Teacher):
 
     def __init__(self, num_classes: int, sample_rate: int) -> None:
         super().__init__(num_classes, sample_rate, OWN_RATE, tap_channels=128, embedding_size=1024)
-        self.log_mel = MagnitudeLogMel()
+        self.log_mel = LogMel(OWN_FRONT_END, OWN_RATE)
         self.conv = nn.ModuleList([SameConv2d(1, 32, 3, stride=2)])
         for inputs, outputs, stride in SEPARABLE:
             self.conv.append(SameConv2d(inputs, inputs, 3, stride=stride, groups=inputs))
@@ -117,28 +118,6 @@ def folded_keras(state: State, path: Path) -> State:
     return folded
 
 
-class MagnitudeLogMel(nn.Module):
-    """YAMNet's front end: waveform `(B, S)` at 16 kHz -> `log(M |STFT(x)| + 0.001)`, `(B, 1, T, 64)`.
-
-    Magnitudes, not powers; frames are not centred, so `T = (S - 400) // 160 + 1`; each is zero-padded at its end from
-    400 to 512 samples.
-    """
-
-    window: Tensor
-    mel_weights: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
-        self.register_buffer("mel_weights", mel_linear_filterbank(), persistent=False)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        with torch.autocast(waveform.device.type, enabled=False):
-            frames = waveform.unfold(-1, WINDOW, HOP) * self.window
-            magnitude = torch.fft.rfft(frames, n=N_FFT).abs()  # (B, T, 257)
-            return torch.log(magnitude @ self.mel_weights + LOG_OFFSET).unsqueeze(1)
-
-
 class SameConv2d(nn.Conv2d):
     """Convolution padded as TensorFlow's "same": output `ceil(size / stride)`, an odd pixel of padding goes last."""
 
@@ -164,16 +143,3 @@ def cut_patches(log_mel: Tensor) -> Tensor:
     last = log_mel.shape[2] - PATCH_FRAMES
     starts = [*range(0, last, PATCH_HOP), last]
     return torch.stack([log_mel[:, :, start : start + PATCH_FRAMES] for start in starts], dim=1)
-
-
-def mel_linear_filterbank(n_mels: int = N_MELS, f_min: float = F_MIN, f_max: float = F_MAX) -> Tensor:
-    """Mel filters `(257, n_mels)` at 16 kHz: triangles of height 1, linear on the scale `1127 ln(1 + f / 700)`."""
-
-    def mel(frequency: float) -> float:
-        return 1127.0 * log(1.0 + frequency / 700.0)
-
-    bins = torch.tensor([mel(k * OWN_RATE / N_FFT) for k in range(N_FFT // 2 + 1)], dtype=torch.float64).unsqueeze(1)
-    edges = torch.linspace(mel(f_min), mel(f_max), n_mels + 2, dtype=torch.float64)
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
-    return torch.minimum(rising, falling).clamp(min=0).float()

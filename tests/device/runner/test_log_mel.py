@@ -16,6 +16,7 @@ from edgekd import log_mel
 from edgekd.config import FrontendConfig
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.commands import main
+from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.log_mel import LogMel, mel_filters
 
 if TYPE_CHECKING:
@@ -27,6 +28,30 @@ FRONTENDS = [
     (FrontendConfig(n_fft=256, hop_length=100, n_mels=40, f_min=0, f_max=900), 4_000),  # below the scale's corner
     (FrontendConfig(n_fft=400, hop_length=147, n_mels=23, f_min=1_500, f_max=5_512), 11_025),  # above; an odd rate
 ]
+OTHERS = [
+    (FrontendConfig(convention="yamnet", window_length=400, n_fft=512, hop_length=160), 16_000),
+    (FrontendConfig(convention="yamnet", window_length=201, n_fft=256, hop_length=320, n_mels=20, f_max=3_999), 8_000),
+    (FrontendConfig(convention="yamnet", window_length=400, n_fft=512, frames_per_step=4, bins_per_step=3), 16_000),
+    (FrontendConfig(n_fft=512, hop_length=160, f_max=7_500, frames_per_step=3, bins_per_step=2), 16_000),
+]
+
+
+@pytest.mark.parametrize(("config", "rate"), OTHERS)
+def test_magnitudes_and_averages_are_those_of_training(config: FrontendConfig, rate: int) -> None:
+    clips = (np.random.default_rng(0).standard_normal((2, rate + 7)) * [[0.3], [1e-3]]).astype(np.float32)
+    front_end = LogMel(**config.given().model_dump(), sample_rate=rate, gain=0.37)
+    found = front_end(clips)
+    oracle = log_mel.LogMel(config, rate)(0.37 * torch.from_numpy(clips)).numpy()
+    assert (found.dtype, found.shape) == (np.float32, oracle.shape)
+    assert front_end.shape(rate + 7) == found.shape[2:]
+    np.testing.assert_allclose(found, oracle, atol=1e-3 if config.convention == "panns" else 1e-4)
+
+
+def test_an_older_manifest_is_of_convention_panns_and_a_newer_one_is_refused() -> None:
+    told = {"n_fft": 512, "hop_length": 160, "n_mels": 64, "f_min": 125, "f_max": 7_500}
+    assert LogMel(**told, sample_rate=16_000, gain=1.0).shape(16_000) == (101, 64)
+    with pytest.raises(RunnerError, match="convention 'mfcc', which this program does not know"):
+        LogMel(**told, convention="mfcc", sample_rate=16_000, gain=1.0)
 
 
 @pytest.mark.parametrize(("config", "rate"), FRONTENDS)
@@ -41,7 +66,7 @@ def test_mel_filters_are_those_of_training(config: FrontendConfig, rate: int) ->
 def test_the_log_mel_has_the_numbers_of_training(config: FrontendConfig, rate: int, seconds: float) -> None:
     random = np.random.default_rng(0)
     clips = (random.standard_normal((3, round(seconds * rate) + 7)) * [[0.3], [1e-3], [0]]).astype(np.float32)
-    found = LogMel(**config.model_dump(), sample_rate=rate, gain=0.37)(clips)
+    found = LogMel(**config.given().model_dump(), sample_rate=rate, gain=0.37)(clips)
     # In float64: with one bin at the edge of a filter, training's own float32 is 1e-3 dB off.
     oracle = log_mel.LogMel(config, rate)(0.37 * torch.from_numpy(clips)).numpy()
     assert (found.dtype, found.shape) == (np.float32, oracle.shape)
