@@ -158,7 +158,7 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _needs_classification(self) -> Self:
-        if "classification" not in self.terms:
+        if not {"classification", "embedding"} & set(self.terms):  # of a pre-training, the latter
             raise ValueError("terms: 'classification' must be one of the terms")
         if len(set(self.terms)) != len(self.terms):
             raise ValueError("terms: a term is named twice")
@@ -274,6 +274,9 @@ class DistillConfig(Section):
     )
     student_folder: InputPath | None = Field(
         default=None, description="where the module of your own student is; None: where you are"
+    )
+    student_weights: InputPath | None = Field(
+        default=None, description="of a pre-training or another run, to begin with; the classifier stays new"
     )
     width: float = Field(
         default=1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes"

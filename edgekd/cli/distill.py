@@ -27,6 +27,7 @@ def distill(
     adaptation: options.Adaptation = None,
     teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
+    student_weights: options.StudentWeights = None,
     width: options.Width = None,
     terms: Annotated[
         str | None,
@@ -71,6 +72,7 @@ def distill(
         "teacher.adaptation": adaptation,
         "teacher.cache": teacher_cache,
         "student": student,
+        "student_weights": student_weights,
         "width": width,
         "loss.terms": None if terms is None else [term.strip() for term in terms.split(",") if term.strip()],
         "training.epochs": epochs,

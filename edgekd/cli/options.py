@@ -77,6 +77,14 @@ Student = Annotated[
         "--student", envvar="EDGEKD_STUDENT", help="See 'edgekd students'; or package.module:factory, your own."
     ),
 ]
+StudentWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--student-weights",
+        envvar="EDGEKD_STUDENT_WEIGHTS",
+        help="To begin with: student.safetensors of 'edgekd pretrain', or of another run.",
+    ),
+]
 Width = Annotated[
     float | None,
     typer.Option("--width", envvar="EDGEKD_WIDTH", help="Times the student's channels, 0.25 to 4."),

@@ -105,6 +105,21 @@ def print_run(run: Run) -> None:
         line(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
 
 
+def print_pretraining(run: Run) -> None:
+    """What a pre-training came to, and the command that goes on with it."""
+    report, rows = run.report(), run.metrics().rows
+    line(unlabelled_text(report["audit"]["unlabelled"]))
+    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    clips = report["audit"]["clips"]
+    line(
+        f"Embedding loss: {number(float(best['embedding']))} in training ({clips['train']} clips), "
+        f"{number(float(best['validation_loss']))} held out ({clips['validation']} clips), after epoch {best['epoch']}."
+    )
+    line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
+    weights = run.folder / "student.safetensors"
+    line(f"Next: edgekd distill --student {run.config.student} --student-weights {weights} --data-dir FOLDER ...")
+
+
 def unlabelled_text(audited: Mapping[str, Any]) -> str:
     """How many clips without labels teach, and why others do not, of the audit in a report."""
     reasons = {

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgekd.models.teachers.base import Teacher
     from edgekd.runs.data import RunData, UnlabelledClips
 
-Stage = Literal["teacher", "student", "int8"]
+Stage = Literal["pretrain", "teacher", "student", "int8"]
 
 REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
@@ -86,6 +86,11 @@ class Run:
         """Raise `InputError` unless the float student is finished."""
         if "student" in self.report().get("test", {}):
             return
+        if "classification" not in self.config.loss.terms:
+            raise InputError(
+                f"{self.folder}: a pre-training, whose student has no classes. Give it some first: edgekd distill "
+                f"--student-weights {self.folder / 'student.safetensors'}"
+            )
         done = self.metrics().last_epoch("student")
         where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
         raise InputError(

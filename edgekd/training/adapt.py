@@ -152,8 +152,7 @@ def _store_unchanged(teacher: Teacher, run: Run, data: RunData, device: torch.de
             "teacher",
             1,
             seconds=time.perf_counter() - started,
-            validation_loss=validation.loss,
-            validation_accuracy=validation.accuracy,
+            **validation.figures(),
         )
         save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.cpu().state_dict())
 

@@ -21,7 +21,7 @@ from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import Need, check_terms, check_unlabelled, needs_of, needs_teacher
+from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
@@ -47,6 +47,7 @@ from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.spec_augment import Masks, spec_augment
 from edgekd.training.student_batches import student_batches, student_validation, textures_count, waveform_gain
+from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
 from edgekd.training.views import draw_views
 
 
@@ -78,6 +79,9 @@ def distill(
     seed_all(config.seed, "student")
     student = run.new_student()
     student.gain = waveform_gain(data.store, data.split)
+    weights = config.student_weights
+    if weights is not None:
+        processes.from_first(lambda: load_student_weights(student, weights))
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     processes.spread(student)
     share_layers(student)
@@ -108,6 +112,8 @@ def distill(
         summary["teacher_cache"] = batches.teacher.summary()
     if batches.beside is not None and batches.beside.teacher is not None:
         summary["unlabelled_cache"] = batches.beside.teacher.summary()
+    if weights is not None:
+        summary["weights"] = str(weights)
     processes.from_first(lambda: run.update_report("training", {"student": summary}))
     record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
@@ -248,12 +254,14 @@ def _begin(
         beside = None
         if without is not None and store is not None:
             beside = audit_unlabelled(without, store, index, split, data.store, config.data, progress)
+        unknown = None if resume else check_origin(config, data, progress)
         # Only now, when data and device are known to be good, is an older run given up.
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
-        if let_pass is not None:
-            run.warn(let_pass)
+        for warning in (let_pass, unknown):
+            if warning is not None:
+                run.warn(warning)
         if without is None or beside is None:
             return run, ()
         write_unlabelled(config.out / UNLABELLED, without, beside.dropped)
@@ -272,7 +280,10 @@ def _data(
     """The clips and their sides, when what the configuration names has been found good."""
     check_terms([*config.loss.terms, *config.loss.weights])
     check_models(config, taught)
+    check_classes(config.loss.terms)
     check_unlabelled(config.loss.terms, config.data.unlabelled)
+    if not resume:
+        check_student_weights(config)
     if taught:
         check_teacher(config.teacher)
     check_folder(config, resume, overwrite)
