@@ -123,8 +123,8 @@ def print_pretraining(run: Run) -> None:
 def unlabelled_text(audited: Mapping[str, Any]) -> str:
     """How many clips without labels teach, and why others do not, of the audit in a report."""
     reasons = {
-        "group": "of a group on the validation or test side",
-        "audio": "of recordings heard on the validation or test side",
+        "group": "of a group that is scored",
+        "audio": "of recordings that share audio with clips that are scored",
         "silence": "digital silence",
     }
     dropped = [f"{clips} {reasons[why]}" for why, clips in audited["dropped"].items()]

@@ -35,6 +35,7 @@ from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.run import Run, check_folder
 from edgekd.runs.unlabelled import FILE, write_unlabelled
+from edgekd.section import Section
 from edgekd.training.batches import TrainingBatches, check_shares, seed_all, seeded
 from edgekd.training.distill import StudentStep, compiled_student, make_optimizer
 from edgekd.training.loop import Stage, fit
@@ -86,7 +87,7 @@ def pretrain(
     processes.spread(student)
     share_layers(student)
     batches = student_batches(
-        _augmented(run, config.augment.model_copy(update={"shifts_per_clip": shifts})),
+        _with(run, augment=config.augment.model_copy(update={"shifts_per_clip": shifts})),
         data,
         "pretrain",
         student,
@@ -95,7 +96,7 @@ def pretrain(
         device,
         progress,
     )
-    quiet = _augmented(run, PLAIN)
+    quiet = _with(run, augment=PLAIN, loss=config.loss.model_copy(update={"terms": ("embedding",)}))
     aside = RunData(index, Split(split.validation, (), ()), store)
     heard = student_batches(quiet, aside, "pretrain", student, teacher, training.epochs, device, progress)
     loss = SSATKDLoss.between(config.loss, student, teacher).to(device)
@@ -129,8 +130,8 @@ def pretrain(
     return run
 
 
-def _augmented(run: Run, augment: AugmentConfig) -> Run:
-    return replace(run, config=run.config.model_copy(update={"augment": augment}))
+def _with(run: Run, **sections: Section) -> Run:
+    return replace(run, config=run.config.model_copy(update=sections))
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,14 @@ class HeldOut:
     @torch.no_grad()
     def __call__(self) -> float:
         """The mean over all clips of all processes, the model in eval mode."""
-        step = copy.copy(self.step)
+        step, loss = copy.copy(self.step), self.step.loss
         step.compiled = None  # what is compiled trains
         total = torch.zeros((), device=step.device)
-        for batch in self.batches.epoch(1, {"embedding"}):
+        counted, loss.active = loss.active, ("embedding",)
+        for batch in self.batches.epoch(1, loss.needs):
             with processes.batch(batch.size):
                 total += step(batch).terms["embedding"] * len(batch)
+        loss.active = counted
         return float(processes.summed(total)) / len(self.batches.rows)
 
 
@@ -174,6 +177,11 @@ def _checked(config: DistillConfig, progress: Progress, resume: bool, overwrite:
     """The clips, when what the configuration names has been found good."""
     check_terms([*config.loss.terms, *config.loss.weights])
     check_pretraining(config.loss.terms, config.data.unlabelled)
+    if config.teacher.adaptation != "head":
+        raise UsageError(
+            f"teacher.adaptation = '{config.teacher.adaptation}': without labels no teacher is adapted. Leave it out; "
+            "one that was adapted elsewhere is given with --teacher-weights."
+        )
     check_models(config, taught=True)
     check_teacher(config.teacher)
     check_folder(config, resume, overwrite)

@@ -11,6 +11,7 @@ from edgekd.data.clip_store import open_store
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import GateError, InputError
 from edgekd.models.students.student import Student
+from edgekd.models.tracing import classifier_of
 from edgekd.models.weights import load_matching, read_weights
 from edgekd.progress import Progress
 from edgekd.runs.data import RunData
@@ -24,8 +25,8 @@ WEIGHTS = "student.safetensors"
 def load_student_weights(student: Student, path: Path) -> None:
     """Everything but the classifier, which stays as it is. Raises `InputError` for tensors that are missing, unknown or
     of other shapes."""
-    layer = student.embedding_layer
-    new = () if layer is None else (f"network.{layer.name}.",)
+    classifier = classifier_of(student.network)
+    new = () if classifier is None else (f"network.{classifier}.",)
     load_matching(student, read_weights(path), path, ignore_prefixes=new, reinitialised=new)
 
 

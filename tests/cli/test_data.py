@@ -161,7 +161,7 @@ def test_the_audit_tells_what_audio_without_labels_is_left_out(
     done = data("audit", recordings, "--unlabelled", more)
     assert done.code == 0
     assert "clips without labels teach; left out: " in done.out
-    assert " of recordings heard on the validation or test side." in done.out
+    assert " of recordings that share audio with clips that are scored." in done.out
     found = data("audit", recordings, "--unlabelled", more, "--json").json()["unlabelled"]
     assert 0 < found["dropped"]["audio"] < found["clips"]
     assert {each["side"] for each in found["shared"]} == {"validation", "test"}
