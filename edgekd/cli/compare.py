@@ -17,8 +17,9 @@ def compare(
     methods: Annotated[
         str,
         Flag(
-            help="By comma, the first is what the others are compared with: labels, kd, ssatkd, ssatkd-structural, "
-            "ssatkd-statistical, or NAME=FILE.toml with the settings that your own method changes."
+            help="By comma, the first is what the others are compared with: labels, kd, embedding, "
+            "kd-embedding, ssatkd, ssatkd-structural, ssatkd-statistical, or NAME=FILE.toml with the settings that "
+            "your own method changes."
         ),
     ] = "labels,kd,ssatkd",
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",

@@ -31,8 +31,8 @@ def distill(
         str | None,
         Flag(
             envvar="EDGEKD_TERMS",
-            help="Loss terms, by comma: classification,statistical,structural,distillation. Alone, classification "
-            "trains on labels without a teacher.",
+            help="Loss terms, by comma: classification,statistical,structural,distillation,embedding. Alone, "
+            "classification trains on labels without a teacher.",
         ),
     ] = None,
     epochs: options.Epochs = None,

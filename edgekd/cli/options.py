@@ -39,13 +39,17 @@ ClipSeconds = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        "--teacher", envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'; or package.module:factory, your own."
+        "--teacher",
+        envvar="EDGEKD_TEACHER",
+        help="See 'edgekd teachers'; or package.module:factory, your own; by comma: the average of several.",
     ),
 ]
 TeacherWeights = Annotated[
     Path | None,
     typer.Option(
-        "--teacher-weights", envvar="EDGEKD_TEACHER_WEIGHTS", help="File (ast, whisper: folder) of pre-trained weights."
+        "--teacher-weights",
+        envvar="EDGEKD_TEACHER_WEIGHTS",
+        help="File (ast, whisper: folder) of pre-trained weights; of several teachers by comma, in their order.",
     ),
 ]
 Adaptation = Annotated[
