@@ -8,14 +8,11 @@ command. Unknown keys are refused with the nearest valid one, and all mistakes a
 from __future__ import annotations
 
 import difflib
-import json
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     ValidationError,
@@ -27,18 +24,14 @@ from pydantic import (
 from edgekd.errors import UsageError
 from edgekd.front_end import DISPLACES
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
+from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
+from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
+from edgekd.section import InputPath
 from edgekd.section import Section as Section  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
 CacheMode = Literal["auto", "off", "logits", "full"]
 
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-# Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
-InputPath = Annotated[Path, AfterValidator(_absolute)]
 
 _DISPLACES: dict[str, tuple[str, ...]] = {
     **{f"frontend.{name}": others for name, others in DISPLACES.items()},
@@ -47,56 +40,24 @@ _DISPLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-class SimulationConfig(Section):
-    """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
-
-    vessels_per_class: int = Field(default=20, ge=5, description="distinct vessels a class; a vessel is a group")
-    windows_per_vessel: int = Field(default=8, ge=1, description="clips cut from one vessel's recording")
-    snr_db: tuple[float, float] = Field(default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
-    seed: int = 0
-
-
-class DataConfig(Section):
-    """Where clips come from, how they are cut, and how they are split."""
-
-    dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
-    data_dir: InputPath | None = None
-    unlabelled: tuple[InputPath, ...] = Field(
-        default=(), description="folders of audio without labels, to teach with through the teacher's answers"
-    )
-    sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
-    clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
-    padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
-    fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
-    val_fold: int | None = Field(default=None, ge=1, description="validation fold; None: the one after the test fold")
-    split: tuple[float, float, float] = Field(
-        default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
-    )
-    split_seed: int = 0
-    given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
-    near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
-        default=None,
-        description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",
-    )
-    simulation: SimulationConfig = SimulationConfig()
-
-    @model_validator(mode="after")
-    def _split_sums_to_one(self) -> Self:
-        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
-            raise ValueError("split: the three shares must be positive and sum to 1")
-        return self
+def _names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 class TeacherConfig(Section):
     """The teacher, and how it is adapted to the target data before distillation."""
 
     name: str = Field(
-        default="cnn14", description="see 'edgekd teachers', or package.module:factory, a teacher of your own"
+        default="cnn14",
+        description="see 'edgekd teachers', or package.module:factory, a teacher of your own; names by comma: the "
+        "average of several",
     )
     weights: InputPath | None = Field(
         default=None,
-        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch",
+        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch. Of "
+        "several teachers: files by comma, in the order of the names, nothing between two commas for none",
     )
+    weights_of: dict[str, InputPath] = Field(default={}, description="weights of several teachers, by name")
     folder: InputPath | None = Field(
         default=None, description="where the module of your own teacher is; None: where you are"
     )
@@ -114,6 +75,44 @@ class TeacherConfig(Section):
         default="auto",
         description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_by_name(cls, values: Any) -> Any:
+        """Files by comma go to the names that they are in the order of."""
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str) or not values.get("weights"):
+            return values
+        names = _names(values["name"])
+        if len(names) < 2:
+            return values
+        files = [file.strip() for file in str(values["weights"]).split(",")]
+        if len(files) != len(names):
+            raise ValueError(
+                f"weights: {len(files)} for {len(names)} teachers: name one for each, by comma, or nothing between two "
+                "commas"
+            )
+        given = {name: file for name, file in zip(names, files, strict=True) if file}
+        return {**values, "weights": None, "weights_of": {**values.get("weights_of", {}), **given}}
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> Self:
+        names = _names(self.name)
+        if not all(names) or len(set(names)) != len(names):
+            raise ValueError(f"name = {self.name!r}: names by comma, each once")
+        unknown = [name for name in self.weights_of if len(names) < 2 or name not in names]
+        if unknown:
+            raise ValueError(f"weights_of: {', '.join(unknown)}: not one of several teachers ({self.name})")
+        return self
+
+    def members(self) -> tuple[TeacherConfig, ...]:
+        """These settings for each teacher alone; where there is one, as they are."""
+        names = _names(self.name)
+        if len(names) == 1:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": name, "weights": self.weights_of.get(name), "weights_of": {}})
+            for name in names
+        )
 
 
 class LossConfig(Section):
@@ -329,33 +328,6 @@ def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
     except ValidationError as failure:
         lines = [_describe(model, error) for error in failure.errors(include_url=False)]
         raise UsageError(f"{source}: " + "; ".join(lines)) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file. Raises `UsageError` naming the file (and line) when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such configuration file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise UsageError(f"{path}: not valid TOML: {failure}.") from None
-    except OSError as failure:
-        raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
-
-
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
-    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    if prefix and lines:
-        text = f"\n[{prefix}]\n{text}"
-    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
 
 
 def differences(

@@ -23,7 +23,18 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "front_end", "config", "number_formats", "progress", "resources", "process_setup"),
+    *(
+        "errors",
+        "section",
+        "toml_files",
+        "front_end",
+        "recordings",
+        "config",
+        "number_formats",
+        "progress",
+        "resources",
+    ),
+    "process_setup",
     "_torchaudio",
 )
 ROOMS = (

@@ -17,8 +17,9 @@ def compare(
     methods: Annotated[
         str,
         Flag(
-            help="By comma, the first is what the others are compared with: labels, kd, ssatkd, ssatkd-structural, "
-            "ssatkd-statistical, or NAME=FILE.toml with the settings that your own method changes."
+            help="By comma, the first is what the others are compared with: labels, kd, embedding, "
+            "kd-embedding, ssatkd, ssatkd-structural, ssatkd-statistical, or NAME=FILE.toml with the settings that "
+            "your own method changes."
         ),
     ] = "labels,kd,ssatkd",
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
@@ -121,9 +122,9 @@ def compare(
 
 def _methods(text: str) -> dict[str, Any]:
     """The methods named in `--methods`, and the settings that each changes."""
-    from edgekd.config import read_toml
     from edgekd.errors import UsageError
     from edgekd.experiments.plan import METHODS, method_settings
+    from edgekd.toml_files import read_toml
 
     chosen: dict[str, Any] = {}
     for item in _items(text):

@@ -33,8 +33,8 @@ def distill(
         str | None,
         Flag(
             envvar="EDGEKD_TERMS",
-            help="Loss terms, by comma: classification,statistical,structural,distillation. Alone, classification "
-            "trains on labels without a teacher.",
+            help="Loss terms, by comma: classification,statistical,structural,distillation,embedding. Alone, "
+            "classification trains on labels without a teacher.",
         ),
     ] = None,
     epochs: options.Epochs = None,
@@ -95,7 +95,7 @@ def distill(
     check_names(resolved, int8=not no_quantize)
     first = options.is_first_process()
     if dry_run:
-        from edgekd.config import to_toml
+        from edgekd.toml_files import to_toml
 
         if first:
             typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)

@@ -48,13 +48,17 @@ Unlabelled = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        "--teacher", envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'; or package.module:factory, your own."
+        "--teacher",
+        envvar="EDGEKD_TEACHER",
+        help="See 'edgekd teachers'; or package.module:factory, your own; by comma: the average of several.",
     ),
 ]
 TeacherWeights = Annotated[
     Path | None,
     typer.Option(
-        "--teacher-weights", envvar="EDGEKD_TEACHER_WEIGHTS", help="File (ast, whisper: folder) of pre-trained weights."
+        "--teacher-weights",
+        envvar="EDGEKD_TEACHER_WEIGHTS",
+        help="File (ast, whisper: folder) of pre-trained weights; of several teachers by comma, in their order.",
     ),
 ]
 Adaptation = Annotated[
@@ -113,7 +117,8 @@ def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[s
 
 def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`."""
-    from edgekd.config import DistillConfig, parse, read_toml
+    from edgekd.config import DistillConfig, parse
+    from edgekd.toml_files import read_toml
 
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:

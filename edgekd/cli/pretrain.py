@@ -85,7 +85,7 @@ def pretrain(
     check_pretraining_names(resolved)
     first = options.is_first_process()
     if dry_run:
-        from edgekd.config import to_toml
+        from edgekd.toml_files import to_toml
 
         if first:
             typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
@@ -110,7 +110,7 @@ def pretrain(
 
 def _terms(terms: str | None, config: Path | None) -> list[str] | None:
     """Those of the flag, or of the file; where neither names any, the embedding."""
-    from edgekd.config import read_toml
+    from edgekd.toml_files import read_toml
 
     if terms is not None:
         return [term.strip() for term in terms.split(",") if term.strip()]

@@ -29,7 +29,7 @@ from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells,
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
-from edgekd.losses.terms import check_unlabelled, needs_teacher
+from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
@@ -126,7 +126,7 @@ def _check(cells: Sequence[Cell]) -> None:
         check_unlabelled(config.loss.terms, config.data.unlabelled)
         check_models(config, taught)
         if taught:
-            check_teacher(config.teacher)
+            check_teacher(config.teacher, needs_of(config.loss.terms))
 
 
 def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]:

@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.config import DistillConfig, displaced, parse, to_toml
+from edgekd.config import DistillConfig, displaced, parse
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError, unknown_name
 from edgekd.losses.terms import needs_teacher
+from edgekd.toml_files import to_toml
 from edgekd.training.distill import teacher_settings
 from edgekd.training.new_teacher import settled
 

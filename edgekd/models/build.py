@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +117,30 @@ def build_teacher(
     return teacher
 
 
+def stored_teacher(config: DistillConfig, num_classes: int, path: Path) -> Teacher:
+    """The teacher of a run's configuration with the weights that the run keeps of it in the file `path`; the average
+    where there are several. Raises as `build_teacher` does."""
+    from edgekd.models.teachers.ensemble import Ensemble
+
+    members = []
+    for each in config.teacher.members():
+        spec = TEACHERS.get(each.name)
+        members.append(
+            build_teacher(
+                each.name,
+                num_classes,
+                each.weights if spec is not None and spec.from_folder else None,  # the folder tells the shape
+                config.data.sample_rate,
+                config.frontend,
+                samples=round(config.data.clip_seconds * config.data.sample_rate),
+                folder=each.folder,
+            )
+        )
+    teacher = members[0] if len(members) == 1 else Ensemble(members)
+    teacher.load_stored(path)
+    return teacher
+
+
 def teachers_of(weights: Path) -> list[str]:
     """The names of the teachers that the tensors in a file look like those of; none where it cannot be read."""
     from edgekd.models.weights import read_weights
@@ -132,9 +158,10 @@ def check_models(config: DistillConfig, taught: bool) -> None:
 
     Models of the user's own are imported.
     """
-    checks = [lambda: _check_student(config.student, config.width, config.student_folder)]
+    checks: list[Callable[[], object]] = [partial(_check_student, config.student, config.width, config.student_folder)]
     if taught:
-        checks.append(lambda: _check_teacher(config.teacher.name, config.teacher.folder))
+        for each in config.teacher.members():
+            checks.append(partial(_check_teacher, each.name, each.folder))
     check_all(checks)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgekd import processes
-from edgekd.config import QuantizeConfig, differences, to_toml
+from edgekd.config import QuantizeConfig, differences
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import UsageError
 from edgekd.files.whole import write_text
@@ -31,6 +31,7 @@ from edgekd.quantization.int8_student import example_log_mel, settings_file, sto
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.toml_files import to_toml
 from edgekd.training.adapt import finished_teacher
 from edgekd.training.batches import Batch, seed_all
 from edgekd.training.distill import StudentStep, make_optimizer

@@ -27,7 +27,7 @@ from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
 from edgekd.training.device_rows import Clips, Pending, Rows, to_device
 from edgekd.training.spec_augment import Masks, draw_masks
-from edgekd.training.teacher_cache import TeacherCache, TeacherRequest
+from edgekd.training.teacher_cache import Answers, Request
 from edgekd.training.views import FreshShifts, Views
 
 AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
@@ -95,7 +95,7 @@ class TrainingBatches:
     augment: AugmentConfig
     views: Views | FreshShifts
     log_mels: Rows | None = None
-    teacher: TeacherCache | None = None
+    teacher: Answers | None = None
     beside: TrainingBatches | None = None
     """Clips without labels, that make up `beside_share` of each batch."""
     beside_share: float = 0.0
@@ -171,7 +171,7 @@ class _Requested(NamedTuple):
     size: int
     waveforms: Pending | None
     log_mels: Pending | None
-    teacher: TeacherRequest | None
+    teacher: Request | None
     targets: Tensor
     labelled: Tensor | None
     masks: Masks

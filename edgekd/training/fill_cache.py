@@ -33,9 +33,11 @@ from edgekd.files.caches import NO_SPACE, cache_folder, locked
 from edgekd.files.row_table import RowTable, crc_path
 from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
+from edgekd.models.teachers.base import Teacher
+from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.progress import Progress, silent
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.teacher_cache import TeacherCache
+from edgekd.training.teacher_cache import Answers, AveragedAnswers, TeacherCache
 from edgekd.training.views import Views
 
 FORMAT = 1
@@ -58,6 +60,30 @@ _HALF_MAX = float(torch.finfo(torch.float16).max)
 _BATCH, _BATCH_CUDA = 16, 64
 _FLUSH_SECONDS = 1.0  # what a kill can cost at most
 _STAGE = "teacher outputs"
+
+
+def answers_of(
+    config: DistillConfig,
+    teacher: Teacher,
+    device: torch.device,
+    store: ClipStore,
+    views: Views,
+    *,
+    needs: Collection[Need],
+    repeated: bool,
+    progress: Progress = silent,
+) -> Answers:
+    """The answers of `teacher` as `fill_cache` has them; of several, each has a cache of its own, the one that it would
+    have alone."""
+    if not isinstance(teacher, Ensemble):
+        frozen = FrozenTeacher(teacher, device)
+        return fill_cache(config, frozen, store, views, needs=needs, repeated=repeated, progress=progress)
+    caches: list[TeacherCache] = []
+    for member, settings in zip(teacher.each(), config.teacher.members(), strict=True):
+        alone = config.model_copy(update={"teacher": settings})
+        frozen, own = FrozenTeacher(member, device), frozenset(needs) - ({"tap"} if caches else set())
+        caches.append(fill_cache(alone, frozen, store, views, needs=own, repeated=repeated, progress=progress))
+    return AveragedAnswers(tuple(caches))
 
 
 def fill_cache(
@@ -90,7 +116,7 @@ def fill_cache(
             processes.node().from_first(None)
             raise
         assert cache.folder is not None
-        kept = _kept("embedding" in needs, cache.taps is not None)
+        kept = tuple(cache.tables)
         present = [np.ones(questions.rows, dtype=bool)] * len(kept)
         processes.node().from_first(_Done(cache.folder, kept, present, cache.warning))
     return cache
@@ -160,7 +186,7 @@ def _filled(
         with ExitStack() as stack:
             stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, questions.rows)))
             folder.mkdir(exist_ok=True)
-            kept = _kept("embedding" in needs, with_taps)
+            kept = _kept(questions, needs, with_taps)
             tables = questions.open(folder, kept, stack, progress)
             _begin(questions, tables)
             present = [table.present.copy() for table in tables.values()]
@@ -213,15 +239,7 @@ def _help(questions: _Questions) -> TeacherCache:
 
 def _cache(questions: _Questions, folder: Path, tables: Tables, warning: str) -> TeacherCache:
     values = {need: table.values for need, table in tables.items()}
-    return TeacherCache(
-        teacher=questions.teacher,
-        clips=len(questions.views.rows),
-        folder=folder,
-        logits=values["logits"],
-        embeddings=values.get("embedding"),
-        taps=values.get("tap"),
-        warning=warning,
-    )
+    return TeacherCache(questions.teacher, len(questions.views.rows), folder, values, warning)
 
 
 def _begin(questions: _Questions, tables: Tables) -> None:
@@ -238,7 +256,7 @@ def _fill(questions: _Questions, tables: Tables, progress: Progress) -> None:
     each, node = list(tables.values()), processes.node()
     total, probes = questions.rows, len(questions.first.logits)
     size_text = f"{'full' if 'tap' in tables else 'logits'}, {sum(table.size for table in each) / 1e6:.1f} MB"
-    lacking = ~np.logical_and.reduce([table.present for table in each])
+    lacking = ~np.logical_and.reduce([np.ones(total, dtype=bool), *(table.present for table in each)])
     size = _BATCH_CUDA if questions.teacher.device.type == "cuda" else _BATCH
     ranges = [range(start, min(start + size, total)) for start in range(probes, total, size)]
     own = [numbers for numbers in ranges if lacking[numbers].any()][node.place :: node.processes]
@@ -288,9 +306,14 @@ def _part(said: TeacherOutput, need: Need) -> Tensor:
     return part
 
 
-def _kept(embeddings: bool, taps: bool) -> Kept:
-    """What there are tables of."""
-    return ("logits", *(("embedding",) if embeddings else ()), *(("tap",) if taps else ()))
+def _kept(questions: _Questions, needs: Collection[Need], taps: bool) -> Kept:
+    """What there are tables of: logits whoever needs them, where the teacher gives any."""
+    wanted: dict[Need, bool] = {
+        "logits": questions.first.logits.numel() > 0,
+        "embedding": "embedding" in needs,
+        "tap": taps,
+    }
+    return tuple(need for need, is_wanted in wanted.items() if is_wanted)
 
 
 def _waveforms(store: ClipStore, views: Views, rows: range) -> Tensor:

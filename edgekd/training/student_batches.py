@@ -30,8 +30,7 @@ from edgekd.training.device_rows import (
     clips_on,
     fits,
 )
-from edgekd.training.fill_cache import fill_cache
-from edgekd.training.frozen_teacher import FrozenTeacher
+from edgekd.training.fill_cache import answers_of
 from edgekd.training.validation import ValidationClips
 from edgekd.training.views import Views, draw_views
 
@@ -120,8 +119,9 @@ class _Settings:
         """Batches of the clips that `views` are of. `repeated`: whether each view is heard more than once."""
         config, run, cache = self.run.config, self.run, None
         if self.teacher is not None:
-            frozen = FrozenTeacher(self.teacher, self.device)
-            cache = fill_cache(config, frozen, store, views, needs=needs, repeated=repeated, progress=self.progress)
+            cache = answers_of(
+                config, self.teacher, self.device, store, views, needs=needs, repeated=repeated, progress=self.progress
+            )
             if cache.warning and processes.is_first():
                 run.warn(cache.warning)
         clips = clips_on(store, views.rows, self.device, self.progress)

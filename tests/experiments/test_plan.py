@@ -36,6 +36,19 @@ def test_a_method_of_ones_own_changes_what_it_names(tiny_config: TinyConfig, tmp
     assert taught.teacher.teacher.epochs == 9
 
 
+def test_a_teacher_that_nobody_asks_is_not_lent_to_who_asks(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    methods = {name: METHODS[name] for name in ("kd", "embedding", "kd-embedding", "ssatkd")}
+
+    def folders(**teacher: str) -> list[str]:
+        cells = plan_cells(tiny_config(tmp_path / "grid", teacher=teacher), methods, {"split0": {}}, [3])
+        return [cell.teacher.out.name for cell in cells if cell.teacher is not None]
+
+    assert folders(adaptation="full") == ["split0-seed3"] * 4
+    kd, embedding, both, ssatkd = folders(adaptation="none")
+    assert kd == both == ssatkd == "split0-seed3"
+    assert embedding.startswith("split0-seed3-")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

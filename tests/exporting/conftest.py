@@ -70,13 +70,24 @@ class Exported:
 
 
 def deployable(student: Student, network: QuantizedNetwork, precision: Precision) -> Deployable:
-    return Deployable(precision, SAMPLES, "the small student", student, network if precision == "int8" else None)
+    source = f"the small student on {student.frontend.config}"
+    return Deployable(precision, SAMPLES, source, student, network if precision == "int8" else None)
 
 
 @pytest.fixture(scope="session")
 def exported() -> Exported:
+    return small_student(FrontendConfig(n_fft=128, hop_length=64, n_mels=16, f_min=20, f_max=2000))
+
+
+@pytest.fixture(scope="session")
+def on_magnitudes() -> Exported:
+    """The same on averaged magnitudes: 2 frames and 2 mel bins a step."""
+    step = {"frames_per_step": 2, "bins_per_step": 2}
+    return small_student(FrontendConfig(convention="yamnet", n_mels=33, f_min=20, **step).at(4_000))
+
+
+def small_student(frontend: FrontendConfig) -> Exported:
     torch.manual_seed(0)
-    frontend = FrontendConfig(n_fft=128, hop_length=64, n_mels=16, f_min=20, f_max=2000)
     student = Student("small", SmallNetwork(), 8, frontend, sample_rate=4000)
     student.gain.fill_(1.7)
     time = torch.arange(SAMPLES) / 4000

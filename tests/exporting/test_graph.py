@@ -15,8 +15,11 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgekd import __version__
+from edgekd.device.runner.log_mel import LogMel
 from edgekd.errors import InputError
+from edgekd.exporting.cost import split_at_log_mel
 from edgekd.exporting.graph import Form, float_onnx, input_shape, log_mel_nodes, quantized_onnx
+from edgekd.exporting.qdq_checks import check_optimised, check_structure, float_operators
 from edgekd.exporting.verify import reference, session
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.prepare import prepare
@@ -163,6 +166,44 @@ def test_an_external_front_end_leaves_the_normalisation_in_the_graph(exported: E
     frames, bins = log_mel.shape[2:]
     assert [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim] == ["batch", 1, frames, bins]
     assert input_shape(exported.student.frontend.config, exported.waveforms.shape[1], "external") == (1, frames, bins)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_averaged_magnitudes_ship_as_they_were_trained(on_magnitudes: Exported, flavour: FlavourName) -> None:
+    student, waveforms = on_magnitudes.student, on_magnitudes.waveforms
+    np.testing.assert_allclose(run(on_magnitudes.float32, waveforms), reference(student)(waveforms), atol=1e-4)
+    expected = reference(student, on_magnitudes.network, flavour)(waveforms).numpy()
+    assert expected.max() - expected.min() > 0.3
+    np.testing.assert_allclose(run(on_magnitudes.int8[flavour], waveforms), expected, atol=0.02)
+    assert check_structure(on_magnitudes.int8[flavour], flavour) == 6
+    if flavour == "onnxruntime":
+        check_optimised(on_magnitudes.int8[flavour])
+    pinned = log_mel_nodes(on_magnitudes.int8[flavour])
+    assert {"frontend/sqrt", "frontend/averagepool", "frontend/log"} <= set(pinned)
+    assert not any("Pool" in node for node in float_operators(on_magnitudes.int8[flavour]).network)
+
+
+def test_the_log_mel_of_averaged_magnitudes_can_be_split_off(on_magnitudes: Exported) -> None:
+    student, waveform = on_magnitudes.student, on_magnitudes.waveforms[:1]
+    for model in (on_magnitudes.float32, *on_magnitudes.int8.values()):
+        parts = split_at_log_mel(onnx.load_from_string(model))
+        assert parts is not None
+        front_end = session(parts[0].SerializeToString())
+        (log_mel,) = front_end.run(None, {"waveform": waveform.numpy()})
+        np.testing.assert_allclose(log_mel, student.log_mel(waveform).detach(), atol=1e-4)
+        assert operators(parts[0])["AveragePool"] == 1
+        assert not {"Log", "Sqrt"} & set(operators(parts[1])), "they are the front end's"
+
+
+def test_averaged_magnitudes_may_come_from_outside(on_magnitudes: Exported) -> None:
+    student, waveforms = on_magnitudes.student, on_magnitudes.waveforms
+    form, samples = Form(log_mel="external"), waveforms.shape[1]
+    model_bytes = quantized_onnx(student, on_magnitudes.network, samples, "onnxruntime", form)
+    config = student.frontend.config
+    own = LogMel(**config.given().model_dump(), sample_rate=4_000, gain=student.gain.item())(waveforms.numpy())
+    assert own.shape[1:] == input_shape(config, samples, "external")
+    found = session(model_bytes).run(["probabilities"], {"log_mel": own})[0]
+    np.testing.assert_allclose(found, run(on_magnitudes.int8["onnxruntime"], waveforms), atol=0.02)
 
 
 def test_a_fixed_batch_is_one_and_leaves_no_symbol(exported: Exported) -> None:

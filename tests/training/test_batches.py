@@ -213,7 +213,7 @@ def test_each_clip_of_a_mixed_batch_keeps_its_waveform_its_answer_and_its_target
     cache = fill(Listener(), "logits")
     made = mixed(teacher=cache)
     assert made.beside is not None
-    made = replace(made, beside=replace(made.beside, teacher=replace(cache, logits=None, clips=len(OTHERS))))
+    made = replace(made, beside=replace(made.beside, teacher=replace(cache, folder=None, tables={}, clips=len(OTHERS))))
     store = Store()
     for batch in made.epoch(1, {"tap", "logits"}):
         assert batch.waveforms is not None

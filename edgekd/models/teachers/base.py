@@ -32,7 +32,7 @@ class Teacher(nn.Module, ABC):
         self.sample_rate = sample_rate
         self.tap_channels = tap_channels
         self.embedding_size = embedding_size
-        self.head = nn.Linear(embedding_size, num_classes)
+        self.head: nn.Linear | None = nn.Linear(embedding_size, num_classes)
         self._resample = _resampler(sample_rate, own_rate)
 
     @abstractmethod
@@ -45,7 +45,17 @@ class Teacher(nn.Module, ABC):
 
     def forward(self, waveform: Tensor) -> TeacherOutput:
         embedding, tap = self.embed(waveform)
-        return TeacherOutput(self.head(embedding), tap, embedding)
+        logits = embedding.new_empty(len(embedding), 0) if self.head is None else self.head(embedding)
+        return TeacherOutput(logits, tap, embedding)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has a head for these classes; without one its logits are `(B, 0)`, and it cannot be scored."""
+        return self.head is not None
+
+    def drop_head(self) -> None:
+        """Be a teacher that gives embeddings and taps alone."""
+        self.head = None
 
     def classifier(self) -> nn.Linear | None:
         """The layer from the embedding to the logits, which `head` adaptation trains; None where there is none."""
@@ -68,6 +78,19 @@ class Teacher(nn.Module, ABC):
         Raises `InputError` when the file is not one of this architecture with this number of classes.
         """
         load_matching(self, read_weights(path), path)
+
+    def load_stored(self, path: Path) -> None:
+        """Load what a run keeps of its adapted teacher, which has a head or has none.
+
+        Raises `InputError` when the file is not one of this architecture with this number of classes.
+        """
+        self.take_stored(read_weights(path), path)
+
+    def take_stored(self, state: State, path: Path) -> None:
+        """`load_stored` of the tensors read from `path`."""
+        if "head.weight" not in state:
+            self.drop_head()
+        load_matching(self, state, path)
 
     def load_all_but_head(self, state: State, path: Path) -> None:
         """Copy the tensors read from `path`, named as in this module, into it."""

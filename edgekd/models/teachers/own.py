@@ -26,7 +26,7 @@ from edgekd.errors import InputError
 from edgekd.models.factories import find_factory, make, try_on
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import load_matching, read_weights
+from edgekd.models.weights import State, load_matching, read_weights
 
 ARGUMENTS = "(num_classes, sample_rate)"
 
@@ -94,6 +94,13 @@ class OwnTeacher(Teacher):
 
     def load_whole(self, path: Path) -> None:
         load_matching(self.network, read_weights(path), path)
+
+    def take_stored(self, state: State, path: Path) -> None:
+        load_matching(self, state, path)
+
+    @property
+    def classifies(self) -> bool:
+        return True
 
 
 def _head(network: nn.Module) -> nn.Linear | None:
