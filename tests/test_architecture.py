@@ -23,7 +23,17 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "toml_files", "front_end", "config", "number_formats", "progress", "resources"),
+    *(
+        "errors",
+        "section",
+        "toml_files",
+        "front_end",
+        "recordings",
+        "config",
+        "number_formats",
+        "progress",
+        "resources",
+    ),
     "process_setup",
     "_torchaudio",
 )
@@ -55,8 +65,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "layouts": {"index", "audio", "fourier", "simulation"},
         "load": {"index", "audio", "layouts"},
         "splits": {"index"},
+        "unlabelled": {"index", "audio", "layouts"},
         "clip_store": {"index", "audio"},
-        "checks": {"fourier", "index", "audio", "load", "splits", "clip_store"},
+        "checks": {"fourier", "index", "audio", "load", "splits", "unlabelled", "clip_store"},
         "prepare": {"load", "clip_store", "checks"},
     },
     "models": {
