@@ -192,6 +192,16 @@ class AugmentConfig(Section):
         """Frames of the widest time mask, where a clip has so many."""
         return self.time_mask_frames or round(self.time_mask_share * frames)
 
+    @property
+    def shifts(self) -> int:
+        """Distinct shifts of a clip, the clip as it is among them."""
+        return self.shifts_per_clip if self.time_shift else 1
+
+    @property
+    def views(self) -> int:
+        """Ways in which a clip is heard."""
+        return self.shifts + self.mixes_per_clip
+
 
 class TrainingConfig(Section):
     """The student's optimisation; defaults from the SSATKD paper where it gives them."""

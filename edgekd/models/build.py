@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.models.factories import is_own
-from edgekd.models.students.names import CUTS, cut_of
+from edgekd.models.students.names import CUTS, cut_of, trains_head_alone
 from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
+# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures.
+HEAD_TERMS = ("classification", "distillation")
+HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 4}
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -213,6 +216,11 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
     for name, value in spec.cut.items():
         if not displaced(f"frontend.{name}", frontend) & frontend.keys():
             frontend.setdefault(name, value)
+    if trains_head_alone(config):
+        augment = values.setdefault("augment", {})
+        for name, value in HEAD_AUGMENT.items():
+            augment.setdefault(name, value)
+        values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
     return parse(DistillConfig, values, "settings")
 
 

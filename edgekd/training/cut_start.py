@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from edgekd.config import DistillConfig
 from edgekd.errors import UsageError
+from edgekd.losses.terms import TERMS, needs_teacher
 from edgekd.models.build import build_teacher
 from edgekd.models.factories import is_own
 from edgekd.models.students.cut import CutNetwork, cut_network
-from edgekd.models.students.names import Cut, cut_of
+from edgekd.models.students.names import Cut, cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
@@ -57,11 +58,26 @@ def take_layers(
         own.load_state_dict(taken.state_dict())
 
 
-def check_source(config: DistillConfig) -> None:
-    """Raise `UsageError` where a student is cut from a teacher whose weights are not there: before anything slow."""
+def check_cut(config: DistillConfig) -> None:
+    """Raise `UsageError`, before anything slow is done, where a student is cut from a teacher whose weights are not
+    there, where terms teach layers of which none is trained, and for an adaptation of a student that has nothing to be
+    adapted."""
     cut = cut_of(config.student)
-    if cut is not None and not is_own(cut.teacher) and _member(config, cut) is None:
+    if cut is None:
+        if config.training.adaptation is not None:
+            raise UsageError(
+                f"Student '{config.student}' starts from nothing and is trained whole: leave --student-adaptation out, "
+                "or take a student that is cut from a teacher (edgekd students)."
+            )
+        return
+    if not is_own(cut.teacher) and _weights(config, cut) is None and not _adapted_whole(config, cut):
         _published(config.student, cut)
+    idle = [term for term in config.loss.terms if not TERMS[term].needs <= {"logits"}]
+    if idle and trains_head_alone(config):
+        raise UsageError(
+            f"Of student '{config.student}' only the head is trained, and the terms {', '.join(idle)} teach layers: "
+            "leave them out of --terms, or pass --student-adaptation full."
+        )
 
 
 def _source(config: DistillConfig, num_classes: int, teacher: Teacher | None) -> Teacher:
@@ -71,7 +87,7 @@ def _source(config: DistillConfig, num_classes: int, teacher: Teacher | None) ->
     member = _member(config, cut)
     if member is not None and teacher is not None:
         return teacher.members[member] if isinstance(teacher, Ensemble) else teacher  # type: ignore[return-value]
-    weights = config.teacher.members()[member].weights if member is not None else None
+    weights = _weights(config, cut)
     if weights is None and not is_own(cut.teacher):
         weights = _published(config.student, cut)
     return build_teacher(
@@ -89,6 +105,18 @@ def _member(config: DistillConfig, cut: Cut) -> int | None:
     """Which of the run's teachers the student is cut from; None where it is another one."""
     names = [each.name for each in config.teacher.members()]
     return names.index(cut.teacher) if cut.teacher in names else None
+
+
+def _weights(config: DistillConfig, cut: Cut) -> Path | None:
+    """The weights that the run names for the teacher that its student is cut from."""
+    member = _member(config, cut)
+    return None if member is None else config.teacher.members()[member].weights
+
+
+def _adapted_whole(config: DistillConfig, cut: Cut) -> bool:
+    """Whether the run trains that teacher itself, from nothing."""
+    taught = needs_teacher(config.loss.terms)
+    return taught and _member(config, cut) is not None and config.teacher.adaptation == "full"
 
 
 def _published(student: str, cut: Cut) -> Path:

@@ -40,7 +40,7 @@ from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.batches import Batch, check_shares, seed_all
 from edgekd.training.compiled import Compiled
-from edgekd.training.cut_start import check_source, take_layers
+from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.fill_cache import answers_of
 from edgekd.training.head import fit_head
 from edgekd.training.loop import Stage, StepOutput, fit
@@ -313,7 +313,7 @@ def _data(
         check_student_weights(config)
     if taught:
         check_teacher(config.teacher, needs_of(config.loss.terms))
-    check_source(config)
+    check_cut(config)
     check_folder(config, resume, overwrite)
     index = load_index(config.data, progress)
     check_clip_length(index, config.data)

@@ -7,6 +7,8 @@ function, which L-BFGS brings to its minimum without a learning rate.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.students.cut import CutNetwork
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress
-from edgekd.training.batches import TrainingBatches
+from edgekd.training.batches import TrainingBatches, clips_beside
 from edgekd.training.views import Views
 
 DECAY = 5e-3  # of the squared weights, times what all terms count together
@@ -35,12 +37,15 @@ def fit_head(
     assert isinstance(network, CutNetwork)
     student.to(device).eval()
     heard = _hear(student, network, batches, loss, progress)
+    if batches.beside is not None:
+        without = _hear(student, network, _some(batches.beside, batches), loss, progress)
+        heard = _together(heard, without)
     clips = heard.student_logits[: len(batches.rows)]  # the first view is the clip as it is
     with torch.no_grad():
         network.spread.get_buffer("running_mean").copy_(clips.mean(0))
         network.spread.get_buffer("running_var").copy_(clips.var(0).clamp_min(1e-8))
         features = network.spread(heard.student_logits.to(device))
-    weight, bias = minimise(features, heard, loss, network.classifier.out_features)
+    weight, bias = minimise(features, _counted(heard), loss, network.classifier.out_features)
     with torch.no_grad():
         network.classifier.weight.copy_(weight)
         network.classifier.bias.copy_(bias)
@@ -73,19 +78,21 @@ def minimise(features: Tensor, heard: Compared, loss: SSATKDLoss, num_classes: i
 def _hear(
     student: Student, network: CutNetwork, batches: TrainingBatches, loss: SSATKDLoss, progress: Progress
 ) -> Compared:
-    """Features of every view of every clip, in place of logits, and what the loss compares the answers with."""
+    """Features of every view of every clip, in place of logits, and what the loss compares the answers with; `labelled
+    (N,)`: whether there is a label."""
     views, clips = batches.views, len(batches.rows)
     assert isinstance(views, Views)
     device = batches.clips.device
     count = max(1, min(len(views), MOST_ROWS // clips))
+    logits: frozenset[Need] = frozenset({"logits"})
+    asked = any("logits" in TERMS[name].needs for name in loss.config.terms)
     features: list[Tensor] = []
     targets: list[Tensor] = []
     labelled: list[Tensor] = []
     answers: list[Tensor] = []
-    logits: frozenset[Need] = frozenset({"logits"})
-    asked = any("logits" in TERMS[name].needs for name in loss.config.terms)
     for choice in range(count):
-        for places in torch.arange(clips).split(BATCH):
+        for rows in torch.tensor(batches.rows).split(BATCH):
+            places = views.places(rows)
             choices = torch.full_like(places, choice)
             waveforms = views.request(batches.clips, places, choices)()
             features.append(network.features(student.log_mel(waveforms)))
@@ -93,13 +100,33 @@ def _hear(
             labelled.append(views.labelled(batches.labels, places, choices))
             if asked and batches.teacher is not None:
                 answers.append(batches.teacher.request(places, choices, logits).outputs(waveforms).logits)
-            progress("student head", choice * clips + int(places[-1]) + 1, count * clips)
-    known = torch.cat(labelled).float()
+            progress("student head", sum(map(len, features)), count * clips)
     return Compared(
         student_logits=torch.cat(features),
         targets=torch.cat(targets).to(device),
-        labelled=None if bool(known.all()) else (known / known.mean().clamp_min(1e-9)).to(device),
+        labelled=torch.cat(labelled).float().to(device),
         teacher_logits=torch.cat(answers) if answers else None,
         student_tap=None,
         teacher_tap=None,
     )
+
+
+def _some(without: TrainingBatches, labelled: TrainingBatches) -> TrainingBatches:
+    """As many clips without labels, each as it is, as their share beside the views of the labelled ones asks for."""
+    assert isinstance(labelled.views, Views)
+    assert isinstance(without.views, Views)
+    wanted = clips_beside(len(labelled.rows) * len(labelled.views), labelled.beside_share)
+    rows = without.rows[:: max(1, -(-len(without.rows) // max(1, wanted)))]
+    return replace(without, rows=rows, views=without.views.some(1))
+
+
+def _together(labelled: Compared, without: Compared) -> Compared:
+    pairs = zip(labelled, without, strict=True)
+    return Compared(*(torch.cat(pair) if pair[0] is not None else None for pair in pairs))  # type: ignore[arg-type]
+
+
+def _counted(heard: Compared) -> Compared:
+    """`labelled` as the terms take it: 1 on average, None where each clip counts alike."""
+    assert heard.labelled is not None
+    known = None if bool(heard.labelled.all()) else heard.labelled / heard.labelled.mean().clamp_min(1e-9)
+    return heard._replace(labelled=known)
