@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
-# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures.
+# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures; int8 is
+# calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
-HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 4}
+HEAD_QUANTIZATION = "ptq"
+HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 2}
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -221,6 +223,7 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
         for name, value in HEAD_AUGMENT.items():
             augment.setdefault(name, value)
         values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
+        values.setdefault("quantize", {}).setdefault("method", HEAD_QUANTIZATION)
     return parse(DistillConfig, values, "settings")
 
 

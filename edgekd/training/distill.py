@@ -201,7 +201,8 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
-        **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}, exclude=kept),
+        **config.model_dump(mode="json", include={"data", "teacher", "seed"}, exclude=kept),
+        "frontend": config.frontend.whole().model_dump(mode="json"),  # averages are the student's alone
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
