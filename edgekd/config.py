@@ -289,6 +289,11 @@ class DistillConfig(Section):
         self.frontend.check(self.data.sample_rate, round(self.data.clip_seconds * self.data.sample_rate))
         return self
 
+    def describe(self) -> str:
+        """What follows from the settings, as a comment in TOML."""
+        samples = round(self.data.clip_seconds * self.data.sample_rate)
+        return f"# The front end {self.frontend.describe(self.data.sample_rate, samples)}\n"
+
 
 def displaced(dotted: str, section: Mapping[str, Any]) -> set[str]:
     """The settings beside `dotted` in its section that say the same thing in another way: a later value displaces

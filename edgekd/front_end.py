@@ -117,6 +117,14 @@ class FrontendConfig(Section):
         heard = samples if self.convention == "panns" else samples - self.window_length
         return (heard // self.hop_length + 1) // self.frames_per_step, self.n_mels // self.bins_per_step
 
+    def describe(self, sample_rate: int, samples: int) -> str:
+        """What follows at `sample_rate` for clips of so many samples, in a line for a person."""
+        frames, bins = self.shape(samples)
+        return (
+            f"at {sample_rate} Hz: windows of {self.window_length} samples (n_fft {self.n_fft}) every "
+            f"{self.hop_length}, {self.f_min:g} to {self.f_max:g} Hz; a clip is {frames} x {bins}"
+        )
+
     def check(self, sample_rate: int, samples: int) -> None:
         """Raise `ValueError` where clips of so many `samples` at `sample_rate` Hz have no such log-mel."""
         nyquist = sample_rate / 2

@@ -134,6 +134,7 @@ def plan_text(
     if splits > 1:
         parts += f" or {splits} splits"
     lines = [f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:"]
+    lines += [config.describe().strip()]
     lines += to_toml(config.model_dump(mode="json")).splitlines()
     for name, changes in methods.items():
         lines += ["", f"# {name} changes:", *(f"# {line}".rstrip() for line in to_toml(changes).strip().splitlines())]

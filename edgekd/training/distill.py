@@ -257,9 +257,9 @@ def _data(
     check_clip_length(index, config.data)
     if taught and not resume:
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
-    if is_own(config.student) and not resume:  # likewise
+    if not resume:  # likewise, or a log-mel too small for the student
         student = new_student(config, len(index.classes))
-        if quantized:
+        if quantized and is_own(config.student):
             check_layers(f"Student '{config.student}'", trace(student.name, student.network))
     splits_file = config.out / "splits.csv"
     split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
