@@ -8,8 +8,6 @@ command. Unknown keys are refused with the nearest valid one, and all mistakes a
 from __future__ import annotations
 
 import difflib
-import json
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -45,6 +43,10 @@ _DISPLACES: dict[str, tuple[str, ...]] = {
     "augment.time_mask_share": ("time_mask_frames",),
     "augment.time_mask_frames": ("time_mask_share",),
 }
+
+
+def _names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 class SimulationConfig(Section):
@@ -88,12 +90,16 @@ class TeacherConfig(Section):
     """The teacher, and how it is adapted to the target data before distillation."""
 
     name: str = Field(
-        default="cnn14", description="see 'edgekd teachers', or package.module:factory, a teacher of your own"
+        default="cnn14",
+        description="see 'edgekd teachers', or package.module:factory, a teacher of your own; names by comma: the "
+        "average of several",
     )
     weights: InputPath | None = Field(
         default=None,
-        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch",
+        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch. Of "
+        "several teachers: files by comma, in the order of the names, nothing between two commas for none",
     )
+    weights_of: dict[str, InputPath] = Field(default={}, description="weights of several teachers, by name")
     folder: InputPath | None = Field(
         default=None, description="where the module of your own teacher is; None: where you are"
     )
@@ -111,6 +117,44 @@ class TeacherConfig(Section):
         default="auto",
         description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_by_name(cls, values: Any) -> Any:
+        """Files by comma go to the names that they are in the order of."""
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str) or not values.get("weights"):
+            return values
+        names = _names(values["name"])
+        if len(names) < 2:
+            return values
+        files = [file.strip() for file in str(values["weights"]).split(",")]
+        if len(files) != len(names):
+            raise ValueError(
+                f"weights: {len(files)} for {len(names)} teachers: name one for each, by comma, or nothing between two "
+                "commas"
+            )
+        given = {name: file for name, file in zip(names, files, strict=True) if file}
+        return {**values, "weights": None, "weights_of": {**values.get("weights_of", {}), **given}}
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> Self:
+        names = _names(self.name)
+        if not all(names) or len(set(names)) != len(names):
+            raise ValueError(f"name = {self.name!r}: names by comma, each once")
+        unknown = [name for name in self.weights_of if len(names) < 2 or name not in names]
+        if unknown:
+            raise ValueError(f"weights_of: {', '.join(unknown)}: not one of several teachers ({self.name})")
+        return self
+
+    def members(self) -> tuple[TeacherConfig, ...]:
+        """These settings for each teacher alone; where there is one, as they are."""
+        names = _names(self.name)
+        if len(names) == 1:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": name, "weights": self.weights_of.get(name), "weights_of": {}})
+            for name in names
+        )
 
 
 class LossConfig(Section):
@@ -133,6 +177,9 @@ class LossConfig(Section):
         default="kl", description="emd: the paper's; depends on the order of classes"
     )
     temperature: float = Field(default=2.0, gt=0)
+    embedding: Literal["cosine", "mse"] = Field(
+        default="cosine", description="distance of embeddings; mse: to the teacher's at mean 0 and variance 1"
+    )
     adapter: Literal["teacher", "student"] = Field(
         default="teacher", description="whose tap is brought to the other's channels; teacher: the paper's"
     )
@@ -313,33 +360,6 @@ def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
     except ValidationError as failure:
         lines = [_describe(model, error) for error in failure.errors(include_url=False)]
         raise UsageError(f"{source}: " + "; ".join(lines)) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file. Raises `UsageError` naming the file (and line) when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such configuration file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise UsageError(f"{path}: not valid TOML: {failure}.") from None
-    except OSError as failure:
-        raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
-
-
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
-    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in plain.items()
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    if prefix and lines:
-        text = f"\n[{prefix}]\n{text}"
-    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
 
 
 def differences(

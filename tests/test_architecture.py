@@ -23,7 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "front_end", "config", "number_formats", "progress", "resources", "process_setup"),
+    *("errors", "section", "toml_files", "front_end", "config", "number_formats", "progress", "resources"),
+    "process_setup",
     "_torchaudio",
 )
 ROOMS = (
@@ -59,7 +60,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "prepare": {"load", "clip_store", "checks"},
     },
     "models": {
-        **{name: set() for name in ("outputs", "weights", "download", "histogram", "factories")},
+        **{name: set() for name in ("outputs", "weights", "download", "histogram")},
+        "factories": {"outputs"},
         "blocks": {"histogram"},
         "tracing": {"histogram", "factories"},
         "students": {"outputs", "histogram", "blocks", "factories", "tracing"},

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse, read_toml, to_toml
+from edgekd.config import DistillConfig, FrontendConfig, QuantizeConfig, parse
 from edgekd.errors import UsageError
+from edgekd.toml_files import read_toml, to_toml
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -143,3 +144,39 @@ def test_toml_nests_and_leaves_none_out() -> None:
         "list": [0.5, 2.0],
         "empty": [],
     }
+
+
+def test_weights_of_several_teachers_go_by_the_order_of_the_names(tmp_path: Path) -> None:
+    config = DistillConfig.model_validate(
+        {"teacher": {"name": "a, b,c:d", "weights": f"{tmp_path}/a.pth,, {tmp_path}/c d.pt"}}
+    )
+    assert config.teacher.weights is None
+    assert config.teacher.weights_of == {"a": tmp_path / "a.pth", "c:d": tmp_path / "c d.pt"}
+    first, second, third = config.teacher.members()
+    assert (first.name, first.weights) == ("a", tmp_path / "a.pth")
+    assert (second.name, second.weights) == ("b", None)
+    assert (third.name, third.weights, third.weights_of) == ("c:d", tmp_path / "c d.pt", {})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config.model_dump(mode="json")))
+    assert DistillConfig.model_validate(read_toml(path)) == config
+
+
+def test_the_weights_of_one_teacher_may_have_a_comma_in_their_name(tmp_path: Path) -> None:
+    config = DistillConfig.model_validate({"teacher": {"name": "cnn14", "weights": str(tmp_path / "a,b.pth")}})
+    assert config.teacher.weights == tmp_path / "a,b.pth"
+    assert config.teacher.members() == (config.teacher,)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ({"name": "a,b", "weights": "x.pth"}, r"weights: 1 for 2 teachers"),
+        ({"name": "a,a"}, r"names by comma, each once"),
+        ({"name": "a,"}, r"names by comma, each once"),
+        ({"name": "a,b", "weights_of": {"c": "x.pth"}}, r"weights_of: c: not one of several teachers \(a,b\)"),
+        ({"name": "a", "weights_of": {"a": "x.pth"}}, r"weights_of: a: not one of several teachers"),
+    ],
+)
+def test_wrong_names_and_weights_of_several_teachers_are_told(teacher: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse(DistillConfig, {"teacher": teacher}, "settings")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.config import DistillConfig, FrontendConfig, displaced, parse, to_toml
+from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
 from edgekd.errors import UsageError
+from edgekd.toml_files import to_toml
 
 
 def settled(rate: int = 32_000, clip_seconds: float = 5.0, **settings: Any) -> FrontendConfig:

@@ -15,6 +15,7 @@ import torch
 
 from edgekd import processes
 from edgekd.errors import UsageError
+from edgekd.losses.terms import Need
 from edgekd.models.weights import read_weights
 from edgekd.processes import join
 from edgekd.progress import silent
@@ -138,7 +139,8 @@ def test_all_processes_read_the_answers_that_one_would_have(
     found: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
-    right = tuple(answers(fill(Listener())))
+    needs: tuple[Need, ...] = ("logits", "embedding", "tap")
+    right = tuple(answers(fill(Listener(), needs=needs), needs))
     for each in found:
         told = each["answers"]
         assert told["mode"] == "full"

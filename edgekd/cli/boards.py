@@ -24,7 +24,7 @@ def targets(
         if json_:
             print_json(target)
         else:
-            from edgekd.config import to_toml
+            from edgekd.toml_files import to_toml
 
             typer.echo(to_toml(target), nl=False)
         return

@@ -117,9 +117,9 @@ def compare(
 
 def _methods(text: str) -> dict[str, Any]:
     """The methods named in `--methods`, and the settings that each changes."""
-    from edgekd.config import read_toml
     from edgekd.errors import UsageError
     from edgekd.experiments.plan import METHODS, method_settings
+    from edgekd.toml_files import read_toml
 
     chosen: dict[str, Any] = {}
     for item in _items(text):

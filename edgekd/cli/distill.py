@@ -91,7 +91,7 @@ def distill(
     check_names(resolved, int8=not no_quantize)
     first = options.is_first_process()
     if dry_run:
-        from edgekd.config import to_toml
+        from edgekd.toml_files import to_toml
 
         if first:
             typer.echo(resolved.describe() + to_toml(resolved.model_dump(mode="json")), nl=False)

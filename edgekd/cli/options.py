@@ -96,7 +96,8 @@ def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[s
 
 def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
     """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`."""
-    from edgekd.config import DistillConfig, parse, read_toml
+    from edgekd.config import DistillConfig, parse
+    from edgekd.toml_files import read_toml
 
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:

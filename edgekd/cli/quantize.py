@@ -46,8 +46,9 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a run's int8 student again, or measure what int8 costs each layer; the int8 student it has is replaced."""
-    from edgekd.config import QuantizeConfig, parse, to_toml
+    from edgekd.config import QuantizeConfig, parse
     from edgekd.runs.run import Run
+    from edgekd.toml_files import to_toml
 
     flags = {
         "method": None if ptq is None else "ptq" if ptq else "qat",

@@ -28,7 +28,7 @@ from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells,
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
-from edgekd.losses.terms import needs_teacher
+from edgekd.losses.terms import needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
@@ -120,7 +120,7 @@ def _check(cells: Sequence[Cell]) -> None:
         taught = needs_teacher(config.loss.terms)
         check_models(config, taught)
         if taught:
-            check_teacher(config.teacher)
+            check_teacher(config.teacher, needs_of(config.loss.terms))
 
 
 def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from edgekd.experiments.grid import scores_of
+from edgekd.experiments.grid import has_teacher, scores_of
 from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure
 from edgekd.runs.predictions import Predictions, read_predictions
@@ -139,7 +139,8 @@ class Results:
     def _teacher(self, title: str, cells: Sequence[Cell]) -> MethodResult:
         scores = self._scores(cells, "teacher")
         accuracy, macro_f1 = _spread(scores, "accuracy"), _spread(scores, "macro_f1")
-        return MethodResult(title, len(scores), len(cells), accuracy, macro_f1, None, None, None, None)
+        done = sum(cell.teacher is not None and has_teacher(cell.teacher) for cell in cells)
+        return MethodResult(title, done, len(cells), accuracy, macro_f1, None, None, None, None)
 
     def _cell(self, cell: Cell) -> CellResult:
         test, failure = _test(cell, "student"), self.failures.get(cell.name)

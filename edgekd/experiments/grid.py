@@ -56,6 +56,14 @@ def scores_of(config: DistillConfig) -> dict[str, Any]:
     return Run.open(config.out).report().get("test", {}) if is_begun(config.out) else {}
 
 
+def has_teacher(config: DistillConfig) -> bool:
+    """Whether the teacher in the run folder of `config` is there, and scored where it can be."""
+    if not is_begun(config.out):
+        return False
+    run = Run.open(config.out)
+    return "teacher" in run.report().get("test", {}) or (run.finished("teacher") and not run.classifies("teacher"))
+
+
 def settle_other_settings(cells: Sequence[Cell], overwrite: bool) -> None:
     """Raise `UsageError` where runs were made with other settings than are wanted now, or with `overwrite` delete
     those."""
@@ -102,7 +110,7 @@ def run_cells(
         if is_finished(cell, quantize):
             continue
         cell_of[out] = cell
-        if cell.teacher is not None and "teacher" not in scores_of(cell.teacher):
+        if cell.teacher is not None and not has_teacher(cell.teacher):
             jobs.setdefault(cell.teacher.out, Job(cell.teacher))
         jobs[out] = Job(cell.config, True, None if cell.teacher is None else cell.teacher.out, quantize)
 

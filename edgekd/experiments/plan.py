@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.config import DistillConfig, displaced, parse, to_toml
+from edgekd.config import DistillConfig, displaced, parse
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError, unknown_name
 from edgekd.losses.terms import needs_teacher
+from edgekd.toml_files import to_toml
 from edgekd.training.distill import teacher_settings
 from edgekd.training.new_teacher import settled
 
@@ -31,6 +32,8 @@ Settings = Mapping[str, Any]
 METHODS: dict[str, Settings] = {
     "labels": {"loss": {"terms": ["classification"]}},
     "kd": {"loss": {"terms": ["classification", "distillation"], "distillation": "kl"}},
+    "embedding": {"loss": {"terms": ["classification", "embedding"]}},
+    "kd-embedding": {"loss": {"terms": ["classification", "distillation", "embedding"], "distillation": "kl"}},
     "ssatkd": {"loss": {"terms": ["classification", "statistical", "structural", "distillation"]}},
     "ssatkd-structural": {"loss": {"terms": ["classification", "structural", "distillation"]}},
     "ssatkd-statistical": {"loss": {"terms": ["classification", "statistical", "distillation"]}},

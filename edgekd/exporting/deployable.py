@@ -127,7 +127,7 @@ class DeployableModule(nn.Module):
 
     def forward(self, sound: Tensor) -> Tensor:
         log_mel = self.frontend(sound)
-        logits, _ = self.network(log_mel.half() if self.half_precision else log_mel)
+        logits = self.network(log_mel.half() if self.half_precision else log_mel)[0]
         return logits.float().softmax(dim=1)
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from edgekd.config import Section, parse, read_toml
+from edgekd.config import Section, parse
 from edgekd.errors import UsageError, unknown_name
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.tensorrt.releases import Installed
 from edgekd.resources import named_resources
+from edgekd.toml_files import read_toml
 
 if TYPE_CHECKING:
     from edgekd.quantization.fake_quant import FlavourName

@@ -17,15 +17,15 @@ from edgekd.errors import unknown_name
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Need = Literal["logits", "tap"]
-"""What a term needs of the teacher: its logits, or its early feature map."""
+Need = Literal["logits", "embedding", "tap"]
+"""What a term needs of the teacher: its logits, the embedding that they are made of, or its early feature map."""
 
 
 class Compared(NamedTuple):
     """What a term may compare, all of the same B clips, in float32.
 
     `targets` are classes `(B,)` or shares of each `(B, K)`; taps `(B, C, T, F)` have one size and one number of
-    channels. What no term of the batch needs is None.
+    channels, embeddings `(B, E)` the teacher's size. What no term of the batch needs is None.
     """
 
     student_logits: Tensor
@@ -35,6 +35,8 @@ class Compared(NamedTuple):
     teacher_logits: Tensor | None
     student_tap: Tensor | None
     teacher_tap: Tensor | None
+    student_embedding: Tensor | None = None
+    teacher_embedding: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ def _distillation(config: LossConfig) -> nn.Module:
     return Distillation(config.distillation, config.temperature)
 
 
+def _embedding(config: LossConfig) -> nn.Module:
+    from edgekd.losses.embedding import Embedding
+
+    return Embedding(config.embedding)
+
+
 def _statistical(config: LossConfig) -> nn.Module:
     from edgekd.losses.textures import Statistical
 
@@ -75,6 +83,7 @@ TERMS: dict[str, Term] = {
     "statistical": Term(_statistical, frozenset({"tap"})),
     "structural": Term(_structural, frozenset({"tap"})),
     "distillation": Term(_distillation, frozenset({"logits"})),
+    "embedding": Term(_embedding, frozenset({"embedding"})),
 }
 
 

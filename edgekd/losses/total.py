@@ -11,7 +11,7 @@ second, so those two get no gradient there. Here all the configured terms count.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from edgekd.config import LossConfig
 from edgekd.losses.ssatkd.structural import full_precision
 from edgekd.losses.terms import TERMS, Compared, Need, needs_of
 from edgekd.models.outputs import StudentOutput, TeacherOutput
+
+if TYPE_CHECKING:
+    from edgekd.models.students.student import Student
+    from edgekd.models.teachers.base import Teacher
 
 LOG_VARIANCE_FLOOR = -5.0
 """The smallest s_i: a term weighs at most exp(5) = 148, and the total is at least -5 times the number of terms."""
@@ -35,11 +39,14 @@ class LossOutput(NamedTuple):
 
 
 class SSATKDLoss(nn.Module):
-    """The total loss, with everything in it that is learned: the adapter and the log-variances.
+    """The total loss, with everything in it that is learned: the adapter, the projection and the log-variances.
 
     `adapter` is a 1x1 convolution and ReLU from one tap's channels to the other's; it exists only if a term compares
     taps. The paper's is on the teacher's side, where it can learn to show the student little; with `adapter="student"`
-    the teacher's own map is what the student's is held against. With `weighting="fixed"` each term counts as
+    the teacher's own map is what the student's is held against. `projection`, linear, brings the student's embedding to
+    the size of the teacher's; it exists only if a term compares embeddings. Both are thrown away with the loss.
+
+    With `weighting="fixed"` each term counts as
     `config.weights` says, 1 where it says nothing. Else `log_variances (terms,)`, in the order of `config.terms`,
     starts at 0; it exists only if there is more than one term, since a single one needs no weighing: with
     `terms=("classification",)` the total is the plain cross-entropy.
@@ -52,7 +59,16 @@ class SSATKDLoss(nn.Module):
 
     fixed_weights: Tensor  # (terms,)
 
-    def __init__(self, config: LossConfig, student_channels: int, teacher_channels: int) -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        student_embedding: int = 0,
+        teacher_embedding: int = 0,
+    ) -> None:
+        """The loss between taps of so many channels and embeddings of such sizes, as far as terms compare them."""
         super().__init__()
         self.config = config
         self.adapter: nn.Sequential | None = None
@@ -61,6 +77,9 @@ class SSATKDLoss(nn.Module):
             if config.adapter == "student":
                 channels = (student_channels, teacher_channels)
             self.adapter = nn.Sequential(nn.Conv2d(*channels, kernel_size=1), nn.ReLU())
+        self.projection: nn.Linear | None = None
+        if "embedding" in needs_of(config.terms):
+            self.projection = nn.Linear(student_embedding, teacher_embedding)
         self.terms = nn.ModuleDict({term: TERMS[term].build(config) for term in config.terms})
         self.active = config.terms
         fixed = torch.tensor([config.weights.get(term, 1.0) for term in config.terms])
@@ -68,6 +87,18 @@ class SSATKDLoss(nn.Module):
         self.log_variances: nn.Parameter | None = None
         if len(config.terms) > 1 and config.weighting == "learned":
             self.log_variances = nn.Parameter(torch.zeros(len(config.terms)))
+
+    @classmethod
+    def between(cls, config: LossConfig, student: Student, teacher: Teacher | None) -> SSATKDLoss:
+        """The loss of these two models; None where no term asks for a teacher."""
+        layer = student.embedding_layer
+        return cls(
+            config,
+            student.tap_channels,
+            0 if teacher is None else teacher.tap_channels,
+            student_embedding=0 if layer is None else layer.size,
+            teacher_embedding=0 if teacher is None else teacher.embedding_size,
+        )
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -118,13 +149,22 @@ class SSATKDLoss(nn.Module):
         needs = self.needs
         if needs and teacher is None:
             raise ValueError(f"the terms {', '.join(self.active)} need a teacher's output")
-        logits = taps = None
+        logits = taps = embeddings = None
         if teacher is not None and "logits" in needs:
             logits = full_precision(teacher.logits)
         if teacher is not None and "tap" in needs:
             taps = self._matched(student.tap, teacher.tap)
-        own, other = taps or (None, None)
-        compared = Compared(full_precision(student.logits), targets, labelled, logits, own, other)
+        if teacher is not None and "embedding" in needs:
+            assert self.projection is not None and student.embedding is not None and teacher.embedding is not None
+            embeddings = full_precision(self.projection(student.embedding)), full_precision(teacher.embedding)
+        compared = Compared(
+            full_precision(student.logits),
+            targets,
+            labelled,
+            logits,
+            *(taps or (None, None)),
+            *(embeddings or (None, None)),
+        )
         # Gradients add up in the order of computation: in this one a run repeats the bits of its like of version 0.1.0.
         values = {term: self.terms[term](compared) for term in reversed(self.active)}
         return {term: values[term] for term in self.active}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.models.outputs import StudentOutput, TeacherOutput
 
 _TORCH = str(Path(torch.__file__).parent)  # whose lines say less than the user's that led there
 
@@ -75,6 +76,8 @@ def try_on(subject: str, network: nn.Module, inputs: Tensor, what: str, num_clas
         output = network.eval()(inputs)
     network.train(training)
     wanted = f"logits (2, {num_classes}) and a tap (2, C, T, F)"
+    if isinstance(output, StudentOutput | TeacherOutput):
+        output = output[:2]
     if not (isinstance(output, tuple | list) and len(output) == 2 and all(isinstance(each, Tensor) for each in output)):
         raise InputError(f"{subject}: its module must return a pair of tensors, {wanted}, not {_kind(output)}.")
     logits, tap = output

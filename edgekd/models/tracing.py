@@ -10,10 +10,13 @@ scales of one input; and there is one at least.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
 from edgekd.errors import InputError
+from edgekd.models.blocks import SameConv2d
 from edgekd.models.factories import UserCode
 from edgekd.models.histogram import HistogramLayer
 
@@ -27,7 +30,7 @@ _FUNCTIONS = {
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, HistogramLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, HistogramLayer | SameConv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(subject: str, network: nn.Module) -> fx.GraphModule:
@@ -59,6 +62,41 @@ def check_layers(subject: str, traced: fx.GraphModule) -> None:
             raise InputError(f"{refusal}: its layer '{name}' is called {count} times, and may be once. {advice}")
     if not calls:
         raise InputError(f"{refusal}: it has no convolution or linear layer. {advice}")
+
+
+@dataclass(frozen=True)
+class EmbeddingLayer:
+    """Where a network's embedding `(B, size)` is found: it enters the layer called `name`, its classifier or the
+    dropout before that."""
+
+    name: str
+    size: int
+
+
+def embedding_layer(network: nn.Module) -> EmbeddingLayer | None:
+    """Where the embedding of `network` is, whose logits are what one linear layer makes of it; None where they are not,
+    or the network is no graph."""
+    try:
+        traced = trace(type(network).__name__, network)
+    except InputError:
+        return None
+    calls = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
+    node = logits_of(traced.graph)
+    classifier = module_of(traced, node)
+    if not isinstance(classifier, nn.Linear) or calls[str(node.target)] > 1:
+        return None
+    before = node.all_input_nodes[0]
+    while isinstance(module_of(traced, before), nn.Dropout | nn.Identity) and calls[str(before.target)] == 1:
+        node, before = before, before.all_input_nodes[0]
+    return EmbeddingLayer(str(node.target), classifier.in_features)
+
+
+def logits_of(graph: fx.Graph) -> fx.Node:
+    """The first of the graph's outputs, which are a tuple or list, or a call that makes a named tuple of them."""
+    outputs: Any = graph.output_node().args[0]
+    logits = outputs.args[0] if isinstance(outputs, fx.Node) else outputs[0]
+    assert isinstance(logits, fx.Node)
+    return logits
 
 
 def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:

@@ -148,8 +148,15 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     chosen = [backend for backend in possible if backend in config.backends] or [next(iter(possible))]
     architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
     clips = clips_of_run(run, progress)
+    notes: tuple[str, ...] = ()
+    samples, scored = clips.samples, role != "teacher" or run.classifies("teacher")
+    if not scored:
+        notes = (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
-    return [Candidate(role, "run", role, run.folder, architecture, model, clips.samples, clips) for model in models]
+    return [
+        Candidate(role, "run", role, run.folder, architecture, model, samples, clips if scored else None, notes=notes)
+        for model in models
+    ]
 
 
 def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
@@ -287,14 +294,18 @@ def _told_precision(engine: Path) -> PrecisionName:
 
 def _on_common_clips(found: list[Candidate]) -> list[Candidate]:
     """The same clips for all. A bundle whose run is gone joins those that have a test side, with a note."""
-    sides = [one.clips for one in found if one.clips is not None]
-    tested = [side for side in sides if side.golden is None] or sides
+    sides = [one.clips for one in found]
+    known = [side for side in sides if side is not None]
+    tested = [side for side in known if side.golden is None] or known
     if not tested:
         return found
     shared = dict(zip(map(id, tested), in_common(tested), strict=True))
     first = shared[id(tested[0])]
     result = []
     for one, side in zip(found, sides, strict=True):
+        if side is None:
+            result.append(one)
+            continue
         clips, note = shared.get(id(side)), None
         if clips is None:
             clips = _joined(one, side, first)

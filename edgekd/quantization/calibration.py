@@ -17,12 +17,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgekd.config import Section, parse, read_toml
+from edgekd.config import Section, parse
 from edgekd.errors import InputError, unknown_name
 from edgekd.quantization.fake_quant import QuantizedLayer, scale_for, set_enabled
 from edgekd.quantization.observers import MagnitudeObserver, ObserverName
 from edgekd.quantization.prepare import QuantizedNetwork
 from edgekd.resources import named_resources
+from edgekd.toml_files import read_toml
 
 SILENCE = 1e-3  # a normalised log-mel that varies by less holds no sound
 

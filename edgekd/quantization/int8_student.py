@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgekd.config import QuantizeConfig, parse, read_toml
+from edgekd.config import QuantizeConfig, parse
 from edgekd.errors import InputError, UsageError
 from edgekd.models.students.student import Student
 from edgekd.models.weights import load_matching, read_weights
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.prepare import QuantizedNetwork, prepare
 from edgekd.runs.run import Run
+from edgekd.toml_files import read_toml
 
 
 def load_int8(run: Run) -> Student:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgekd import processes
-from edgekd.config import QuantizeConfig, differences, to_toml
+from edgekd.config import QuantizeConfig, differences
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import UsageError
 from edgekd.files.whole import write_text
@@ -31,6 +31,7 @@ from edgekd.quantization.int8_student import example_log_mel, settings_file, sto
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.toml_files import to_toml
 from edgekd.training.adapt import finished_teacher
 from edgekd.training.batches import Batch, seed_all
 from edgekd.training.distill import StudentStep, make_optimizer
@@ -146,9 +147,9 @@ def _train(
     terms, epochs = run.config.loss.terms, run.config.training.epochs
     teacher = finished_teacher(run) if needs_teacher(terms) else None
     batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)
-    loss = SSATKDLoss(run.config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss = SSATKDLoss.between(run.config.loss, student, teacher)
     loss.to(device)
-    # The adapter between the taps and the weights of the terms go on from where distillation left them.
+    # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
     last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
     loss.load_state_dict(last)

@@ -95,6 +95,8 @@ def print_run(run: Run) -> None:
         rows,
         numbers=("accuracy", "interval", "macro-F1", "interval "),
     )
+    if not run.classifies("teacher"):
+        line("The teacher has no head for these classes: it gave embeddings or taps, and no accuracy.")
     for warning in run.report().get("warnings", []):
         line(f"Warning: {warning}")
     line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
@@ -215,6 +217,8 @@ def print_comparison(comparison: Comparison) -> None:
         ]
         rows.append(row[: len(columns)])
     table(columns, rows, numbers=columns[1:])
+    if any(teacher.cells and teacher.accuracy is None for teacher in comparison.teachers):
+        line("A teacher without accuracy has no head for these classes: it gave embeddings or taps.")
     compared = [result for result in comparison.methods if result.difference is not None]
     if compared:
         line()

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__
-from edgekd.config import DistillConfig, differences, parse, read_toml, to_toml
+from edgekd.config import DistillConfig, differences, parse
 from edgekd.errors import InputError, UsageError
 from edgekd.files.whole import write_text
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
+from edgekd.toml_files import read_toml, to_toml
 
 if TYPE_CHECKING:
     from edgekd.data.index import ClipIndex, Split
@@ -158,6 +159,10 @@ class Run:
         section = "training" if stage == "teacher" else "test"  # a teacher is done when adapted, a student when scored
         return stage in self.report().get(section, {}) and self.weights(stage).is_file()
 
+    def classifies(self, stage: Stage) -> bool:
+        """Whether what a stage trained has a score to be had: a teacher without a head for the classes has none."""
+        return self.report().get("training", {}).get(stage, {}).get("scored") is not False
+
     def new_student(self) -> Student:
         """The student of the configuration with weights drawn now, on the CPU."""
         from edgekd.models.build import new_student
@@ -175,26 +180,10 @@ class Run:
 
     def teacher(self) -> Teacher | None:
         """The adapted teacher in eval mode, on the CPU; None for a run that had none."""
-        from edgekd.models.build import build_teacher
-        from edgekd.models.teachers.table import TEACHERS
-        from edgekd.models.weights import load_matching, read_weights
+        from edgekd.models.build import stored_teacher
 
         path = self.weights("teacher")
-        if not path.is_file():
-            return None
-        config, chosen = self.config, self.config.teacher
-        spec = TEACHERS.get(chosen.name)
-        teacher = build_teacher(
-            chosen.name,
-            len(self.classes),
-            chosen.weights if spec is not None and spec.from_folder else None,  # the folder tells the shape
-            config.data.sample_rate,
-            config.frontend,
-            samples=round(config.data.clip_seconds * config.data.sample_rate),
-            folder=chosen.folder,
-        )
-        load_matching(teacher, read_weights(path), path)
-        return teacher.eval()
+        return stored_teacher(self.config, len(self.classes), path).eval() if path.is_file() else None
 
 
 def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:

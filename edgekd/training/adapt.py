@@ -10,21 +10,24 @@ teacher that was adapted to these classes elsewhere.
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from edgekd import processes
-from edgekd.config import AugmentConfig
+from edgekd.config import AugmentConfig, TeacherConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.losses.response import classification_loss
 from edgekd.losses.terms import Need
 from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
+from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.models.weights import save_weights
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
@@ -50,22 +53,43 @@ def adapted_teacher(run: Run, data: RunData, device: torch.device, progress: Pro
     finished = finished_teacher(run)
     if finished is not None:
         return finished
-    teacher = new_teacher(config, run.classes)
-    processes.spread(teacher)
     started = time.perf_counter()
-    if config.teacher.adaptation == "head":
-        _train_head(teacher, run, data, device, progress)
-    elif config.teacher.adaptation == "full":
-        _train_all(teacher, run, data, device, progress)
+    members = config.teacher.members()
+    if len(members) > 1:
+        adapted = [
+            adapted_teacher(_alone(run, number, member), data, device, progress)
+            for number, member in enumerate(members, 1)
+        ]
+        teacher: Teacher = Ensemble(adapted)
+        _store(teacher, run, data, device)
     else:
-        _store_unchanged(teacher, run, data, device)
-    summary = {
+        teacher = new_teacher(config, run.classes)
+        processes.spread(teacher)
+        if config.teacher.adaptation == "head":
+            _train_head(teacher, run, data, device, progress)
+        elif config.teacher.adaptation == "full":
+            _train_all(teacher, run, data, device, progress)
+        else:
+            _store(teacher, run, data, device)
+    summary: dict[str, Any] = {
         "name": config.teacher.name,
         "adaptation": config.teacher.adaptation,
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if not teacher.classifies:
+        summary["scored"] = False
     processes.from_first(lambda: run.update_report("training", {"teacher": summary}))
     return teacher.eval()
+
+
+def _alone(run: Run, number: int, member: TeacherConfig) -> Run:
+    """Where one of several teachers is adapted, as if it were the only one: a folder of its own in that of the stage.
+
+    What is learned there is thrown away once the average is stored; its curves stay.
+    """
+    alone = Run(run.folder / "teacher" / str(number), run.config.model_copy(update={"teacher": member}), run.classes)
+    processes.from_first(lambda: alone.folder.mkdir(parents=True, exist_ok=True))
+    return alone
 
 
 def finished_teacher(run: Run) -> Teacher | None:
@@ -139,23 +163,27 @@ def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, 
     teacher.cpu()
 
 
-def _store_unchanged(teacher: Teacher, run: Run, data: RunData, device: torch.device) -> None:
-    """Store the teacher as it is, and how good that is."""
+def _store(teacher: Teacher, run: Run, data: RunData, device: torch.device) -> None:
+    """Store the teacher as it is and, where it knows the classes, how good that is."""
     started = time.perf_counter()
     side = ValidationClips(data.store, data.split.validation, torch.tensor(data.index.labels))
-    validation = validate(teacher.to(device), side, device)
+    validation = validate(teacher.to(device), side, device) if teacher.classifies else None
 
     def store() -> None:
         log = run.metrics()
         log.truncate("teacher", 0)
-        log.append(
-            "teacher",
-            1,
-            seconds=time.perf_counter() - started,
-            validation_loss=validation.loss,
-            validation_accuracy=validation.accuracy,
-        )
-        save_weights(run.stage_folder("teacher") / "best.safetensors", teacher.cpu().state_dict())
+        if validation is not None:
+            log.append(
+                "teacher",
+                1,
+                seconds=time.perf_counter() - started,
+                validation_loss=validation.loss,
+                validation_accuracy=validation.accuracy,
+            )
+        folder = run.stage_folder("teacher")
+        save_weights(folder / "best.safetensors", teacher.cpu().state_dict())
+        for weights in folder.glob("*/teacher"):  # those of the members, one by one
+            shutil.rmtree(weights)
 
     processes.from_first(store)
     teacher.cpu()

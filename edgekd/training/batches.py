@@ -24,7 +24,7 @@ from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
 from edgekd.training.device_rows import Clips, Pending, Rows, to_device
 from edgekd.training.spec_augment import Masks, draw_masks
-from edgekd.training.teacher_cache import TeacherCache, TeacherRequest
+from edgekd.training.teacher_cache import Answers, Request
 from edgekd.training.views import FreshShifts, Views
 
 AHEAD = 2  # batches drawn before the one that is computed, so that what they need is on its way
@@ -66,7 +66,7 @@ class Batch:
                 rows=self.rows[part],
                 waveforms=None if self.waveforms is None else self.waveforms[part],
                 log_mels=None if self.log_mels is None else self.log_mels[part],
-                teacher=None if self.teacher is None else TeacherOutput(*(each[part] for each in self.teacher)),
+                teacher=None if self.teacher is None else self.teacher.at(part),
                 targets=self.targets[part],
                 labelled=None if self.labelled is None else self.labelled[part],
                 masks=self.masks.at(part),
@@ -92,7 +92,7 @@ class TrainingBatches:
     augment: AugmentConfig
     views: Views | FreshShifts
     log_mels: Rows | None = None
-    teacher: TeacherCache | None = None
+    teacher: Answers | None = None
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -103,13 +103,13 @@ class TrainingBatches:
         generator = seeded(self.seed, self.stage, number, "batches")
         ahead: deque[_Requested] = deque()
         for rows in shuffled(self.rows, len(self), generator):
-            ahead.append(self._request(rows, generator, "tap" in needs))
+            ahead.append(self._request(rows, generator, needs))
             if len(ahead) > AHEAD:
                 yield ahead.popleft().batch()
         while ahead:
             yield ahead.popleft().batch()
 
-    def _request(self, rows: Tensor, generator: torch.Generator, with_tap: bool) -> _Requested:
+    def _request(self, rows: Tensor, generator: torch.Generator, needs: Collection[Need]) -> _Requested:
         """Draw what is random about a batch of the clips `rows (B,)`, and have this process's share on its way."""
         share, views, device = processes.share_of(len(rows)), self.views, self.clips.device
         choices = views.draw(len(rows), generator)
@@ -117,7 +117,7 @@ class TrainingBatches:
         places = views.places(rows)
         labelled = views.labelled(self.labels, places, choices)
         places, choices = places[share], choices[share]
-        heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(with_tap))
+        heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(needs))
         log_mels = None
         if self.log_mels is not None:
             assert isinstance(views, Views)
@@ -128,7 +128,7 @@ class TrainingBatches:
             size=len(rows),
             waveforms=views.request(self.clips, places, choices) if heard else None,
             log_mels=log_mels,
-            teacher=None if self.teacher is None else self.teacher.request(places, choices, with_tap),
+            teacher=None if self.teacher is None else self.teacher.request(places, choices, needs),
             targets=to_device(views.targets(self.labels, self.num_classes, places, choices), device),
             labelled=None if counted is None else to_device(counted, device),
             masks=masks.to(device),
@@ -142,7 +142,7 @@ class _Requested(NamedTuple):
     size: int
     waveforms: Pending | None
     log_mels: Pending | None
-    teacher: TeacherRequest | None
+    teacher: Request | None
     targets: Tensor
     labelled: Tensor | None
     masks: Masks

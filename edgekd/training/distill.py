@@ -19,7 +19,7 @@ from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import Need, check_terms, needs_teacher
+from edgekd.losses.terms import Need, check_terms, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
@@ -34,8 +34,7 @@ from edgekd.runs.run import Run, check_folder
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.batches import Batch, check_shares, seed_all
 from edgekd.training.compiled import Compiled
-from edgekd.training.fill_cache import fill_cache
-from edgekd.training.frozen_teacher import FrozenTeacher
+from edgekd.training.fill_cache import answers_of
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
@@ -79,7 +78,7 @@ def distill(
     share_layers(student)
     training = config.training
     batches = student_batches(run, data, "student", student, teacher, training.epochs, device, progress)
-    loss = SSATKDLoss(config.loss, student.tap_channels, teacher.tap_channels if teacher is not None else 0)
+    loss = SSATKDLoss.between(config.loss, student, teacher)
     loss.to(device)
     student.to(device)
     started = time.perf_counter()
@@ -127,6 +126,8 @@ class StudentStep:
     ) -> None:
         self.student, self.loss, self.config, self.device = student, loss, config, device
         self.mixed, self.compiled = mixed, compiled
+        if "embedding" in needs_of(config.loss.terms):
+            student.give_embedding()
 
     def begin(self, epoch: int) -> frozenset[Need]:
         """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
@@ -158,20 +159,26 @@ def adapt_teacher(
     teacher = _teacher(begun, None, progress)
     run, data = begun.run, begun.data
     views = draw_views(data.split.train, data.store.samples, config.augment, config.seed)
-    frozen = FrozenTeacher(teacher, begun.device)
-    fill_cache(run.config, frozen, data.store, views, taps=False, repeated=False, progress=progress)
+    # Students that learn from embeddings find them there, too.
+    gives: dict[Need, bool] = {"logits": teacher.classifies, "embedding": teacher.embedding_size > 0}
+    needs = [need for need, given in gives.items() if given]
+    answers_of(run.config, teacher, begun.device, data.store, views, needs=needs, repeated=False, progress=progress)
     return run
 
 
 def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     """All of `config` that decides the adapted teacher and what it is asked: where it is equal, one run's teacher can
     be lent to another."""
-    kept = {"teacher": {"cache"}}
+    several = len(config.teacher.members()) > 1
+    kept = {"teacher": {"cache"} if several else {"cache", "weights_of"}}
+    # A teacher that need not answer may have no head (`new_teacher`), so it cannot be lent to who asks it.
+    silent_ones = config.teacher.adaptation == "none" and "logits" not in needs_of(config.loss.terms)
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
         **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}, exclude=kept),
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
+        **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
     }
 
@@ -251,7 +258,7 @@ def _data(
     check_terms([*config.loss.terms, *config.loss.weights])
     check_models(config, taught)
     if taught:
-        check_teacher(config.teacher)
+        check_teacher(config.teacher, needs_of(config.loss.terms))
     check_folder(config, resume, overwrite)
     index = load_index(config.data, progress)
     check_clip_length(index, config.data)
@@ -259,6 +266,11 @@ def _data(
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
     if not resume:  # likewise, or a log-mel too small for the student
         student = new_student(config, len(index.classes))
+        if "embedding" in needs_of(config.loss.terms) and student.embedding_layer is None:
+            raise UsageError(
+                f"Student '{config.student}' gives no embedding to distil: its logits must be what an nn.Linear, "
+                "called once, makes of one (B, E). Change it, or leave 'embedding' out of --terms."
+            )
         if quantized and is_own(config.student):
             check_layers(f"Student '{config.student}'", trace(student.name, student.network))
     splits_file = config.out / "splits.csv"
@@ -276,20 +288,24 @@ def _devices(device: torch.device) -> str:
 
 
 def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
-    """The adapted teacher, scored: the run's own where it has one, else the lender's, else one adapted now."""
+    """The adapted teacher, scored where it knows the classes: the run's own where it has one, else the lender's, else
+    one adapted now."""
     run, data = begun.run, begun.data
     probabilities = None
     if lender is not None and not run.finished("teacher"):  # a cell of a grid: one process
         probabilities = _borrow_teacher(begun, lender)
     teacher = adapted_teacher(run, data, begun.device, progress)
+    if not teacher.classifies:
+        return teacher
     if probabilities is None:
         probabilities = predict_test(teacher, data, begun.device, progress)
     record_test(run, "teacher", data, probabilities)
     return teacher
 
 
-def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
-    """Take over the teacher of `lender`, its curves and its answers; return what it says of the test side."""
+def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities | None:
+    """Take over the teacher of `lender`, its curves and its answers; return what it says of the test side, None where
+    it does not know the classes."""
     run, own, theirs = begun.run, teacher_settings(begun.run.config), teacher_settings(lender.config)
     different = [name for name, value in own.items() if theirs.get(name) != value]
     if different:
@@ -301,11 +317,11 @@ def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
     weights = lender.weights("teacher")
     if summary is None or not weights.is_file():
         raise InputError(f"{lender.folder}: its teacher is not finished, so it cannot be lent.")
-    lent = read_predictions(lender.folder, "teacher", run.classes)
-    if (
-        lent.rows != begun.data.split.test
-        or read_splits(lender.folder / "splits.csv", begun.data.index) != begun.data.split
-    ):
+    says = summary.get("scored", True)
+    lent = read_predictions(lender.folder, "teacher", run.classes) if says else None
+    if (lent is not None and lent.rows != begun.data.split.test) or read_splits(
+        lender.folder / "splits.csv", begun.data.index
+    ) != begun.data.split:
         raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
     folder = run.stage_folder("teacher")
     _link(weights, folder / weights.name)
@@ -316,7 +332,7 @@ def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities:
             metrics = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
             log.append("teacher", int(row["epoch"]), **metrics)
     run.update_report("training", {"teacher": {**summary, "from": str(lender.folder)}})  # last: now it is finished
-    return lent.probabilities
+    return None if lent is None else lent.probabilities
 
 
 def _link(source: Path, target: Path) -> None:

@@ -15,11 +15,10 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,10 +31,13 @@ from edgekd.data.clip_store import ClipStore
 from edgekd.errors import InputError
 from edgekd.files.caches import NO_SPACE, cache_folder, locked
 from edgekd.files.row_table import RowTable, crc_path
+from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
+from edgekd.models.teachers.base import Teacher
+from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.progress import Progress, silent
 from edgekd.training.frozen_teacher import FrozenTeacher
-from edgekd.training.teacher_cache import TeacherCache
+from edgekd.training.teacher_cache import Answers, AveragedAnswers, TeacherCache
 from edgekd.training.views import Views
 
 FORMAT = 1
@@ -45,11 +47,43 @@ PROBE_TOLERANCE = 0.05  # of the largest magnitude; bfloat16 in batches of anoth
 
 Present = Sequence[NDArray[np.bool_]]
 
-_LOGITS, _TAPS = "logits.f32", "taps.f16"
+Kept = tuple[Need, ...]
+Tables = dict[Need, RowTable]
+
+_FILES: dict[Need, tuple[str, str]] = {
+    "logits": ("logits.f32", "<f4"),
+    "embedding": ("embeddings.f16", "<f2"),
+    "tap": ("taps.f16", "<f2"),
+}
+_TAPS = _FILES["tap"][0]
 _HALF_MAX = float(torch.finfo(torch.float16).max)
 _BATCH, _BATCH_CUDA = 16, 64
 _FLUSH_SECONDS = 1.0  # what a kill can cost at most
 _STAGE = "teacher outputs"
+
+
+def answers_of(
+    config: DistillConfig,
+    teacher: Teacher,
+    device: torch.device,
+    store: ClipStore,
+    views: Views,
+    *,
+    needs: Collection[Need],
+    repeated: bool,
+    progress: Progress = silent,
+) -> Answers:
+    """The answers of `teacher` as `fill_cache` has them; of several, each has a cache of its own, the one that it would
+    have alone."""
+    if not isinstance(teacher, Ensemble):
+        frozen = FrozenTeacher(teacher, device)
+        return fill_cache(config, frozen, store, views, needs=needs, repeated=repeated, progress=progress)
+    caches: list[TeacherCache] = []
+    for member, settings in zip(teacher.each(), config.teacher.members(), strict=True):
+        alone = config.model_copy(update={"teacher": settings})
+        frozen, own = FrozenTeacher(member, device), frozenset(needs) - ({"tap"} if caches else set())
+        caches.append(fill_cache(alone, frozen, store, views, needs=own, repeated=repeated, progress=progress))
+    return AveragedAnswers(tuple(caches))
 
 
 def fill_cache(
@@ -58,13 +92,13 @@ def fill_cache(
     store: ClipStore,
     views: Views,
     *,
-    taps: bool,
+    needs: Collection[Need],
     repeated: bool,
     progress: Progress = silent,
 ) -> TeacherCache:
     """Ask `teacher` about every view of every training clip, as far as the cache of `config.teacher` has no answer yet.
 
-    `taps`: whether a loss needs them; `repeated`: whether each view is heard more than once. Raises `InputError` for a
+    `needs`: what a loss needs of it; `repeated`: whether each view is heard more than once. Raises `InputError` for a
     folder that cannot be written, and for too little space, but for taps that `auto` would have kept.
     """
     clips = len(views.rows)
@@ -77,13 +111,14 @@ def fill_cache(
         if processes.node().place > 0:
             return _help(questions)
         try:
-            cache = _filled(config, questions, taps, repeated, progress)
+            cache = _filled(config, questions, needs, repeated, progress)
         except processes.FORESEEN:
             processes.node().from_first(None)
             raise
         assert cache.folder is not None
-        present = [np.ones(questions.rows, dtype=bool)] * 2
-        processes.node().from_first(_Done(cache.folder, cache.taps is not None, present, cache.warning))
+        kept = tuple(cache.tables)
+        present = [np.ones(questions.rows, dtype=bool)] * len(kept)
+        processes.node().from_first(_Done(cache.folder, kept, present, cache.warning))
     return cache
 
 
@@ -104,32 +139,30 @@ class _Questions:
         return len(self.views.rows) * len(self.views)
 
     def open(
-        self, folder: Path, taps: bool, within: ExitStack, progress: Progress = silent, present: Present | None = None
-    ) -> _Tables:
-        """The tables in `folder`, open as long as `within`; `present` as in `RowTable`, for each."""
+        self,
+        folder: Path,
+        kept: Kept,
+        within: ExitStack,
+        progress: Progress = silent,
+        present: Present | None = None,
+    ) -> Tables:
+        """The tables in `folder` of what is `kept`, open as long as `within`; `present` as in `RowTable`, for each."""
 
-        def table(number: int, name: str, dtype: str) -> RowTable:
-            shape = tuple(self.first[number].shape[1:])
+        def table(number: int, need: Need) -> RowTable:
+            shape, (name, dtype) = tuple(_part(self.first, need).shape[1:]), _FILES[need]
             known = None if present is None else present[number]
             return within.enter_context(RowTable(folder / name, self.rows, shape, dtype, progress, known))
 
-        return _Tables(table(0, _LOGITS, "<f4"), table(1, _TAPS, "<f2") if taps else None)
-
-
-class _Tables(NamedTuple):
-    logits: RowTable
-    taps: RowTable | None
-
-    def each(self) -> list[RowTable]:
-        return [self.logits] if self.taps is None else [self.logits, self.taps]
+        return {need: table(number, need) for number, need in enumerate(kept)}
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the first process of a machine tells the others: fill, with me, what is not `present` in the tables."""
+    """What the first process of a machine tells the others: fill, with me, what is not `present` in the tables of what
+    is `kept`."""
 
     folder: Path
-    taps: bool
+    kept: Kept
     present: Present
 
 
@@ -141,7 +174,7 @@ class _Done(_Work):
 
 
 def _filled(
-    config: DistillConfig, questions: _Questions, taps: bool, repeated: bool, progress: Progress
+    config: DistillConfig, questions: _Questions, needs: Collection[Need], repeated: bool, progress: Progress
 ) -> TeacherCache:
     """Open the tables, fill them with the other processes of this machine, and say what is kept."""
     mode = config.teacher.cache
@@ -153,14 +186,15 @@ def _filled(
         with ExitStack() as stack:
             stack.enter_context(locked(parent / f"{folder.name}.lock", lambda: progress(_STAGE, 0, questions.rows)))
             folder.mkdir(exist_ok=True)
-            tables = questions.open(folder, with_taps, stack, progress)
+            kept = _kept(questions, needs, with_taps)
+            tables = questions.open(folder, kept, stack, progress)
             _begin(questions, tables)
-            present = [table.present.copy() for table in tables.each()]
-            processes.node().from_first(_Work(folder, with_taps, present))
+            present = [table.present.copy() for table in tables.values()]
+            processes.node().from_first(_Work(folder, kept, present))
             _fill(questions, tables, progress)
         return _cache(questions, folder, tables, warning)
 
-    with_taps, warning = taps and (mode == "full" or (mode == "auto" and repeated)), ""
+    with_taps, warning = "tap" in needs and (mode == "full" or (mode == "auto" and repeated)), ""
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if with_taps and mode == "auto":
@@ -190,7 +224,7 @@ def _help(questions: _Questions) -> TeacherCache:
             raise processes.FailedElsewhere(1)
         with ExitStack() as stack:
             try:
-                tables = questions.open(work.folder, work.taps, stack, present=work.present)
+                tables = questions.open(work.folder, work.kept, stack, present=work.present)
             except OSError as failure:
                 if isinstance(work, _Done):
                     raise
@@ -203,27 +237,26 @@ def _help(questions: _Questions) -> TeacherCache:
         return _cache(questions, work.folder, tables, work.warning)
 
 
-def _cache(questions: _Questions, folder: Path, tables: _Tables, warning: str) -> TeacherCache:
-    taps = None if tables.taps is None else tables.taps.values
-    return TeacherCache(questions.teacher, len(questions.views.rows), folder, tables.logits.values, taps, warning)
+def _cache(questions: _Questions, folder: Path, tables: Tables, warning: str) -> TeacherCache:
+    values = {need: table.values for need, table in tables.items()}
+    return TeacherCache(questions.teacher, len(questions.views.rows), folder, values, warning)
 
 
-def _begin(questions: _Questions, tables: _Tables) -> None:
+def _begin(questions: _Questions, tables: Tables) -> None:
     """Have the first answers in the tables, and none that do not agree with them."""
-    each, probes = tables.each(), len(questions.first.logits)
-    if not all(map(_agree, each, questions.first)):
-        for table in each:
+    first, probes = questions.first, len(questions.first.logits)
+    if not all(_agree(table, _part(first, need)) for need, table in tables.items()):
+        for table in tables.values():
             table.forget()
-    if not all(table.present[:probes].all() for table in each):
-        _write(tables, 0, *questions.first)
+    _write({need: table for need, table in tables.items() if not table.present[:probes].all()}, 0, first)
 
 
-def _fill(questions: _Questions, tables: _Tables, progress: Progress) -> None:
+def _fill(questions: _Questions, tables: Tables, progress: Progress) -> None:
     """Ask for what the tables lack, in batches that are the same each time, of which this process has its share."""
-    each, node = tables.each(), processes.node()
+    each, node = list(tables.values()), processes.node()
     total, probes = questions.rows, len(questions.first.logits)
-    size_text = f"{'logits' if tables.taps is None else 'full'}, {sum(table.size for table in each) / 1e6:.1f} MB"
-    lacking = ~np.logical_and.reduce([table.present for table in each])
+    size_text = f"{'full' if 'tap' in tables else 'logits'}, {sum(table.size for table in each) / 1e6:.1f} MB"
+    lacking = ~np.logical_and.reduce([np.ones(total, dtype=bool), *(table.present for table in each)])
     size = _BATCH_CUDA if questions.teacher.device.type == "cuda" else _BATCH
     ranges = [range(start, min(start + size, total)) for start in range(probes, total, size)]
     own = [numbers for numbers in ranges if lacking[numbers].any()][node.place :: node.processes]
@@ -234,10 +267,11 @@ def _fill(questions: _Questions, tables: _Tables, progress: Progress) -> None:
     try:
         for numbers in own:
             waveforms = _waveforms(questions.store, questions.views, numbers)
-            if tables.logits.present[numbers].all():
-                _write(tables, numbers.start, None, questions.teacher.tap(waveforms))
+            lacks = {need: table for need, table in tables.items() if not table.present[numbers].all()}
+            if list(lacks) == ["tap"]:
+                _write_rows(lacks["tap"], numbers.start, questions.teacher.tap(waveforms))
             else:
-                _write(tables, numbers.start, *questions.teacher(waveforms))
+                _write(lacks, numbers.start, questions.teacher(waveforms))
             if time.monotonic() - flushed > _FLUSH_SECONDS:
                 for table in each:
                     table.flush()
@@ -254,11 +288,32 @@ def _fill(questions: _Questions, tables: _Tables, progress: Progress) -> None:
             raise reason
 
 
-def _write(tables: _Tables, start: int, logits: Tensor | None, tap: Tensor) -> None:
-    if logits is not None:
-        tables.logits.write(start, logits.cpu().numpy())
-    if tables.taps is not None:
-        tables.taps.write(start, tap.clamp(-_HALF_MAX, _HALF_MAX).half().cpu().numpy())
+def _write(tables: Tables, start: int, said: TeacherOutput) -> None:
+    for need, table in tables.items():
+        _write_rows(table, start, _part(said, need))
+
+
+def _write_rows(table: RowTable, start: int, answers: Tensor) -> None:
+    if table.values.dtype == np.float16:
+        answers = answers.clamp(-_HALF_MAX, _HALF_MAX).half()
+    table.write(start, answers.cpu().numpy())
+
+
+def _part(said: TeacherOutput, need: Need) -> Tensor:
+    """What is kept of an answer in the table of `need`."""
+    part = getattr(said, need)
+    assert isinstance(part, Tensor)
+    return part
+
+
+def _kept(questions: _Questions, needs: Collection[Need], taps: bool) -> Kept:
+    """What there are tables of: logits whoever needs them, where the teacher gives any."""
+    wanted: dict[Need, bool] = {
+        "logits": questions.first.logits.numel() > 0,
+        "embedding": "embedding" in needs,
+        "tap": taps,
+    }
+    return tuple(need for need, is_wanted in wanted.items() if is_wanted)
 
 
 def _waveforms(store: ClipStore, views: Views, rows: range) -> Tensor:
@@ -312,7 +367,7 @@ def _key(config: DistillConfig, questions: _Questions) -> str:
         "frontend": config.frontend.model_dump(mode="json"),
         "precision": teacher.precision,
         "clips": [store.folder.name, *views.rows],
-        "shapes": [list(answers.shape[1:]) for answers in questions.first],
+        "shapes": [list(answers.shape[1:]) for answers in questions.first[:2]],  # E follows from the parameters
     }
     digest = hashlib.sha256(json.dumps(settings).encode())
     drawn = (views.shifts, views.partners, views.partner_shifts, views.shares)

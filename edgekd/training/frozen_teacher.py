@@ -41,9 +41,17 @@ class FrozenTeacher:
                     layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, waveforms: Tensor) -> TeacherOutput:
-        """Logits `(B, K)` and the tap `(B, C, T, F)`. Raises `InputError` where not even one clip fits the memory."""
+        """Logits `(B, K)`, tap `(B, C, T, F)` and embedding `(B, E)`.
+
+        Raises `InputError` where not even one clip fits the memory.
+        """
         said = self._in_parts(self.module, waveforms)
-        return TeacherOutput(_usable([logits for logits, _ in said]), _usable([tap for _, tap in said]))
+        embeddings = [part.embedding for part in said if part.embedding is not None]
+        return TeacherOutput(
+            logits=_usable([part.logits for part in said]),
+            tap=_usable([part.tap for part in said]),
+            embedding=_usable(embeddings) if embeddings else None,
+        )
 
     def tap(self, waveforms: Tensor) -> Tensor:
         """The tap `(B, C, T, F)` alone, without the cost of the layers above it. Raises as a call does."""

@@ -29,8 +29,7 @@ from edgekd.training.device_rows import (
     clips_on,
     fits,
 )
-from edgekd.training.fill_cache import fill_cache
-from edgekd.training.frozen_teacher import FrozenTeacher
+from edgekd.training.fill_cache import answers_of
 from edgekd.training.validation import ValidationClips
 from edgekd.training.views import Views, draw_views
 
@@ -72,9 +71,10 @@ def student_batches(
     repeated = epochs > len(views)
     cache = None
     if teacher is not None and needs_teacher(config.loss.terms):
-        taps = "tap" in needs_of(config.loss.terms) and textures_count(config, begin)
-        frozen = FrozenTeacher(teacher, device)
-        cache = fill_cache(config, frozen, store, views, taps=taps, repeated=repeated, progress=progress)
+        needs = needs_of(config.loss.terms)
+        if not textures_count(config, begin):
+            needs -= {"tap"}
+        cache = answers_of(config, teacher, device, store, views, needs=needs, repeated=repeated, progress=progress)
         if cache.warning and processes.is_first():
             run.warn(cache.warning)
     clips = clips_on(store, train, device, progress)

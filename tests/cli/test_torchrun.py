@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.config import DistillConfig, to_toml
+from edgekd.config import DistillConfig
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
+from edgekd.toml_files import to_toml
 from edgekd.training.distill import distill
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgekd"]

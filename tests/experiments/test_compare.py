@@ -211,6 +211,6 @@ def test_jobs_are_done_at_the_same_time(
 def test_a_method_of_no_known_name_is_refused_with_the_nearest(
     tiny_config: TinyConfig, tmp_path: Path, compare_made: Compare
 ) -> None:
-    with pytest.raises(UsageError, match=r"Unknown method 'ssatdk'\. Did you mean 'ssatkd'\? Valid: kd, labels, "):
+    with pytest.raises(UsageError, match=r"Unknown method 'ssatdk'\. Did you mean 'ssatkd'\? Valid: embedding, kd, "):
         compare_made(tiny_config(tmp_path / "grid"), ["labels", "ssatdk"])
     assert not (tmp_path / "grid").exists()

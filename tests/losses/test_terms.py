@@ -20,7 +20,7 @@ def test_a_term_needs_a_teacher_unless_it_is_classification() -> None:
     assert not needs_teacher(("classification",))
     assert all(needs_teacher(("classification", term)) for term in TERMS if term != "classification")
     assert needs_of(("classification", "distillation")) == {"logits"}
-    assert needs_of(TERMS) == {"logits", "tap"}
+    assert needs_of(TERMS) == {"logits", "embedding", "tap"}
 
 
 def test_the_terms_of_the_configuration_are_in_the_table() -> None:

@@ -22,7 +22,7 @@ def models(student: str, teacher: str) -> DistillConfig:
 @pytest.mark.parametrize("name", sorted(STUDENTS))
 def test_every_student_maps_waveforms_to_logits_and_a_tap(name: str) -> None:
     student = build_student(name, 7, 4_000, SMALL).eval()
-    logits, tap = student(torch.randn(2, 4_000))
+    logits, tap, _ = student(torch.randn(2, 4_000))
     assert logits.shape == (2, 7)
     assert tap.shape[:2] == (2, student.tap_channels)
     assert student.name == name
@@ -40,7 +40,7 @@ def test_a_width_makes_a_student_smaller_or_larger(name: str) -> None:
     assert sizes == sorted(set(sizes))
     assert [student.width for student in students] == [0.25, 0.5, 1.0, 1.5, 4.0]
     for student in students:
-        logits, tap = student.eval()(torch.randn(2, 4_000))
+        logits, tap, _ = student.eval()(torch.randn(2, 4_000))
         assert (logits.shape, tap.shape[1]) == ((2, 7), student.tap_channels)
         channels = [module.out_channels for module in student.network.modules() if isinstance(module, torch.nn.Conv2d)]
         assert all(count % 4 == 0 for count in channels)

@@ -13,7 +13,7 @@ from edgekd.errors import InputError
 from edgekd.models.build import build_student
 from edgekd.models.histogram import HistogramLayer
 from edgekd.models.students.table import STUDENTS
-from edgekd.models.tracing import check_layers, trace
+from edgekd.models.tracing import EmbeddingLayer, check_layers, embedding_layer, trace
 
 Outputs = tuple[Tensor, Tensor] | list[Tensor]
 
@@ -64,7 +64,7 @@ def without_layers(net: Net, log_mel: Tensor) -> Outputs:
 def test_every_student_is_traced_with_its_histogram_whole(name: str) -> None:
     network = build_student(name, 4).network.eval()
     traced, log_mel = trace(name, network), torch.randn(2, 1, 60, 64)
-    for before, after in zip(network(log_mel), traced(log_mel), strict=True):
+    for before, after in zip(network(log_mel)[:2], traced(log_mel)[:2], strict=True):
         assert torch.equal(before, after)
     layers = [sum(isinstance(module, HistogramLayer) for module in each.modules()) for each in (network, traced)]
     assert layers[0] == layers[1]
@@ -118,3 +118,30 @@ def test_a_pair_that_a_layer_makes_is_refused() -> None:
 
     with pytest.raises(InputError, match="its forward must make the pair of logits and tap itself"):
         trace("Net", Recurrent().eval())
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_what_enters_the_classifier_of_a_student_is_its_embedding(name: str) -> None:
+    network = build_student(name, 4).network
+    layer = embedding_layer(network)
+    assert layer is not None
+    assert layer.name == "dropout", "before dropout"
+    classifier = network.get_submodule("classifier")
+    assert isinstance(classifier, nn.Linear)
+    assert layer.size == classifier.in_features
+
+
+def by_a_sum(net: Net, log_mel: Tensor) -> Outputs:
+    logits, tap = plain(net, log_mel)
+    return logits + logits, tap
+
+
+def by_a_layer_twice(net: Net, log_mel: Tensor) -> Outputs:
+    tap = net.again(net.conv(log_mel)).relu()
+    return net.linear(torch.cat([net.linear(tap.mean((2, 3))), tap.amax((2, 3))[:, :1]], dim=1)), tap
+
+
+def test_the_embedding_of_a_network_of_the_users_own_is_found_where_a_linear_layer_ends_it() -> None:
+    assert embedding_layer(Net(plain)) == EmbeddingLayer("linear", 4)
+    for way in (by_a_sum, by_a_layer_twice, without_layers, by_its_data):
+        assert embedding_layer(Net(way)) is None, way.__name__

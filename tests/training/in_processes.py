@@ -177,10 +177,11 @@ def asking() -> dict[str, Any]:
     """A teacher's answers, asked by all; then with a disk that is full for one of the processes."""
     fill_cache._BATCH = 4  # a few batches for each
     listener = Listener()
-    kept = fill(listener)
+    needs: tuple[Need, ...] = ("logits", "embedding", "tap")
+    kept = fill(listener, needs=needs)
     found: dict[str, Any] = {
         "mode": kept.mode,
-        "said": tuple(answers(kept)),
+        "said": tuple(answers(kept, needs)),
         "heard": listener.heard,
         "files": (kept.folder, kept.summary()["megabytes"]),
     }

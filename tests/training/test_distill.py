@@ -19,18 +19,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import DistillConfig, LossConfig, to_toml
+from edgekd.config import CacheMode, DistillConfig, LossConfig
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import read_weights
+from edgekd.models.teachers.ensemble import Ensemble
+from edgekd.models.weights import read_weights, save_weights
 from edgekd.quantization.int8_student import load_int8
 from edgekd.quantization.qat import quantize
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.scoring.probabilities import predict_probabilities
 from edgekd.scoring.scores import score
+from edgekd.toml_files import to_toml
 from edgekd.training import adapt, frozen_teacher, outcome
 from edgekd.training.distill import adapt_teacher, distill, make_optimizer
 
@@ -261,6 +263,250 @@ def test_labels_alone_need_no_teacher(tiny_config: TinyConfig, tmp_path: Path) -
     quantize(run)
     assert set(run.report()["test"]) == {"student", "int8"}
     assert load_int8(run).network is not None
+
+
+# Embeddings, and teachers without a head for the classes
+
+
+EMBEDDED = {
+    "loss": {"terms": ("classification", "distillation", "embedding"), "weighting": "learned"},
+    "training": {"epochs": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Run) -> Run:
+    """Taught by answers and embeddings, as a float and as an int8 student. Read-only."""
+    run = with_terms(tiny_run, tmp_path_factory.mktemp("embedded") / "run", **EMBEDDED)
+    torch.set_num_threads(1)
+    return quantize(distill(run.config, resume=True))
+
+
+def with_terms(run: Run, folder: Path, **sections: Any) -> Run:
+    """A copy of a finished `run` as if it had been stopped after its teacher, to go on with other settings."""
+    copied = with_only_a_teacher(run, folder)
+    values = copied.config.model_dump(mode="json", exclude={"out"})
+    for name, section in sections.items():
+        values[name] |= section
+    (folder / "config.toml").write_text(to_toml(values))
+    return Run.open(folder)
+
+
+def test_a_student_learns_the_teachers_embedding_in_float_and_in_int8(embedded_run: Run) -> None:
+    for stage in ("student", "int8"):
+        rows = [row for row in embedded_run.metrics().rows if row["stage"] == stage]
+        assert len(rows) == 3
+        values = [float(row["embedding"]) for row in rows]
+        assert all(0 < value < 1 for value in values)
+        assert all(float(row["weight_embedding"]) > 0 and row["structural"] == "" for row in rows)
+        if stage == "student":
+            assert values[-1] < values[0]
+    folder = Path(embedded_run.report()["training"]["student"]["teacher_cache"]["folder"])
+    assert (folder / "embeddings.f16").is_file()
+
+
+def test_no_trace_of_the_embedding_is_in_what_ships(embedded_run: Run, tiny_run: Run) -> None:
+    for stage in ("student", "int8"):
+        assert set(read_weights(embedded_run.weights(stage))) == set(read_weights(tiny_run.weights(stage)))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_with_embeddings_interrupted_in_every_stage_ends_as_an_unbroken_one(
+    embedded_run: Run, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    run = with_terms(tiny_run, tmp_path / "run", **EMBEDDED)
+    for stage, done in (("teacher outputs", 50), ("student", 1), ("student", 2)):
+        with pytest.raises(Interrupted):
+            distill(run.config, interrupting(stage, done), resume=True)
+    distill(run.config, resume=True)
+    with pytest.raises(Interrupted):
+        quantize(run, progress=interrupting("int8", 2))
+    quantize(run, resume=True)
+    assert figures(run) == figures(embedded_run)
+    for stage in ("student", "int8"):
+        assert weights(run, stage) == weights(embedded_run, stage), stage
+    last = [torch.load(each.folder / "student" / "last.pt", weights_only=True)["loss"] for each in (run, embedded_run)]
+    assert torch.equal(last[0]["projection.weight"], last[1]["projection.weight"])
+
+
+@pytest.fixture
+def published(tiny_run: Run, tmp_path: Path) -> Path:
+    """Weights of the teacher as others publish them: without a head for these classes."""
+    path = tmp_path / "published.safetensors"
+    state = read_weights(tiny_run.weights("teacher"))
+    save_weights(path, {name: tensor for name, tensor in state.items() if not name.startswith("head.")})
+    return path
+
+
+def frozen(weights: Path, terms: tuple[str, ...] = ("classification", "embedding")) -> dict[str, Any]:
+    return {
+        "teacher": {"adaptation": "none", "weights": weights},
+        "loss": {"terms": terms},
+        "training": {"epochs": 2},
+        "quantize": {"epochs": 2},
+    }
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("terms", [("classification", "embedding"), ("classification", "structural")])
+def test_a_frozen_teacher_needs_no_head_where_nothing_asks_what_it_answers(
+    terms: tuple[str, ...], published: Path, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    run = quantize(distill(tiny_config(tmp_path / "run", **frozen(published, terms))))
+    assert set(run.report()["test"]) == {"student", "int8"}
+    assert run.report()["training"]["teacher"]["scored"] is False
+    assert not run.classifies("teacher") and run.classifies("student")
+    assert not run.report().get("warnings")
+    assert {row["stage"] for row in run.metrics().rows} == {"student", "int8"}
+    teacher = run.teacher()
+    assert teacher is not None
+    assert not teacher.classifies
+    assert teacher(torch.randn(2, 4_000)).logits.shape == (2, 0)
+    assert not [name for name in read_weights(run.weights("teacher")) if name.startswith("head.")]
+    cache = Path(run.report()["training"]["student"]["teacher_cache"]["folder"])
+    assert not (cache / "logits.f32").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_frozen_teacher_that_knows_the_classes_is_scored_though_nothing_asks(
+    tiny_run: Run, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    run = distill(tiny_config(tmp_path / "run", **frozen(tiny_run.weights("teacher"))))
+    assert run.report()["test"]["teacher"] == tiny_run.report()["test"]["teacher"]
+    assert run.classifies("teacher")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_teacher_without_a_head_is_lent_too(published: Path, tiny_config: TinyConfig, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", **frozen(published))
+    lender = adapt_teacher(tiny_config(tmp_path / "teacher", **frozen(published)))
+    assert lender.report().get("test", {}) == {}
+    run = distill(config, teacher_run=lender)
+    alone = distill(tiny_config(tmp_path / "alone", **frozen(published)))
+    assert weights(run, "student") == weights(alone, "student")
+    assert set(run.report()["test"]) == {"student"}
+
+
+def test_who_asks_what_it_answers_gets_no_teacher_without_a_head(
+    published: Path, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"missing: head\.weight"):
+        distill(tiny_config(tmp_path / "run", **frozen(published, ("classification", "distillation"))))
+
+
+WITHOUT_EMBEDDING = """
+from torch import nn
+
+class Mapped(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.early, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, classes, 1)
+
+    def forward(self, log_mel):
+        tap = self.early(log_mel)
+        return self.last(tap).mean((2, 3)), tap
+
+class Headless(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.early, self.last = nn.Conv1d(1, 4, 9), nn.Linear(4, classes)
+
+    def forward(self, waveform):
+        tap = self.early(waveform[:, None])
+        return self.last(tap.mean(2)), tap[..., None]
+
+def student(num_classes):
+    return Mapped(num_classes)
+
+def teacher(num_classes, sample_rate):
+    return Headless(num_classes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"student": "without:student"}, r"Student 'without:student' gives no embedding to distil: its logits must be"),
+        ({"teacher": {"name": "without:teacher"}}, r"Teacher 'without:teacher' gives no embedding .* attribute 'head'"),
+    ],
+)
+def test_models_that_give_no_embedding_are_refused_before_anything_is_written(
+    changes: dict[str, Any], words: str, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without.py").write_text(WITHOUT_EMBEDDING)
+    monkeypatch.chdir(tmp_path)
+    terms = {"loss": {"terms": ("classification", "embedding")}}
+    with pytest.raises(UsageError, match=words):
+        distill(tiny_config(tmp_path / "run", **changes, **terms))
+    assert not (tmp_path / "run").exists()
+
+
+# Several teachers
+
+OTHER = """
+import torch
+from edgekd.config import FrontendConfig
+from edgekd.models.teachers.convnet import ConvNet
+
+def other(num_classes, sample_rate):
+    return ConvNet(num_classes, sample_rate, FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1900.0))
+"""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_several_teachers_are_adapted_and_cached_one_by_one_and_averaged(
+    tiny_run: Run, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "others.py").write_text(OTHER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    short = {"training": {"epochs": 2}, "quantize": {"epochs": 2}}
+    config = tiny_config(tmp_path / "both", teacher={"name": "convnet,others:other"}, **EMBEDDED | short)
+    with pytest.raises(Interrupted):
+        distill(config, interrupting("teacher", 2))
+    run = quantize(distill(config, resume=True))
+    told = run.report()["training"]["teacher"]
+    assert told["name"] == "convnet,others:other"
+    caches = run.report()["training"]["student"]["teacher_cache"]["folder"].split(", ")
+    assert len(set(caches)) == 2
+
+    teacher, alone = run.teacher(), tiny_run.teacher()
+    assert isinstance(teacher, Ensemble) and alone is not None
+    first, second = teacher.each()
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(first.state_dict()[name], tensor), "as it is alone"
+    waveforms = torch.randn(2, 4_000)
+    mean = (first.eval()(waveforms).logits.softmax(1) + second.eval()(waveforms).logits.softmax(1)) / 2
+    torch.testing.assert_close(teacher(waveforms).logits.softmax(1), mean)
+    assert set(run.report()["test"]) == {"teacher", "student", "int8"}
+    assert not list((run.folder / "teacher").glob("*/teacher")), "the average has them all"
+
+    single = with_terms(tiny_run, tmp_path / "one", **EMBEDDED)
+    distill(single.config, resume=True)
+    assert single.report()["training"]["student"]["teacher_cache"]["folder"] == caches[0]
+    asked = [path for path in (tmp_path / "cache").glob("teacher-*") if path.is_dir()]
+    assert sorted(map(str, asked)) == sorted(caches)
+
+
+@pytest.mark.parametrize("mode", ["off", "full"])
+@pytest.mark.usefixtures("no_pictures")
+def test_several_teachers_say_the_same_in_every_mode_of_the_cache(
+    mode: CacheMode, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Structural terms too: the tap is the first teacher's."""
+    monkeypatch.setattr(frozen_teacher, "fast_precision", lambda _: "float32")
+    (tmp_path / "others.py").write_text(OTHER)
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for each in (mode, "logits"):
+        teacher = {"name": "others:other,convnet", "cache": each, "epochs": 1}
+        terms = {"loss": {"terms": ("classification", "structural", "distillation", "embedding")}}
+        run = distill(tiny_config(tmp_path / each, teacher=teacher, training={"epochs": 1}, **terms))
+        (row,) = [row for row in run.metrics().rows if row["stage"] == "student"]
+        said.append([float(row[name]) for name in ("total", "structural", "distillation", "embedding")])
+        assert run.report()["training"]["student"]["teacher_cache"]["mode"] == each
+    assert said[0] == pytest.approx(said[1], rel=1e-2)
 
 
 # Interruptions

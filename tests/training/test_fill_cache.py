@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from edgekd.config import AugmentConfig, CacheMode, DistillConfig, TeacherConfig
 from edgekd.data import clip_store as data_cache
 from edgekd.errors import InputError
+from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
 from edgekd.progress import Progress, silent
 from edgekd.training import fill_cache as fill_module
@@ -65,7 +66,7 @@ class Listener(nn.Module):
     def forward(self, waveform: Tensor) -> TeacherOutput:
         self.heard += [tuple(clip) for clip in waveform.tolist()]
         tap = self.tap(waveform)
-        return TeacherOutput(self.head(tap.flatten(1)), tap)
+        return TeacherOutput(self.head(tap.flatten(1)), tap, tap.flatten(1))
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def fill(
     views: Views | None = None,
     *,
     name: str = "listener",
-    taps: bool = True,
+    needs: Collection[Need] = ("logits", "tap"),
     repeated: bool = True,
     store: Store | None = None,
     progress: Progress = silent,
@@ -103,7 +104,7 @@ def fill(
         frozen,
         store,  # type: ignore[arg-type]
         views or views_of(),
-        taps=taps,
+        needs=needs,
         repeated=repeated,
         progress=progress,
     )
@@ -117,14 +118,16 @@ def folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def answers(cache: TeacherCache, with_tap: bool = True, views: Views | None = None) -> TeacherOutput:
+def answers(
+    cache: TeacherCache, needs: Collection[Need] = ("logits", "tap"), views: Views | None = None
+) -> TeacherOutput:
     """To one question about three clips, with the waveforms only where they are needed."""
     views = views or views_of()
     last = len(views) - 1
     places, choices = tensor(3, 0, 7), tensor(last, 0, last)
     waveforms = views.waveforms(Store(), places, choices)  # type: ignore[arg-type]
-    needed = cache.needs_waveforms(with_tap)
-    return cache.request(places, choices, with_tap).outputs(waveforms if needed else None)
+    needed = cache.needs_waveforms(needs)
+    return cache.request(places, choices, needs).outputs(waveforms if needed else None)
 
 
 # What is asked
@@ -170,20 +173,49 @@ def test_each_mode_runs_no_more_of_the_teacher_than_it_says(teacher: Listener) -
 
 @pytest.mark.parametrize("mode", ["logits", "full"])
 def test_no_tap_is_computed_where_no_term_needs_it(mode: CacheMode, teacher: Listener) -> None:
-    cache = fill(teacher, mode, taps=False)
+    cache = fill(teacher, mode, needs=("logits",))
     teacher.stems = 0
-    assert not cache.needs_waveforms(False)
-    assert answers(cache, with_tap=False).tap.numel() == 0
+    assert not cache.needs_waveforms(("logits",))
+    assert answers(cache, ("logits",)).tap.numel() == 0
     assert (cache.mode, teacher.stems) == ("logits", 0)
 
 
 def test_taps_are_added_to_logits_without_the_layers_above(teacher: Listener) -> None:
-    logits = answers(fill(teacher, "logits"), with_tap=False).logits
+    logits = answers(fill(teacher, "logits"), ("logits",)).logits
     teacher.heard = []
     found = answers(fill(teacher, "full"))
     assert len(teacher.heard) == fill_module.PROBES
     assert torch.equal(found.logits, logits)
     torch.testing.assert_close(found.tap, answers(fill(teacher, "off")).tap, rtol=2**-11, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["off", "logits", "full"])
+def test_embeddings_are_kept_where_a_term_needs_them(mode: CacheMode, teacher: Listener) -> None:
+    needs: tuple[Need, ...] = ("embedding", "tap")
+    for _ in range(2):  # filled, and read back
+        cache = fill(teacher, mode, needs=needs)
+        teacher.heard = []
+        found = answers(cache, needs).embedding
+        assert ("embedding" in cache.tables, len(teacher.heard)) == ((False, 3) if mode == "off" else (True, 0))
+        expected = answers(fill(teacher, "off"), needs).embedding
+        assert found is not None and expected is not None
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=2**-11, atol=1e-7)
+    assert "embedding" not in fill(teacher, mode).tables
+
+
+def test_embeddings_are_added_to_a_cache_that_has_none(teacher: Listener, folder: Path) -> None:
+    before = answers(fill(teacher, "full"))
+    files = {path: path.read_bytes() for path in folders(folder)[0].iterdir()}
+    teacher.heard = []
+    after = answers(fill(teacher, "full", needs=("logits", "embedding", "tap")), ("logits", "embedding", "tap"))
+    assert len(teacher.heard) == 24
+    assert torch.equal(before.logits, after.logits) and torch.equal(before.tap, after.tap)
+    assert all(path.read_bytes() == content for path, content in files.items()), "rows that are there stay"
+    assert {path.name for path in folders(folder)[0].iterdir()} == {path.name for path in files} | {
+        "embeddings.f16",
+        "embeddings.f16.crc",
+    }
 
 
 def test_a_tap_beyond_the_range_of_float16_is_cut_off(teacher: Listener) -> None:
@@ -388,7 +420,7 @@ def test_without_space_for_logits_off_is_named(teacher: Listener, monkeypatch: p
     refuse(monkeypatch, 24 * 4)
     for mode in ("logits", "auto"):
         with pytest.raises(InputError, match=r"no space left for the teacher cache: .* or pass --teacher-cache off"):
-            fill(teacher, mode, taps=mode == "auto", repeated=False)  # type: ignore[arg-type]
+            fill(teacher, mode, needs=("tap",) if mode == "auto" else (), repeated=False)  # type: ignore[arg-type]
     assert fill(teacher, "off").mode == "off"
 
 

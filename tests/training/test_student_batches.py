@@ -100,7 +100,7 @@ class Spy(nn.Module):
 
     def __init__(self, student: Student) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.frontend = student, student.frontend
         self.heard: list[Tensor] = []
         self.hidden: list[Tensor] = []
 

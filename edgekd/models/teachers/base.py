@@ -8,8 +8,10 @@ rate and the front end they were trained with: waveforms arrive at the rate of t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,22 @@ from edgekd.models.outputs import TeacherOutput
 from edgekd.models.weights import State, load_matching, read_weights
 
 
+class Layers(NamedTuple):
+    """A convolutional teacher as a chain: what each of its convolutions does up to the next one, in order.
+
+    A layer is an `nn.Sequential` of a convolution, its batch norm if it has one, its pooling and its ReLU; its input is
+    a map `(B, C, T, F)`, that of the first one a normalised log-mel. `tap`: after how many the tap is.
+    """
+
+    modules: Sequence[nn.Sequential]
+    tap: int
+
+
 class Teacher(nn.Module, ABC):
-    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> logits `(B, K)` and the tap `(B, C, T, F)`."""
+    """Waveform `(B, S)` in [-1, 1] at `sample_rate` Hz -> `TeacherOutput`.
+
+    `embedding_size`: E of its embeddings `(B, E)`; 0 where it gives none.
+    """
 
     def __init__(
         self, num_classes: int, sample_rate: int, own_rate: int, tap_channels: int, embedding_size: int
@@ -29,7 +45,7 @@ class Teacher(nn.Module, ABC):
         self.sample_rate = sample_rate
         self.tap_channels = tap_channels
         self.embedding_size = embedding_size
-        self.head = nn.Linear(embedding_size, num_classes)
+        self.head: nn.Linear | None = nn.Linear(embedding_size, num_classes)
         self._resample = _resampler(sample_rate, own_rate)
 
     @abstractmethod
@@ -42,11 +58,29 @@ class Teacher(nn.Module, ABC):
 
     def forward(self, waveform: Tensor) -> TeacherOutput:
         embedding, tap = self.embed(waveform)
-        return TeacherOutput(self.head(embedding), tap)
+        logits = embedding.new_empty(len(embedding), 0) if self.head is None else self.head(embedding)
+        return TeacherOutput(logits, tap, embedding)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has a head for these classes; without one its logits are `(B, 0)`, and it cannot be scored."""
+        return self.head is not None
+
+    def drop_head(self) -> None:
+        """Be a teacher that gives embeddings and taps alone."""
+        self.head = None
 
     def classifier(self) -> nn.Linear | None:
         """The layer from the embedding to the logits, which `head` adaptation trains; None where there is none."""
         return self.head
+
+    def layers(self) -> Layers | None:
+        """Its convolutions as a chain, for students that are cut from it; None where they are none."""
+        return None
+
+    def input_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm over mel bins between log-mel and first convolution; None where there is none."""
+        return None
 
     def front_end(self) -> nn.Module | None:
         """The module that gives the log-mel `(B, 1, T, F)`; None for networks that take the waveform itself."""
@@ -65,6 +99,19 @@ class Teacher(nn.Module, ABC):
         Raises `InputError` when the file is not one of this architecture with this number of classes.
         """
         load_matching(self, read_weights(path), path)
+
+    def load_stored(self, path: Path) -> None:
+        """Load what a run keeps of its adapted teacher, which has a head or has none.
+
+        Raises `InputError` when the file is not one of this architecture with this number of classes.
+        """
+        self.take_stored(read_weights(path), path)
+
+    def take_stored(self, state: State, path: Path) -> None:
+        """`load_stored` of the tensors read from `path`."""
+        if "head.weight" not in state:
+            self.drop_head()
+        load_matching(self, state, path)
 
     def load_all_but_head(self, state: State, path: Path) -> None:
         """Copy the tensors read from `path`, named as in this module, into it."""

@@ -15,6 +15,8 @@ The factory's module is imported from the installed packages or from the run's `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,7 +26,7 @@ from edgekd.errors import InputError
 from edgekd.models.factories import find_factory, make, try_on
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import load_matching, read_weights
+from edgekd.models.weights import State, load_matching, read_weights
 
 ARGUMENTS = "(num_classes, sample_rate)"
 
@@ -43,48 +45,43 @@ def build_own(name: str, num_classes: int, sample_rate: int, samples: int, folde
     subject = f"Teacher '{name}'"
     network = make(subject, name, find_factory(subject, name, folder, ARGUMENTS), num_classes, sample_rate)
     waveforms = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0))
-    tap = try_on(subject, network, waveforms, "waveforms", num_classes)
+    with _entering(_head(network)) as seen:
+        tap = try_on(subject, network, waveforms, "waveforms", num_classes)
     if isinstance(network, Teacher):
         return network
-    return OwnTeacher(network, sample_rate, tap.shape[1])
+    return OwnTeacher(network, sample_rate, tap.shape[1], seen[0].shape[1] if _is_embedding(seen) else 0)
 
 
 class OwnTeacher(Teacher):
     """A module that is no `Teacher`: its logits are what it returns, and its head, where it has one, is its own."""
 
-    def __init__(self, network: nn.Module, sample_rate: int, tap_channels: int) -> None:
+    def __init__(self, network: nn.Module, sample_rate: int, tap_channels: int, embedding_size: int = 0) -> None:
         nn.Module.__init__(self)  # `Teacher`'s own would put a new head beside the network's
         self.sample_rate = sample_rate
         self.tap_channels = tap_channels
+        self.embedding_size = embedding_size
         self.network = network
 
     def forward(self, waveform: Tensor) -> TeacherOutput:
-        logits, tap = self.network(waveform)
-        return TeacherOutput(logits, tap)
+        with _entering(self.classifier()) as seen:
+            logits, tap = self.network(waveform)[:2]
+        return TeacherOutput(logits, tap, seen[0] if _is_embedding(seen) else None)
 
     def tap(self, waveform: Tensor) -> Tensor:
         return self(waveform).tap
 
     def embed(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """What enters the network's head, `(B, E)`, and the tap. Raises `InputError` where nothing does."""
-        head = self.classifier()
-        seen: list[Tensor] = []
-        if head is not None:
-            handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-            try:
-                tap = self(waveform).tap
-            finally:
-                handle.remove()
-        if head is None or len(seen) != 1 or seen[0].ndim != 2:
+        _, tap, embedding = self(waveform)
+        if embedding is None:
             raise InputError(
                 "This teacher has no head to train: its module needs an attribute 'head', an nn.Linear called once "
                 "with an embedding (B, E). Give it one, or pass --adaptation full or none."
             )
-        return seen[0], tap
+        return embedding, tap
 
     def classifier(self) -> nn.Linear | None:
-        head = getattr(self.network, "head", None)
-        return head if isinstance(head, nn.Linear) else None
+        return _head(self.network)
 
     def load_pretrained(self, path: Path) -> None:
         """Load weights named as in the user's module; a head for another number of classes stays new."""
@@ -97,3 +94,34 @@ class OwnTeacher(Teacher):
 
     def load_whole(self, path: Path) -> None:
         load_matching(self.network, read_weights(path), path)
+
+    def take_stored(self, state: State, path: Path) -> None:
+        load_matching(self, state, path)
+
+    @property
+    def classifies(self) -> bool:
+        return True
+
+
+def _head(network: nn.Module) -> nn.Linear | None:
+    head = getattr(network, "head", None)
+    return head if isinstance(head, nn.Linear) else None
+
+
+@contextmanager
+def _entering(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """What enters `layer` meanwhile, call by call; nothing where there is none."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _is_embedding(seen: list[Tensor]) -> bool:
+    """Whether what entered a head is one embedding `(B, E)`."""
+    return len(seen) == 1 and seen[0].ndim == 2

@@ -8,6 +8,7 @@ from edgekd.config import FrontendConfig
 from edgekd.models.build import build_student
 from edgekd.models.students.student import Student
 from edgekd.models.students.table import STUDENTS
+from edgekd.quantization.calibration import calibrate, load_recipe
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.prepare import prepare
 
@@ -84,3 +85,50 @@ def test_every_network_traces_for_quantisation(name: str) -> None:
     set_enabled(traced, False)
     for part, expected in zip(traced(log_mel), student.network(log_mel), strict=True):
         torch.testing.assert_close(part, expected)
+
+
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_the_embedding_is_what_enters_the_classifier(name: str) -> None:
+    student = build_student(name, 4, 4_000, CONFIG).eval()
+    waveforms = torch.randn(3, 4_000)
+    assert student(waveforms).embedding is None
+    student.give_embedding()
+    for _ in range(2):
+        logits, _, embedding = student(waveforms)
+        assert embedding is not None
+        assert student.embedding_layer is not None
+        assert embedding.shape == (3, student.embedding_layer.size)
+        classifier = student.network.get_submodule("classifier")
+        torch.testing.assert_close(classifier(embedding), logits)
+
+
+def test_the_embedding_of_a_student_in_training_has_no_dropout(student: Student) -> None:
+    student.give_embedding()
+    embedding = student.train()(torch.randn(4, 4_000)).embedding
+    assert embedding is not None
+    assert (embedding == 0).float().mean() < 0.25, "a third is dropped after it"
+    embedding.sum().backward()
+    assert student.network.get_submodule("stem.0").weight.grad is not None
+
+
+def test_the_embedding_of_a_quantised_student_is_rounded(student: Student) -> None:
+    student.eval()
+    log_mel = student.log_mel(torch.randn(2, 4_000))
+    network = prepare(student.network, log_mel)
+    calibrate(network, [log_mel], load_recipe("default"))
+    student.network = network
+    student.give_embedding()
+    logits, _, embedding = student(torch.randn(2, 4_000))
+    assert embedding is not None
+    scale = network.layers()[-1][1].scale
+    steps = embedding / scale
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(network.layers()[-1][0](embedding, scale), logits)
+
+
+def test_a_compiled_student_gives_its_embedding_too(student: Student) -> None:
+    student.eval().give_embedding()
+    log_mel = student.front_end(torch.randn(2, 4_000))
+    compiled = torch.compile(student, fullgraph=True, backend="eager")
+    for expected, found in zip(student(log_mel), compiled(log_mel), strict=True):
+        torch.testing.assert_close(found, expected)

@@ -58,7 +58,7 @@ def test_a_student_is_one_module_and_one_row(tmp_path: Path, monkeypatch: pytest
     row = StudentSpec("a test's", dummy.Dummy, parameters=178, macs=0, tap=(8, 251, 32))
     monkeypatch.setitem(STUDENTS, "dummy", row)
     student = build_student("dummy", 5, 4_000, SMALL, width=2.0).eval()
-    logits, tap = student(torch.randn(2, 4_000))
+    logits, tap, _ = student(torch.randn(2, 4_000))
     assert (logits.shape, tap.shape[:2], student.name, student.tap_channels) == ((2, 5), (2, 16), "dummy", 16)
     assert len(prepare(student.network, torch.randn(1, 1, 32, 32)).layers()) == 2
 

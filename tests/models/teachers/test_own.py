@@ -64,8 +64,16 @@ def test_a_plain_module_is_a_teacher(write: Write) -> None:
     head = teacher.classifier()
     assert head is not None
     torch.testing.assert_close(head(embedding), output.logits)
+    assert output.embedding is not None
+    assert torch.equal(output.embedding, embedding) and teacher.embedding_size == 6
     assert torch.equal(tap, output.tap) and torch.equal(teacher.tap(waveforms), output.tap)
     assert teacher.front_end() is None
+
+
+def test_a_module_without_a_head_gives_no_embedding(write: Write) -> None:
+    teacher = build_own(f"{write(returning('(x.new_ones(b, 5), x.new_ones(b, 2, 3, 1))'))}:make", 5, 8_000, SAMPLES)
+    assert teacher.embedding_size == 0
+    assert teacher(torch.randn(2, SAMPLES)).embedding is None
 
 
 def test_what_the_trial_sees_leaves_no_trace(write: Write) -> None:

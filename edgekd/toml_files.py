@@ -1,0 +1,45 @@
+"""Settings in TOML: read from files, and written."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import UsageError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file. Raises `UsageError` naming the file (and line) when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise UsageError(f"{path}: not valid TOML: {failure}.") from None
+    except OSError as failure:
+        raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
+
+
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
+    lines = [
+        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+        for key, value in plain.items()
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    if prefix and lines:
+        text = f"\n[{prefix}]\n{text}"
+    return text + "".join(to_toml(table, f"{prefix}.{key}" if prefix else key) for key, table in tables.items())
+
+
+def _key(key: str) -> str:
+    """A key of TOML, in quotes where it must be (`ears:ears`)."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
