@@ -25,15 +25,6 @@ SHORTEST, LONGEST = 16, 8192  # samples of a window or a hop
 LONGEST_HOP = 4  # windows: beyond, next to nothing of the sound is heard
 FOLLOWING = ("n_fft", "window_length", "hop_length", "f_max")  # follow from the rate where they are not given
 
-# Two ways to say how long something is: the one that is said later displaces the other.
-DISPLACES: dict[str, tuple[str, ...]] = {
-    "window_ms": ("window_length", "n_fft"),
-    "window_length": ("window_ms",),
-    "n_fft": ("window_ms",),
-    "hop_ms": ("hop_length",),
-    "hop_length": ("hop_ms",),
-}
-
 
 class FrontendConfig(Section):
     """Log-mel front end; the defaults are the SSATKD paper's, in ms, or with `convention = "yamnet"` YAMNet's.

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
+from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import UsageError
+from edgekd.layers_of_settings import displaced
 from edgekd.toml_files import to_toml
 
 

@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.config import DistillConfig, displaced, parse
+from edgekd.config import DistillConfig, parse
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError, unknown_name
+from edgekd.layers_of_settings import displaced
 from edgekd.losses.terms import needs_teacher
 from edgekd.toml_files import to_toml
 from edgekd.training.distill import teacher_settings
