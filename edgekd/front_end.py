@@ -129,7 +129,7 @@ class FrontendConfig(Section):
         self._check_lengths(sample_rate)
         if self.convention == "panns" and samples <= self.n_fft // 2:  # the borders are reflected
             shortest = f"longer than half of frontend.n_fft ({self.n_fft})"
-        elif samples < self.window_length:
+        elif self.convention == "yamnet" and samples < self.window_length:
             shortest = f"as long as the window at least (frontend.window_length: {self.window_length})"
         elif not all(self.shape(samples)):
             frames, bins = self.whole().shape(samples)
