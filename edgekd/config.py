@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     ValidationError,
@@ -24,59 +23,17 @@ from pydantic import (
 
 from edgekd.errors import UsageError
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
+from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
+from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
+from edgekd.section import InputPath
 from edgekd.section import Section as Section  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
 CacheMode = Literal["auto", "off", "logits", "full"]
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-# Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
-InputPath = Annotated[Path, AfterValidator(_absolute)]
-
-
 def _names(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
-
-
-class SimulationConfig(Section):
-    """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
-
-    vessels_per_class: int = Field(default=20, ge=5, description="distinct vessels a class; a vessel is a group")
-    windows_per_vessel: int = Field(default=8, ge=1, description="clips cut from one vessel's recording")
-    snr_db: tuple[float, float] = Field(default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
-    seed: int = 0
-
-
-class DataConfig(Section):
-    """Where clips come from, how they are cut, and how they are split."""
-
-    dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
-    data_dir: InputPath | None = None
-    sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
-    clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
-    padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
-    fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
-    val_fold: int | None = Field(default=None, ge=1, description="validation fold; None: the one after the test fold")
-    split: tuple[float, float, float] = Field(
-        default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
-    )
-    split_seed: int = 0
-    given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
-    near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
-        default=None,
-        description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",
-    )
-    simulation: SimulationConfig = SimulationConfig()
-
-    @model_validator(mode="after")
-    def _split_sums_to_one(self) -> Self:
-        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
-            raise ValueError("split: the three shares must be positive and sum to 1")
-        return self
 
 
 class TeacherConfig(Section):
@@ -170,6 +127,12 @@ class LossConfig(Section):
         default="kl", description="emd: the paper's; depends on the order of classes"
     )
     temperature: float = Field(default=2.0, gt=0)
+    unlabelled_confidence: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="the least that the teacher's best class must have for its answer to count on a clip without label",
+    )
     embedding: Literal["cosine", "mse"] = Field(
         default="cosine", description="distance of embeddings; mse: to the teacher's at mean 0 and variance 1"
     )
@@ -186,7 +149,7 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _needs_classification(self) -> Self:
-        if "classification" not in self.terms:
+        if not {"classification", "embedding"} & set(self.terms):  # of a pre-training, the latter
             raise ValueError("terms: 'classification' must be one of the terms")
         if len(set(self.terms)) != len(self.terms):
             raise ValueError("terms: a term is named twice")
@@ -221,18 +184,41 @@ class AugmentConfig(Section):
         """Frames of the widest time mask, where a clip has so many."""
         return self.time_mask_frames or round(self.time_mask_share * frames)
 
+    @property
+    def shifts(self) -> int:
+        """Distinct shifts of a clip, the clip as it is among them."""
+        return self.shifts_per_clip if self.time_shift else 1
+
+    @property
+    def views(self) -> int:
+        """Ways in which a clip is heard."""
+        return self.shifts + self.mixes_per_clip
+
 
 class TrainingConfig(Section):
     """The student's optimisation; defaults from the SSATKD paper where it gives them."""
 
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=16, ge=2)
+    unlabelled_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="of a batch, where there is audio without labels; an epoch stays once through the labelled clips",
+    )
     learning_rate: float = Field(
         default=3e-3, gt=0, description="the paper's HLTDNN has 1e-3; hltdnn_ds learns more at 3e-3"
     )
     weight_decay: float = Field(default=1e-5, ge=0)
     decay_power: float = Field(default=0.9, gt=0, description="polynomial learning-rate decay over all steps")
     patience: int = Field(default=50, ge=1, description="epochs without a better validation score before stopping")
+    adaptation: Literal["head", "full"] | None = Field(
+        default=None,
+        description="what is trained of a student cut from a teacher; None: its head; all others are trained whole",
+    )
+    layer_rate: float = Field(
+        default=0.03, gt=0, le=1, description="full: learning rate of the layers from the teacher, of that of the head"
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the student while it learns; auto: on CUDA, in a single process"
     )
@@ -296,6 +282,9 @@ class DistillConfig(Section):
     )
     student_folder: InputPath | None = Field(
         default=None, description="where the module of your own student is; None: where you are"
+    )
+    student_weights: InputPath | None = Field(
+        default=None, description="of a pre-training or another run, to begin with; the classifier stays new"
     )
     width: float = Field(
         default=1.0, ge=0.25, le=4, description="times the student's channels, where it comes in sizes"

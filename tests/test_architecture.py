@@ -23,7 +23,7 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "toml_files", "front_end", "config", "layers_of_settings"),
+    *("errors", "section", "toml_files", "front_end", "recordings", "config", "layers_of_settings"),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
@@ -54,8 +54,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "layouts": {"index", "audio", "fourier", "simulation"},
         "load": {"index", "audio", "layouts"},
         "splits": {"index"},
+        "unlabelled": {"index", "audio", "layouts"},
         "clip_store": {"index", "audio"},
-        "checks": {"fourier", "index", "audio", "load", "splits", "clip_store"},
+        "checks": {"fourier", "index", "audio", "load", "splits", "unlabelled", "clip_store"},
         "prepare": {"load", "clip_store", "checks"},
     },
     "models": {

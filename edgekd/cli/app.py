@@ -26,6 +26,7 @@ from edgekd.cli import (
     doctor,
     export,
     predict,
+    pretrain,
     profiler,
     quantize,
     students,
@@ -37,6 +38,7 @@ from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "distill": distill.distill,
+    "pretrain": pretrain.pretrain,
     "quantize": quantize.quantize,
     "export": export.export,
     "profile": profiler.profile,
@@ -49,7 +51,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
-SHARED = {"distill", "quantize"}  # what several processes do together, under torchrun
+SHARED = {"distill", "pretrain", "quantize"}  # what several processes do together, under torchrun
 TRAINING = {*SHARED, "demo"}
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 

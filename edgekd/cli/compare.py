@@ -17,8 +17,9 @@ def compare(
     methods: Annotated[
         str,
         Flag(
-            help="By comma, the first is what the others are compared with: labels, kd, ssatkd, ssatkd-structural, "
-            "ssatkd-statistical, or NAME=FILE.toml with the settings that your own method changes."
+            help="By comma, the first is what the others are compared with: labels, kd, embedding, "
+            "kd-embedding, ssatkd, ssatkd-structural, ssatkd-statistical, or NAME=FILE.toml with the settings that "
+            "your own method changes."
         ),
     ] = "labels,kd,ssatkd",
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
@@ -28,13 +29,16 @@ def compare(
     quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
+    unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
     clip_seconds: options.ClipSeconds = None,
     teacher: options.Teacher = None,
     teacher_weights: options.TeacherWeights = None,
     adaptation: options.Adaptation = None,
     student: options.Student = None,
+    student_weights: options.StudentWeights = None,
     width: options.Width = None,
+    student_adaptation: options.StudentAdaptation = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     learning_rate: options.LearningRate = None,
@@ -56,13 +60,16 @@ def compare(
     flags = {
         "data.dataset": dataset,
         "data.data_dir": data_dir,
+        "data.unlabelled": unlabelled or None,
         "data.sample_rate": sample_rate,
         "data.clip_seconds": clip_seconds,
         "teacher.name": teacher,
         "teacher.weights": teacher_weights,
         "teacher.adaptation": adaptation,
         "student": student,
+        "student_weights": student_weights,
         "width": width,
+        "training.adaptation": student_adaptation,
         "training.epochs": epochs,
         "training.batch_size": batch_size,
         "training.learning_rate": learning_rate,

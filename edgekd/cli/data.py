@@ -67,6 +67,7 @@ def inspect(
 def audit(
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
+    unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
     clip_seconds: options.ClipSeconds = None,
     fold: Fold = None,
@@ -76,21 +77,26 @@ def audit(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find groups and near-duplicate audio on two sides of the split (exit code 4), and what tells the class besides
-    the sound."""
+    """Find groups and near-duplicate audio on two sides of the split (exit code 4), what tells the class besides the
+    sound, and what of the audio without labels training would leave out."""
     from edgekd.data.checks.audit import audit_data, refuse_leaks
+    from edgekd.data.checks.unlabelled_audit import audit_unlabelled_data
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json
-    from edgekd.report.terminal_data import print_audit
+    from edgekd.report.terminal_data import print_audit, print_unlabelled_audit
 
-    flags = {"data.fold": fold, "data.split_seed": split_seed}
+    flags = {"data.fold": fold, "data.split_seed": split_seed, "data.unlabelled": unlabelled or None}
     settings = _settings(config, set_, dataset, data_dir, sample_rate, clip_seconds, flags).data
     with options.interruptible(lambda: "What was decoded is kept."), ConsoleProgress(quiet) as progress:
         audited, index = audit_data(settings, progress)
+        beside = audit_unlabelled_data(settings, progress) if settings.unlabelled else None
     if json_:
-        print_json({"dataset": index.dataset, "root": str(index.root), **audited.to_dict()})
+        told = {} if beside is None else {"unlabelled": beside.to_dict()}
+        print_json({"dataset": index.dataset, "root": str(index.root), **audited.to_dict(), **told})
     else:
         print_audit(audited, index)
+        if beside is not None:
+            print_unlabelled_audit(beside)
     refuse_leaks(audited, index, settings)
 
 

@@ -17,6 +17,7 @@ NOTHING_WRITTEN = "No run was begun: start it again with the same command."
 def distill(
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
+    unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
     clip_seconds: options.ClipSeconds = None,
     fold: Annotated[int | None, Flag(envvar="EDGEKD_FOLD", help="Test fold.")] = None,
@@ -26,13 +27,15 @@ def distill(
     adaptation: options.Adaptation = None,
     teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
+    student_weights: options.StudentWeights = None,
     width: options.Width = None,
+    student_adaptation: options.StudentAdaptation = None,
     terms: Annotated[
         str | None,
         Flag(
             envvar="EDGEKD_TERMS",
-            help="Loss terms, by comma: classification,statistical,structural,distillation. Alone, classification "
-            "trains on labels without a teacher.",
+            help="Loss terms, by comma: classification,statistical,structural,distillation,embedding. Alone, "
+            "classification trains on labels without a teacher.",
         ),
     ] = None,
     epochs: options.Epochs = None,
@@ -60,6 +63,7 @@ def distill(
     flags = {
         "data.dataset": dataset,
         "data.data_dir": data_dir,
+        "data.unlabelled": unlabelled or None,
         "data.sample_rate": sample_rate,
         "data.clip_seconds": clip_seconds,
         "data.fold": fold,
@@ -69,7 +73,9 @@ def distill(
         "teacher.adaptation": adaptation,
         "teacher.cache": teacher_cache,
         "student": student,
+        "student_weights": student_weights,
         "width": width,
+        "training.adaptation": student_adaptation,
         "loss.terms": None if terms is None else [term.strip() for term in terms.split(",") if term.strip()],
         "training.epochs": epochs,
         "training.batch_size": batch_size,

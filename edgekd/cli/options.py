@@ -36,16 +36,29 @@ SampleRate = Annotated[
 ClipSeconds = Annotated[
     float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
 ]
+Unlabelled = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--unlabelled",
+        envvar="EDGEKD_UNLABELLED",
+        metavar="FOLDER",
+        help="Audio without labels, to teach with through the teacher. Repeatable.",
+    ),
+]
 Teacher = Annotated[
     str | None,
     typer.Option(
-        "--teacher", envvar="EDGEKD_TEACHER", help="See 'edgekd teachers'; or package.module:factory, your own."
+        "--teacher",
+        envvar="EDGEKD_TEACHER",
+        help="See 'edgekd teachers'; or package.module:factory, your own; by comma: the average of several.",
     ),
 ]
 TeacherWeights = Annotated[
     Path | None,
     typer.Option(
-        "--teacher-weights", envvar="EDGEKD_TEACHER_WEIGHTS", help="File (ast, whisper: folder) of pre-trained weights."
+        "--teacher-weights",
+        envvar="EDGEKD_TEACHER_WEIGHTS",
+        help="File (ast, whisper: folder) of pre-trained weights; of several teachers by comma, in their order.",
     ),
 ]
 Adaptation = Annotated[
@@ -68,9 +81,25 @@ Student = Annotated[
         "--student", envvar="EDGEKD_STUDENT", help="See 'edgekd students'; or package.module:factory, your own."
     ),
 ]
+StudentWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--student-weights",
+        envvar="EDGEKD_STUDENT_WEIGHTS",
+        help="To begin with: student.safetensors of 'edgekd pretrain', or of another run.",
+    ),
+]
 Width = Annotated[
     float | None,
     typer.Option("--width", envvar="EDGEKD_WIDTH", help="Times the student's channels, 0.25 to 4."),
+]
+StudentAdaptation = Annotated[
+    str | None,
+    typer.Option(
+        "--student-adaptation",
+        envvar="EDGEKD_STUDENT_ADAPTATION",
+        help="head or full: what is trained of a student cut from a teacher.",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]

@@ -21,6 +21,7 @@ from edgekd.config import DistillConfig
 from edgekd.data.clip_store import open_store
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
+from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import UsageError
 from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
@@ -28,10 +29,11 @@ from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells,
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.caches import locked
 from edgekd.files.whole import write_text
-from edgekd.losses.terms import needs_of, needs_teacher
+from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
+from edgekd.training.cut_start import check_cut
 from edgekd.training.new_teacher import check_teacher
 
 
@@ -90,6 +92,10 @@ def compare(
     for data in {cell.config.data.model_dump_json(): cell.config.data for cell in cells}.values():
         make_split(index, data)  # refuses a fold that is not there, and a split that leaks
     open_store(index, config.data, progress)
+    for data in {
+        cell.config.data.unlabelled: cell.config.data for cell in cells if cell.config.data.unlabelled
+    }.values():
+        open_store(load_unlabelled(data, progress), data, progress)
     config.out.mkdir(parents=True, exist_ok=True)
     with locked(config.out / ".lock", lambda: progress("wait for another comparison", 0, 1)):
         settle_other_settings(cells, overwrite)
@@ -118,7 +124,9 @@ def _check(cells: Sequence[Cell]) -> None:
         raise UsageError("A comparison needs a method, a fold and a seed at least.")
     for config in {cell.method: cell.config for cell in cells}.values():
         taught = needs_teacher(config.loss.terms)
+        check_unlabelled(config.loss.terms, config.data.unlabelled)
         check_models(config, taught)
+        check_cut(config)
         if taught:
             check_teacher(config.teacher, needs_of(config.loss.terms))
 

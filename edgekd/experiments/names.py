@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from edgekd.config import DistillConfig
 from edgekd.data.load import check_dataset
 from edgekd.errors import check_all
-from edgekd.losses.terms import TERMS, check_terms, needs_teacher
+from edgekd.losses.terms import TERMS, check_classes, check_pretraining, check_terms, check_unlabelled, needs_teacher
 from edgekd.models.build import check_models
 
 
@@ -20,9 +20,25 @@ def check_names(config: DistillConfig, int8: bool) -> None:
     check_all(_checks(config, int8))
 
 
+def check_pretraining_names(config: DistillConfig) -> None:
+    """`check_names` of a pre-training."""
+
+    def checks() -> Iterator[Callable[[], object]]:
+        yield lambda: check_terms([*config.loss.terms, *config.loss.weights])
+        if all(term in TERMS for term in config.loss.terms):
+            yield lambda: check_pretraining(config.loss.terms, config.data.unlabelled)
+        yield lambda: check_dataset(config.data.dataset)
+        yield lambda: check_models(config, taught=True)
+
+    check_all(checks())
+
+
 def _checks(config: DistillConfig, int8: bool) -> Iterator[Callable[[], object]]:
     taught = needs_teacher(term for term in config.loss.terms if term in TERMS)
     yield lambda: check_terms([*config.loss.terms, *config.loss.weights])
+    if all(term in TERMS for term in config.loss.terms):
+        yield lambda: check_classes(config.loss.terms)
+        yield lambda: check_unlabelled(config.loss.terms, config.data.unlabelled)
     yield lambda: check_dataset(config.data.dataset)
     yield lambda: check_models(config, taught)
     if int8:

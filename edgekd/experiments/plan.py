@@ -104,7 +104,7 @@ def plan_cells(
     `methods` and `parts` give, by name, what each changes of `config`. Raises `UsageError` where a method's settings
     are wrong or are the grid's to decide.
     """
-    shared = config.model_dump(mode="json")
+    shared = config.model_dump(mode="json", exclude_unset=True)  # what nobody has set may follow from a method
     cells = []
     for seed in seeds:
         for part, chosen in parts.items():
@@ -115,6 +115,9 @@ def plan_cells(
                 out = config.out / "cells" / method / name
                 cell = _config(_merged(shared, changes, chosen, own, {"out": str(out)}), f"method '{method}'")
                 teacher = None
+                if not needs_teacher(cell.loss.terms) and "unlabelled" not in changes.get("data", {}):
+                    # What is shared teaches those methods that have a teacher.
+                    cell = cell.model_copy(update={"data": cell.data.model_copy(update={"unlabelled": ()})})
                 if needs_teacher(cell.loss.terms):
                     decides = teacher_settings(cell)
                     # A method that changes what its teacher is has teachers to itself.

@@ -21,15 +21,19 @@ class Classification(nn.Module):
 
 
 class Distillation(nn.Module):
-    """`distillation_loss` of the two logits."""
+    """`distillation_loss` of the two logits. On a clip without a label the teacher's answer counts where its best class
+    has a probability of `confidence` or more: what it hears may be none of the classes."""
 
-    def __init__(self, kind: Response, temperature: float) -> None:
+    def __init__(self, kind: Response, temperature: float, confidence: float = 0.0) -> None:
         super().__init__()
-        self.kind, self.temperature = kind, temperature
+        self.kind, self.temperature, self.confidence = kind, temperature, confidence
 
     def forward(self, compared: Compared) -> Tensor:
-        assert compared.teacher_logits is not None
-        return distillation_loss(compared.student_logits, compared.teacher_logits, self.kind, self.temperature)
+        logits, counted = compared.teacher_logits, None
+        assert logits is not None
+        if compared.labelled is not None:
+            counted = ((compared.labelled > 0) | (logits.softmax(1).amax(1) >= self.confidence)).float()
+        return distillation_loss(compared.student_logits, logits, self.kind, self.temperature, counted)
 
 
 def classification_loss(logits: Tensor, targets: Tensor, labelled: Tensor | None = None) -> Tensor:
@@ -44,7 +48,11 @@ def classification_loss(logits: Tensor, targets: Tensor, labelled: Tensor | None
 
 
 def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, kind: Response = "emd", temperature: float = 2.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    kind: Response = "emd",
+    temperature: float = 2.0,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """How far the student's class probabilities are from the teacher's, `(B, K)` logits each: a scalar.
 
@@ -53,14 +61,20 @@ def distillation_loss(
       classes its value depends on their arbitrary order. It has no temperature.
     - `kind="kl"`: `T^2 * KL(teacher || student)` at `temperature` T (Hinton, Vinyals and Dean, 2015), mean over the
       batch; the order of the classes does not matter. Gradients of softened targets shrink as 1/T^2, hence T^2.
+
+    `counted (B,)`: how much each clip counts, 0 to 1. The mean stays one over all of the batch, as that of FixMatch
+    (Sohn et al. 2020, arXiv 2001.07685), so that the parts of a batch come to it without a word to each other.
     """
     match kind:
         case "emd":
             difference = student_logits.softmax(1) - teacher_logits.softmax(1)
-            return difference.cumsum(1).square().sum(1).mean()
+            distance = difference.cumsum(1).square().sum(1)
         case "kl":
             student = F.log_softmax(student_logits / temperature, dim=1)
             teacher = F.log_softmax(teacher_logits / temperature, dim=1)
-            return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            if counted is None:
+                return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            distance = temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
         case _:
             raise unknown_name("distillation loss", kind, ("emd", "kl"))
+    return distance.mean() if counted is None else (distance * counted).mean()

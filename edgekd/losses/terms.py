@@ -7,12 +7,13 @@ of this table. What computes is imported when a term is built, so that the names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgekd.config import LossConfig
-from edgekd.errors import unknown_name
+from edgekd.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +58,7 @@ def _classification(_config: LossConfig) -> nn.Module:
 def _distillation(config: LossConfig) -> nn.Module:
     from edgekd.losses.response import Distillation
 
-    return Distillation(config.distillation, config.temperature)
+    return Distillation(config.distillation, config.temperature, config.unlabelled_confidence)
 
 
 def _embedding(config: LossConfig) -> nn.Module:
@@ -87,6 +88,10 @@ TERMS: dict[str, Term] = {
 }
 
 
+OF_PRETRAINING = ("embedding", "statistical", "structural")
+"""What a student can learn without classes."""
+
+
 def needs_of(terms: Iterable[str]) -> frozenset[Need]:
     """What these terms need of the teacher together. Raises `UsageError` as `check_terms` does."""
     terms = tuple(terms)
@@ -104,3 +109,32 @@ def check_terms(names: Iterable[str]) -> None:
     for name in names:
         if name not in TERMS:
             raise unknown_name("loss term", name, TERMS)
+
+
+def check_classes(terms: Iterable[str]) -> None:
+    """Raise `UsageError` for terms that teach no classes."""
+    if "classification" not in terms:
+        raise UsageError(
+            "loss.terms: 'classification' must be one of the terms; a student without classes is 'edgekd pretrain'."
+        )
+
+
+def check_pretraining(terms: Sequence[str], folders: Collection[Path]) -> None:
+    """Raise `UsageError` for a pre-training of no audio, of terms that need classes, or without the embedding."""
+    if not folders:
+        raise UsageError("Nothing to learn from: pass --unlabelled FOLDER.")
+    wrong = [term for term in terms if term not in OF_PRETRAINING]
+    if wrong or "embedding" not in terms:
+        what = f"'{wrong[0]}' needs classes" if wrong else "'embedding' is missing"
+        others = " and ".join(OF_PRETRAINING[1:])
+        raise UsageError(f"loss.terms of a pre-training are embedding, with {others} where wanted: {what}.")
+
+
+def check_unlabelled(terms: Iterable[str], folders: Collection[Path]) -> None:
+    """Raise `UsageError` for audio without labels where none of these terms asks a teacher: nothing could be learned of
+    it."""
+    if folders and not needs_teacher(terms):
+        raise UsageError(
+            "--unlabelled: audio without labels teaches through a teacher's answers, and loss.terms ask none: leave it "
+            "out, or add a term (--terms classification,distillation)."
+        )

@@ -91,6 +91,13 @@ def embedding_layer(network: nn.Module) -> EmbeddingLayer | None:
     return EmbeddingLayer(str(node.target), classifier.in_features)
 
 
+def classifier_of(network: nn.Module) -> str | None:
+    """The name of the linear layer that makes the logits of `network`; None where none does, or it is no graph."""
+    if embedding_layer(network) is None:
+        return None
+    return str(logits_of(trace(type(network).__name__, network).graph).target)
+
+
 def logits_of(graph: fx.Graph) -> fx.Node:
     """The first of the graph's outputs, which are a tuple or list, or a call that makes a named tuple of them."""
     outputs: Any = graph.output_node().args[0]

@@ -58,7 +58,7 @@ def quantize(
         return settled, load_recipe(settled.recipe), run.student()
 
     settled, recipe, student = processes.from_first(find)
-    data = run.open_data(progress)
+    data = run.open_data(progress, unlabelled=True)
     seed_all(run.config.seed, "int8")
     started = time.perf_counter()
     student.to(device)

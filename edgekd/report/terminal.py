@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,6 +95,9 @@ def print_run(run: Run) -> None:
         rows,
         numbers=("accuracy", "interval", "macro-F1", "interval "),
     )
+    without = run.report().get("audit", {}).get("unlabelled")
+    if without is not None:
+        line(unlabelled_text(without))
     if not run.classifies("teacher"):
         line("The teacher has no head for these classes: it gave embeddings or taps, and no accuracy.")
     for warning in run.report().get("warnings", []):
@@ -102,6 +105,33 @@ def print_run(run: Run) -> None:
     line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
         line(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+
+
+def print_pretraining(run: Run) -> None:
+    """What a pre-training came to, and the command that goes on with it."""
+    report, rows = run.report(), run.metrics().rows
+    line(unlabelled_text(report["audit"]["unlabelled"]))
+    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    clips = report["audit"]["clips"]
+    line(
+        f"Embedding loss: {number(float(best['embedding']))} in training ({clips['train']} clips), "
+        f"{number(float(best['validation_loss']))} held out ({clips['validation']} clips), after epoch {best['epoch']}."
+    )
+    line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
+    weights = run.folder / "student.safetensors"
+    line(f"Next: edgekd distill --student {run.config.student} --student-weights {weights} --data-dir FOLDER ...")
+
+
+def unlabelled_text(audited: Mapping[str, Any]) -> str:
+    """How many clips without labels teach, and why others do not, of the audit in a report."""
+    reasons = {
+        "group": "of a group that is scored",
+        "audio": "of recordings that share audio with clips that are scored",
+        "silence": "digital silence",
+    }
+    dropped = [f"{clips} {reasons[why]}" for why, clips in audited["dropped"].items()]
+    told = f"{audited['used']} of {audited['clips']} clips without labels teach"
+    return f"{told}; left out: {', '.join(dropped)}." if dropped else f"{told}."
 
 
 def _interval(ends: Sequence[float]) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekd.number_formats import NONE, decibels, interval, number, p_value, percent, ratio, setting, size
-from edgekd.report.terminal import line, table
+from edgekd.report.terminal import line, table, unlabelled_text
 
 if TYPE_CHECKING:
     from edgekd.data.checks.audit import Audit
     from edgekd.data.checks.inspection import Inspection
+    from edgekd.data.checks.unlabelled_audit import UnlabelledAudit
     from edgekd.data.index import ClipIndex
     from edgekd.data.prepare import Preparation
 
@@ -109,6 +110,18 @@ def print_audit(audit: Audit, index: ClipIndex) -> None:
     searched = "no group and no near-duplicate audio" if audit.searched else "no group"
     if not audit.leaks:
         line(f"No leak: {searched} is on two sides.")
+
+
+def print_unlabelled_audit(audit: UnlabelledAudit) -> None:
+    """How much of the audio without labels may teach, and what is left out because it is scored."""
+    line(unlabelled_text(audit.to_dict()))
+    _list(
+        [
+            f"{each.file} at {each.start_s:g} s: {each.of} ({each.side}), "
+            + ("the same group" if each.correlation is None else f"{percent(each.correlation)} in phase")
+            for each in audit.shared
+        ]
+    )
 
 
 def print_preparation(prepared: Preparation) -> None:

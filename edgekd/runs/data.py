@@ -36,12 +36,22 @@ class LabelledClips:
 
 
 @dataclass(frozen=True, eq=False)
+class UnlabelledClips:
+    """Clips without labels, of an index and a store of their own, of which those in `rows` may teach."""
+
+    index: ClipIndex
+    rows: tuple[int, ...]
+    store: ClipStore
+
+
+@dataclass(frozen=True, eq=False)
 class RunData:
-    """Clips, sides and samples of a run, opened once and handed on."""
+    """Clips, sides and samples of a run, opened once and handed on; `unlabelled`: what teaches beside them."""
 
     index: ClipIndex
     split: Split
     store: ClipStore
+    unlabelled: UnlabelledClips | None = None
 
     def side(self, name: Side) -> LabelledClips:
         """The clips of one side."""

@@ -4,6 +4,7 @@
     environment.json  versions, device, seed, git revision  report.json    test scores, times of training
     classes.json      class names in label order            curves.png, confusion.png
     splits.csv        every clip, its group and side        predictions.csv  what was said of each test clip
+    unlabelled.csv    clips without labels, and which are dropped, where there are any
     teacher/ student/ int8/   best.safetensors, and last.pt while the stage can be resumed
     profile/          what `edgekd profile` found
 
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from edgekd.data.index import ClipIndex, Split
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
-    from edgekd.runs.data import RunData
+    from edgekd.runs.data import RunData, UnlabelledClips
 
-Stage = Literal["teacher", "student", "int8"]
+Stage = Literal["pretrain", "teacher", "student", "int8"]
 
 REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
@@ -86,6 +87,11 @@ class Run:
         """Raise `InputError` unless the float student is finished."""
         if "student" in self.report().get("test", {}):
             return
+        if "classification" not in self.config.loss.terms:
+            raise InputError(
+                f"{self.folder}: a pre-training, whose student has no classes. Give it some first: edgekd distill "
+                f"--student-weights {self.folder / 'student.safetensors'}"
+            )
         done = self.metrics().last_epoch("student")
         where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
         raise InputError(
@@ -128,8 +134,9 @@ class Run:
         if told is not None:
             write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
-    def open_data(self, progress: Progress = silent) -> RunData:
-        """The data of the run, read again: its clips, the sides recorded in `splits.csv`, and the cached samples.
+    def open_data(self, progress: Progress = silent, *, unlabelled: bool = False) -> RunData:
+        """The data of the run, read again: its clips, the sides recorded in `splits.csv`, and the cached samples; with
+        `unlabelled` also what it has without labels.
 
         Several processes open it together. Raises `InputError` where it has moved or changed its classes.
         """
@@ -148,7 +155,25 @@ class Run:
             return index, read_splits(self.folder / "splits.csv", index)
 
         index, split = processes.from_first(read)
-        return RunData(index, split, open_clips(index, self.config.data, progress))
+        beside = self.open_unlabelled(progress) if unlabelled else None
+        return RunData(index, split, open_clips(index, self.config.data, progress), beside)
+
+    def open_unlabelled(self, progress: Progress = silent) -> UnlabelledClips | None:
+        """The clips without labels of the run that may teach; None where it has none. As `open_data` otherwise."""
+        from edgekd import processes
+        from edgekd.data.unlabelled import load_unlabelled
+        from edgekd.runs.data import UnlabelledClips, open_clips
+        from edgekd.runs.unlabelled import FILE, read_unlabelled
+
+        if not self.config.data.unlabelled:
+            return None
+
+        def read() -> tuple[ClipIndex, tuple[int, ...]]:
+            index = load_unlabelled(self.config.data, progress)
+            return index, read_unlabelled(self.folder / FILE, index)
+
+        index, rows = processes.from_first(read)
+        return UnlabelledClips(index, rows, open_clips(index, self.config.data, progress))
 
     def weights(self, stage: Stage) -> Path:
         """Where the best weights of a stage are, once there are any."""

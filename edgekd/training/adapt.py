@@ -177,8 +177,7 @@ def _store(teacher: Teacher, run: Run, data: RunData, device: torch.device) -> N
                 "teacher",
                 1,
                 seconds=time.perf_counter() - started,
-                validation_loss=validation.loss,
-                validation_accuracy=validation.accuracy,
+                **validation.figures(),
             )
         folder = run.stage_folder("teacher")
         save_weights(folder / "best.safetensors", teacher.cpu().state_dict())

@@ -4,6 +4,9 @@ A batch is that of the whole run. Every process draws what is random about all o
 seeded by the run, the stage and the epoch, and gets its own share of them ready: waveforms or log-mels of the view that
 each is heard in, the teacher's answers about the same view, targets, masks. Batches are drawn `AHEAD` of their step, so
 that what lies on disk or on the host is on its way meanwhile.
+
+Clips without labels may make up a share of each batch (`beside`). They are of an index, views and answers of their own;
+an epoch stays once through the labelled ones, and a pass over the others goes on from epoch to epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +42,7 @@ class Batch:
     label of each counts: 0 without one, and 1 on average over the batch of all processes.
     """
 
-    rows: Tensor  # (B,) of the index, on the host
+    rows: Tensor  # (B,) of the index, of those without labels of theirs, on the host
     waveforms: Tensor | None  # (B, S), where something hears them
     log_mels: Tensor | None  # (B, T, F) float16 before normalisation, where they are stored
     teacher: TeacherOutput | None
@@ -93,25 +96,51 @@ class TrainingBatches:
     views: Views | FreshShifts
     log_mels: Rows | None = None
     teacher: Answers | None = None
+    beside: TrainingBatches | None = None
+    """Clips without labels, that make up `beside_share` of each batch."""
+    beside_share: float = 0.0
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return batch_count(len(self.rows), self.batch_size)
+        return batch_count(self.clips_an_epoch, self.batch_size)
+
+    @property
+    def clips_an_epoch(self) -> int:
+        """The clips of an epoch, with and without labels."""
+        return len(self.rows) + (0 if self.beside is None else clips_beside(len(self.rows), self.beside_share))
 
     def epoch(self, number: int, needs: Collection[Need] = ()) -> Iterator[Batch]:
-        """The batches of an epoch, in which the loss needs these of the teacher."""
-        generator = seeded(self.seed, self.stage, number, "batches")
-        ahead: deque[_Requested] = deque()
-        for rows in shuffled(self.rows, len(self), generator):
-            ahead.append(self._request(rows, generator, needs))
+        """The batches of an epoch, from 1, in which the loss needs these of the teacher."""
+        ahead: deque[_Requested | _Together] = deque()
+        for requested in self._requests(number, needs):
+            ahead.append(requested)
             if len(ahead) > AHEAD:
                 yield ahead.popleft().batch()
         while ahead:
             yield ahead.popleft().batch()
 
-    def _request(self, rows: Tensor, generator: torch.Generator, needs: Collection[Need]) -> _Requested:
-        """Draw what is random about a batch of the clips `rows (B,)`, and have this process's share on its way."""
-        share, views, device = processes.share_of(len(rows)), self.views, self.clips.device
+    def _requests(self, number: int, needs: Collection[Need]) -> Iterator[_Requested | _Together]:
+        generator = seeded(self.seed, self.stage, number, "batches")
+        own = shuffled(self.rows, len(self), generator)
+        if self.beside is None:
+            for rows in own:
+                yield self._request(rows, generator, needs, torch.arange(len(rows))[processes.share_of(len(rows))])
+            return
+        each_epoch = self.clips_an_epoch - len(self.rows)
+        drawn = passes(self.beside.rows, self.seed, (number - 1) * each_epoch, each_epoch)
+        for rows, others in zip(own, drawn.tensor_split(len(self)), strict=True):
+            order = interleaved(len(rows), len(others))
+            here = order[processes.share_of(len(order))]
+            yield _Together(
+                self._request(rows, generator, needs, here[here < len(rows)]),
+                self.beside._request(others, generator, needs, here[here >= len(rows)] - len(rows)),
+                places_of(here < len(rows)),
+                len(order) / len(rows),
+            )
+
+    def _request(self, rows: Tensor, generator: torch.Generator, needs: Collection[Need], share: Tensor) -> _Requested:
+        """Draw what is random about a batch of the clips `rows (B,)`, and have those at `share` on their way."""
+        views, device = self.views, self.clips.device
         choices = views.draw(len(rows), generator)
         masks = draw_masks(len(rows), self.augment, generator).at(share)
         places = views.places(rows)
@@ -159,6 +188,83 @@ class _Requested(NamedTuple):
             masks=self.masks,
             size=self.size,
         )
+
+
+class _Together(NamedTuple):
+    """A batch of clips with labels and without, as they were requested: which clip comes where, and how many clips the
+    whole batch has for one with a label."""
+
+    labelled: _Requested
+    unlabelled: _Requested
+    places: Tensor
+    clips_a_label: float
+
+    def batch(self) -> Batch:
+        size = self.labelled.size + self.unlabelled.size
+        if not len(self.labelled.rows):
+            return replace(self.unlabelled.batch(), size=size)
+        first = self.labelled.batch()
+        counts = torch.ones(len(first), device=first.targets.device) if first.labelled is None else first.labelled
+        first = replace(first, labelled=counts * self.clips_a_label, size=size)
+        if not len(self.unlabelled.rows):
+            return first
+        return _joined(first, self.unlabelled.batch(), self.places)
+
+
+def _joined(first: Batch, second: Batch, places: Tensor) -> Batch:
+    """The clips of two batches in one of the size of the first, each at its place."""
+    there = to_device(places, first.targets.device)
+
+    def both(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat((one, other)).index_select(0, there)
+
+    def of_some(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+        return None if one is None or other is None else both(one, other)
+
+    def answers(one: Tensor | None, other: Tensor | None) -> Any:
+        return of_some(one, other) if one is None or len(one) else one  # a tap that nobody asked for is empty
+
+    teacher = None
+    if first.teacher is not None and second.teacher is not None:
+        teacher = TeacherOutput(*map(answers, first.teacher, second.teacher))
+    return replace(
+        first,
+        rows=torch.cat((first.rows, second.rows))[places],
+        waveforms=of_some(first.waveforms, second.waveforms),
+        log_mels=of_some(first.log_mels, second.log_mels),
+        teacher=teacher,
+        targets=both(first.targets, second.targets),
+        labelled=of_some(first.labelled, second.labelled),
+        masks=Masks(*map(both, first.masks, second.masks)),
+    )
+
+
+def clips_beside(clips: int, share: float) -> int:
+    """How many clips without labels go with so many with one, where they are this share of a batch."""
+    return max(1, round(clips * share / (1 - share)))
+
+
+def passes(rows: Sequence[int], seed: int, start: int, count: int) -> Tensor:
+    """`count` clips from the one at `start` of passes through `rows`, each in an order of its own.
+
+    Whatever was drawn before need not be: so a resumed run draws what an unbroken one does.
+    """
+    found, total = [], len(rows)
+    for number in range(start // total, (start + count - 1) // total + 1):
+        order = torch.randperm(total, generator=seeded(seed, "unlabelled", number))
+        found.append(torch.tensor(rows)[order][max(0, start - number * total) : start + count - number * total])
+    return torch.cat(found)
+
+
+def interleaved(first: int, second: int) -> Tensor:
+    """The numbers of `first` things and of `second` after them, evenly mixed: any share of them in a row has both kinds
+    in the proportion of all, so that each process and each part of a batch sees the same statistics."""
+    return torch.cat([(torch.arange(count) + 0.5) / max(1, count) for count in (first, second)]).argsort(stable=True)
+
+
+def places_of(is_first: Tensor) -> Tensor:
+    """Where the things of two kinds, one after the other in a table, come in the order of `is_first (B,)`."""
+    return torch.where(is_first, is_first.cumsum(0) - 1, is_first.sum() + (~is_first).cumsum(0) - 1)
 
 
 def shuffled(rows: Sequence[int], count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:

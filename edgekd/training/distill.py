@@ -5,36 +5,44 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.checks.audit import audit, check_audit
+from edgekd.data.checks.unlabelled_audit import audit_unlabelled
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
+from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import InputError, UsageError
-from edgekd.losses.terms import Need, check_terms, needs_of, needs_teacher
+from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
+from edgekd.models.students.cut import CutNetwork
+from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
 from edgekd.progress import Progress, silent
-from edgekd.runs.data import RunData, open_clips
+from edgekd.runs.data import RunData, UnlabelledClips, open_clips
 from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run, check_folder
+from edgekd.runs.unlabelled import FILE as UNLABELLED
+from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.batches import Batch, check_shares, seed_all
 from edgekd.training.compiled import Compiled
+from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.fill_cache import answers_of
+from edgekd.training.head import fit_head
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
@@ -42,6 +50,7 @@ from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.spec_augment import Masks, spec_augment
 from edgekd.training.student_batches import student_batches, student_validation, textures_count, waveform_gain
+from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
 from edgekd.training.views import draw_views
 
 
@@ -72,16 +81,27 @@ def distill(
 
     seed_all(config.seed, "student")
     student = run.new_student()
-    student.gain = waveform_gain(data.store, data.split)
+    cut = cut_of(config.student) is not None
+    fresh = not (run.folder / "student" / "last.pt").is_file()
+    if not cut:
+        student.gain = waveform_gain(data.store, data.split)
+    elif fresh:
+        take_layers(student, config, data, teacher, device, progress)
+    weights = config.student_weights
+    if weights is not None:
+        processes.from_first(lambda: load_student_weights(student, weights))
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     processes.spread(student)
     share_layers(student)
     training = config.training
-    batches = student_batches(run, data, "student", student, teacher, training.epochs, device, progress)
+    epochs = trained_epochs(config)
+    batches = student_batches(run, data, "student", student, teacher, epochs, device, progress)
     loss = SSATKDLoss.between(config.loss, student, teacher)
     loss.to(device)
     student.to(device)
     started = time.perf_counter()
+    if cut and fresh:
+        fit_head(student, batches, loss, device, progress)
     fit(
         Stage(
             name="student",
@@ -89,18 +109,23 @@ def distill(
             model=student,
             batches=batches,
             step=StudentStep(student, loss, config, device, compiled=compiled_student(run, device)),
-            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay),
-            validation=student_validation(data, student, training.epochs, device, progress),
+            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay, training.layer_rate),
+            validation=student_validation(data, student, epochs, device, progress),
             device=device,
-            epochs=training.epochs,
+            epochs=epochs,
             patience=training.patience,
             loss=loss,
+            keeps_start=cut,
         ),
         progress,
     )
     summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
     if batches.teacher is not None:
         summary["teacher_cache"] = batches.teacher.summary()
+    if batches.beside is not None and batches.beside.teacher is not None:
+        summary["unlabelled_cache"] = batches.beside.teacher.summary()
+    if weights is not None:
+        summary["weights"] = str(weights)
     processes.from_first(lambda: run.update_report("training", {"student": summary}))
     record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
@@ -170,7 +195,7 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     """All of `config` that decides the adapted teacher and what it is asked: where it is equal, one run's teacher can
     be lent to another."""
     several = len(config.teacher.members()) > 1
-    kept = {"teacher": {"cache"} if several else {"cache", "weights_of"}}
+    kept = {"teacher": {"cache"} if several else {"cache", "weights_of"}, "data": {"unlabelled"}}
     # A teacher that need not answer may have no head (`new_teacher`), so it cannot be lent to who asks it.
     silent_ones = config.teacher.adaptation == "none" and "logits" not in needs_of(config.loss.terms)
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
@@ -184,20 +209,31 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
 
 
 def make_optimizer(
-    student: nn.Module, loss: SSATKDLoss, learning_rate: float, weight_decay: float
+    student: Student, loss: SSATKDLoss, learning_rate: float, weight_decay: float, layer_rate: float = 1.0
 ) -> torch.optim.AdamW:
     """AdamW over the student and what the loss learns; the loss's log-variances are not decayed towards 0.
 
-    In one kernel on CUDA; on a CPU that gained nothing.
+    `layer_rate`: of the layers that a student cut from a teacher has from it, times `learning_rate`. In one kernel on
+    CUDA; on a CPU that gained nothing.
     """
+    groups = [{"params": list(student.parameters()), "weight_decay": weight_decay}]
+    if isinstance(student.network, CutNetwork):
+        head = list(student.network.classifier.parameters())
+        layers = [each for each in student.parameters() if all(each is not own for own in head)]
+        groups = [
+            {"params": head, "weight_decay": weight_decay},
+            {"params": layers, "weight_decay": 0.0, "lr": layer_rate * learning_rate},
+        ]
     return torch.optim.AdamW(
-        [
-            {"params": list(student.parameters()), "weight_decay": weight_decay},
-            {"params": list(loss.parameters()), "weight_decay": 0.0},
-        ],
+        [*groups, {"params": list(loss.parameters()), "weight_decay": 0.0}],
         lr=learning_rate,
         fused=next(student.parameters()).is_cuda or None,
     )
+
+
+def trained_epochs(config: DistillConfig) -> int:
+    """Epochs of gradient descent; none where only the head of a student that is cut from a teacher is trained."""
+    return 0 if trains_head_alone(config) else config.training.epochs
 
 
 def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
@@ -236,19 +272,33 @@ def _begin(
     device = processes.join(config.device)
     index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite, quantized))
     data = RunData(index, split, open_clips(index, config.data, progress))
+    without = processes.from_first(lambda: load_unlabelled(config.data, progress)) if config.data.unlabelled else None
+    store = None if without is None else open_clips(without, config.data, progress)
 
-    def create() -> Run:
+    def create() -> tuple[Run, tuple[int, ...]]:
         audited = audit(index, split, data.store, config.data, progress)
         let_pass = check_audit(audited, index, config.data)
+        beside = None
+        if without is not None and store is not None:
+            beside = audit_unlabelled(without, store, index, split, data.store, config.data, progress)
+        unknown = None if resume else check_origin(config, data, progress)
         # Only now, when data and device are known to be good, is an older run given up.
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
-        if let_pass is not None:
-            run.warn(let_pass)
-        return run
+        for warning in (let_pass, unknown):
+            if warning is not None:
+                run.warn(warning)
+        if without is None or beside is None:
+            return run, ()
+        write_unlabelled(config.out / UNLABELLED, without, beside.dropped)
+        run.update_report("audit", {"unlabelled": beside.to_dict()})
+        return run, beside.rows
 
-    return _Begun(processes.from_first(create), data, device)
+    run, rows = processes.from_first(create)
+    if without is not None and store is not None:
+        data = replace(data, unlabelled=UnlabelledClips(without, rows, store))
+    return _Begun(run, data, device)
 
 
 def _data(
@@ -257,8 +307,13 @@ def _data(
     """The clips and their sides, when what the configuration names has been found good."""
     check_terms([*config.loss.terms, *config.loss.weights])
     check_models(config, taught)
+    check_classes(config.loss.terms)
+    check_unlabelled(config.loss.terms, config.data.unlabelled)
+    if not resume:
+        check_student_weights(config)
     if taught:
         check_teacher(config.teacher, needs_of(config.loss.terms))
+    check_cut(config)
     check_folder(config, resume, overwrite)
     index = load_index(config.data, progress)
     check_clip_length(index, config.data)

@@ -3,7 +3,7 @@
 What makes an unbroken run and a resumed one end alike, in one process or in several: random numbers are seeded by
 (seed, stage, epoch), those of a batch are drawn for all of its clips on every process (`batches`), and the state
 written after each epoch holds weights, optimiser, schedule and the best score. The best checkpoint is the one with the
-best *validation* accuracy, ties broken by validation loss.
+best *validation* accuracy, ties broken by validation loss, which without labels decides alone.
 
 A batch that the device has no memory for is computed in parts, whose gradients add up to the batch's.
 """
@@ -33,7 +33,7 @@ from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.runs.run import Stage as StageName
 from edgekd.training.batches import Batch, TrainingBatches, check_shares, seed_all
-from edgekd.training.validation import ValidationClips, validate
+from edgekd.training.validation import LossHeldOut, ValidationClips, validate
 
 SMALLEST_PART = 2  # clips: a batch norm of one value a channel cannot learn from one
 
@@ -72,11 +72,13 @@ class Stage:
     batches: TrainingBatches
     step: Step
     optimizer: torch.optim.Optimizer
-    validation: ValidationClips
+    validation: ValidationClips | LossHeldOut
     device: torch.device
     epochs: int
     patience: int
     loss: nn.Module | None = None
+    keeps_start: bool = False
+    """Whether the model as it begins is a candidate for the best, epoch 0: one that knows something already."""
 
 
 def fit(stage: Stage, progress: Progress) -> None:
@@ -86,13 +88,18 @@ def fit(stage: Stage, progress: Progress) -> None:
     processes, and a device whose memory does not hold two clips.
     """
     batches, seed, last = stage.batches, stage.run.config.seed, _last(stage)
-    processes.from_first(lambda: check_shares(stage.name, len(batches.rows), batches.batch_size))
+    processes.from_first(lambda: check_shares(stage.name, batches.clips_an_epoch, batches.batch_size))
     decay = stage.run.config.training.decay_power
     schedule = torch.optim.lr_scheduler.PolynomialLR(stage.optimizer, stage.epochs * len(batches), power=decay)
     saved = processes.from_first(lambda: _begin(stage, last))
     state = _State() if saved is None else _restore(saved, last, stage, schedule)
     log = stage.run.metrics()
     processes.from_first(lambda: log.truncate(stage.name, state.epoch))
+    if stage.keeps_start and saved is None:
+        validation = validate(stage.model, stage.validation, stage.device)
+        state.best_score = validation.score
+        start = {"total": validation.loss, "seconds": 0.0, **validation.figures()}
+        processes.from_first(partial(_write, stage, state, schedule, log, start, True))
     parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
     progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
@@ -112,20 +119,25 @@ def fit(stage: Stage, progress: Progress) -> None:
         metrics |= {
             "seconds": time.perf_counter() - started,
             "learning_rate": float(schedule.get_last_lr()[0]),
-            "validation_loss": validation.loss,
-            "validation_accuracy": validation.accuracy,
+            **validation.figures(),
         }
-        score = (validation.accuracy, -validation.loss)
-        better = state.best_epoch == 0 or score > state.best_score
+        score = validation.score
+        better = score > state.best_score
         state.epoch = epoch
         if better:
             state.best_epoch, state.best_score = epoch, score
         processes.from_first(partial(_write, stage, state, schedule, log, metrics, better))
-        progress(stage.name, epoch, stage.epochs, loss=metrics["total"], validation=f"{validation.accuracy:.1%}")
-    progress(stage.name, stage.epochs, stage.epochs, best=f"{state.best_score[0]:.1%} in epoch {state.best_epoch}")
+        progress(stage.name, epoch, stage.epochs, loss=metrics["total"], validation=_shown(stage, score))
+    best_score = _shown(stage, state.best_score)
+    progress(stage.name, stage.epochs, stage.epochs, best=f"{best_score} in epoch {state.best_epoch}")
     best = stage.run.weights(stage.name)
     processes.from_first(lambda: load_matching(stage.model, read_weights(best), best))
     processes.spread(stage.model)
+
+
+def _shown(stage: Stage, score: tuple[float, float]) -> str:
+    accuracy, less = score
+    return f"{accuracy:.1%}" if isinstance(stage.validation, ValidationClips) else f"{-less:.4g}"
 
 
 @dataclass

@@ -23,7 +23,7 @@ class Masks(NamedTuple):
     time: Tensor
     frequency: Tensor
 
-    def at(self, part: slice) -> Masks:
+    def at(self, part: slice | Tensor) -> Masks:
         """Those of some rows of the batch."""
         return Masks(self.time[part], self.frequency[part])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,13 +13,14 @@ from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import Split
-from edgekd.losses.terms import needs_of, needs_teacher
+from edgekd.losses.terms import Need, needs_of, needs_teacher
+from edgekd.models.students.names import trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.training.batches import TrainingBatches
+from edgekd.training.batches import TrainingBatches, clips_beside, passes
 from edgekd.training.device_rows import (
     CPU,
     Clips,
@@ -66,31 +68,80 @@ def student_batches(
     What is heard more than once is computed once and stored where there is room: log-mels in memory, what the teacher
     says on disk (`teacher_cache`).
     """
-    config, store, train = run.config, data.store, data.split.train
-    views = draw_views(train, store.samples, config.augment, config.seed)
+    taught = teacher is not None and needs_teacher(run.config.loss.terms)
+    beside = unlabelled_views(run.config, data) if taught else None
+    views = draw_views(data.split.train, data.store.samples, run.config.augment, run.config.seed)
     repeated = epochs > len(views)
-    cache = None
-    if teacher is not None and needs_teacher(config.loss.terms):
-        needs = needs_of(config.loss.terms)
-        if not textures_count(config, begin):
-            needs -= {"tap"}
-        cache = answers_of(config, teacher, device, store, views, needs=needs, repeated=repeated, progress=progress)
-        if cache.warning and processes.is_first():
-            run.warn(cache.warning)
-    clips = clips_on(store, train, device, progress)
-    return TrainingBatches(
-        stage=stage,
-        seed=config.seed,
-        rows=train,
-        batch_size=config.training.batch_size,
-        clips=clips,
-        labels=torch.tensor(data.index.labels),
-        num_classes=len(run.classes),
-        augment=config.augment,
-        views=views,
-        log_mels=_log_mels(student, clips, views, device, progress) if repeated else None,
-        teacher=cache,
-    )
+    settings = _Settings(run, stage, student, teacher if taught else None, device, progress)
+    needs = needs_of(run.config.loss.terms)
+    if not textures_count(run.config, begin):
+        needs -= {"tap"}
+    if stage == "student" and trains_head_alone(run.config):
+        needs &= {"logits"}
+    made = settings.batches(data.store, data.index.labels, views, needs, repeated)
+    if beside is not None:
+        assert data.unlabelled is not None
+        of_index = data.unlabelled.index.labels
+        without = settings.batches(data.unlabelled.store, of_index, beside, needs, repeated)
+        if without.log_mels is None or made.log_mels is None:  # a student takes one or the other
+            without, made = replace(without, log_mels=None), replace(made, log_mels=None)
+        made = replace(made, beside=without, beside_share=run.config.training.unlabelled_share)
+    return made
+
+
+def unlabelled_views(config: DistillConfig, data: RunData) -> Views | None:
+    """The views of the clips without labels; None where there are none, or no labelled ones to go beside.
+
+    No more clips and views than distillation has use for: a teacher need not hear what its student never does. The same
+    for int8 training, whose epochs are fewer.
+    """
+    if data.unlabelled is None:
+        return None
+    rows, share = data.unlabelled.rows, config.training.unlabelled_share
+    times = config.augment.views if trains_head_alone(config) else config.training.epochs
+    heard = times * clips_beside(len(data.split.train), share)
+    if heard < len(rows):
+        rows = tuple(sorted(passes(rows, config.seed, 0, heard).tolist()))
+    views = draw_views(rows, data.unlabelled.store.samples, config.augment, config.seed)
+    return views.some(math.ceil(heard / len(rows)))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What clips with and without labels are made batches of with."""
+
+    run: Run
+    stage: str
+    student: Student
+    teacher: Teacher | None
+    device: torch.device
+    progress: Progress
+
+    def batches(
+        self, store: ClipStore, labels: Sequence[int], views: Views, needs: frozenset[Need], repeated: bool
+    ) -> TrainingBatches:
+        """Batches of the clips that `views` are of. `repeated`: whether each view is heard more than once."""
+        config, run, cache = self.run.config, self.run, None
+        if self.teacher is not None:
+            cache = answers_of(
+                config, self.teacher, self.device, store, views, needs=needs, repeated=repeated, progress=self.progress
+            )
+            if cache.warning and processes.is_first():
+                run.warn(cache.warning)
+        clips = clips_on(store, views.rows, self.device, self.progress)
+        return TrainingBatches(
+            stage=self.stage,
+            seed=config.seed,
+            rows=views.rows,
+            batch_size=config.training.batch_size,
+            clips=clips,
+            labels=torch.tensor(labels),
+            num_classes=len(run.classes),
+            augment=config.augment,
+            views=views,
+            log_mels=_log_mels(self.student, clips, views, self.device, self.progress) if repeated else None,
+            teacher=cache,
+        )
 
 
 def student_validation(

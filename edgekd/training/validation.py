@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,10 +14,20 @@ from edgekd.scoring.probabilities import Waveforms, predict_probabilities
 
 
 class Validation(NamedTuple):
-    """Mean cross-entropy and accuracy on the validation side."""
+    """Mean cross-entropy and accuracy on the validation side; without labels a loss alone."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """The higher the better."""
+        return self.accuracy or 0.0, -self.loss
+
+    def figures(self) -> dict[str, float]:
+        """What `metrics.csv` has of it."""
+        told = {} if self.accuracy is None else {"validation_accuracy": self.accuracy}
+        return {"validation_loss": self.loss, **told}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +39,15 @@ class ValidationClips:
     labels: Tensor
 
 
-def validate(model: nn.Module, side: ValidationClips, device: torch.device) -> Validation:
-    """Mean cross-entropy and accuracy of a student or teacher; leaves it in eval mode."""
+LossHeldOut = Callable[[], float]
+"""The loss, lower is better, on clips without labels, of the model that it knows."""
+
+
+def validate(model: nn.Module, side: ValidationClips | LossHeldOut, device: torch.device) -> Validation:
+    """Mean cross-entropy and accuracy of a student or teacher, or its loss; leaves it in eval mode."""
     model.eval()
+    if not isinstance(side, ValidationClips):
+        return Validation(side(), None)
     probabilities = predict_probabilities(
         lambda waveforms: model(waveforms).logits, side.clips, side.rows, device=device
     )

@@ -43,6 +43,14 @@ class Views:
         """The views of one clip."""
         return self.shifts.shape[1]
 
+    def some(self, count: int) -> Views:
+        """`count` of the views of each clip, of every kind that there is, or all where there are no more."""
+        if count >= len(self):
+            return self
+        taken = torch.linspace(0, len(self) - 1, count).round().long()
+        drawn = (each[:, taken] for each in (self.shifts, self.partners, self.partner_shifts, self.shares))
+        return Views(self.rows, *drawn)
+
     def places(self, rows: Tensor) -> Tensor:
         """Where the training `rows (B,)` of the index are among the clips."""
         return self._place_of_row[rows]
@@ -141,8 +149,7 @@ def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: i
     itself has at least `mix_share`.
     """
     generator = torch.Generator().manual_seed(seed)
-    clips, shifted = len(rows), config.shifts_per_clip if config.time_shift else 1
-    total = shifted + config.mixes_per_clip
+    clips, shifted, total = len(rows), config.shifts, config.views
 
     def draw(high: int) -> Tensor:
         return torch.randint(0, high, (clips, total), generator=generator)

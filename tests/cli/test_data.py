@@ -148,3 +148,22 @@ def test_an_unreadable_file_stops_the_audit_with_its_name(data: Callable, record
     (recordings / "low" / "0.wav").write_text("not audio")
     for command in ("audit", "prepare"):
         assert "low/0.wav" in data(command, recordings).refusal(3)
+
+
+def test_the_audit_tells_what_audio_without_labels_is_left_out(
+    data: Callable, recordings: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for name in ("low/0.wav", "low/1.wav", "low/2.wav", "low/3.wav"):  # one of them is on the test side
+        sound, rate = soundfile.read(recordings / name)
+        soundfile.write(more / name.replace("/", "-"), 0.3 * sound[333:], rate)
+    done = data("audit", recordings, "--unlabelled", more)
+    assert done.code == 0
+    assert "clips without labels teach; left out: " in done.out
+    assert " of recordings that share audio with clips that are scored." in done.out
+    found = data("audit", recordings, "--unlabelled", more, "--json").json()["unlabelled"]
+    assert 0 < found["dropped"]["audio"] < found["clips"]
+    assert {each["side"] for each in found["shared"]} == {"validation", "test"}
+    line = data("audit", recordings, "--unlabelled", tmp_path / "nowhere").refusal(3)
+    assert line == f"{tmp_path}/nowhere: no such folder. Check --unlabelled."

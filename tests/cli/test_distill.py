@@ -66,6 +66,17 @@ def test_int8_can_be_left_out_and_made_up_for(
 # Data
 
 
+def test_audio_without_labels_needs_a_teacher_and_is_in_the_settings(
+    quick: Callable, edgekd: Callable, recordings: Path, tmp_path: Path
+) -> None:
+    line = quick("--data-dir", recordings, "--unlabelled", recordings, "--out", tmp_path / "run").refusal(2)
+    assert line.startswith("--unlabelled: audio without labels teaches through a teacher's answers")
+    assert not (tmp_path / "run").exists()
+    more = ["--unlabelled", recordings, "--unlabelled", tmp_path]
+    shown = edgekd("distill", "--data-dir", recordings, *more, "--teacher", "convnet", "--dry-run").out
+    assert f'unlabelled = ["{recordings}", "{tmp_path}"]' in shown
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.config import DistillConfig
 from edgekd.errors import UsageError
-from edgekd.experiments.grid import Job, is_finished, scores_of, settle_other_settings
+from edgekd.experiments.grid import Job, has_teacher, is_finished, scores_of, settle_other_settings
 from edgekd.experiments.plan import METHODS, Cell, plan_cells
 from edgekd.runs.run import Run
 from tests.experiments.made import make_run
@@ -38,6 +38,20 @@ def test_a_cell_is_finished_when_it_has_the_scores_that_it_is_to_have(cell: Cell
     make_run(Job(cell.config, student=True, quantize=True))
     assert is_finished(cell, quantize=True)
     assert scores_of(cell.config).keys() == {"student", "int8"}
+
+
+def test_a_teacher_is_there_when_it_is_scored_or_never_will_be(cell: Cell) -> None:
+    teacher = cell.teacher
+    assert teacher is not None
+    assert not has_teacher(teacher)
+    run = Run.create(teacher, ("a",), "cpu")
+    run.stage_folder("teacher").joinpath("best.safetensors").touch()
+    run.update_report("training", {"teacher": {"name": "yamnet"}})
+    assert not has_teacher(teacher), "adapted, and not scored yet"
+    run.update_report("training", {"teacher": {"name": "yamnet", "scored": False}})
+    assert has_teacher(teacher)
+    make_run(Job(teacher))
+    assert has_teacher(teacher)
 
 
 def test_a_run_of_other_settings_stops_a_grid_or_is_deleted(cell: Cell) -> None:

@@ -36,6 +36,19 @@ def test_a_method_of_ones_own_changes_what_it_names(tiny_config: TinyConfig, tmp
     assert taught.teacher.teacher.epochs == 9
 
 
+def test_a_teacher_that_nobody_asks_is_not_lent_to_who_asks(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    methods = {name: METHODS[name] for name in ("kd", "embedding", "kd-embedding", "ssatkd")}
+
+    def folders(**teacher: str) -> list[str]:
+        cells = plan_cells(tiny_config(tmp_path / "grid", teacher=teacher), methods, {"split0": {}}, [3])
+        return [cell.teacher.out.name for cell in cells if cell.teacher is not None]
+
+    assert folders(adaptation="full") == ["split0-seed3"] * 4
+    kd, embedding, both, ssatkd = folders(adaptation="none")
+    assert kd == both == ssatkd == "split0-seed3"
+    assert embedding.startswith("split0-seed3-")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -92,6 +105,21 @@ def test_parts_are_folds_or_the_given_split_or_splits_by_group(tiny_config: Tiny
     ):
         with pytest.raises(UsageError, match=words):
             plan_parts(config, index, chosen, splits)
+
+
+def test_audio_without_labels_is_a_methods_to_choose_and_the_teacher_stays_the_same(
+    tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    more = {**METHODS["kd"], "data": {"unlabelled": [str(tmp_path)]}}
+    cells = plan_cells(tiny_config(tmp_path / "grid"), {"kd": METHODS["kd"], "more": more}, {"split0": {}}, [3])
+    assert [cell.config.data.unlabelled for cell in cells] == [(), (tmp_path,)]
+    assert cells[0].teacher == cells[1].teacher is not None
+    # Given for all, it teaches whom a teacher teaches.
+    shared = tiny_config(tmp_path / "grid", data={"unlabelled": (tmp_path,)})
+    cells = plan_cells(shared, {"labels": METHODS["labels"], "kd": METHODS["kd"]}, {"split0": {}}, [3])
+    assert [cell.config.data.unlabelled for cell in cells] == [(), (tmp_path,)]
+    assert cells[1].teacher is not None
+    assert cells[1].teacher.data.unlabelled == ()
 
 
 def test_the_plan_is_toml_of_the_shared_settings_and_comments(tiny_config: TinyConfig, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from scipy.stats import entropy  # type: ignore[import-untyped]
 
 from edgekd.errors import UsageError
-from edgekd.losses.response import classification_loss, distillation_loss
+from edgekd.losses.response import Distillation, classification_loss, distillation_loss
+from edgekd.losses.terms import Compared
 
 
 def test_classification_is_the_mean_over_the_clips_that_have_a_label() -> None:
@@ -37,6 +38,21 @@ def test_kl_is_hintons(temperature: float) -> None:
     divergence = entropy((teacher / temperature).softmax(1).T, (student / temperature).softmax(1).T).mean()
     ours = distillation_loss(student, teacher, "kl", temperature)
     assert ours.item() == pytest.approx(temperature**2 * divergence, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["emd", "kl"])
+def test_of_clips_without_a_label_only_those_count_that_the_teacher_is_sure_of(kind: str) -> None:
+    teacher = torch.tensor([[9.0, 0, 0], [1, 0, 0], [0, 5, 0], [0, 1, 0], [0, 0, 3]])
+    student = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    labelled = torch.tensor([0.0, 0, 0, 5, 0])  # of the others the first, third and fifth exceed 0.8
+    term = Distillation(kind, 2.0, 0.8)  # type: ignore[arg-type]
+    compared = Compared(student, torch.zeros(5), labelled, teacher, None, None)
+    counted = [0, 2, 3, 4]
+    expected = distillation_loss(student[counted], teacher[counted], kind, 2.0) * 4 / 5  # type: ignore[arg-type]
+    torch.testing.assert_close(term(compared), expected)
+    everything = distillation_loss(student, teacher, kind, 2.0)  # type: ignore[arg-type]
+    assert torch.equal(term(compared._replace(labelled=None)), everything)
+    torch.testing.assert_close(Distillation(kind, 2.0, 0.0)(compared), everything)  # type: ignore[arg-type]
 
 
 def test_order_of_classes_matters_to_emd_and_not_to_kl() -> None:

@@ -17,9 +17,14 @@ from edgekd.config import ProfileConfig
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.manifest import Bundle
+from edgekd.models.weights import read_weights, save_weights
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
+from edgekd.profiling.profiler import profile
 from edgekd.profiling.subjects import Candidate, candidates
+from edgekd.report.markdown import report_markdown
+from edgekd.report.page import report_html
+from edgekd.runs.run import Run
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
@@ -39,6 +44,25 @@ def test_a_run_is_its_teacher_and_both_students_as_they_ship(profiled: Profiled)
         ("student", "student", "onnxruntime"),
         ("int8", "int8", "onnxruntime"),
     ]
+
+
+def test_a_teacher_without_a_head_is_timed_and_not_scored(profiled: Profiled, tmp_path: Path) -> None:
+    run = Run.open(Path(shutil.copytree(profiled.run.folder, tmp_path / "run")))
+    state = read_weights(run.weights("teacher"))
+    save_weights(run.weights("teacher"), {name: each for name, each in state.items() if not name.startswith("head.")})
+    run.update_report("training", {"teacher": {"name": "convnet", "scored": False}})
+    found = profile(
+        run, ProfileConfig(repetitions=10, seconds=0.5, batches=(1,), noise=None, memory=False, energy=False)
+    )
+    teacher, student, _ = found.subjects
+    assert (teacher.role, teacher.scores, found.baseline) == ("teacher", None, "teacher")
+    assert teacher.latency.p50_ms > 0
+    assert student.scores is not None and student.versus is not None
+    assert student.versus.accuracy is None and student.versus.speedup is not None
+    assert "accuracy" not in found.verdict[0] and "faster" in found.verdict[0]
+    words = "has no head for these classes: it was timed, and not scored."
+    assert [note for note in found.notes if note.endswith(words)]
+    assert words in report_html(found) and words in report_markdown(found)
 
 
 def test_one_part_of_a_run_can_be_named(profiled: Profiled) -> None:

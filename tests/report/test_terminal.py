@@ -49,6 +49,17 @@ def test_a_run_is_shown_as_the_profile_would(tiny_run: Run, capsys: pytest.Captu
         assert f"{accuracy:.1%}" in line and f"{100 * low:.1f} to {100 * high:.1f}" in line
 
 
+def test_a_teacher_without_a_head_is_told_of_in_words(tiny_copy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_run(tiny_copy)
+    assert "no head" not in capsys.readouterr().out
+    tiny_copy.forget("test", "teacher")
+    tiny_copy.update_report("training", {"teacher": {"name": "yamnet", "scored": False}})
+    terminal.print_run(tiny_copy)
+    shown = capsys.readouterr().out
+    assert "The teacher has no head for these classes: it gave embeddings or taps, and no accuracy." in shown
+    assert not [line for line in shown.splitlines() if line.startswith("teacher")]
+
+
 def test_what_int8_costs_is_told_to_the_hundredth_of_a_point(capsys: pytest.CaptureFixture[str]) -> None:
     alone, spared = Loss(0.352, 31.26), Loss(-0.1, 28.0)
     layers = (LayerSensitivity("stem.0", 25_482, alone, spared),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from edgekd.config import AugmentConfig
 from edgekd.errors import InputError
 from edgekd.losses.response import classification_loss
 from edgekd.training import batches as batches_module
-from edgekd.training.batches import AHEAD, Batch, TrainingBatches, check_shares, seed_all, seeded, shuffled
+from edgekd.training.batches import AHEAD, Batch, TrainingBatches, check_shares, passes, seed_all, seeded, shuffled
 from edgekd.training.device_rows import Pending
 from edgekd.training.views import FreshShifts, Views, draw_views
 from tests.training.test_fill_cache import SHIFTS, Listener, Store, fill
@@ -167,6 +168,86 @@ def test_clips_without_a_label_count_for_nothing_in_the_classification_and_the_o
         in_parts += classification_loss(mine, part.targets, part.labelled) * len(part) / batch.size
         start += len(part)
     torch.testing.assert_close(in_parts, expected)
+
+
+OTHERS = (1, 6, 8, 10)
+
+
+def mixed(share: float = 0.5, **changes: object) -> TrainingBatches:
+    """`batches` of four with clips without a label beside them."""
+    views = draw_views(OTHERS, 64, SHIFTS, 4).some(2)
+    beside = batches(rows=OTHERS, labels=torch.full((12,), -1), views=views)
+    return batches(batch_size=4, beside=beside, beside_share=share, **changes)
+
+
+def test_clips_without_labels_make_up_their_share_and_an_epoch_stays_once_through_the_others() -> None:
+    for share, sizes, others in ((0.5, [4] * 4, 8), (0.2, [5, 5], 2), (0.75, [4] * 8, 24)):
+        made = mixed(share)
+        epoch = list(made.epoch(1))
+        assert len(made) == len(epoch)
+        assert [len(batch) for batch in epoch] == [batch.size for batch in epoch] == sizes
+        known = [batch.labelled > 0 for batch in epoch if batch.labelled is not None]
+        with_label = torch.cat([batch.rows[labelled] for batch, labelled in zip(epoch, known, strict=True)])
+        without = torch.cat([batch.rows[~labelled] for batch, labelled in zip(epoch, known, strict=True)])
+        assert sorted(with_label.tolist()) == sorted(ROWS)
+        assert len(without) == others
+        assert set(without.tolist()) <= set(OTHERS)
+
+
+def test_a_pass_over_the_clips_without_labels_goes_on_from_epoch_to_epoch() -> None:
+    drawn = [row for start in (0, 6, 12) for row in passes(OTHERS, 3, start, 6).tolist()]
+    assert [sorted(drawn[start : start + 4]) for start in (0, 4, 8, 12)] == [list(OTHERS)] * 4
+    assert passes(OTHERS, 3, 0, 18).tolist() == drawn
+    assert drawn[:4] != drawn[4:8]
+    heard = [
+        row
+        for epoch in (1, 2)
+        for batch in mixed(0.2).epoch(epoch)
+        if batch.labelled is not None
+        for row in batch.rows[batch.labelled == 0].tolist()
+    ]
+    assert sorted(heard) == list(OTHERS)
+
+
+def test_each_clip_of_a_mixed_batch_keeps_its_waveform_its_answer_and_its_target() -> None:
+    cache = fill(Listener(), "logits")
+    made = mixed(teacher=cache)
+    assert made.beside is not None
+    made = replace(made, beside=replace(made.beside, teacher=replace(cache, folder=None, tables={}, clips=len(OTHERS))))
+    store = Store()
+    for batch in made.epoch(1, {"tap", "logits"}):
+        assert batch.waveforms is not None
+        assert batch.labelled is not None
+        assert batch.teacher is not None
+        assert batch.labelled.mean().item() == pytest.approx(1)
+        for waveform, row in zip(batch.waveforms, batch.rows.tolist(), strict=True):
+            assert any(torch.equal(waveform, torch.roll(store.clips[row], by)) for by in range(64))
+        known = batch.labelled > 0
+        assert batch.targets.argmax(1)[known].tolist() == LABELS[batch.rows[known]].tolist()
+        with torch.inference_mode():
+            expected = Listener().eval()(batch.waveforms)
+        torch.testing.assert_close(batch.teacher.logits, expected.logits)
+        torch.testing.assert_close(batch.teacher.tap, expected.tap)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 2), (0.2, 3), (0.75, 4)])
+def test_the_processes_share_a_mixed_batch_and_each_has_of_both(
+    share: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = list(mixed(share).epoch(2))
+
+    def epoch_of(rank: int) -> Sequence[Batch]:
+        monkeypatch.setattr(processes, "share_of", lambda total: processes.part_of(total, rank, count))
+        return list(mixed(share).epoch(2))
+
+    for whole, *parts in zip(alone, *map(epoch_of, range(count)), strict=True):
+        assert {part.size for part in parts} == {whole.size}
+        for name in ("rows", "waveforms", "targets", "labelled"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+        for each, together in zip(zip(*(part.masks for part in parts), strict=True), whole.masks, strict=True):
+            assert torch.equal(torch.cat(each), together)
+        if share == 0.5:
+            assert all(part.labelled is not None and 0 < (part.labelled > 0).sum() < len(part) for part in parts)
 
 
 def test_a_stage_without_views_hears_each_clip_shifted_anew() -> None:

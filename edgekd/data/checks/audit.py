@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from edgekd.config import DataConfig
 from edgekd.data.audio import AudioInfo, probe
-from edgekd.data.checks.fingerprint import Match, levels, near_duplicates
+from edgekd.data.checks.fingerprint import Match, near_duplicates
+from edgekd.data.checks.landmarks import levels
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
 from edgekd.data.load import load_index

@@ -14,8 +14,7 @@ Three steps, each cheap enough for the number of things it looks at.
    are alike everywhere, and two can be lined up; so pieces of 125 ms are correlated and the second best counts.
 
 Two clips with the same samples are compared even where they hold too few peaks for votes. Silence matches nothing.
-What is found once is kept in the folder of the `ClipStore`: `fingerprints.npz`, a few numbers a clip, and
-`landmarks.u64`, 1 kB a second of sound, which is mapped like the clips. So memory does not grow with the hours.
+What is found once is kept in the folder of the `ClipStore`, as the landmarks are.
 """
 
 from __future__ import annotations
@@ -23,59 +22,48 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.audio import Waveform, resample
+from edgekd.data.checks.landmarks import (
+    FORMAT,
+    FRAME_BITS,
+    HOP,
+    PLACE,
+    RATE,
+    READ,
+    ROW_BITS,
+    Described,
+    Landmarks,
+    described,
+    frames_of,
+    rows_of,
+)
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.fourier import fast_length
-from edgekd.files.caches import locked
-from edgekd.files.threads import threaded
-from edgekd.files.whole import write_bytes, write_text
+from edgekd.files.whole import write_text
 from edgekd.progress import Progress, silent
 
-FORMAT = 2
-
-RATE = 8_000  # Hz, of the sound that is compared
-_WINDOW, _HOP = 512, 128  # samples at RATE: 64 ms, 16 ms
-_DYNAMICS = 1e-6  # of a clip's strongest cell: what is weaker (60 dB) is no peak
-_PEAK_FRAMES, _PEAK_BINS = 8, 10  # a peak is the largest within so many to either side: about 50 a second in noise
-_PROMINENT = np.log(2)  # 3 dB over a bin's mean
-_PARTNERS = 3  # hashes that start at one peak
-_SEEN = 24  # following peaks among which its partners are looked for
-_REACH_FRAMES, _REACH_BINS = (2, 40), 63
-
 _FEWEST_VOTES = 4
+_FEWEST_ACROSS = 2  # between two stores, where fewer pairs are possible: a second that two barks share has no more
 _NEIGHBOURS = 32  # partners a landmark votes with at most: bounds the work where many clips share a hash
 _PAIRS_A_BLOCK = 1_000_000  # votes counted at a time: bounds the memory
+_MARKS_A_BLOCK = 20_000  # landmarks looked up at a time in those of another store
 _SAME = 1 << 30  # votes of two clips with the same samples
 _TRIES = 8  # pairs of clips correlated before two groups are called different
-_LAGS = 2 * _HOP  # samples around the offset voted for, in which the best is taken
+_TRIES_ACROSS = 32  # as many offsets of such pairs, between two stores
+_LAGS = 2 * HOP  # samples around the offset voted for, in which the best is taken
 _PIECE = RATE // 8  # samples
 # Copies of ESC-10 and of simulated sonar (codec, rate, half a hop's shift, noise at 20 dB) reach 0.44 and more; other
 # clips, at whatever lag suits them best, 0.18.
 _CORRELATION = 0.3
-
-# A landmark is one integer: its hash, then where it is.
-_ROW_BITS, _FRAME_BITS = 24, 14
-_HASH_SHIFT = _ROW_BITS + _FRAME_BITS
-_PLACE = np.uint64((1 << _HASH_SHIFT) - 1)
-_READ = 1 << 20  # landmarks copied at a time
-
-_NUMBERS, _LANDMARKS = "fingerprints.npz", "landmarks.u64"
-
-Landmarks = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -84,6 +72,7 @@ class Match:
 
     `rows` are those two clips, `offset_s` where the first begins in the second (negative: before it), `correlation`
     the share of the spectrum that is in phase, 0 to 1. `clips` counts the pairs of clips that agree in landmarks.
+    Of two stores, the first row is of the first.
     """
 
     rows: tuple[int, int]
@@ -97,227 +86,164 @@ def near_duplicates(store: ClipStore, groups: Sequence[str], progress: Progress 
 
     Time grows with the number of clips, and while it is at it this takes 1 kB a second of audio on the disk.
     """
-    key = hashlib.sha256(json.dumps([FORMAT, list(groups)]).encode()).hexdigest()[:24]
-    path = store.folder / f"duplicates-{key}.json"
+
+    def find() -> Iterator[Match]:
+        group_of = _numbered(groups)
+        of_clips = described(store, progress)
+        candidates = _Candidates()
+        for votes, row, other, frames in _candidates(of_clips, store.folder, group_of, progress):
+            candidates.add(_sorted_pair(group_of[row], group_of[other]), (row, other), votes, frames)
+        for row, other in _same_samples(of_clips.digests, group_of):
+            candidates.add(_sorted_pair(group_of[row], group_of[other]), (row, other), _SAME, 0)
+        return candidates.proven(store, store, _TRIES, progress)
+
+    return _remembered(store.folder, "duplicates", [FORMAT, list(groups)], find)
+
+
+def shared_audio(
+    store: ClipStore,
+    groups: Sequence[str],
+    other: ClipStore,
+    other_rows: Sequence[int],
+    other_groups: Sequence[str],
+    progress: Progress = silent,
+) -> tuple[Match, ...]:
+    """Every two of `groups` (one a row of `store`) and `other_groups` (one for each of `other_rows`) that share audio.
+
+    Of two clips that overlap little, the offset with most votes may be chance, so several are tried. Time grows with
+    the clips of both.
+    """
+
+    def find() -> Iterator[Match]:
+        group_of, other_group_of = _numbered(groups), dict(zip(other_rows, _numbered(other_groups), strict=True))
+        ours, theirs = described(store, progress), described(other, progress)
+        candidates = _Candidates()
+        for votes, row, other_row, frames in _candidates_across(ours, theirs, other_rows, progress):
+            of_groups = int(group_of[row]), int(other_group_of[other_row])
+            candidates.add(of_groups, (row, other_row, frames), votes, frames)
+        holders = {int(theirs.digests[row]): row for row in reversed(other_rows) if theirs.digests[row]}
+        for row, digest in enumerate(ours.digests.tolist()):
+            if digest in holders:
+                same = holders[digest]
+                candidates.add((int(group_of[row]), int(other_group_of[same])), (row, same), _SAME, 0)
+        return candidates.proven(store, other, _TRIES_ACROSS, progress)
+
+    asked = [FORMAT, list(groups), other.folder.name, list(other_rows), list(other_groups)]
+    return _remembered(store.folder, "shared", asked, find)
+
+
+def _numbered(groups: Sequence[str]) -> NDArray[np.int64]:
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups], dtype=np.int64)
+
+
+def _remembered(folder: Path, name: str, asked: object, find: Callable[[], Iterator[Match]]) -> tuple[Match, ...]:
+    """What `find` finds, from `folder` where the same was asked before."""
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
+    path = folder / f"{name}-{key}.json"
     known = _read_matches(path)
     if known is None:
-        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-        group_of = np.array([numbers[group] for group in groups], dtype=np.int64)
-        known = tuple(_matches(store, group_of, progress))
+        known = tuple(find())
         write_text(path, json.dumps([asdict(match) for match in known]))
     return known
-
-
-def levels(store: ClipStore, progress: Progress = silent) -> NDArray[np.float32]:
-    """The rms of each clip in dB re full scale `(N,)`; -inf for digital silence."""
-    return _described(store, progress).levels
-
-
-# Landmarks
-
-
-def landmarks(waveform: Waveform) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hashes and frames (of 16 ms) of the landmarks in a `waveform (S,)` at `RATE`."""
-    nothing = np.zeros(0, dtype=np.uint64)
-    if len(waveform) < _WINDOW:
-        return nothing, nothing
-    frames = np.lib.stride_tricks.sliding_window_view(waveform, _WINDOW)[::_HOP]
-    spectrum = np.fft.rfft(frames * np.hanning(_WINDOW + 1)[:-1].astype(np.float32))[:, 1:]
-    power = spectrum.real**2 + spectrum.imag**2  # (T, F)
-    floor = _DYNAMICS * power.max()
-    if not floor > 0:
-        return nothing, nothing
-    prominence = np.log(np.maximum(power, floor))
-    prominence -= prominence.mean(axis=0)
-    around = _running_max(_running_max(prominence, _PEAK_BINS).T, _PEAK_FRAMES).T
-    frame, bin_ = np.nonzero((prominence == around) & (prominence > _PROMINENT) & (power > floor))
-
-    # Each peak with those after it in time: (P, SEEN) candidates, the first few in reach taken.
-    after = np.arange(len(frame))[:, None] + np.arange(1, _SEEN + 1)
-    there = after < len(frame)
-    after = np.minimum(after, len(frame) - 1)
-    frames_on, bins_on = frame[after] - frame[:, None], bin_[after] - bin_[:, None]
-    reached = there & (frames_on >= _REACH_FRAMES[0]) & (frames_on <= _REACH_FRAMES[1])
-    reached &= np.abs(bins_on) <= _REACH_BINS
-    taken = reached & (np.cumsum(reached, axis=1) <= _PARTNERS)
-    first = np.nonzero(taken)[0]
-    hashes = (bin_[first] << 13) | ((bins_on[taken] + _REACH_BINS) << 6) | frames_on[taken]
-    return hashes.astype(np.uint64), frame[first].astype(np.uint64)
-
-
-def _running_max(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
-    """The largest of `values (A, B)` within `reach` columns to either side, by doubling."""
-    width, covered = 2 * reach + 1, 1
-    largest = np.pad(values, ((0, 0), (reach, reach)), constant_values=-np.inf)
-    while covered < width:
-        step = min(covered, width - covered)
-        largest = np.maximum(largest[:, :-step], largest[:, step:])
-        covered += step
-    return largest
-
-
-# What is known of each clip
-
-
-class _Described(NamedTuple):
-    """Of each clip the level in dB, a digest of its samples (0: silence), and its `counts` landmarks, which begin at
-    place `first` of all `landmarks`, a file."""
-
-    levels: NDArray[np.float32]
-    digests: NDArray[np.uint64]
-    first: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    landmarks: Landmarks
-
-
-def _described(store: ClipStore, progress: Progress) -> _Described:
-    """What is known of all clips, from the folder of the store if it is there."""
-    with locked(store.folder / "fingerprints.lock", lambda: progress("wait for another audit", 0, len(store))):
-        return _read_description(store) or _describe(store, progress)
-
-
-def _read_description(store: ClipStore) -> _Described | None:
-    try:
-        with np.load(store.folder / _NUMBERS) as known:
-            if int(known["format"]) != FORMAT:
-                return None
-            marks = _mapped(store.folder / _LANDMARKS, int(known["counts"].sum()))
-            if _crc(marks) != int(known["crc"]):
-                return None
-            return _Described(known["levels"], known["digests"], known["first"], known["counts"], marks)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged
-        return None
-
-
-def _describe(store: ClipStore, progress: Progress) -> _Described:
-    levels = np.full(len(store), -np.inf, dtype=np.float32)
-    digests = np.zeros(len(store), dtype=np.uint64)
-    first, counts = np.zeros((2, len(store)), dtype=np.int64)
-
-    def describe(row: int) -> Landmarks:
-        samples = store.clips[row]
-        waveform = samples.astype(np.float32)
-        peak = float(store.peaks[row]) / 32_767
-        levels[row] = 20 * np.log10(peak * np.sqrt(np.mean(waveform**2, dtype=np.float64)))
-        digests[row] = int.from_bytes(hashlib.blake2b(samples.tobytes(), digest_size=8).digest()) or 1
-        hashes, frames = landmarks(resample(waveform, store.sample_rate, RATE))
-        return (hashes << np.uint64(_HASH_SHIFT)) | np.uint64(row << _FRAME_BITS) | frames
-
-    audible = np.flatnonzero(store.peaks).tolist()
-    path, total = store.folder / _LANDMARKS, 0
-    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
-        written = Path(folder) / path.name
-        with open(written, "wb") as file:
-            for done, (row, found) in enumerate(threaded(describe, audible), 1):
-                file.write(found.tobytes())
-                first[row], counts[row] = total, len(found)
-                total += len(found)
-                progress("fingerprint", done, len(audible))
-        written.rename(path)
-    marks = _mapped(path, total)
-    kept = BytesIO()
-    np.savez(
-        kept,
-        allow_pickle=False,
-        format=np.array(FORMAT),
-        crc=np.array(_crc(marks)),
-        levels=levels,
-        digests=digests,
-        first=first,
-        counts=counts,
-    )
-    write_bytes(store.folder / _NUMBERS, kept.getvalue())
-    return _Described(levels, digests, first, counts, marks)
-
-
-def _mapped(path: Path, count: int) -> Landmarks:
-    """The landmarks in a file. Raises `ValueError` where there are more or fewer."""
-    if path.stat().st_size != count * 8:
-        raise ValueError(f"{path}: not {count} landmarks")
-    return np.memmap(path, np.uint64, mode="r", shape=(count,)) if count else np.zeros(0, np.uint64)
-
-
-def _crc(marks: Landmarks) -> int:
-    return reduce(lambda crc, start: zlib.crc32(marks[start : start + _READ].data, crc), range(0, len(marks), _READ), 0)
 
 
 # Votes
 
 
 def _candidates(
-    described: _Described, folder: Path, group_of: NDArray[np.int64], progress: Progress
+    of_clips: Described, folder: Path, group_of: NDArray[np.int64], progress: Progress
 ) -> Iterator[tuple[int, int, int, int]]:
     """`(votes, row, later row, frames)` of clips of different groups that agree at a time offset in `frames`."""
-    of_rows = described.landmarks
+    of_rows = of_clips.landmarks
     if len(of_rows) == 0:
         return
     # Whole rows a block, since the votes of a row for another count together.
-    blocks = np.cumsum(described.counts) * _NEIGHBOURS // _PAIRS_A_BLOCK
+    blocks = np.cumsum(of_clips.counts) * _NEIGHBOURS // _PAIRS_A_BLOCK
     starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
     with tempfile.TemporaryFile(dir=folder) as file:
-        for start in range(0, len(of_rows), _READ):
-            file.write(of_rows[start : start + _READ].tobytes())
+        for start in range(0, len(of_rows), READ):
+            file.write(of_rows[start : start + READ].tobytes())
         file.flush()
         index = np.memmap(file, np.uint64, mode="r+")
         index.sort()
         for begin, stop in zip(starts, [*starts[1:], len(group_of)], strict=True):
-            taken = zip(described.first[begin:stop].tolist(), described.counts[begin:stop].tolist(), strict=True)
+            taken = zip(of_clips.first[begin:stop].tolist(), of_clips.counts[begin:stop].tolist(), strict=True)
             mine = np.concatenate([of_rows[start : start + count] for start, count in taken])
             mine.sort()
-            place, end = np.searchsorted(index, mine), np.searchsorted(index, mine | _PLACE, side="right")
+            place, end = np.searchsorted(index, mine), np.searchsorted(index, mine | PLACE, side="right")
             partners = np.minimum(end - place - 1, _NEIGHBOURS)
             first = np.repeat(mine, partners)
             following = np.arange(1, len(first) + 1) - np.repeat(np.cumsum(partners) - partners, partners)
             second = index[np.repeat(place, partners) + following]
-            apart = group_of[_row(first)] != group_of[_row(second)]
-            yield from _agreeing(first[apart], second[apart])
+            apart = group_of[rows_of(first)] != group_of[rows_of(second)]
+            yield from _agreeing(first[apart], second[apart], _FEWEST_VOTES)
             progress("match fingerprints", stop, len(group_of))
 
 
-def _row(marks: Landmarks) -> NDArray[np.int64]:
-    return ((marks & _PLACE) >> np.uint64(_FRAME_BITS)).astype(np.int64)
+def _candidates_across(
+    ours: Described, theirs: Described, their_rows: Sequence[int], progress: Progress
+) -> Iterator[tuple[int, int, int, int]]:
+    """`(votes, row of ours, row of theirs, frames)` of clips that agree at a time offset in `frames`."""
+    index = np.sort(_taken(theirs, np.asarray(their_rows, dtype=np.int64)))
+    blocks = np.cumsum(ours.counts) // _MARKS_A_BLOCK
+    starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+    for begin, stop in zip(starts, [*starts[1:], len(ours.counts)], strict=True):
+        mine = _taken(ours, np.arange(begin, stop))
+        place = np.searchsorted(index, mine & ~PLACE)
+        partners = np.searchsorted(index, mine | PLACE, side="right") - place
+        following = np.arange(partners.sum()) - np.repeat(np.cumsum(partners) - partners, partners)
+        yield from _agreeing(np.repeat(mine, partners), index[np.repeat(place, partners) + following], _FEWEST_ACROSS)
+        progress("match fingerprints", stop, len(ours.counts))
 
 
-def _frame(marks: Landmarks) -> NDArray[np.int64]:
-    return (marks & np.uint64((1 << _FRAME_BITS) - 1)).astype(np.int64)
+def _taken(of_clips: Described, rows: NDArray[np.int64]) -> Landmarks:
+    """The landmarks of some rows, in memory."""
+    places = zip(of_clips.first[rows].tolist(), of_clips.counts[rows].tolist(), strict=True)
+    parts = [of_clips.landmarks[start : start + count] for start, count in places]
+    return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 
-def _agreeing(first: Landmarks, second: Landmarks) -> Iterator[tuple[int, int, int, int]]:
+def _agreeing(first: Landmarks, second: Landmarks, fewest: int) -> Iterator[tuple[int, int, int, int]]:
     """The rows that have enough votes for one offset, of the pairs of landmarks `first` and `second`."""
-    offset = _frame(second) - _frame(first) + (1 << _FRAME_BITS)
-    vote = (_row(first) << 39) | (_row(second) << 15) | offset
+    offset = frames_of(second) - frames_of(first) + (1 << FRAME_BITS)
+    vote = (rows_of(first) << 39) | (rows_of(second) << 15) | offset
     vote, count = np.unique(vote, return_counts=True)
     # Offsets are whole hops, the truth is not: votes are split between two of them.
     both = count[:-1] + count[1:]
     both = np.where(np.diff(vote) == 1, both, count[:-1])
     both = np.append(both, count[-1:])
-    enough = np.flatnonzero(both >= _FEWEST_VOTES)
+    enough = np.flatnonzero(both >= fewest)
     for votes, where in zip(both[enough].tolist(), vote[enough].tolist(), strict=True):
-        yield votes, where >> 39, (where >> 15) & ((1 << _ROW_BITS) - 1), (where & 0x7FFF) - (1 << _FRAME_BITS)
+        yield votes, where >> 39, (where >> 15) & ((1 << ROW_BITS) - 1), (where & 0x7FFF) - (1 << FRAME_BITS)
 
 
 # Proof
 
 
-def _matches(store: ClipStore, group_of: NDArray[np.int64], progress: Progress) -> Iterator[Match]:
-    """The groups that share audio."""
-    candidates: defaultdict[tuple[int, int], dict[tuple[int, int], tuple[int, int]]] = defaultdict(dict)
-    described = _described(store, progress)
-    for votes, row, other, frames in _candidates(described, store.folder, group_of, progress):
-        of_groups = candidates[_sorted_pair(group_of[row], group_of[other])]
-        of_groups[row, other] = max(of_groups.get((row, other), (0, 0)), (votes, frames))
-    for row, other in _same_samples(described.digests, group_of):
-        candidates[_sorted_pair(group_of[row], group_of[other])][row, other] = (_SAME, 0)
-    for done, (_, pairs) in enumerate(sorted(candidates.items()), 1):
-        ranked = sorted(pairs.items(), key=lambda pair: -pair[1][0])
-        for (row, other), (votes, frames) in ranked[:_TRIES]:
-            lag, height = (
-                (0, 1.0) if votes == _SAME else correlate(_sound(store, row), _sound(store, other), frames * _HOP)
-            )
-            if height >= _CORRELATION:
-                yield Match((row, other), round(lag / RATE, 3), round(height, 3), len(pairs))
-                break
-        progress("compare clips", done, len(candidates))
+class _Candidates:
+    """What may share audio, by the two groups: the best votes, and the frames between, of each `(row, other, ...)`."""
+
+    def __init__(self) -> None:
+        self.of_groups: defaultdict[tuple[int, int], dict[tuple[int, ...], tuple[int, int]]] = defaultdict(dict)
+
+    def add(self, groups: tuple[int, int], rows: tuple[int, ...], votes: int, frames: int) -> None:
+        known = self.of_groups[groups]
+        known[rows] = max(known.get(rows, (0, 0)), (votes, frames))
+
+    def proven(self, store: ClipStore, others: ClipStore, tries: int, progress: Progress) -> Iterator[Match]:
+        """The groups that do share audio."""
+        for done, (_, candidates) in enumerate(sorted(self.of_groups.items()), 1):
+            ranked = sorted(candidates.items(), key=lambda candidate: -candidate[1][0])
+            for (row, other, *_), (votes, frames) in ranked[:tries]:
+                lag, height = 0, 1.0
+                if votes != _SAME:
+                    lag, height = correlate(_sound(store, row), _sound(others, other), frames * HOP)
+                if height >= _CORRELATION:
+                    pairs = len({rows[:2] for rows in candidates})
+                    yield Match((row, other), round(lag / RATE, 3), round(height, 3), pairs)
+                    break
+            progress("compare clips", done, len(self.of_groups))
 
 
 def _sorted_pair(first: np.int64, second: np.int64) -> tuple[int, int]:

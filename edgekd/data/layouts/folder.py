@@ -59,7 +59,7 @@ def load(root: Path, config: DataConfig, dataset: str = "folder") -> ClipIndex:
             kinds = " ".join(sorted(AUDIO_SUFFIXES))
             raise InputError(f"{folder}: class '{folder.name}' has no audio files ({kinds}). Add some or take it out.")
         recordings += [(label, path) for path in files]
-    groups = _groups(root, [path for _, path in recordings])
+    groups = groups_of(root, [path for _, path in recordings])
     clips = [
         Clip(path, label, groups[path], None, start, length)
         for label, path in recordings
@@ -139,12 +139,13 @@ def _classes_and_divisions(root: Path) -> tuple[list[Path], list[Path]]:
     return [path for path in folders if path not in divisions and holds_audio(path)], divisions
 
 
-def _groups(root: Path, recordings: list[Path]) -> dict[Path, str]:
-    """The group of each recording."""
+def groups_of(root: Path, recordings: list[Path], prefix: str = "") -> dict[Path, str]:
+    """The group of each of the `recordings` below `root`: that of `groups.csv`, or without one the file, under
+    `prefix`. Raises `InputError` for a table that names an unknown file or leaves one out."""
     names = {path.relative_to(root).as_posix(): path for path in recordings}
     table = root / GROUPS
     if not table.is_file():
-        return {path: name for name, path in names.items()}
+        return {path: prefix + name for name, path in names.items()}
     groups: dict[Path, str] = {}
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:

@@ -13,7 +13,9 @@ from scipy import ndimage, signal
 from edgekd.config import DataConfig
 from edgekd.data.audio import resample
 from edgekd.data.checks import fingerprint
-from edgekd.data.checks.fingerprint import RATE, Match, correlate, landmarks, levels, near_duplicates
+from edgekd.data.checks import landmarks as marks
+from edgekd.data.checks.fingerprint import Match, correlate, near_duplicates
+from edgekd.data.checks.landmarks import RATE, described, landmarks, levels, rows_of
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.progress import silent
@@ -158,7 +160,7 @@ def test_what_is_known_is_kept_beside_the_clips_whatever_the_groups(
     def again(_waveform: Sound) -> None:
         raise AssertionError("fingerprinted twice")
 
-    monkeypatch.setattr(fingerprint, "landmarks", again)
+    monkeypatch.setattr(marks, "landmarks", again)
     assert found(store) == first
     assert near_duplicates(store, ["a", "b", "b"]) == first
     np.testing.assert_array_equal(levels(store), loudness)
@@ -193,7 +195,7 @@ def test_peaks_are_those_of_a_maximum_filter() -> None:
     values = np.random.default_rng(0).standard_normal((50, 37)).astype(np.float32)
     for reach in (1, 4, 8, 10):
         expected = ndimage.maximum_filter(values, size=(1, 2 * reach + 1), mode="constant", cval=-np.inf)
-        np.testing.assert_array_equal(fingerprint._running_max(values, reach), expected)
+        np.testing.assert_array_equal(marks._running_max(values, reach), expected)
 
 
 def test_clips_too_short_to_compare_are_not_compared() -> None:
@@ -213,9 +215,9 @@ def test_what_does_not_change_has_no_landmarks(sound: Sound) -> None:
 def test_landmarks_stay_in_a_file_and_only_a_few_numbers_a_clip_are_read(tmp_path: Path) -> None:
     store = stored(tmp_path / "sounds", [engine(seed) for seed in range(8)])
     for _ in range(2):  # made, then found
-        described = fingerprint._described(store, silent)
-        assert isinstance(described.landmarks, np.memmap)
-        assert len(described.landmarks) == described.counts.sum() > 50 * len(store)
-        assert sum(numbers.nbytes for numbers in described[:-1]) == 28 * len(store)
-    first, count = described.first[3], described.counts[3]
-    assert set(fingerprint._row(described.landmarks[first : first + count]).tolist()) == {3}
+        known = described(store, silent)
+        assert isinstance(known.landmarks, np.memmap)
+        assert len(known.landmarks) == known.counts.sum() > 50 * len(store)
+        assert sum(numbers.nbytes for numbers in known[:-1]) == 28 * len(store)
+    first, count = known.first[3], known.counts[3]
+    assert set(rows_of(known.landmarks[first : first + count]).tolist()) == {3}

@@ -1,0 +1,58 @@
+"""Audio without labels: folders of recordings that a student is taught with through its teacher's answers.
+
+    folder/**/<recording>.wav      any format libsndfile reads, any rate and length
+    folder/groups.csv              optional: path (relative to the folder), group
+
+Recordings are cut into clips as in the folder layout. A group is the recording, or what `groups.csv` says: the source
+that several files were cut from, by the name that the labelled clips of the same source have.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgekd.config import DataConfig
+from edgekd.data.audio import AUDIO_SUFFIXES
+from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.layouts.folder import audio_files, groups_of, windows
+from edgekd.errors import InputError
+from edgekd.files.threads import threaded
+from edgekd.progress import Progress, silent
+
+
+def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipIndex:
+    """The clips of the folders `config.unlabelled`, folder by folder in their order; a file below two of them is taken
+    once. `root` is the folder that holds them all.
+
+    Raises `InputError` for a folder that is not there or holds no audio, an unreadable recording, and a `groups.csv`
+    that names an unknown file or leaves one out.
+    """
+    group_of: dict[Path, str] = {}
+    seen: set[Path] = set()
+    for folder in config.unlabelled:
+        files = _recordings(folder)
+        # By its full path a recording without a given group has no namesake among labelled ones.
+        groups = groups_of(folder, files, str(folder) + os.sep)
+        group_of.update((path, groups[path]) for path in files if path.resolve() not in seen)
+        seen.update(path.resolve() for path in files)
+    files = list(group_of)
+    cut: dict[Path, list[tuple[int, int]]] = {}
+    for done, (path, pieces) in enumerate(threaded(lambda path: windows(path, config.clip_seconds), files), 1):
+        cut[path] = pieces
+        progress("read headers", done, len(files))
+    clips = [
+        Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
+    ]
+    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+
+
+def _recordings(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {what}. Check --unlabelled.")
+    files = audio_files(folder)
+    if not files:
+        kinds = " ".join(sorted(AUDIO_SUFFIXES))
+        raise InputError(f"{folder}: holds no audio ({kinds}). Check --unlabelled.")
+    return files

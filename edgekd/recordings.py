@@ -1,0 +1,49 @@
+"""The recordings of a run, as its configuration names them: where they are, how they are cut and split."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgekd.section import InputPath, Section
+
+
+class SimulationConfig(Section):
+    """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
+
+    vessels_per_class: int = Field(default=20, ge=5, description="distinct vessels a class; a vessel is a group")
+    windows_per_vessel: int = Field(default=8, ge=1, description="clips cut from one vessel's recording")
+    snr_db: tuple[float, float] = Field(default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
+    seed: int = 0
+
+
+class DataConfig(Section):
+    """Where clips come from, how they are cut, and how they are split."""
+
+    dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
+    data_dir: InputPath | None = None
+    unlabelled: tuple[InputPath, ...] = Field(
+        default=(), description="folders of audio without labels, to teach with through the teacher's answers"
+    )
+    sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
+    clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
+    padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
+    fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
+    val_fold: int | None = Field(default=None, ge=1, description="validation fold; None: the one after the test fold")
+    split: tuple[float, float, float] = Field(
+        default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
+    )
+    split_seed: int = 0
+    given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
+    near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
+        default=None,
+        description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",
+    )
+    simulation: SimulationConfig = SimulationConfig()
+
+    @model_validator(mode="after")
+    def _split_sums_to_one(self) -> Self:
+        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
+            raise ValueError("split: the three shares must be positive and sum to 1")
+        return self

@@ -1,0 +1,52 @@
+"""`unlabelled.csv`: which clips without labels a run is taught on, and why others are left out.
+
+    path,group,start,length,dropped
+
+in the order of their index; `dropped` is empty where a clip teaches.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgekd.data.index import ClipIndex
+from edgekd.errors import InputError
+from edgekd.files.whole import write_text
+
+FILE = "unlabelled.csv"
+COLUMNS = ("path", "group", "start", "length", "dropped")
+
+
+def write_unlabelled(path: Path, index: ClipIndex, dropped: Sequence[str]) -> None:
+    """Write `unlabelled.csv`: a line a clip, in the order of `index`, and why it is `dropped (N,)`, empty where not."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([*line, why] for line, why in zip(_lines(index), dropped, strict=True))
+    write_text(path, table.getvalue())
+
+
+def read_unlabelled(path: Path, index: ClipIndex) -> tuple[int, ...]:
+    """The rows of `index` that `unlabelled.csv` does not drop. Raises `InputError` where it is unreadable or its clips
+    are not those of `index`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; is this a complete run?") from None
+    except (UnicodeDecodeError, csv.Error) as failure:
+        raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    if tuple(header) != COLUMNS or [line[:-1] for line in lines] != list(_lines(index)):
+        raise InputError(
+            f"{path}: {len(lines)} clips, which are not the {len(index)} that {index.root} has now. Restore the audio "
+            "of the run."
+        )
+    return tuple(row for row, line in enumerate(lines) if not line[-1])
+
+
+def _lines(index: ClipIndex) -> Iterator[list[str]]:
+    for clip in index:
+        yield [index.name(clip), clip.group, str(clip.start), str(clip.length)]
