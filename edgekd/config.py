@@ -22,7 +22,6 @@ from pydantic import (
 )
 
 from edgekd.errors import UsageError
-from edgekd.front_end import DISPLACES
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
 from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
 from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
@@ -31,13 +30,6 @@ from edgekd.section import Section as Section  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
 CacheMode = Literal["auto", "off", "logits", "full"]
-
-
-_DISPLACES: dict[str, tuple[str, ...]] = {
-    **{f"frontend.{name}": others for name, others in DISPLACES.items()},
-    "augment.time_mask_share": ("time_mask_frames",),
-    "augment.time_mask_frames": ("time_mask_share",),
-}
 
 
 def _names(names: str) -> list[str]:
@@ -326,13 +318,10 @@ class DistillConfig(Section):
         self.frontend.check(self.data.sample_rate, round(self.data.clip_seconds * self.data.sample_rate))
         return self
 
-
-def displaced(dotted: str, section: Mapping[str, Any]) -> set[str]:
-    """The settings beside `dotted` in its section that say the same thing in another way: a later value displaces
-    them."""
-    if dotted == "frontend.n_fft" and section.get("convention") == "yamnet":  # where the window may be shorter
-        return set()
-    return set(_DISPLACES.get(dotted, ()))
+    def describe(self) -> str:
+        """What follows from the settings, as a comment in TOML."""
+        samples = round(self.data.clip_seconds * self.data.sample_rate)
+        return f"# The front end {self.frontend.describe(self.data.sample_rate, samples)}\n"
 
 
 def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
+from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
+from edgekd.layers_of_settings import displaced
 from edgekd.models.factories import is_own
 from edgekd.models.students.names import CUTS, cut_of, trains_head_alone
 from edgekd.models.students.table import STUDENTS

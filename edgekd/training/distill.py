@@ -320,10 +320,9 @@ def _data(
     check_clip_length(index, config.data)
     if taught and not resume:
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
-    embedded = "embedding" in needs_of(config.loss.terms)
-    if (is_own(config.student) or embedded) and not resume:  # likewise
+    if not resume:  # likewise, or a log-mel too small for the student
         student = new_student(config, len(index.classes))
-        if embedded and student.embedding_layer is None:
+        if "embedding" in needs_of(config.loss.terms) and student.embedding_layer is None:
             raise UsageError(
                 f"Student '{config.student}' gives no embedding to distil: its logits must be what an nn.Linear, "
                 "called once, makes of one (B, E). Change it, or leave 'embedding' out of --terms."

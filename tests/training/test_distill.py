@@ -614,6 +614,11 @@ def test_a_split_made_to_leak_is_refused(tiny_copy: Run) -> None:
         ({"teacher": {"name": "convnett"}}, UsageError, "Unknown teacher 'convnett'"),
         ({"teacher": {"name": "yamnet"}}, UsageError, "'yamnet' needs pre-trained weights"),
         ({"teacher": {"adaptation": "head"}}, UsageError, "pass --adaptation full"),
+        (
+            {"student": "hltdnn", "frontend": {"n_mels": 8}},
+            UsageError,
+            "cannot take a log-mel of 32 frames of 8 mel bins",
+        ),
         ({"data": {"dataset": "esc"}}, UsageError, "Unknown data set 'esc'"),
         ({"data": {"dataset": "esc10", "data_dir": Path("nowhere")}}, InputError, "nowhere: no such folder"),
     ],
