@@ -384,6 +384,8 @@ def _describe(model: type[BaseModel], error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not place:
         return message
+    if error["type"] == "value_error" and isinstance(error["input"], Mapping):  # of a section: it names the setting
+        return f"{place}.{message}"
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 
