@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekd.models.histogram import HistogramLayer
 
@@ -30,6 +31,26 @@ def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: i
 def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A 3x3 depthwise convolution, then a 1x1 one."""
     return nn.Sequential(convolution(inputs, inputs, 3, stride, groups=inputs), convolution(inputs, outputs, 1))
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution padded as TensorFlow's "same": output `ceil(size / stride)`, an odd pixel of padding goes last.
+
+    Half a stride of the grid lies between this and `padding=1`, and few mel bins are left at the top of a network:
+    weights that were learned with the one are worth less with the other.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = [
+            max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            for size, stride, kernel in zip(input.shape[2:], self.stride, self.kernel_size, strict=True)
+        ]
+        if any(total % 2 for total in padding):
+            time, mel = padding
+            input = F.pad(input, (mel // 2, mel - mel // 2, time // 2, time - time // 2))
+            padding = [0, 0]
+        halves = [total // 2 for total in padding]
+        return F.conv2d(input, weight, bias, self.stride, halves, self.dilation, self.groups)
 
 
 class TwoBranches(nn.Module):

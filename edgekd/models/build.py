@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekd.config import DistillConfig, FrontendConfig
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.models.factories import is_own
+from edgekd.models.students.names import CUTS, cut_of
 from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
 
@@ -43,16 +44,27 @@ def build_student(
     from edgekd.models.students.own import build_own
     from edgekd.models.students.student import Student
 
-    frontend = frontend or FrontendConfig().at(sample_rate)
+    cut = cut_of(name)
+    frontend = frontend or cut_front_end(name).at(sample_rate)
     shape = frontend.shape(samples or 5 * sample_rate)
-    if is_own(name):
+    network: Any
+    if cut is not None:
+        from edgekd.models.students.cut import cut_network
+
+        _check_student(name, width, folder)
+        teacher = build_teacher(cut.teacher, num_classes, None, sample_rate, frontend, samples=samples, folder=folder)
+        _check_hearing(name, teacher, frontend, sample_rate)
+        network = cut_network(teacher, name, num_classes, width)
+        tap_channels = network.tap_channels
+        _check_size(name, network, shape)
+    elif is_own(name):
         network, tap_channels = build_own(name, num_classes, width, shape, folder)
     else:
         _check_student(name, width)
         network = STUDENTS[name].network(num_classes, width)
         tap_channels = network.tap_channels
         _check_size(name, network, shape)
-    return Student(name, network, tap_channels, frontend, sample_rate, width)
+    return Student(name, network, tap_channels, frontend, sample_rate, width, keeps_norms=cut is not None)
 
 
 def new_student(config: DistillConfig, num_classes: int) -> Student:
@@ -180,13 +192,52 @@ def _check_size(name: str, network: nn.Module, shape: tuple[int, int]) -> None:
         ) from None
 
 
+def cut_front_end(student: str) -> FrontendConfig:
+    """The front end of `student` where the user says nothing of it: the teacher's, where it is cut from one."""
+    cut = cut_of(student)
+    spec = None if cut is None else TEACHERS.get(cut.teacher)
+    return FrontendConfig.model_validate({} if spec is None or spec.cut is None else dict(spec.cut))
+
+
+def _check_hearing(name: str, teacher: Teacher, frontend: FrontendConfig, sample_rate: int) -> None:
+    """Raise `UsageError` where a student cut from `teacher` would not hear what the teacher's layers know."""
+    from edgekd.log_mel import LogMel
+
+    own = teacher.front_end()
+    if not isinstance(own, LogMel):
+        raise UsageError(
+            f"Student '{name}': its teacher has no log-mel front end (edgekd.log_mel.LogMel) to take along."
+        )
+    if own.sample_rate != sample_rate:
+        raise UsageError(
+            f"Student '{name}' hears {own.sample_rate} Hz, as its teacher does, and not {sample_rate}: leave "
+            "--sample-rate out."
+        )
+    for what in ("convention", "window_length", "n_fft", "n_mels", "f_min", "f_max"):
+        theirs, ours = getattr(own.config, what), getattr(frontend, what)
+        if theirs != ours:
+            raise UsageError(
+                f"Student '{name}' has its teacher's front end: frontend.{what} is {theirs}, not {ours}. Leave it out."
+            )
+
+
 def _check_student(name: str, width: float, folder: Path | None = None) -> None:
-    if is_own(name):
+    cut = cut_of(name)
+    if cut is not None:
+        _check_teacher(cut.teacher, folder)
+        if not is_own(cut.teacher) and TEACHERS[cut.teacher].cut is None:
+            able = ", ".join(other for other, spec in TEACHERS.items() if spec.cut is not None)
+            raise UsageError(f"Student '{name}': '{cut.teacher}' is no chain of convolutions. Cut one of {able}.")
+        if width > 1:
+            raise UsageError(
+                f"Student '{name}' is cut from a teacher: --width leaves channels out, so it is 1 at most."
+            )
+    elif is_own(name):
         from edgekd.models.students.own import check_own
 
         check_own(name, width, folder)
     elif name not in STUDENTS:
-        raise UsageError(f"{unknown_name('student', name, STUDENTS)} {YOUR_OWN}")
+        raise UsageError(f"{unknown_name('student', name, [*STUDENTS, *CUTS])} {YOUR_OWN}")
     elif width != 1 and not STUDENTS[name].sized:
         in_sizes = [other for other, spec in STUDENTS.items() if spec.sized]
         raise UsageError(f"Student '{name}' has one size: leave --width out, or take {' or '.join(in_sizes)}.")

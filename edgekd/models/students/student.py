@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +32,30 @@ class Student(nn.Module):
         frontend: FrontendConfig,
         sample_rate: int,
         width: float = 1.0,
+        *,
+        keeps_norms: bool = False,
     ) -> None:
+        """`keeps_norms`: its batch norms came with its weights, so that their statistics stand still in training."""
         super().__init__()
         self.name, self.width = name, width
         self.frontend = LogMel(frontend, sample_rate)
         self.norm = nn.BatchNorm2d(frontend.n_mels // frontend.bins_per_step)
+        self.keeps_norms = keeps_norms
+        if keeps_norms:  # and until they come, nothing is normalised
+            nn.init.constant_(self.norm.get_buffer("running_var"), 1 - self.norm.eps)
         self.network = network
         self.tap_channels = tap_channels
         self.embedding_layer = embedding_layer(network)  # of the same name in the network that quantisation makes
         self._entered: list[Tensor] | None = None
         self.register_buffer("gain", torch.ones(()))
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.keeps_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def front_end(self, waveform: Tensor) -> Tensor:
         """Log-mel `(B, 1, T, F)` before normalisation: no parameter that is learned has had a part in it."""

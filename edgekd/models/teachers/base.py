@@ -8,14 +8,27 @@ rate and the front end they were trained with: waveforms arrive at the rate of t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.weights import State, load_matching, read_weights
+
+
+class Layers(NamedTuple):
+    """A convolutional teacher as a chain: what each of its convolutions does up to the next one, in order.
+
+    A layer is an `nn.Sequential` of a convolution, its batch norm if it has one, its pooling and its ReLU; its input is
+    a map `(B, C, T, F)`, that of the first one a normalised log-mel. `tap`: after how many the tap is.
+    """
+
+    modules: Sequence[nn.Sequential]
+    tap: int
 
 
 class Teacher(nn.Module, ABC):
@@ -60,6 +73,14 @@ class Teacher(nn.Module, ABC):
     def classifier(self) -> nn.Linear | None:
         """The layer from the embedding to the logits, which `head` adaptation trains; None where there is none."""
         return self.head
+
+    def layers(self) -> Layers | None:
+        """Its convolutions as a chain, for students that are cut from it; None where they are none."""
+        return None
+
+    def input_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm over mel bins between log-mel and first convolution; None where there is none."""
+        return None
 
     def front_end(self) -> nn.Module | None:
         """The module that gives the log-mel `(B, 1, T, F)`; None for networks that take the waveform itself."""

@@ -16,7 +16,7 @@ from edgekd.config import FrontendConfig
 from edgekd.log_mel import LogMel, normalise_mel_bins
 from edgekd.models.blocks import convolution, separable
 from edgekd.models.histogram import HistogramLayer
-from edgekd.models.teachers.base import Teacher
+from edgekd.models.teachers.base import Layers, Teacher
 
 WIDTHS = (48, 96, 108, 192, 240, 240)
 AVERAGES, HISTOGRAM_CHANNELS = 384, 8
@@ -46,6 +46,13 @@ class ConvNet(Teacher):
         )
         self.histogram = histogram
         self.dropout = nn.Dropout(0.4)
+
+    def layers(self) -> Layers:
+        blocks = [*self.middle, *self.upper[:2]]
+        return Layers([self.stem, *(half for block in blocks for half in block), self.upper[2]], tap=1)
+
+    def input_norm(self) -> nn.BatchNorm2d | None:
+        return self.norm
 
     def tap(self, waveform: Tensor) -> Tensor:
         return self.stem(normalise_mel_bins(self.norm, self.log_mel(waveform)))

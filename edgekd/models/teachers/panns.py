@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
 from edgekd.log_mel import LogMel, normalise_mel_bins
-from edgekd.models.teachers.base import Teacher, mean_and_max, repeat_frames
+from edgekd.models.teachers.base import Layers, Teacher, mean_and_max, repeat_frames
 from edgekd.models.weights import read_weights
 
 OWN_RATE = 32_000  # Hz
@@ -47,6 +47,9 @@ class Panns(Teacher):
     @abstractmethod
     def trunk(self, tap: Tensor) -> Tensor:
         """Tap -> the last feature map `(B, E, T // 32, 2)`."""
+
+    def input_norm(self) -> nn.BatchNorm2d | None:
+        return self.bn0
 
     def tap(self, waveform: Tensor) -> Tensor:
         return self.stem(normalise_mel_bins(self.bn0, self.log_mel(self.at_own_rate(waveform))))
@@ -81,6 +84,15 @@ class Cnn14(Panns):
         self.conv_block4 = ConvBlock(256, 512)
         self.conv_block5 = ConvBlock(512, 1024)
         self.conv_block6 = ConvBlock(1024, 2048)
+
+    def layers(self) -> Layers:
+        blocks = [getattr(self, f"conv_block{number}") for number in range(1, 7)]
+        chain = []
+        for block in blocks:
+            chain.append(nn.Sequential(block.conv1, block.bn1, nn.ReLU()))
+            last: list[nn.Module] = [] if block is blocks[-1] else [nn.AvgPool2d(2)]
+            chain.append(nn.Sequential(block.conv2, block.bn2, nn.ReLU(), *last))
+        return Layers(chain, tap=2)
 
     def stem(self, log_mel: Tensor) -> Tensor:
         return F.avg_pool2d(self.conv_block1(log_mel), 2)
@@ -127,6 +139,10 @@ class MobileNetV1(Panns):
             nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.BatchNorm2d(32), nn.ReLU()
         )
         self.features = nn.Sequential(first, *(_separable(*shape) for shape in separable))
+
+    def layers(self) -> Layers:
+        first, *rest = self.features
+        return Layers([first, *(half for block in rest for half in (block[:4], block[4:]))], tap=1)
 
     def stem(self, log_mel: Tensor) -> Tensor:
         return self.features[0](log_mel)

@@ -7,7 +7,7 @@ publish it), Google's file for YAMNet, the Git LFS objects of Hugging Face at a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,9 @@ class TeacherSpec:
     """What `edgekd teachers fetch` downloads."""
     from_folder: bool = False
     """Whether the weights are a folder of Hugging Face (`config.json` beside them), not a file."""
+    cut: Mapping[str, Any] | None = None
+    """What the front end of a student that is cut from it has besides the defaults, where the user names nothing else;
+    None: it is no chain of convolutions."""
     mark: str = ""
     """A tensor that its weights have and no other teacher's: a regular expression of the name."""
 
@@ -139,6 +142,7 @@ TEACHERS: dict[str, TeacherSpec] = {
             327_428_481,
             "sha256:0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
         ),
+        cut={},
         mark=r"conv_block6\.",
     ),
     "resnet38": TeacherSpec(
@@ -161,6 +165,7 @@ TEACHERS: dict[str, TeacherSpec] = {
         licence="CC BY 4.0",
         weights_from=f"MobileNetV1_mAP=0.389.pth from {_PANNS}",
         file=_panns_file("MobileNetV1_mAP=0.389.pth", 23_639_473, "md5:a419303e1c88aa1b9d2ac3811563d371"),
+        cut={},
         mark=r"features\.13\.",
     ),
     "yamnet": TeacherSpec(
@@ -180,6 +185,7 @@ TEACHERS: dict[str, TeacherSpec] = {
             15_296_092,
             "sha256:13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
         ),
+        cut={"convention": "yamnet", "hop_ms": 20.0, "bins_per_step": 2},
         mark=r"conv\.?26\.|layer14/",
     ),
     "hubert": TeacherSpec(
@@ -272,6 +278,7 @@ TEACHERS: dict[str, TeacherSpec] = {
         weights_from="none needed: it is trained from scratch",
         needs_weights=False,
         mark=r"squeeze\.0\.",
+        cut={},
     ),
 }
 

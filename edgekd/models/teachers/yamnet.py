@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
 from edgekd.log_mel import LogMel
-from edgekd.models.teachers.base import Teacher, repeat_frames
+from edgekd.models.blocks import SameConv2d
+from edgekd.models.teachers.base import Layers, Teacher, repeat_frames
 from edgekd.models.weights import State, read_weights
 
 OWN_RATE = 16_000  # Hz
@@ -72,6 +73,9 @@ class YamNet(Teacher):
         embedding = features.mean(dim=(2, 3)).unflatten(0, patches.shape[:2]).mean(dim=1)
         return embedding, self._convolve(log_mel, STEM_LAYERS)
 
+    def layers(self) -> Layers:
+        return Layers([nn.Sequential(each, nn.ReLU()) for each in self.conv], tap=STEM_LAYERS)
+
     def load_pretrained(self, path: Path) -> None:
         state = read_weights(path)
         if "layer1/conv/layer1/conv/kernel:0" in state:
@@ -116,22 +120,6 @@ def folded_keras(state: State, path: Path) -> State:
     except (KeyError, RuntimeError) as failure:
         raise InputError(f"{path}: not the published yamnet.h5 ({failure}). Fetch it again.") from None
     return folded
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution padded as TensorFlow's "same": output `ceil(size / stride)`, an odd pixel of padding goes last."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        padding = [
-            max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            for size, stride, kernel in zip(features.shape[2:], self.stride, self.kernel_size, strict=True)
-        ]
-        if any(total % 2 for total in padding):
-            time, mel = padding
-            features = F.pad(features, (mel // 2, mel - mel // 2, time // 2, time - time // 2))
-            padding = [0, 0]
-        halves = [total // 2 for total in padding]
-        return F.conv2d(features, self.weight, self.bias, self.stride, halves, self.dilation, self.groups)
 
 
 def cut_patches(log_mel: Tensor) -> Tensor:
