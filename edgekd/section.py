@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+# Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
+InputPath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
