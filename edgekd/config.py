@@ -192,6 +192,16 @@ class AugmentConfig(Section):
         """Frames of the widest time mask, where a clip has so many."""
         return self.time_mask_frames or round(self.time_mask_share * frames)
 
+    @property
+    def shifts(self) -> int:
+        """Distinct shifts of a clip, the clip as it is among them."""
+        return self.shifts_per_clip if self.time_shift else 1
+
+    @property
+    def views(self) -> int:
+        """Ways in which a clip is heard."""
+        return self.shifts + self.mixes_per_clip
+
 
 class TrainingConfig(Section):
     """The student's optimisation; defaults from the SSATKD paper where it gives them."""
@@ -210,6 +220,13 @@ class TrainingConfig(Section):
     weight_decay: float = Field(default=1e-5, ge=0)
     decay_power: float = Field(default=0.9, gt=0, description="polynomial learning-rate decay over all steps")
     patience: int = Field(default=50, ge=1, description="epochs without a better validation score before stopping")
+    adaptation: Literal["head", "full"] | None = Field(
+        default=None,
+        description="what is trained of a student cut from a teacher; None: its head; all others are trained whole",
+    )
+    layer_rate: float = Field(
+        default=0.03, gt=0, le=1, description="full: learning rate of the layers from the teacher, of that of the head"
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the student while it learns; auto: on CUDA, in a single process"
     )

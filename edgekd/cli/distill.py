@@ -29,6 +29,7 @@ def distill(
     student: options.Student = None,
     student_weights: options.StudentWeights = None,
     width: options.Width = None,
+    student_adaptation: options.StudentAdaptation = None,
     terms: Annotated[
         str | None,
         Flag(
@@ -74,6 +75,7 @@ def distill(
         "student": student,
         "student_weights": student_weights,
         "width": width,
+        "training.adaptation": student_adaptation,
         "loss.terms": None if terms is None else [term.strip() for term in terms.split(",") if term.strip()],
         "training.epochs": epochs,
         "training.batch_size": batch_size,

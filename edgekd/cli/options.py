@@ -93,6 +93,14 @@ Width = Annotated[
     float | None,
     typer.Option("--width", envvar="EDGEKD_WIDTH", help="Times the student's channels, 0.25 to 4."),
 ]
+StudentAdaptation = Annotated[
+    str | None,
+    typer.Option(
+        "--student-adaptation",
+        envvar="EDGEKD_STUDENT_ADAPTATION",
+        help="head or full: what is trained of a student cut from a teacher.",
+    ),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]
 LearningRate = Annotated[

@@ -33,6 +33,7 @@ from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
 from edgekd.runs.pictures import plot_comparison
+from edgekd.training.cut_start import check_cut
 from edgekd.training.new_teacher import check_teacher
 
 
@@ -125,6 +126,7 @@ def _check(cells: Sequence[Cell]) -> None:
         taught = needs_teacher(config.loss.terms)
         check_unlabelled(config.loss.terms, config.data.unlabelled)
         check_models(config, taught)
+        check_cut(config)
         if taught:
             check_teacher(config.teacher, needs_of(config.loss.terms))
 

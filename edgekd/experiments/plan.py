@@ -103,7 +103,7 @@ def plan_cells(
     `methods` and `parts` give, by name, what each changes of `config`. Raises `UsageError` where a method's settings
     are wrong or are the grid's to decide.
     """
-    shared = config.model_dump(mode="json")
+    shared = config.model_dump(mode="json", exclude_unset=True)  # what nobody has set may follow from a method
     cells = []
     for seed in seeds:
         for part, chosen in parts.items():

@@ -40,17 +40,20 @@ class SameConv2d(nn.Conv2d):
     weights that were learned with the one are worth less with the other.
     """
 
+    def borders(self, shape: torch.Size) -> tuple[int, int, int, int]:
+        """Zeros that a map of `shape (B, C, T, F)` gets: before and after its mel bins, before and after its frames."""
+        before_after: list[int] = []
+        for size, stride, kernel in zip(shape[:1:-1], self.stride[::-1], self.kernel_size[::-1], strict=True):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            before_after += [total // 2, total - total // 2]
+        return (before_after[0], before_after[1], before_after[2], before_after[3])
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = [
-            max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            for size, stride, kernel in zip(input.shape[2:], self.stride, self.kernel_size, strict=True)
-        ]
-        if any(total % 2 for total in padding):
-            time, mel = padding
-            input = F.pad(input, (mel // 2, mel - mel // 2, time // 2, time - time // 2))
-            padding = [0, 0]
-        halves = [total // 2 for total in padding]
-        return F.conv2d(input, weight, bias, self.stride, halves, self.dilation, self.groups)
+        left, right, top, bottom = self.borders(input.shape)
+        if left == right and top == bottom:
+            return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        padded = F.pad(input, (left, right, top, bottom))
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 class TwoBranches(nn.Module):

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.config import DistillConfig, FrontendConfig
+from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.models.factories import is_own
-from edgekd.models.students.names import CUTS, cut_of
+from edgekd.models.students.names import CUTS, cut_of, trains_head_alone
 from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
+# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures.
+HEAD_TERMS = ("classification", "distillation")
+HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 4}
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -197,6 +200,28 @@ def cut_front_end(student: str) -> FrontendConfig:
     cut = cut_of(student)
     spec = None if cut is None else TEACHERS.get(cut.teacher)
     return FrontendConfig.model_validate({} if spec is None or spec.cut is None else dict(spec.cut))
+
+
+def as_teacher_hears(config: DistillConfig) -> DistillConfig:
+    """`config` with the rate and the front end of the teacher that its student is cut from, where it says nothing of
+    them; any other configuration as it is."""
+    cut = cut_of(config.student)
+    spec = None if cut is None else TEACHERS.get(cut.teacher)
+    if spec is None or spec.cut is None:
+        return config
+    values = config.model_dump(mode="json", exclude_unset=True)
+    data, frontend = values.setdefault("data", {}), values.setdefault("frontend", {})
+    if spec.own_rate is not None:
+        data.setdefault("sample_rate", spec.own_rate)
+    for name, value in spec.cut.items():
+        if not displaced(f"frontend.{name}", frontend) & frontend.keys():
+            frontend.setdefault(name, value)
+    if trains_head_alone(config):
+        augment = values.setdefault("augment", {})
+        for name, value in HEAD_AUGMENT.items():
+            augment.setdefault(name, value)
+        values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
+    return parse(DistillConfig, values, "settings")
 
 
 def _check_hearing(name: str, teacher: Teacher, frontend: FrontendConfig, sample_rate: int) -> None:

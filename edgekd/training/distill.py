@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
@@ -26,6 +26,8 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
+from edgekd.models.students.cut import CutNetwork
+from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
@@ -38,7 +40,9 @@ from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.batches import Batch, check_shares, seed_all
 from edgekd.training.compiled import Compiled
+from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.fill_cache import answers_of
+from edgekd.training.head import fit_head
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
@@ -77,7 +81,12 @@ def distill(
 
     seed_all(config.seed, "student")
     student = run.new_student()
-    student.gain = waveform_gain(data.store, data.split)
+    cut = cut_of(config.student) is not None
+    fresh = not (run.folder / "student" / "last.pt").is_file()
+    if not cut:
+        student.gain = waveform_gain(data.store, data.split)
+    elif fresh:
+        take_layers(student, config, data, teacher, device, progress)
     weights = config.student_weights
     if weights is not None:
         processes.from_first(lambda: load_student_weights(student, weights))
@@ -85,11 +94,14 @@ def distill(
     processes.spread(student)
     share_layers(student)
     training = config.training
-    batches = student_batches(run, data, "student", student, teacher, training.epochs, device, progress)
+    epochs = trained_epochs(config)
+    batches = student_batches(run, data, "student", student, teacher, epochs, device, progress)
     loss = SSATKDLoss.between(config.loss, student, teacher)
     loss.to(device)
     student.to(device)
     started = time.perf_counter()
+    if cut and fresh:
+        fit_head(student, batches, loss, device, progress)
     fit(
         Stage(
             name="student",
@@ -97,12 +109,13 @@ def distill(
             model=student,
             batches=batches,
             step=StudentStep(student, loss, config, device, compiled=compiled_student(run, device)),
-            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay),
-            validation=student_validation(data, student, training.epochs, device, progress),
+            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay, training.layer_rate),
+            validation=student_validation(data, student, epochs, device, progress),
             device=device,
-            epochs=training.epochs,
+            epochs=epochs,
             patience=training.patience,
             loss=loss,
+            keeps_start=cut,
         ),
         progress,
     )
@@ -196,20 +209,31 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
 
 
 def make_optimizer(
-    student: nn.Module, loss: SSATKDLoss, learning_rate: float, weight_decay: float
+    student: Student, loss: SSATKDLoss, learning_rate: float, weight_decay: float, layer_rate: float = 1.0
 ) -> torch.optim.AdamW:
     """AdamW over the student and what the loss learns; the loss's log-variances are not decayed towards 0.
 
-    In one kernel on CUDA; on a CPU that gained nothing.
+    `layer_rate`: of the layers that a student cut from a teacher has from it, times `learning_rate`. In one kernel on
+    CUDA; on a CPU that gained nothing.
     """
+    groups = [{"params": list(student.parameters()), "weight_decay": weight_decay}]
+    if isinstance(student.network, CutNetwork):
+        head = list(student.network.classifier.parameters())
+        layers = [each for each in student.parameters() if all(each is not own for own in head)]
+        groups = [
+            {"params": head, "weight_decay": weight_decay},
+            {"params": layers, "weight_decay": 0.0, "lr": layer_rate * learning_rate},
+        ]
     return torch.optim.AdamW(
-        [
-            {"params": list(student.parameters()), "weight_decay": weight_decay},
-            {"params": list(loss.parameters()), "weight_decay": 0.0},
-        ],
+        [*groups, {"params": list(loss.parameters()), "weight_decay": 0.0}],
         lr=learning_rate,
         fused=next(student.parameters()).is_cuda or None,
     )
+
+
+def trained_epochs(config: DistillConfig) -> int:
+    """Epochs of gradient descent; none where only the head of a student that is cut from a teacher is trained."""
+    return 0 if trains_head_alone(config) else config.training.epochs
 
 
 def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
@@ -289,6 +313,7 @@ def _data(
         check_student_weights(config)
     if taught:
         check_teacher(config.teacher, needs_of(config.loss.terms))
+    check_cut(config)
     check_folder(config, resume, overwrite)
     index = load_index(config.data, progress)
     check_clip_length(index, config.data)

@@ -77,6 +77,8 @@ class Stage:
     epochs: int
     patience: int
     loss: nn.Module | None = None
+    keeps_start: bool = False
+    """Whether the model as it begins is a candidate for the best, epoch 0: one that knows something already."""
 
 
 def fit(stage: Stage, progress: Progress) -> None:
@@ -93,6 +95,11 @@ def fit(stage: Stage, progress: Progress) -> None:
     state = _State() if saved is None else _restore(saved, last, stage, schedule)
     log = stage.run.metrics()
     processes.from_first(lambda: log.truncate(stage.name, state.epoch))
+    if stage.keeps_start and saved is None:
+        validation = validate(stage.model, stage.validation, stage.device)
+        state.best_score = validation.score
+        start = {"total": validation.loss, "seconds": 0.0, **validation.figures()}
+        processes.from_first(partial(_write, stage, state, schedule, log, start, True))
     parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
     progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
@@ -115,7 +122,7 @@ def fit(stage: Stage, progress: Progress) -> None:
             **validation.figures(),
         }
         score = validation.score
-        better = state.best_epoch == 0 or score > state.best_score
+        better = score > state.best_score
         state.epoch = epoch
         if better:
             state.best_epoch, state.best_score = epoch, score

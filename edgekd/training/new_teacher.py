@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import TERMS, Need, needs_of, needs_teacher
-from edgekd.models.build import build_teacher
+from edgekd.models.build import as_teacher_hears, build_teacher
 from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
@@ -22,9 +22,10 @@ from edgekd.training.batches import seed_all
 def settled(config: DistillConfig) -> DistillConfig:
     """`config` with what follows from where it is used written down, so that a run means the same everywhere.
 
-    These are the weights that `edgekd teachers fetch` got, where none are named, and the folders of a student and a
-    teacher of the user's own.
+    These are the weights that `edgekd teachers fetch` got, where none are named, the folders of a student and a teacher
+    of the user's own, and the rate and front end of a student that is cut from a teacher.
     """
+    config = as_teacher_hears(config)
     if config.student_folder is None and is_own(config.student):
         config = config.model_copy(update={"student_folder": Path.cwd()})
     teacher, known = config.teacher, dict[str, Any]()

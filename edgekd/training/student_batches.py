@@ -14,6 +14,7 @@ from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, fit_gain
 from edgekd.data.index import Split
 from edgekd.losses.terms import Need, needs_of, needs_teacher
+from edgekd.models.students.names import trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
@@ -75,6 +76,8 @@ def student_batches(
     needs = needs_of(run.config.loss.terms)
     if not textures_count(run.config, begin):
         needs -= {"tap"}
+    if stage == "student" and trains_head_alone(run.config):
+        needs &= {"logits"}
     made = settings.batches(data.store, data.index.labels, views, needs, repeated)
     if beside is not None:
         assert data.unlabelled is not None
@@ -95,7 +98,8 @@ def unlabelled_views(config: DistillConfig, data: RunData) -> Views | None:
     if data.unlabelled is None:
         return None
     rows, share = data.unlabelled.rows, config.training.unlabelled_share
-    heard = config.training.epochs * clips_beside(len(data.split.train), share)
+    times = config.augment.views if trains_head_alone(config) else config.training.epochs
+    heard = times * clips_beside(len(data.split.train), share)
     if heard < len(rows):
         rows = tuple(sorted(passes(rows, config.seed, 0, heard).tolist()))
     views = draw_views(rows, data.unlabelled.store.samples, config.augment, config.seed)

@@ -149,8 +149,7 @@ def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: i
     itself has at least `mix_share`.
     """
     generator = torch.Generator().manual_seed(seed)
-    clips, shifted = len(rows), config.shifts_per_clip if config.time_shift else 1
-    total = shifted + config.mixes_per_clip
+    clips, shifted, total = len(rows), config.shifts, config.views
 
     def draw(high: int) -> Tensor:
         return torch.randint(0, high, (clips, total), generator=generator)

@@ -44,8 +44,8 @@ class CutNetwork(nn.Module):
         super().__init__()
         early, late = layers[:tap], layers[tap:]
         self.early, self.late = nn.Sequential(*early), nn.Sequential(*late)
-        self.tap_channels = early[-1][0].out_channels
-        features = POOLED * layers[-1][0].out_channels
+        self.tap_channels = convolution_of(early[-1]).out_channels
+        features = POOLED * convolution_of(layers[-1]).out_channels
         self.spread = nn.BatchNorm1d(features, affine=False, eps=1e-8)
         self.classifier = nn.Linear(features, num_classes)
 
@@ -60,6 +60,13 @@ class CutNetwork(nn.Module):
     def chain(self) -> list[nn.Sequential]:
         """The layers from first to last."""
         return [layer for layer in (*self.early, *self.late) if isinstance(layer, nn.Sequential)]
+
+
+def convolution_of(layer: nn.Module) -> nn.Conv2d:
+    """The convolution that a layer begins with."""
+    convolution = next(layer.children())
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -121,14 +128,8 @@ def narrowed(layers: Sequence[nn.Sequential], width: float) -> list[nn.Sequentia
         assert isinstance(old, nn.Conv2d)
         depthwise = old.groups > 1
         outputs = inputs if depthwise else scaled(old.out_channels, width)
-        new = type(old)(
-            inputs,
-            outputs,
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            groups=inputs if depthwise else 1,  # type: ignore[arg-type]
-        )
+        size, stride, padding = old.kernel_size, old.stride, old.padding
+        new = type(old)(inputs, outputs, size, stride, padding, groups=inputs if depthwise else 1)  # type: ignore[arg-type]
         made.append(nn.Sequential(new, *copy.deepcopy(rest)))
         inputs = outputs
     return made

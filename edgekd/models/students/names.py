@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from edgekd.config import DistillConfig
+
 # Those that are listed; any other number of layers that the teacher has will do.
 CUTS = (
     "yamnet-cut5",
@@ -35,3 +37,8 @@ def cut_of(student: str) -> Cut | None:
     """What the name of a student says where it is cut from a teacher, else None."""
     match = _NAME.fullmatch(student)
     return None if match is None else Cut(match["teacher"], int(match["layers"]))
+
+
+def trains_head_alone(config: DistillConfig) -> bool:
+    """Whether nothing below the head of the student is trained: the default of one that is cut from a teacher."""
+    return cut_of(config.student) is not None and config.training.adaptation != "full"

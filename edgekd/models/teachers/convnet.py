@@ -48,8 +48,9 @@ class ConvNet(Teacher):
         self.dropout = nn.Dropout(0.4)
 
     def layers(self) -> Layers:
-        blocks = [*self.middle, *self.upper[:2]]
-        return Layers([self.stem, *(half for block in blocks for half in block), self.upper[2]], tap=1)
+        *blocks, last = (*self.middle, *self.upper)
+        halves = [half for block in blocks for half in block.children()]
+        return Layers([nn.Sequential(*each.children()) for each in (self.stem, *halves, last)], tap=1)
 
     def input_norm(self) -> nn.BatchNorm2d | None:
         return self.norm

@@ -141,8 +141,9 @@ class MobileNetV1(Panns):
         self.features = nn.Sequential(first, *(_separable(*shape) for shape in separable))
 
     def layers(self) -> Layers:
-        first, *rest = self.features
-        return Layers([first, *(half for block in rest for half in (block[:4], block[4:]))], tap=1)
+        first, *blocks = (list(block.children()) for block in self.features)
+        halves = [nn.Sequential(*half) for block in blocks for half in (block[:4], block[4:])]
+        return Layers([nn.Sequential(*first), *halves], tap=1)
 
     def stem(self, log_mel: Tensor) -> Tensor:
         return self.features[0](log_mel)
