@@ -32,6 +32,7 @@ def pretrain(
     teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
     width: options.Width = None,
+    student_adaptation: options.StudentAdaptation = None,
     terms: Annotated[
         str | None,
         Flag(envvar="EDGEKD_TERMS", help="embedding, by comma also statistical and structural [default: embedding]."),
@@ -73,6 +74,7 @@ def pretrain(
         "teacher.cache": teacher_cache,
         "student": student,
         "width": width,
+        "training.adaptation": student_adaptation,
         "loss.terms": _terms(terms, config),
         "training.epochs": epochs,
         "training.batch_size": batch_size,

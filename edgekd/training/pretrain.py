@@ -31,12 +31,14 @@ from edgekd.files.whole import write_bytes
 from edgekd.losses.terms import check_pretraining, check_terms
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
+from edgekd.models.students.names import cut_of
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.run import Run, check_folder
 from edgekd.runs.unlabelled import FILE, write_unlabelled
 from edgekd.section import Section
 from edgekd.training.batches import TrainingBatches, check_shares, seed_all, seeded
+from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.distill import StudentStep, compiled_student, make_optimizer
 from edgekd.training.loop import Stage, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
@@ -82,7 +84,11 @@ def pretrain(
 
     seed_all(config.seed, "student")
     student = run.new_student()
-    student.gain = waveform_gain(store, split)
+    cut = cut_of(config.student) is not None
+    if not cut:
+        student.gain = waveform_gain(store, split)
+    elif not (run.folder / "pretrain" / "last.pt").is_file():
+        take_layers(student, config, data, teacher, device, progress)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     processes.spread(student)
     share_layers(student)
@@ -109,12 +115,13 @@ def pretrain(
             model=student,
             batches=batches,
             step=step,
-            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay),
+            optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay, training.layer_rate),
             validation=HeldOut(heard, step),
             device=device,
             epochs=training.epochs,
             patience=training.patience,
             loss=loss,
+            keeps_start=cut,
         ),
         progress,
     )
@@ -184,13 +191,14 @@ def _checked(config: DistillConfig, progress: Progress, resume: bool, overwrite:
         )
     check_models(config, taught=True)
     check_teacher(config.teacher)
+    check_cut(config)
     check_folder(config, resume, overwrite)
     if new_student(config, len(CLASSES)).embedding_layer is None:
         raise UsageError(
             f"Student '{config.student}' gives no embedding to learn: its logits must be what an nn.Linear, called "
             "once, makes of one (B, E)."
         )
-    return load_unlabelled(config.data, progress)
+    return replace(load_unlabelled(config.data, progress), classes=CLASSES)
 
 
 def _audit(index: ClipIndex, store: ClipStore, config: DistillConfig, progress: Progress) -> UnlabelledAudit:

@@ -288,7 +288,7 @@ class Turn:
         self.batch_size, self.seconds = batches.batch_size, 0.0
         drawn, given = ((steps + 1 + more) * batches.batch_size for more in (AHEAD, 0))
         rows = tuple(islice(cycle(batches.rows), drawn))
-        self.rows = rows[:given]
+        self.rows, self.clips_an_epoch = rows[:given], given
         teacher: Any = None if batches.teacher is None else TimedTeacher(batches.teacher, clock, "teacher")
         self._batches = replace(batches, rows=rows, teacher=teacher)
 

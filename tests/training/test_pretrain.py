@@ -252,3 +252,26 @@ def test_what_is_scored_must_not_have_been_heard_in_the_pre_training(
     seeing = pretrain(config_of(tmp_path / "seeing", data=audited, training={"epochs": 1}))
     assert seeing.report()["audit"]["unlabelled"]["dropped"]["audio"] > 0
     distill(begun_with(tiny_config, tmp_path / "run", seeing.folder / "student.safetensors"))
+
+
+def test_a_narrower_cut_learns_from_its_teacher_and_then_gets_its_head(
+    config_of: TinyConfig, tiny_config: TinyConfig, tiny_run: Run, tmp_path: Path
+) -> None:
+    cut = {"student": "convnet-cut3", "width": 0.5}
+    whole = {"epochs": 2, "adaptation": "full"}
+    run = pretrain(config_of(tmp_path / "pre", **cut, training=whole))
+    losses = [float(row["validation_loss"]) for row in run.metrics().rows]
+    assert len(losses) == 3, "the cut as it begins is a candidate, too"
+    assert min(losses) < losses[0]
+    with pytest.raises(UsageError, match="only the head is trained, and the terms embedding teach layers"):
+        pretrain(config_of(tmp_path / "idle", **cut))
+    teacher = {"adaptation": "head", "weights": tiny_run.weights("teacher")}
+    begun = begun_with(tiny_config, tmp_path / "run", run.folder / "student.safetensors", **cut, teacher=teacher)
+    done = distill(begun)
+    stored = read_weights(run.folder / "student.safetensors")
+    trained = done.student().state_dict()
+    layers = [
+        name for name in stored if name.startswith(("network.early", "network.late")) and "num_batches" not in name
+    ]
+    assert layers
+    assert all(torch.equal(trained[name], stored[name]) for name in layers), "of a cut the head alone is trained"
