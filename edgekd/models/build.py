@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
-# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures; int8 is
-# calibrated only, for training moves the layers.
+# What a head alone is taught with where nothing is said: no terms about layers that stand still; mixtures where a teacher
+# says what is in them; int8 is calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
 HEAD_QUANTIZATION = "ptq"
-HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 2}
+HEAD_SHIFTS, HEAD_MIXES = 2, 2
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -220,10 +220,10 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
         if not displaced(f"frontend.{name}", frontend) & frontend.keys():
             frontend.setdefault(name, value)
     if trains_head_alone(config):
+        terms = values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
         augment = values.setdefault("augment", {})
-        for name, value in HEAD_AUGMENT.items():
-            augment.setdefault(name, value)
-        values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
+        augment.setdefault("shifts_per_clip", HEAD_SHIFTS)
+        augment.setdefault("mixes_per_clip", HEAD_MIXES if "distillation" in terms else 0)
         values.setdefault("quantize", {}).setdefault("method", HEAD_QUANTIZATION)
     return parse(DistillConfig, values, "settings")
 

@@ -149,11 +149,14 @@ def _take_norm(own: nn.BatchNorm2d, theirs: nn.BatchNorm2d, bins_per_step: int) 
 
 @torch.no_grad()
 def _log_mels(student: Student, data: RunData) -> Tensor:
-    """Normalised log-mels `(N, 1, T, F)` of training clips, evenly spaced."""
+    """Normalised log-mels `(N, 1, T, F)` of training clips, and of those without labels, evenly spaced."""
     student.eval()
-    rows = data.split.train[:: max(1, len(data.split.train) // MOST_CLIPS)][:MOST_CLIPS]
-    device = student.gain.device
-    parts = [
-        student.log_mel(data.waveforms(rows[start : start + BATCH]).to(device)) for start in range(0, len(rows), BATCH)
-    ]
+    device, parts = student.gain.device, list[Tensor]()
+    stores = [(data.store, data.split.train)]
+    if data.unlabelled is not None:
+        stores.append((data.unlabelled.store, data.unlabelled.rows))
+    for store, all_rows in stores:
+        rows = all_rows[:: -(-len(all_rows) // MOST_CLIPS)]
+        for start in range(0, len(rows), BATCH):
+            parts.append(student.log_mel(store.waveforms(rows[start : start + BATCH]).to(device)))
     return torch.cat(parts)

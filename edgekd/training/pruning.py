@@ -23,7 +23,7 @@ from edgekd.models.students.cut import POOLED, convolution_of, pooled
 
 RIDGE = 1e-3  # of each column's own size
 POOLED_RIDGE = 0.05  # clips are fewer than places in a map
-PLACES = 40  # of a map that are looked at, of each clip
+PLACES = 100  # of a map that are looked at, of each clip
 BATCH = 16
 QUIETEST = 1e-3  # range of a channel that is as good as closed
 
