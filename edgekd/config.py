@@ -12,107 +12,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edgekd.errors import UsageError
-from edgekd.front_end import DISPLACES
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
 from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
 from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
 from edgekd.section import InputPath
 from edgekd.section import Section as Section  # noqa: PLC0414
+from edgekd.teacher_settings import CacheMode as CacheMode  # noqa: PLC0414
+from edgekd.teacher_settings import TeacherConfig as TeacherConfig  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
-CacheMode = Literal["auto", "off", "logits", "full"]
-
-
-_DISPLACES: dict[str, tuple[str, ...]] = {
-    **{f"frontend.{name}": others for name, others in DISPLACES.items()},
-    "augment.time_mask_share": ("time_mask_frames",),
-    "augment.time_mask_frames": ("time_mask_share",),
-}
-
-
-def _names(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")]
-
-
-class TeacherConfig(Section):
-    """The teacher, and how it is adapted to the target data before distillation."""
-
-    name: str = Field(
-        default="cnn14",
-        description="see 'edgekd teachers', or package.module:factory, a teacher of your own; names by comma: the "
-        "average of several",
-    )
-    weights: InputPath | None = Field(
-        default=None,
-        description="published weights; None: those that 'edgekd teachers fetch' got, else trained from scratch. Of "
-        "several teachers: files by comma, in the order of the names, nothing between two commas for none",
-    )
-    weights_of: dict[str, InputPath] = Field(default={}, description="weights of several teachers, by name")
-    folder: InputPath | None = Field(
-        default=None, description="where the module of your own teacher is; None: where you are"
-    )
-    adaptation: Literal["head", "full", "none"] = Field(
-        default="head",
-        description="what is trained: a new head, everything, or nothing (adapted to these classes before)",
-    )
-    layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="full: rate of the layers at the input, of that of the last; 1: all alike"
-    )
-    epochs: int = Field(default=60, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=32, ge=2)
-    cache: CacheMode = Field(
-        default="auto",
-        description="what is kept of its answers, on disk; auto: taps too (full) where they fit, else logits",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _weights_by_name(cls, values: Any) -> Any:
-        """Files by comma go to the names that they are in the order of."""
-        if not isinstance(values, dict) or not isinstance(values.get("name"), str) or not values.get("weights"):
-            return values
-        names = _names(values["name"])
-        if len(names) < 2:
-            return values
-        files = [file.strip() for file in str(values["weights"]).split(",")]
-        if len(files) != len(names):
-            raise ValueError(
-                f"weights: {len(files)} for {len(names)} teachers: name one for each, by comma, or nothing between two "
-                "commas"
-            )
-        given = {name: file for name, file in zip(names, files, strict=True) if file}
-        return {**values, "weights": None, "weights_of": {**values.get("weights_of", {}), **given}}
-
-    @model_validator(mode="after")
-    def _names_are_told_apart(self) -> Self:
-        names = _names(self.name)
-        if not all(names) or len(set(names)) != len(names):
-            raise ValueError(f"name = {self.name!r}: names by comma, each once")
-        unknown = [name for name in self.weights_of if len(names) < 2 or name not in names]
-        if unknown:
-            raise ValueError(f"weights_of: {', '.join(unknown)}: not one of several teachers ({self.name})")
-        return self
-
-    def members(self) -> tuple[TeacherConfig, ...]:
-        """These settings for each teacher alone; where there is one, as they are."""
-        names = _names(self.name)
-        if len(names) == 1:
-            return (self,)
-        return tuple(
-            self.model_copy(update={"name": name, "weights": self.weights_of.get(name), "weights_of": {}})
-            for name in names
-        )
 
 
 class LossConfig(Section):
@@ -326,13 +237,10 @@ class DistillConfig(Section):
         self.frontend.check(self.data.sample_rate, round(self.data.clip_seconds * self.data.sample_rate))
         return self
 
-
-def displaced(dotted: str, section: Mapping[str, Any]) -> set[str]:
-    """The settings beside `dotted` in its section that say the same thing in another way: a later value displaces
-    them."""
-    if dotted == "frontend.n_fft" and section.get("convention") == "yamnet":  # where the window may be shorter
-        return set()
-    return set(_DISPLACES.get(dotted, ()))
+    def describe(self) -> str:
+        """What follows from the settings, as a comment in TOML."""
+        samples = round(self.data.clip_seconds * self.data.sample_rate)
+        return f"# The front end {self.frontend.describe(self.data.sample_rate, samples)}\n"
 
 
 def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
@@ -374,6 +282,8 @@ def _describe(model: type[BaseModel], error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not place:
         return message
+    if error["type"] == "value_error" and isinstance(error["input"], Mapping):  # of a section: it names the setting
+        return f"{place}.{message}"
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

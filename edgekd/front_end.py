@@ -25,15 +25,6 @@ SHORTEST, LONGEST = 16, 8192  # samples of a window or a hop
 LONGEST_HOP = 4  # windows: beyond, next to nothing of the sound is heard
 FOLLOWING = ("n_fft", "window_length", "hop_length", "f_max")  # follow from the rate where they are not given
 
-# Two ways to say how long something is: the one that is said later displaces the other.
-DISPLACES: dict[str, tuple[str, ...]] = {
-    "window_ms": ("window_length", "n_fft"),
-    "window_length": ("window_ms",),
-    "n_fft": ("window_ms",),
-    "hop_ms": ("hop_length",),
-    "hop_length": ("hop_ms",),
-}
-
 
 class FrontendConfig(Section):
     """Log-mel front end; the defaults are the SSATKD paper's, in ms, or with `convention = "yamnet"` YAMNet's.
@@ -117,6 +108,14 @@ class FrontendConfig(Section):
         heard = samples if self.convention == "panns" else samples - self.window_length
         return (heard // self.hop_length + 1) // self.frames_per_step, self.n_mels // self.bins_per_step
 
+    def describe(self, sample_rate: int, samples: int) -> str:
+        """What follows at `sample_rate` for clips of so many samples, in a line for a person."""
+        frames, bins = self.shape(samples)
+        return (
+            f"at {sample_rate} Hz: windows of {self.window_length} samples (n_fft {self.n_fft}) every "
+            f"{self.hop_length}, {self.f_min:g} to {self.f_max:g} Hz; a clip is {frames} x {bins}"
+        )
+
     def check(self, sample_rate: int, samples: int) -> None:
         """Raise `ValueError` where clips of so many `samples` at `sample_rate` Hz have no such log-mel."""
         nyquist = sample_rate / 2
@@ -130,7 +129,7 @@ class FrontendConfig(Section):
         self._check_lengths(sample_rate)
         if self.convention == "panns" and samples <= self.n_fft // 2:  # the borders are reflected
             shortest = f"longer than half of frontend.n_fft ({self.n_fft})"
-        elif samples < self.window_length:
+        elif self.convention == "yamnet" and samples < self.window_length:
             shortest = f"as long as the window at least (frontend.window_length: {self.window_length})"
         elif not all(self.shape(samples)):
             frames, bins = self.whole().shape(samples)

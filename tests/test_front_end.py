@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
+from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import UsageError
+from edgekd.layers_of_settings import displaced
 from edgekd.toml_files import to_toml
 
 
@@ -93,6 +94,10 @@ def test_a_clip_must_be_as_long_as_a_frame() -> None:
         settled(16_000, 0.101, convention="yamnet", window_ms=110)
     with pytest.raises(UsageError, match=r"must be longer than half of frontend\.n_fft"):
         settled(16_000, 0.101, n_fft=8_192)
+
+
+def test_a_clip_shorter_than_a_centred_window_is_one_frame_or_two() -> None:
+    assert settled(4_000, 0.15, n_fft=1024, hop_length=512).shape(600) == (2, 64)
 
 
 # Written down and read again

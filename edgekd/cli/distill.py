@@ -100,7 +100,7 @@ def distill(
         from edgekd.toml_files import to_toml
 
         if first:
-            typer.echo(to_toml(resolved.model_dump(mode="json")), nl=False)
+            typer.echo(resolved.describe() + to_toml(resolved.model_dump(mode="json")), nl=False)
         return
 
     from edgekd.experiments.chain import distill_and_quantize

@@ -147,7 +147,7 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
     Raises `UsageError` when `a` is no section.
     """
-    from edgekd.config import displaced
+    from edgekd.layers_of_settings import displaced
 
     *sections, last = dotted.split(".")
     for section in sections:

@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.config import DistillConfig, displaced, parse
+from edgekd.config import DistillConfig, parse
 from edgekd.data.index import ClipIndex
 from edgekd.errors import UsageError, unknown_name
+from edgekd.layers_of_settings import displaced
 from edgekd.losses.terms import needs_teacher
 from edgekd.toml_files import to_toml
 from edgekd.training.distill import teacher_settings
@@ -140,6 +141,7 @@ def plan_text(
     if splits > 1:
         parts += f" or {splits} splits"
     lines = [f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:"]
+    lines += [config.describe().strip()]
     lines += to_toml(config.model_dump(mode="json")).splitlines()
     for name, changes in methods.items():
         lines += ["", f"# {name} changes:", *(f"# {line}".rstrip() for line in to_toml(changes).strip().splitlines())]

@@ -1,7 +1,7 @@
 """What is deployed: a trained student in one precision, and the PyTorch module of it that becomes a graph.
 
     waveform (B, S) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
-    log_mel (B, 1, T, F) in dB -> batch norm -> network -> softmax             (log-mel "external", by the caller)
+    log_mel (B, 1, T, F) -> batch norm -> network -> softmax                   (log-mel "external", by the caller)
 
 Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
 precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
@@ -100,7 +100,7 @@ def _source(run: Run, int8: bool) -> str:
 
 
 class DeployableModule(nn.Module):
-    """What is shipped: waveform `(B, S)`, or log-mel `(B, 1, T, F)` in dB, -> probabilities `(B, K)`."""
+    """What is shipped: waveform `(B, S)`, or log-mel `(B, 1, T, F)`, -> probabilities `(B, K)`."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class Classifier(Section):
     )
     padding: Literal["repeat", "zeros"] = Field(description="how a shorter signal is filled")
     input: Literal["waveform", "log_mel"] = Field(
-        "waveform", description="log_mel: (batch, 1, T, F) in dB, of the waveform times gain, computed by the caller"
+        "waveform", description="log_mel: (batch, 1, T, F) of the waveform times gain, computed by the caller"
     )
     batch: Batch = Field("dynamic", description="clips that one call takes; 1: exactly one")
     frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.config import DistillConfig, FrontendConfig, displaced, parse
+from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
+from edgekd.layers_of_settings import displaced
 from edgekd.models.factories import is_own
 from edgekd.models.students.names import CUTS, cut_of, trains_head_alone
 from edgekd.models.students.table import STUDENTS
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
-# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures.
+# What a head alone is taught with where nothing is said: no terms about layers that stand still, and mixtures; int8 is
+# calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
-HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 4}
+HEAD_QUANTIZATION = "ptq"
+HEAD_AUGMENT = {"shifts_per_clip": 2, "mixes_per_clip": 2}
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -221,6 +224,7 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
         for name, value in HEAD_AUGMENT.items():
             augment.setdefault(name, value)
         values.setdefault("loss", {}).setdefault("terms", HEAD_TERMS)
+        values.setdefault("quantize", {}).setdefault("method", HEAD_QUANTIZATION)
     return parse(DistillConfig, values, "settings")
 
 

@@ -4,7 +4,8 @@
 once. `full`: all of it is trained, the pre-trained part at a tenth of the head's learning rate, and less towards the
 input where `teacher.layer_decay` says so; batch norms go on learning their statistics, as the target data has its own.
 Without pre-trained weights everything starts at random and learns at the full rate. `none`: it is used as it is, a
-teacher that was adapted to these classes elsewhere.
+teacher that was adapted to these classes elsewhere, or that gives embeddings and taps alone. Several teachers are
+adapted one after another, each as if it were alone, and their average is what is kept.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.models.teachers.table import TEACHERS, fetched_weights
 from edgekd.progress import Progress
 from edgekd.runs.data import RunData
-from edgekd.training.pruning import prune
+from edgekd.training.pruning import equalise, prune
 
 MOST_CLIPS = 512  # of the training side, to choose channels by; more say nothing new
 BATCH = 32
@@ -47,13 +47,14 @@ def take_layers(
     network = student.network
     assert isinstance(network, CutNetwork)
     layers = whole.chain()
+    log_mels = _log_mels(student.to(device), data)
     if student.width < 1:
-        student.to(device).eval()
 
         def done(count: int) -> None:
             progress("channels", count, len(layers), width=student.width)
 
-        layers = prune(layers, student.width, _log_mels(student, data), done)
+        layers = prune(layers, student.width, log_mels, done)
+    equalise(layers, log_mels)
     for own, taken in zip(network.chain(), layers, strict=True):
         own.load_state_dict(taken.state_dict())
 

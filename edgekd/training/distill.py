@@ -201,7 +201,8 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
-        **config.model_dump(mode="json", include={"data", "frontend", "teacher", "seed"}, exclude=kept),
+        **config.model_dump(mode="json", include={"data", "teacher", "seed"}, exclude=kept),
+        "frontend": config.frontend.whole().model_dump(mode="json"),  # averages are the student's alone
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
@@ -319,10 +320,9 @@ def _data(
     check_clip_length(index, config.data)
     if taught and not resume:
         new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
-    embedded = "embedding" in needs_of(config.loss.terms)
-    if (is_own(config.student) or embedded) and not resume:  # likewise
+    if not resume:  # likewise, or a log-mel too small for the student
         student = new_student(config, len(index.classes))
-        if embedded and student.embedding_layer is None:
+        if "embedding" in needs_of(config.loss.terms) and student.embedding_layer is None:
             raise UsageError(
                 f"Student '{config.student}' gives no embedding to distil: its logits must be what an nn.Linear, "
                 "called once, makes of one (B, E). Change it, or leave 'embedding' out of --terms."

@@ -364,7 +364,7 @@ def _key(config: DistillConfig, questions: _Questions) -> str:
     settings = {
         "format": FORMAT,
         "teacher": [config.teacher.name, type(teacher.module).__qualname__],
-        "frontend": config.frontend.model_dump(mode="json"),
+        "frontend": config.frontend.whole().model_dump(mode="json"),
         "precision": teacher.precision,
         "clips": [store.folder.name, *views.rows],
         "shapes": [list(answers.shape[1:]) for answers in questions.first[:2]],  # E follows from the parameters

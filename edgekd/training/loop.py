@@ -101,7 +101,8 @@ def fit(stage: Stage, progress: Progress) -> None:
         start = {"total": validation.loss, "seconds": 0.0, **validation.figures()}
         processes.from_first(partial(_write, stage, state, schedule, log, start, True))
     parameters = [each for group in stage.optimizer.param_groups for each in group["params"]]
-    progress(stage.name, state.epoch, stage.epochs)
+    if stage.epochs:
+        progress(stage.name, state.epoch, stage.epochs)
     while state.epoch < stage.epochs and state.epoch - state.best_epoch < stage.patience:
         epoch, started = state.epoch + 1, time.perf_counter()
         seed_all(seed, stage.name, epoch)
@@ -129,7 +130,8 @@ def fit(stage: Stage, progress: Progress) -> None:
         processes.from_first(partial(_write, stage, state, schedule, log, metrics, better))
         progress(stage.name, epoch, stage.epochs, loss=metrics["total"], validation=_shown(stage, score))
     best_score = _shown(stage, state.best_score)
-    progress(stage.name, stage.epochs, stage.epochs, best=f"{best_score} in epoch {state.best_epoch}")
+    if stage.epochs:
+        progress(stage.name, stage.epochs, stage.epochs, best=f"{best_score} in epoch {state.best_epoch}")
     best = stage.run.weights(stage.name)
     processes.from_first(lambda: load_matching(stage.model, read_weights(best), best))
     processes.spread(stage.model)

@@ -87,6 +87,11 @@ def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
         whole = teacher.weights is not None and _has_head(teacher.weights, classes)
     if teacher.weights is not None:
         _check_origin(teacher.weights, config, classes, whole)
+        if whole and not is_own(teacher.name) and "head.weight" not in read_weights(teacher.weights):
+            raise InputError(
+                f"{teacher.weights}: holds no head for these classes, which {_asking(config)} needs: pass --adaptation "
+                "head, or --terms classification,embedding, which ask for none."
+            )
     seed_all(config.seed, "teacher")
     built = build_teacher(
         teacher.name,
@@ -111,6 +116,11 @@ def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
             "nn.Linear called once with an embedding (B, E). Give it one, or leave 'embedding' out of --terms."
         )
     return built
+
+
+def _asking(config: DistillConfig) -> str:
+    """The first term of the loss that asks what the teacher answers."""
+    return next(term for term in config.loss.terms if "logits" in TERMS[term].needs)
 
 
 def _has_head(weights: Path, classes: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Narrower than the cut: channels left out of a chain of convolutions, by what the next layer loses without them.
+"""A chain of convolutions made ready for a device: channels left out, and the ranges of those that stay.
 
 A channel is worth what it says that the others do not. So of the channels that enter a convolution those are kept that
 together predict its output best, and its weights are solved anew for them by least squares: on clips of the training
@@ -25,6 +25,7 @@ RIDGE = 1e-3  # of each column's own size
 POOLED_RIDGE = 0.05  # clips are fewer than places in a map
 PLACES = 40  # of a map that are looked at, of each clip
 BATCH = 16
+QUIETEST = 1e-3  # range of a channel that is as good as closed
 
 Chain = list[nn.Sequential]
 
@@ -61,6 +62,28 @@ def prune(chain: Sequence[nn.Sequential], width: float, log_mels: Tensor, done: 
     _keep_outputs(narrow[last:], channels)
     done(len(whole))
     return narrow
+
+
+@torch.no_grad()
+def equalise(chain: Sequence[nn.Sequential], log_mels: Tensor) -> None:
+    """Bring the ranges of a layer's channels on normalised `log_mels (N, 1, T, F)` nearer to each other, in place.
+
+    An activation has one scale in int8, so a quiet channel beside a loud one is rounded away. What a channel is
+    multiplied by, the next layer divides by: through a ReLU and a pooling the outputs stay what they are, but for those
+    of the last layer, whose head is still to be trained (Nagel et al. 2019, arXiv 1906.04721, 4.1, on weights). Half
+    way, in logarithms, is best: all the way makes the weights as uneven as the activations were.
+    """
+    for number, layer in enumerate(chain):
+        largest = torch.stack([_map(chain[: number + 1], batch).amax(dim=(0, 2, 3)) for batch in log_mels.split(BATCH)])
+        ranges = largest.amax(0).clamp_min(QUIETEST)
+        factor = (ranges.log().mean().exp() / ranges).sqrt()
+        convolution = convolution_of(layer)
+        assert convolution.bias is not None
+        convolution.weight *= factor.view(-1, 1, 1, 1)
+        convolution.bias *= factor
+        if number + 1 < len(chain):
+            following = convolution_of(chain[number + 1])
+            following.weight /= factor.view((-1, 1, 1, 1) if following.groups > 1 else (1, -1, 1, 1))
 
 
 def choose(gram: Tensor, cross: Tensor, columns: int, keep: int, ridge: float = RIDGE) -> Tensor:

@@ -104,13 +104,17 @@ class TeacherCache:
             if need == "tap" and self._taps is not None:
                 stored[need] = self._taps.request(rows)
             elif need in self.tables:
-                values = to_device(torch.from_numpy(self.tables[need][rows.numpy()]), self.teacher.device)
-                stored[need] = lambda values=values: values  # type: ignore[misc]
+                values = torch.from_numpy(self.tables[need][rows.numpy()])
+                stored[need] = _on_its_way(to_device(values, self.teacher.device))
         return TeacherRequest(self.teacher, stored, frozenset(needs) - stored.keys())
 
     @cached_property
     def _taps(self) -> Rows | None:
         return rows_on(self.tables["tap"], self.teacher.device) if "tap" in self.tables else None
+
+
+def _on_its_way(values: Tensor) -> Pending:
+    return lambda: values
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,21 @@ def test_a_plan_that_was_printed_can_be_read_back(edgekd: Callable, tmp_path: Pa
     assert edgekd("distill", "--config", tmp_path / "plan.toml", "--dry-run") == plan
 
 
+def test_a_plan_says_what_follows_from_the_rate_and_forgets_what_was_said_before(
+    edgekd: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "low.toml").write_text("[data]\nsample_rate = 8000\n[frontend]\nn_fft = 1024\nhop_length = 320\n")
+    low = ["--config", tmp_path / "low.toml"]
+    plan = edgekd("distill", "--dataset", "sonar_sim", "--dry-run", *low)
+    told = (
+        "# The front end at 8000 Hz: windows of 1024 samples (n_fft 1024) every 320, 50 to 4000 Hz; a clip is 126 x 64"
+    )
+    assert plan.out.startswith(told)
+    ms = ["--set", "frontend.window_ms=32", "--set", "frontend.hop_ms=20"]
+    plan = edgekd("distill", "--dataset", "sonar_sim", "--dry-run", *low, *ms)
+    assert "windows of 256 samples (n_fft 256) every 160" in plan.out
+
+
 def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
     edgekd("distill", "--dataset", "sonar_sim", "--out", tmp_path / "run", "--dry-run")
     assert list(tmp_path.iterdir()) == []

@@ -65,6 +65,25 @@ def test_a_method_with_wrong_settings_is_refused(
         plan_cells(tiny_config(tmp_path / "grid"), {"mine": changes}, {"split0": {}}, [0])
 
 
+def test_a_method_s_rate_and_ms_are_not_held_to_the_samples_of_the_others(tmp_path: Path) -> None:
+    shared = {"out": tmp_path / "grid", "data": {"dataset": "sonar_sim"}, "loss": {"terms": ["classification"]}}
+    methods = {
+        "as it is": {},
+        "rate": {"data": {"sample_rate": 8_000}},
+        "hop": {"frontend": {"hop_ms": 20}},
+        "samples": {"frontend": {"n_fft": 512}},
+    }
+
+    def lengths(frontend: dict[str, Any]) -> list[tuple[int, int]]:
+        config = parse(DistillConfig, {**shared, "frontend": frontend}, "settings")
+        cells = plan_cells(config, methods, {"split0": {}}, [0])
+        return [(cell.config.frontend.n_fft, cell.config.frontend.hop_length) for cell in cells]
+
+    assert lengths({}) == [(1024, 320), (256, 80), (1024, 640), (512, 320)]
+    assert lengths({"hop_length": 256}) == [(1024, 256), (256, 256), (1024, 640), (512, 256)]
+    assert lengths({"window_ms": 64})[3] == (512, 320)
+
+
 def index_of(**given: Any) -> ClipIndex:
     folds = given.pop("folds", [None])
     return ClipIndex("set", Path(), ("a",), tuple(Clip(Path("x"), 0, "g", fold, 0, 1, **given) for fold in folds))

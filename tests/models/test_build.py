@@ -60,6 +60,19 @@ def test_a_width_is_told_where_it_is_not_1() -> None:
     assert (sized("hltdnn_ds", 1.0), sized("hltdnn_ds", 0.75)) == ("hltdnn_ds", "hltdnn_ds x0.75")
 
 
+def test_a_log_mel_that_is_too_small_is_refused_in_a_line() -> None:
+    few = FrontendConfig(bins_per_step=4)
+    with pytest.raises(UsageError, match=r"'hltdnn' cannot take a log-mel of 501 frames of 16 mel bins") as refusal:
+        build_student("hltdnn", 4, 32_000, few)
+    assert "\n" not in str(refusal.value)
+    assert build_student("hltdnn_ds", 4, 32_000, few)
+
+
+def test_without_a_front_end_it_is_the_default_one_at_the_rate() -> None:
+    assert build_student("hltdnn_ds", 4, 8_000).frontend.config.n_fft == 256
+    assert build_student("hltdnn_ds", 4).frontend.config == FrontendConfig()
+
+
 def test_names_that_are_in_no_table_are_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"Unknown student 'hltdnn-ds'\. Did you mean 'hltdnn_ds'\?"):
         build_student("hltdnn-ds", 4)

@@ -46,6 +46,25 @@ def test_a_tone_lies_at_its_frequency(config: DistillConfig, tmp_path: Path, mon
     assert plotted["hop"] == 128 / RATE
 
 
+def test_magnitudes_are_drawn_in_db_and_averages_as_they_were_before(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loudest = {}
+
+    def plot(by_class: dict[str, np.ndarray], hertz: np.ndarray, hop_s: float, out: Path) -> None:
+        loudest.update({name: (image.max(), hop_s) for name, image in by_class.items()})
+
+    monkeypatch.setattr(spectrograms, "plot_spectrograms", plot)
+    magnitudes = {"convention": "yamnet", "n_mels": 32, "frames_per_step": 8}
+    drawn = DistillConfig(data=config.data, frontend=magnitudes)
+    draw_spectrograms(*inspect_data(config.data), drawn, tmp_path / "all.png")
+    level, hop_s = loudest["low"]
+    assert hop_s == 0.01
+    assert level == pytest.approx(20 * np.log10(0.5 * 100 / 4), abs=3), (
+        "half full scale in a Hann window of 100 samples"
+    )
+
+
 def test_where_all_is_silent_nothing_is_drawn(config: DistillConfig, tmp_path: Path) -> None:
     for path in (tmp_path / "data").rglob("*.wav"):
         soundfile.write(path, np.zeros(RATE), RATE)

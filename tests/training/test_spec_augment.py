@@ -44,6 +44,16 @@ def test_frequency_masks_hide_whole_bins_up_to_their_width() -> None:
     assert 8 < bins.sum(1).max() <= 16
 
 
+def test_masks_follow_the_frames_of_a_clip_and_the_bins_of_a_step() -> None:
+    config = AugmentConfig()
+    for frames, widest in ((501, 48), (251, 24), (126, 12), (81, 8)):
+        hidden = masked(AugmentConfig(time_masks=1, frequency_masks=0), clips=2_000, frames=frames, bins=1)
+        assert hidden.any(2).sum(1).max() == widest - 1, "the width is drawn below the widest"
+    few = AugmentConfig(time_masks=0, frequency_masks=1)
+    halves = spec_augment(torch.ones(500, 1, 8, 32), masks_for(500, few), few, bins_per_step=2)
+    assert (halves == 0).any(2).sum(2).max() == config.frequency_mask_bins // 2 - 1
+
+
 def test_masks_wider_than_the_clip_leave_it_usable() -> None:
     config = AugmentConfig(time_mask_frames=500, frequency_mask_bins=500)
     log_mel = spec_augment(torch.ones(50, 1, 6, 8), masks_for(50, config), config)

@@ -42,6 +42,19 @@ def test_norm_is_over_mel_bins(student: Student) -> None:
     torch.testing.assert_close(normalised.std((0, 1, 2), correction=0), torch.ones(32), rtol=0, atol=1e-3)
 
 
+def test_frames_and_bins_are_averaged_before_the_norm_and_the_network() -> None:
+    torch.manual_seed(0)
+    steps = CONFIG.model_copy(update={"frames_per_step": 4, "bins_per_step": 2})
+    student, whole = build_student("hltdnn_ds", 4, 4_000, steps), build_student("hltdnn_ds", 4, 4_000, CONFIG)
+    waveform = torch.randn(2, 4_000)  # 32 frames
+    log_mel = student.front_end(waveform)
+    assert log_mel.shape == (2, 1, 8, 16)
+    means = whole.front_end(waveform).unflatten(3, (16, 2)).unflatten(2, (8, 4)).mean(dim=(3, 5))
+    torch.testing.assert_close(log_mel, means)
+    assert student.norm.num_features == 16
+    assert torch.equal(student.eval()(log_mel).logits, student(waveform).logits)
+
+
 def test_gain_is_saved_with_the_weights(student: Student) -> None:
     student.gain.fill_(2.5)
     other = build_student("hltdnn_ds", 4, 4_000, CONFIG)

@@ -27,6 +27,13 @@ def test_the_tap_follows_the_runs_own_front_end() -> None:
         assert teacher.tap(torch.randn(2, 149 * 80)).shape == (2, 48, 75, 32)
 
 
+def test_it_hears_every_frame_and_bin_where_the_student_hears_averages() -> None:
+    steps = {"frames_per_step": 4, "bins_per_step": 2}
+    teacher = ConvNet(5, 4_000, LOW_RATE.model_copy(update=steps)).eval()
+    with torch.no_grad():
+        assert teacher.tap(torch.randn(2, 149 * 80)).shape == (2, 48, 75, 32)
+
+
 @pytest.mark.parametrize("n_mels", [8, 33])
 def test_any_number_of_mel_bins_works(n_mels: int) -> None:
     teacher = ConvNet(5, 4_000, LOW_RATE.model_copy(update={"n_mels": n_mels})).eval()

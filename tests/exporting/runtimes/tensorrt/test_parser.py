@@ -45,6 +45,12 @@ def test_the_flavour_for_tensorrt_is_accepted_with_every_rounding(exported: Expo
 
 
 @pytest.mark.usefixtures("rtx")
+def test_a_front_end_of_averaged_magnitudes_is_accepted(on_magnitudes: Exported) -> None:
+    for model in (on_magnitudes.int8["tensorrt"], on_magnitudes.float32):
+        assert parse_with_nvidia(model) is not None
+
+
+@pytest.mark.usefixtures("rtx")
 def test_the_float_graph_is_accepted(exported: Exported) -> None:
     found = parse_with_nvidia(exported.float32)
     assert found is not None
