@@ -88,7 +88,7 @@ def distill(
     elif fresh:
         take_layers(student, config, data, teacher, device, progress)
     weights = config.student_weights
-    if weights is not None:
+    if weights is not None and fresh:
         processes.from_first(lambda: load_student_weights(student, weights))
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     processes.spread(student)
