@@ -82,7 +82,7 @@ def distill(
     seed_all(config.seed, "student")
     student = run.new_student()
     cut = cut_of(config.student) is not None
-    fresh = not (run.folder / "student" / "last.pt").is_file()
+    fresh = processes.from_first(lambda: not (run.folder / "student" / "last.pt").is_file())
     if not cut:
         student.gain = waveform_gain(data.store, data.split)
     elif fresh:

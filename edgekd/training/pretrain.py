@@ -87,7 +87,7 @@ def pretrain(
     cut = cut_of(config.student) is not None
     if not cut:
         student.gain = waveform_gain(store, split)
-    elif not (run.folder / "pretrain" / "last.pt").is_file():
+    elif processes.from_first(lambda: not (run.folder / "pretrain" / "last.pt").is_file()):
         take_layers(student, config, data, teacher, device, progress)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     processes.spread(student)
