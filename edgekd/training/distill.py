@@ -82,13 +82,13 @@ def distill(
     seed_all(config.seed, "student")
     student = run.new_student()
     cut = cut_of(config.student) is not None
-    fresh = not (run.folder / "student" / "last.pt").is_file()
+    fresh = processes.from_first(lambda: not (run.folder / "student" / "last.pt").is_file())
     if not cut:
         student.gain = waveform_gain(data.store, data.split)
     elif fresh:
         take_layers(student, config, data, teacher, device, progress)
     weights = config.student_weights
-    if weights is not None:
+    if weights is not None and fresh:
         processes.from_first(lambda: load_student_weights(student, weights))
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
     processes.spread(student)

@@ -22,7 +22,7 @@ import torch
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
-from edgekd.data.clip_store import ClipStore
+from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index
 from edgekd.data.unlabelled import load_unlabelled
@@ -87,7 +87,7 @@ def pretrain(
     cut = cut_of(config.student) is not None
     if not cut:
         student.gain = waveform_gain(store, split)
-    elif not (run.folder / "pretrain" / "last.pt").is_file():
+    elif processes.from_first(lambda: not (run.folder / "pretrain" / "last.pt").is_file()):
         take_layers(student, config, data, teacher, device, progress)
     student.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     processes.spread(student)
@@ -202,11 +202,12 @@ def _checked(config: DistillConfig, progress: Progress, resume: bool, overwrite:
 
 
 def _audit(index: ClipIndex, store: ClipStore, config: DistillConfig, progress: Progress) -> UnlabelledAudit:
+    """What may teach; for the first process alone."""
     if config.data.dataset is None and config.data.data_dir is None:
         nothing = ClipIndex("nothing", Path(), (), ())
         quiet = config.data.model_copy(update={"near_duplicates": "off"})
         return audit_unlabelled(index, store, nothing, Split((), (), ()), store, quiet, progress)
     labelled = load_index(config.data, progress)
     everything = Split((), (), tuple(range(len(labelled))))
-    opened = open_clips(labelled, config.data, progress)
+    opened = open_store(labelled, config.data, progress)
     return audit_unlabelled(index, store, labelled, everything, opened, config.data, progress)

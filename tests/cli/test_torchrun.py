@@ -10,24 +10,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from edgekd.config import DistillConfig
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.toml_files import to_toml
 from edgekd.training.distill import distill
+from edgekd.training.pretrain import pretrain
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgekd"]
 
 
-def started(config: DistillConfig, *options: str) -> subprocess.Popen[str]:
-    """`edgekd distill` as `config` says, in two processes."""
+def started(config: DistillConfig, *options: str, command: str = "distill") -> subprocess.Popen[str]:
+    """`edgekd distill`, or another command, as `config` says, in two processes."""
     settings = config.out.with_suffix(".toml")
     settings.write_text(to_toml(config.model_dump(mode="json", exclude={"out"})))
     return subprocess.Popen(
-        [*TORCHRUN, "distill", "--config", str(settings), "--out", str(config.out), *options],
+        [*TORCHRUN, command, "--config", str(settings), "--out", str(config.out), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -88,3 +92,39 @@ def test_two_processes_train_as_one_does_and_one_of_them_tells(
         assert (row["stage"], row["epoch"]) == (other["stage"], other["epoch"])
         tolerance = 0.01 if (row["stage"], row["epoch"]) == ("teacher", "1") else 0.15
         assert float(row["total"]) == pytest.approx(float(other["total"]), rel=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_two_processes_learn_from_audio_without_labels_as_one_does(
+    command: str, tmp_path: Path, tiny_config: Callable[..., DistillConfig], tiny_run: Run
+) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(4):
+        soundfile.write(audio / f"{number}.wav", 0.1 * noise.standard_normal(3 * 8_000), 8_000)
+    sections: dict[str, Any] = {
+        "data": {"unlabelled": (audio,)},
+        "teacher": {"adaptation": "head", "weights": tiny_run.weights("teacher")},
+        "loss": {"terms": ("classification", "distillation"), "weighting": "fixed"},
+        "training": {"epochs": 2},
+    }
+    if command == "pretrain":
+        sections["loss"] = {"terms": ("embedding",), "weighting": "fixed"}
+    torchrun = started(tiny_config(tmp_path / "two", **sections), "--quiet", command=command)
+    try:
+        said = torchrun.communicate(timeout=280)[1]
+    finally:
+        torchrun.kill()
+    assert torchrun.returncode == 0, said
+    one = tiny_config(tmp_path / "one", **sections)
+    alone = distill(one) if command == "distill" else pretrain(one)
+    stage = "student" if command == "distill" else "pretrain"
+    logs = (MetricsLog(folder / "metrics.csv").rows for folder in (tmp_path / "two", alone.folder))
+    ours, theirs = ([row for row in rows if row["stage"] == stage] for rows in logs)
+    assert len(ours) == len(theirs) == 2
+    for row, other in zip(ours, theirs, strict=True):
+        tolerance = 0.01 if row["epoch"] == "1" else 0.15
+        for figure in ("total", "validation_loss"):
+            assert float(row[figure]) == pytest.approx(float(other[figure]), rel=tolerance)

@@ -185,6 +185,7 @@ def test_a_run_that_began_so_is_read_without_the_file(pretrained: Run, tiny_conf
     assert figures(run) != figures(plain)
     shutil.rmtree(folder)
     Run.open(run.folder).student()
+    assert figures(distill(run.config, resume=True)) == figures(run)
 
 
 @pytest.mark.parametrize(
