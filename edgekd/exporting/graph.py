@@ -140,8 +140,56 @@ def _export(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onn
         )
     assert program is not None
     model = program.model_proto
+    _join_padding(model.graph)
     _name_after_modules(model.graph)
     return model
+
+
+def _join_padding(graph: onnx.GraphProto) -> None:
+    """Give a convolution the zeros that are put round its input just before, more on one side than on the other.
+
+    PyTorch's convolution has no such padding, ONNX's has; a Pad between integers would be computed in float.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
+    joined = []
+    for node in graph.node:
+        pad = made.get(node.input[0]) if node.op_type == "Conv" else None
+        if pad is None or pad.op_type != "Pad" or readers[pad.output[0]] > 1 or not _pads_zeros(pad, stored):
+            continue
+        amounts = numpy_helper.to_array(stored[pad.input[1]]).tolist()
+        half = len(amounts) // 2
+        if any((*amounts[:2], *amounts[half : half + 2])):  # of batch and channels
+            continue
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        own = list(attributes["pads"].ints) if "pads" in attributes else [0] * (2 * (half - 2))
+        outer = [*amounts[2:half], *amounts[half + 2 :]]
+        kept = [attribute for name, attribute in attributes.items() if name not in ("pads", "auto_pad")]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.append(onnx.helper.make_attribute("pads", [a + b for a, b in zip(own, outer, strict=True)]))
+        node.input[0] = pad.input[0]
+        joined.append(pad)
+    for pad in joined:
+        graph.node.remove(pad)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def _pads_zeros(pad: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether `pad` puts known numbers of zeros round all axes."""
+    from onnx import numpy_helper
+
+    modes = [attribute.s for attribute in pad.attribute if attribute.name == "mode"]
+    if modes not in ([], [b"constant"]) or pad.input[1] not in stored or len(pad.input) > 3:
+        return False
+    value = pad.input[2] if len(pad.input) > 2 else ""
+    return not value or (value in stored and not numpy_helper.to_array(stored[value]).any())
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgekd.models.students.student import Student
     from edgekd.models.teachers.base import Teacher
 
-# What a head alone is taught with where nothing is said: no terms about layers that stand still; mixtures where a teacher
-# says what is in them; int8 is calibrated only, for training moves the layers.
+# What a head alone is taught with where nothing is said: no terms about layers, which stand still; mixtures where a
+# teacher says what is in them; int8 is calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
 HEAD_QUANTIZATION = "ptq"
 HEAD_SHIFTS, HEAD_MIXES = 2, 2

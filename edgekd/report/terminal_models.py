@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from edgekd.models.students.table import STUDENTS
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from edgekd.models.teachers.table import TEACHERS, fetched_weights, teacher_spec, weights_state
 from edgekd.number_formats import count
 from edgekd.report.terminal import line, table
 
 
-def print_students() -> None:
-    """A line a student of the table."""
+def print_students(facts: Sequence[Mapping[str, Any]], clip_seconds: float, num_classes: int) -> None:
+    """A line a student, as `student_facts` has them."""
     table(
-        ("student", "params", "MACs", "tap", "widths", "for"),
+        ("student", "params", "MACs", "largest", "widths", "from", "for"),
         [
             (
-                name,
-                count(spec.parameters),
-                count(spec.macs),
-                _tap(spec.tap),
-                "0.25 to 4" if spec.sized else "1",
-                spec.summary,
+                each["student"],
+                count(each["parameters"]),
+                count(each["macs"]),
+                count(each["largest"]),
+                _widths(each),
+                each["starts_from"] or "nothing",
+                each["summary"],
             )
-            for name, spec in STUDENTS.items()
+            for each in facts
         ],
-        numbers=("params", "MACs"),
+        numbers=("params", "MACs", "largest"),
     )
-    line("For 10 classes, and clips of 5 s at 32 kHz, without the log-mel; at width 1.")
+    line(f"At width 1, for {num_classes} classes and clips of {clip_seconds:g} s, without the log-mel.")
+    line("largest: values of the largest map. from: whose weights they start from; from nothing: at 32 kHz.")
+    line("TEACHER-cutN: the first N convolutions of yamnet, mobilenetv1, cnn14 or convnet.")
     line("Your own: --student package.module:factory.")
+
+
+def _widths(facts: Mapping[str, Any]) -> str:
+    if facts["starts_from"]:
+        return "0.25-1"
+    return "0.25-4" if facts["sized"] else "1"
 
 
 def print_teachers() -> None:

@@ -12,15 +12,7 @@ from dataclasses import dataclass
 from edgekd.config import DistillConfig
 
 # Those that are listed; any other number of layers that the teacher has will do.
-CUTS = (
-    "yamnet-cut5",
-    "yamnet-cut7",
-    "yamnet-cut9",
-    "mobilenetv1-cut5",
-    "mobilenetv1-cut9",
-    "cnn14-cut4",
-    "convnet-cut7",
-)
+CUTS = ("yamnet-cut5", "yamnet-cut7", "yamnet-cut9", "mobilenetv1-cut5", "mobilenetv1-cut9")
 
 _NAME = re.compile(r"(?P<teacher>.+)-cut(?P<layers>[1-9][0-9]*)")
 

@@ -67,18 +67,3 @@ STUDENTS: dict[str, StudentSpec] = {
         tap=(24, 126, 16),
     ),
 }
-
-
-def student_facts() -> list[dict[str, Any]]:
-    """What is known of every student, for programs."""
-    return [
-        {
-            "student": name,
-            "summary": spec.summary,
-            "parameters": spec.parameters,
-            "macs": spec.macs,
-            "tap": list(spec.tap),
-            "sized": spec.sized,
-        }
-        for name, spec in STUDENTS.items()
-    ]
