@@ -63,10 +63,11 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         **{name: set() for name in ("outputs", "weights", "download", "histogram")},
         "factories": {"outputs"},
         "blocks": {"histogram"},
-        "tracing": {"histogram", "factories"},
-        "students": {"outputs", "histogram", "blocks", "factories", "tracing"},
+        "tracing": {"histogram", "factories", "blocks"},
         "teachers": {"outputs", "histogram", "blocks", "factories", "weights", "download"},
+        "students": {"outputs", "histogram", "blocks", "factories", "tracing", "teachers"},
         "build": {"factories", "weights", "students", "teachers"},
+        "student_costs": {"students", "teachers", "build"},
     },
 }
 

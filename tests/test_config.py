@@ -39,7 +39,9 @@ def test_defaults_are_the_papers_where_nothing_else_was_measured_to_be_better() 
 
 def test_an_unknown_key_gets_the_nearest_one_and_the_list() -> None:
     message = refusal({"training": {"epoch": 3}})
-    assert message.startswith("run.toml: unknown key 'training.epoch'. Did you mean 'epochs'? Valid: batch_size, ")
+    assert message.startswith(
+        "run.toml: unknown key 'training.epoch'. Did you mean 'epochs'? Valid: adaptation, batch_size, "
+    )
     assert "unknown key 'colour'. Valid: augment, data, device" in refusal({"colour": 1})
 
 

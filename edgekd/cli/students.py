@@ -15,7 +15,7 @@ def students(
     json_: options.Json = False,
 ) -> None:
     """List the students: their size, their cost, and whose weights they start from."""
-    from edgekd.models.students.cost import student_facts
+    from edgekd.models.student_costs import student_facts
     from edgekd.report.terminal import print_json
     from edgekd.report.terminal_models import print_students
 

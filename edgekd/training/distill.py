@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
@@ -210,7 +210,7 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
 
 
 def make_optimizer(
-    student: Student, loss: SSATKDLoss, learning_rate: float, weight_decay: float, layer_rate: float = 1.0
+    student: nn.Module, loss: SSATKDLoss, learning_rate: float, weight_decay: float, layer_rate: float = 1.0
 ) -> torch.optim.AdamW:
     """AdamW over the student and what the loss learns; the loss's log-variances are not decayed towards 0.
 
@@ -218,7 +218,7 @@ def make_optimizer(
     CUDA; on a CPU that gained nothing.
     """
     groups = [{"params": list(student.parameters()), "weight_decay": weight_decay}]
-    if isinstance(student.network, CutNetwork):
+    if isinstance(student, Student) and isinstance(student.network, CutNetwork):
         head = list(student.network.classifier.parameters())
         layers = [each for each in student.parameters() if all(each is not own for own in head)]
         groups = [

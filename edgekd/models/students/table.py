@@ -45,7 +45,7 @@ def _of(module: str, name: str) -> Callable[..., Any]:
 
 STUDENTS: dict[str, StudentSpec] = {
     "hltdnn": StudentSpec(
-        summary="the SSATKD paper's",
+        summary="the paper's",
         build=_of("hltdnn", "HLTDNN"),
         parameters=14_222,
         macs=218_104_448,
