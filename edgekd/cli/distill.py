@@ -59,6 +59,8 @@ def distill(
     """Distil a teacher into a tiny student by SSATKD, then train it for int8."""
     from edgekd.errors import UsageError
     from edgekd.experiments.names import check_names
+    from edgekd.models.build import with_default_student
+    from edgekd.training.new_teacher import settled
 
     flags = {
         "data.dataset": dataset,
@@ -93,7 +95,7 @@ def distill(
         from edgekd.runs.run import Run
 
         config = Run.open(out).folder / "config.toml"
-    resolved = options.resolve(config, flags, set_)
+    resolved = settled(with_default_student(options.combine(config, flags, set_)))
     check_names(resolved, int8=not no_quantize)
     first = options.is_first_process()
     if dry_run:

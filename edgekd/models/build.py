@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What a head alone is taught with where nothing is said: no terms about layers, which stand still; mixtures where a
 # teacher says what is in them; int8 is calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
+DEFAULT_CUTS = {"yamnet": ("yamnet-cut9", 0.65)}
 HEAD_QUANTIZATION = "ptq"
 HEAD_SHIFTS, HEAD_MIXES = 2, 2
 YOUR_OWN = "Your own is named package.module:factory."
@@ -159,6 +160,15 @@ def stored_teacher(config: DistillConfig, num_classes: int, path: Path) -> Teach
     return teacher
 
 
+def teacher_front_end(config: DistillConfig) -> dict[str, Any]:
+    """The settings of the run's front end as far as its teacher hears through it: none for one with its own rate and
+    front end, and no averages, which are the student's alone."""
+    specs = [TEACHERS.get(each.name) for each in config.teacher.members()]
+    if all(spec is not None and spec.own_rate is not None for spec in specs):
+        return {}
+    return config.frontend.whole().model_dump(mode="json")
+
+
 def teachers_of(weights: Path) -> list[str]:
     """The names of the teachers that the tensors in a file look like those of; none where it cannot be read."""
     from edgekd.models.weights import read_weights
@@ -225,6 +235,20 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
         augment.setdefault("shifts_per_clip", HEAD_SHIFTS)
         augment.setdefault("mixes_per_clip", HEAD_MIXES if "distillation" in terms else 0)
         values.setdefault("quantize", {}).setdefault("method", HEAD_QUANTIZATION)
+    return parse(DistillConfig, values, "settings")
+
+
+def with_default_student(config: DistillConfig) -> DistillConfig:
+    """`config` with the student that is worth most under its teacher, where it names none: one cut from that teacher,
+    where a head is all that the terms teach and nothing else is said of what it hears."""
+    default = DEFAULT_CUTS.get(config.teacher.name)
+    said = config.model_fields_set
+    hears = {"sample_rate"} & config.data.model_fields_set or config.frontend.model_fields_set
+    terms = config.loss.terms if "terms" in config.loss.model_fields_set else HEAD_TERMS
+    if default is None or {"student", "width"} & said or hears or not set(terms) <= set(HEAD_TERMS):
+        return config
+    name, width = default
+    values = config.model_dump(mode="json", exclude_unset=True) | {"student": name, "width": width}
     return parse(DistillConfig, values, "settings")
 
 

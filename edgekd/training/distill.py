@@ -23,7 +23,7 @@ from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models.build import check_models, new_student
+from edgekd.models.build import check_models, new_student, teacher_front_end
 from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.cut import CutNetwork
@@ -202,7 +202,7 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
         **config.model_dump(mode="json", include={"data", "teacher", "seed"}, exclude=kept),
-        "frontend": config.frontend.whole().model_dump(mode="json"),  # averages are the student's alone
+        "frontend": teacher_front_end(config),
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),

@@ -32,6 +32,7 @@ from edgekd.errors import InputError
 from edgekd.files.caches import NO_SPACE, cache_folder, locked
 from edgekd.files.row_table import RowTable, crc_path
 from edgekd.losses.terms import Need
+from edgekd.models.build import teacher_front_end
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
@@ -364,7 +365,7 @@ def _key(config: DistillConfig, questions: _Questions) -> str:
     settings = {
         "format": FORMAT,
         "teacher": [config.teacher.name, type(teacher.module).__qualname__],
-        "frontend": config.frontend.whole().model_dump(mode="json"),
+        "frontend": teacher_front_end(config),
         "precision": teacher.precision,
         "clips": [store.folder.name, *views.rows],
         "shapes": [list(answers.shape[1:]) for answers in questions.first[:2]],  # E follows from the parameters

@@ -21,6 +21,8 @@ from edgekd.exporting.cost import split_at_log_mel
 from edgekd.exporting.graph import Form, float_onnx, input_shape, log_mel_nodes, quantized_onnx
 from edgekd.exporting.qdq_checks import check_optimised, check_structure, float_operators
 from edgekd.exporting.verify import reference, session
+from edgekd.models.build import build_student
+from edgekd.quantization.calibration import CalibrationRecipe, calibrate
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.prepare import prepare
 
@@ -273,3 +275,25 @@ def test_an_uncalibrated_network_is_refused(exported: Exported) -> None:
 def test_opsets_that_onnxruntime_fails_on_are_refused(exported: Exported) -> None:
     with pytest.raises(ValueError, match="opset 21"):
         quantized_onnx(exported.student, exported.network, exported.waveforms.shape[1], "tensorrt", Form(opset=21))
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_uneven_padding_belongs_to_its_convolution(flavour: FlavourName) -> None:
+    """YAMNet pads even maps with a row and a column at the end alone."""
+    torch.manual_seed(0)
+    student = build_student("yamnet-cut5", 4, 16_000, width=0.5, samples=16_000).eval()
+    waveforms = 0.1 * torch.randn(4, 16_000)
+    with torch.no_grad():
+        log_mels = student.log_mel(waveforms)
+    network = prepare(student.network, log_mels)
+    calibrate(network, [log_mels], CalibrationRecipe(observer="absmax"))
+    for model_bytes, trained in (
+        (float_onnx(student, 16_000), reference(student)),
+        (quantized_onnx(student, network, 16_000, flavour), reference(student, network, flavour)),
+    ):
+        model = onnx.load_from_string(model_bytes)
+        after = [node for node in model.graph.node if node.name.startswith("network")]
+        assert "Pad" not in {node.op_type for node in after}
+        pads = {tuple(a.ints) for node in after if node.op_type == "Conv" for a in node.attribute if a.name == "pads"}
+        assert any(pad[1] != pad[3] for pad in pads), "more zeros after the last mel bin than before the first"
+        np.testing.assert_allclose(run(model_bytes, waveforms), trained(waveforms), atol=1e-3)
