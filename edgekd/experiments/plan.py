@@ -34,7 +34,13 @@ METHODS: dict[str, Settings] = {
     "labels": {"loss": {"terms": ["classification"]}},
     "kd": {"loss": {"terms": ["classification", "distillation"], "distillation": "kl"}},
     "embedding": {"loss": {"terms": ["classification", "embedding"]}},
-    "kd-embedding": {"loss": {"terms": ["classification", "distillation", "embedding"], "distillation": "kl"}},
+    "kd-embedding": {
+        "loss": {
+            "terms": ["classification", "distillation", "embedding"],
+            "distillation": "kl",
+            "weights": {"embedding": 5.0},
+        }
+    },
     "ssatkd": {"loss": {"terms": ["classification", "statistical", "structural", "distillation"]}},
     "ssatkd-structural": {"loss": {"terms": ["classification", "structural", "distillation"]}},
     "ssatkd-statistical": {"loss": {"terms": ["classification", "statistical", "distillation"]}},
