@@ -85,7 +85,7 @@ class AugmentConfig(Section):
 
     time_shift: bool = Field(default=True, description="circular shift of the waveform")
     shifts_per_clip: int = Field(
-        default=4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused"
+        default=4, ge=1, le=64, description="distinct shifts (and levels) a clip, so teacher logits can be reused"
     )
     mixes_per_clip: int = Field(default=0, ge=0, le=64, description="distinct mixtures of a clip with another (mixup)")
     mix_share: float = Field(
