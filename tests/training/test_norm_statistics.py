@@ -15,6 +15,7 @@ from edgekd.models.students.student import Student
 from edgekd.models.weights import read_weights
 from edgekd.progress import silent
 from edgekd.runs.run import Run
+from edgekd.training import compiled
 from edgekd.training import distill as distill_module
 from edgekd.training.batches import TrainingBatches
 from edgekd.training.device_rows import Pending
@@ -215,3 +216,15 @@ def test_a_student_of_averaged_weights_is_the_one_that_is_scored(plain: Callable
     assert not all(torch.equal(each, last["model"][name]) for name, each in kept.items())
     if best["epoch"] == "2":
         assert all(torch.equal(each, last["averaged"]["values"][name]) for name, each in kept.items())
+
+
+def test_a_compiled_student_is_averaged_and_heard_as_one_that_is_not(
+    plain: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")  # traced, and not compiled, which takes minutes
+    ends = []
+    for how in ("off", "on"):
+        run = distill(plain(how, compile=how, weight_average=0.7, norm_statistics="precise", learning_rate=1e-4))
+        assert "warnings" not in run.report() or not any("compiled" in each for each in run.report()["warnings"])
+        ends.append(run.student().state_dict())
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-3)

@@ -26,6 +26,7 @@ from edgekd.models.teachers.base import Teacher
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.training import compiled, frozen_teacher
+from edgekd.training.averaging import AveragedWeights
 from edgekd.training.batches import Batch, TrainingBatches
 from edgekd.training.compiled import Compiled
 from edgekd.training.device_rows import DeviceClips, ResidentRows
@@ -323,7 +324,7 @@ def test_from_draw_to_loss_nothing_asks_a_device_for_an_answer(
     """On torch's meta device, which has no answers: what would wait for a GPU fails there, or is seen to be copied."""
     device = torch.device("meta")
     terms = ("classification", "distillation") if tables else ("classification",)
-    material = prepare(epochs=9 if tables else 1, loss={"terms": terms})
+    material = prepare(epochs=9 if tables else 1, loss={"terms": terms}, augment={"gain_db": 6.0})
     clips = DeviceClips.__new__(DeviceClips)
     clips.store, clips.device = tiny_run.open_data().store, device
     clips._place = torch.arange(len(clips.store))
@@ -341,12 +342,16 @@ def test_from_draw_to_loss_nothing_asks_a_device_for_an_answer(
         if isinstance(layer, nn.BatchNorm2d):
             layer.num_batches_tracked = None  # a count that the meta device cannot add to
     material.loss.to(device)
+    average = AveragedWeights(student, 0.9)
     batch = next(iter(batches.epoch(1, material.loss.needs)))
     assert len(batch) == 9
     assert all(tensor.device == device for tensor in (batch.targets, *batch.masks))
     with Transfers() as transfers:
         output = StudentStep(student, material.loss, material.run.config, CPU)(batch)
         output.total.backward()
+        average.update()
+        with average.lent():
+            pass
     assert output.total.device == device
     assert transfers.found == []
     assert (batch.waveforms is None) == tables
