@@ -81,15 +81,18 @@ class LossConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes to what the student hears; the teacher hears the same shifts and mixtures."""
+    """Random changes to what the student hears; the teacher hears the same shifts, mixtures and levels."""
 
     time_shift: bool = Field(default=True, description="circular shift of the waveform")
     shifts_per_clip: int = Field(
-        default=4, ge=1, le=64, description="distinct shifts a clip, so teacher logits can be reused"
+        default=4, ge=1, le=64, description="distinct shifts (and levels) a clip, so teacher logits can be reused"
     )
     mixes_per_clip: int = Field(default=0, ge=0, le=64, description="distinct mixtures of a clip with another (mixup)")
     mix_share: float = Field(
         default=0.5, ge=0, lt=1, description="the least share of a mixture that is the clip itself"
+    )
+    gain_db: float = Field(
+        default=0.0, ge=0, le=60, description="by how much the level of a view is changed at most, up or down; 0: not"
     )
     time_masks: int = Field(default=2, ge=0)
     time_mask_share: float = Field(
@@ -105,8 +108,8 @@ class AugmentConfig(Section):
 
     @property
     def shifts(self) -> int:
-        """Distinct shifts of a clip, the clip as it is among them."""
-        return self.shifts_per_clip if self.time_shift else 1
+        """Distinct shifts, or levels, of a clip, the clip as it is among them."""
+        return self.shifts_per_clip if self.time_shift or self.gain_db else 1
 
     @property
     def views(self) -> int:
@@ -131,6 +134,16 @@ class TrainingConfig(Section):
     weight_decay: float = Field(default=1e-5, ge=0)
     decay_power: float = Field(default=0.9, gt=0, description="polynomial learning-rate decay over all steps")
     patience: int = Field(default=50, ge=1, description="epochs without a better validation score before stopping")
+    weight_average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of an average of the weights, which then is what is validated and kept; 0: none",
+    )
+    norm_statistics: Literal["running", "precise"] = Field(
+        default="running",
+        description="of trained batch norms; precise: computed anew, in the end, from the training clips as they are",
+    )
     adaptation: Literal["head", "full"] | None = Field(
         default=None,
         description="what is trained of a student cut from a teacher; None: its head; all others are trained whole",

@@ -119,6 +119,22 @@ def test_one_process_goes_on_where_several_were_interrupted(
     same_end(begun, alone)
 
 
+def test_the_average_of_weights_is_that_of_one_process(
+    found: list[dict[str, Any]], folder: Path, alone: Path, tmp_path: Path
+) -> None:
+    fit(in_processes.stage(tmp_path, average=0.8), silent)
+    same_end(folder / "averaged", tmp_path)
+    best = [read_weights(each / "student" / "best.safetensors") for each in (tmp_path, alone)]
+    assert not torch.equal(best[0]["network.head.1.weight"], best[1]["network.head.1.weight"])
+
+
+def test_the_statistics_of_batch_norms_are_those_of_the_clips_of_all_processes(found: list[dict[str, Any]]) -> None:
+    alone = in_processes.reestimated()
+    for each in found:
+        torch.testing.assert_close(each["statistics"], alone, rtol=1e-4, atol=1e-5)
+        assert all(torch.equal(value, found[0]["statistics"][name]) for name, value in each["statistics"].items())
+
+
 def test_fewer_clips_than_processes_are_refused(found: list[dict[str, Any]]) -> None:
     told = [each["agreements"]["too few"] for each in found]
     assert [(name, code) for name, _, code in told] == [("InputError", 3), ("FailedElsewhere", 3)]

@@ -24,7 +24,7 @@ from edgekd.errors import UsageError, unknown_name
 from edgekd.layers_of_settings import displaced
 from edgekd.losses.terms import needs_teacher
 from edgekd.toml_files import to_toml
-from edgekd.training.distill import teacher_settings
+from edgekd.training.lent_teacher import teacher_settings
 from edgekd.training.new_teacher import settled
 
 Settings = Mapping[str, Any]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +17,10 @@ from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
-from edgekd.models.build import check_models, new_student, teacher_front_end
+from edgekd.models.build import check_models, new_student
 from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.cut import CutNetwork
@@ -33,24 +30,27 @@ from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, UnlabelledClips, open_clips
-from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run, check_folder
 from edgekd.runs.unlabelled import FILE as UNLABELLED
 from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
+from edgekd.training.averaging import averaged_weights
 from edgekd.training.batches import Batch, check_shares, seed_all
 from edgekd.training.compiled import Compiled
 from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.fill_cache import answers_of
 from edgekd.training.head import fit_head
+from edgekd.training.lent_teacher import borrow_teacher
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
-from edgekd.training.outcome import Probabilities, predict_test, record_test, warn_of_weaker_teacher
+from edgekd.training.norm_statistics import settle_norms
+from edgekd.training.outcome import predict_test, record_test, warn_of_weaker_teacher
 from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.spec_augment import Masks, spec_augment
 from edgekd.training.student_batches import student_batches, student_validation, textures_count, waveform_gain
 from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
+from edgekd.training.validation import validate
 from edgekd.training.views import draw_views
 
 
@@ -102,6 +102,7 @@ def distill(
     started = time.perf_counter()
     if cut and fresh:
         fit_head(student, batches, loss, device, progress)
+    validation = student_validation(data, student, epochs, device, progress)
     fit(
         Stage(
             name="student",
@@ -110,16 +111,20 @@ def distill(
             batches=batches,
             step=StudentStep(student, loss, config, device, compiled=compiled_student(run, device)),
             optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay, training.layer_rate),
-            validation=student_validation(data, student, epochs, device, progress),
+            validation=validation,
             device=device,
             epochs=epochs,
             patience=training.patience,
             loss=loss,
             keeps_start=cut,
+            averaged=averaged_weights(student, training.weight_average),
         ),
         progress,
     )
+    settled_norms = settle_norms(run, "student", student, batches, progress)
     summary: dict[str, Any] = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
+    if settled_norms:
+        summary["norm_statistics"] = validate(student, validation, device).figures()
     if batches.teacher is not None:
         summary["teacher_cache"] = batches.teacher.summary()
     if batches.beside is not None and batches.beside.teacher is not None:
@@ -189,24 +194,6 @@ def adapt_teacher(
     needs = [need for need, given in gives.items() if given]
     answers_of(run.config, teacher, begun.device, data.store, views, needs=needs, repeated=False, progress=progress)
     return run
-
-
-def teacher_settings(config: DistillConfig) -> dict[str, Any]:
-    """All of `config` that decides the adapted teacher and what it is asked: where it is equal, one run's teacher can
-    be lent to another."""
-    several = len(config.teacher.members()) > 1
-    kept = {"teacher": {"cache"} if several else {"cache", "weights_of"}, "data": {"unlabelled"}}
-    # A teacher that need not answer may have no head (`new_teacher`), so it cannot be lent to who asks it.
-    silent_ones = config.teacher.adaptation == "none" and "logits" not in needs_of(config.loss.terms)
-    asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share"}
-    plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
-    return {
-        **config.model_dump(mode="json", include={"data", "teacher", "seed"}, exclude=kept),
-        "frontend": teacher_front_end(config),
-        "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
-        **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
-        "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
-    }
 
 
 def make_optimizer(
@@ -349,7 +336,7 @@ def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
     run, data = begun.run, begun.data
     probabilities = None
     if lender is not None and not run.finished("teacher"):  # a cell of a grid: one process
-        probabilities = _borrow_teacher(begun, lender)
+        probabilities = borrow_teacher(run, data, lender)
     teacher = adapted_teacher(run, data, begun.device, progress)
     if not teacher.classifies:
         return teacher
@@ -357,44 +344,3 @@ def _teacher(begun: _Begun, lender: Run | None, progress: Progress) -> Teacher:
         probabilities = predict_test(teacher, data, begun.device, progress)
     record_test(run, "teacher", data, probabilities)
     return teacher
-
-
-def _borrow_teacher(begun: _Begun, lender: Run) -> Probabilities | None:
-    """Take over the teacher of `lender`, its curves and its answers; return what it says of the test side, None where
-    it does not know the classes."""
-    run, own, theirs = begun.run, teacher_settings(begun.run.config), teacher_settings(lender.config)
-    different = [name for name, value in own.items() if theirs.get(name) != value]
-    if different:
-        raise UsageError(
-            f"{lender.folder}: its teacher was adapted with other settings ({', '.join(different)}) than {run.folder} "
-            "asks for. Take the same, or let the run adapt its own."
-        )
-    summary = lender.report().get("training", {}).get("teacher")
-    weights = lender.weights("teacher")
-    if summary is None or not weights.is_file():
-        raise InputError(f"{lender.folder}: its teacher is not finished, so it cannot be lent.")
-    says = summary.get("scored", True)
-    lent = read_predictions(lender.folder, "teacher", run.classes) if says else None
-    if (lent is not None and lent.rows != begun.data.split.test) or read_splits(
-        lender.folder / "splits.csv", begun.data.index
-    ) != begun.data.split:
-        raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
-    folder = run.stage_folder("teacher")
-    _link(weights, folder / weights.name)
-    log = run.metrics()
-    log.truncate("teacher", 0)
-    for row in lender.metrics().rows:
-        if row["stage"] == "teacher":
-            metrics = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
-            log.append("teacher", int(row["epoch"]), **metrics)
-    run.update_report("training", {"teacher": {**summary, "from": str(lender.folder)}})  # last: now it is finished
-    return None if lent is None else lent.probabilities
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where the disk has no such links; files are replaced, not changed."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

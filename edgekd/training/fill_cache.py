@@ -371,7 +371,9 @@ def _key(config: DistillConfig, questions: _Questions) -> str:
         "shapes": [list(answers.shape[1:]) for answers in questions.first[:2]],  # E follows from the parameters
     }
     digest = hashlib.sha256(json.dumps(settings).encode())
-    drawn = (views.shifts, views.partners, views.partner_shifts, views.shares)
+    drawn = [views.shifts, views.partners, views.partner_shifts, views.shares]
+    if views.gains is not None:  # without them a cache is named as before there were any
+        drawn.append(views.gains)
     network = [*teacher.module.named_parameters(), *teacher.module.named_buffers()]
     for name, tensor in [*((str(number), each) for number, each in enumerate(drawn)), *network]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -15,6 +15,7 @@ import math
 import pickle
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from edgekd.progress import Progress
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run import Run
 from edgekd.runs.run import Stage as StageName
+from edgekd.training.averaging import AveragedWeights
 from edgekd.training.batches import Batch, TrainingBatches, check_shares, seed_all
 from edgekd.training.validation import LossHeldOut, ValidationClips, validate
 
@@ -79,6 +81,12 @@ class Stage:
     loss: nn.Module | None = None
     keeps_start: bool = False
     """Whether the model as it begins is a candidate for the best, epoch 0: one that knows something already."""
+    averaged: AveragedWeights | None = None
+    """The average of the model's weights, where that is what is validated and kept in place of the last ones."""
+
+    def judged(self) -> AbstractContextManager[None]:
+        """Within it the model is what is validated."""
+        return nullcontext() if self.averaged is None else self.averaged.lent()
 
 
 def fit(stage: Stage, progress: Progress) -> None:
@@ -115,8 +123,11 @@ def fit(stage: Stage, progress: Progress) -> None:
             processes.sum_gradients(parameters)
             stage.optimizer.step()
             schedule.step()
+            if stage.averaged is not None:
+                stage.averaged.update()
         metrics = sums.means(len(batches))
-        validation = validate(stage.model, stage.validation, stage.device)
+        with stage.judged():
+            validation = validate(stage.model, stage.validation, stage.device)
         metrics |= {
             "seconds": time.perf_counter() - started,
             "learning_rate": float(schedule.get_last_lr()[0]),
@@ -229,7 +240,8 @@ def _write(
     _check_finite(stage, state.epoch, metrics["total"])
     log.append(stage.name, state.epoch, **metrics)
     if better:
-        save_weights(stage.run.weights(stage.name), stage.model.state_dict())
+        kept = stage.model.state_dict() if stage.averaged is None else stage.averaged.values
+        save_weights(stage.run.weights(stage.name), kept)
     _save(_last(stage), state, stage, schedule)
 
 
@@ -250,6 +262,7 @@ def _save(path: Path, state: _State, stage: Stage, schedule: torch.optim.lr_sche
             "best_score": state.best_score,
             "parts": state.parts,
             "model": stage.model.state_dict(),
+            **({} if stage.averaged is None else {"averaged": stage.averaged.state_dict()}),
             "loss": stage.loss.state_dict() if stage.loss is not None else {},
             "optimizer": stage.optimizer.state_dict(),
             "scheduler": schedule.state_dict(),
@@ -283,6 +296,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _restore(saved: dict[str, Any], path: Path, stage: Stage, schedule: torch.optim.lr_scheduler.LRScheduler) -> _State:
     try:
         stage.model.load_state_dict(saved["model"])
+        if stage.averaged is not None:
+            stage.averaged.load_state_dict(saved["averaged"])
         if stage.loss is not None:
             stage.loss.load_state_dict(saved["loss"])
         stage.optimizer.load_state_dict(saved["optimizer"])

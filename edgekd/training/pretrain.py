@@ -37,11 +37,13 @@ from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.run import Run, check_folder
 from edgekd.runs.unlabelled import FILE, write_unlabelled
 from edgekd.section import Section
+from edgekd.training.averaging import averaged_weights
 from edgekd.training.batches import TrainingBatches, check_shares, seed_all, seeded
 from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.distill import StudentStep, compiled_student, make_optimizer
 from edgekd.training.loop import Stage, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
+from edgekd.training.norm_statistics import settle_norms
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, waveform_gain
 from edgekd.training.student_weights import WEIGHTS
@@ -122,9 +124,11 @@ def pretrain(
             patience=training.patience,
             loss=loss,
             keeps_start=cut,
+            averaged=averaged_weights(student, training.weight_average),
         ),
         progress,
     )
+    settle_norms(run, "pretrain", student, batches, progress)
     summary = {"name": config.student, "seconds": round(time.perf_counter() - started, 1)}
     if batches.teacher is not None:
         summary["teacher_cache"] = batches.teacher.summary()

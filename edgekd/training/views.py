@@ -2,9 +2,9 @@
 
 A view is one way of hearing a clip: shifted round its own length, or mixed with another shifted clip (mixup: Zhang et
 al. 2018, arXiv 1710.09412; mixed at equal level, as Tokozume et al. 2018, arXiv 1711.10282, found to matter for
-sound). Views are few and known beforehand, so what the teacher says of each is computed once and is about exactly what
-the student hears (Beyer et al. 2022, arXiv 2106.05237, on why it must be). A teacher that learns itself hears each clip
-shifted anew (`FreshShifts`).
+sound), and louder or quieter where that is asked for. Views are few and known beforehand, so what the teacher says of
+each is computed once and is about exactly what the student hears (Beyer et al. 2022, arXiv 2106.05237, on why it must
+be). A teacher that learns itself hears each clip changed anew (`FreshShifts`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Views:
     """The V views of each of N training clips, `rows (N,)` of the index; every other field is `(N, V)`.
 
     View v of clip i is `share * shift(clip i)`, and of `1 - share` the clip at place `partners` shifted by
-    `partner_shifts`. Shifts are in samples. A share of 1 is the clip alone.
+    `partner_shifts`, all of it louder by `gains`. Shifts are in samples, gains in dB. A share of 1 is the clip alone.
     """
 
     rows: tuple[int, ...]
@@ -38,6 +38,7 @@ class Views:
     partners: Tensor
     partner_shifts: Tensor
     shares: Tensor
+    gains: Tensor | None = None
 
     def __len__(self) -> int:
         """The views of one clip."""
@@ -48,8 +49,8 @@ class Views:
         if count >= len(self):
             return self
         taken = torch.linspace(0, len(self) - 1, count).round().long()
-        drawn = (each[:, taken] for each in (self.shifts, self.partners, self.partner_shifts, self.shares))
-        return Views(self.rows, *drawn)
+        drawn = (self.shifts, self.partners, self.partner_shifts, self.shares, self.gains)
+        return Views(self.rows, *(None if each is None else each[:, taken] for each in drawn))  # type: ignore[arg-type]
 
     def places(self, rows: Tensor) -> Tensor:
         """Where the training `rows (B,)` of the index are among the clips."""
@@ -74,15 +75,13 @@ class Views:
         shares, shifts = self.shares[places, choices], to_device(self.shifts[places, choices], device)
         own = clips.request(self._rows[places])
         mixed = (shares < 1).nonzero().flatten()  # on the host, too
+        gains = None if self.gains is None else to_device(self.gains[places, choices], device)
         if len(mixed) == 0:
-            return partial(_shifted, own, shifts)
+            return _louder(partial(_shifted, own, shifts), gains)
         partners = clips.request(self._rows[self.partners[places, choices][mixed]])
         partner_shifts = to_device(self.partner_shifts[places, choices][mixed], device)
-        return partial(
-            _mixed,
-            _Mixtures(to_device(mixed, device), partners, partner_shifts, to_device(shares[mixed, None], device)),
-            partial(_shifted, own, shifts),
-        )
+        mixtures = _Mixtures(to_device(mixed, device), partners, partner_shifts, to_device(shares[mixed, None], device))
+        return _louder(partial(_mixed, mixtures, partial(_shifted, own, shifts)), gains)
 
     def targets(self, labels: Tensor, num_classes: int, places: Tensor, choices: Tensor) -> Tensor:
         """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`; class 0 stands for none."""
@@ -112,26 +111,34 @@ class Views:
 
 @dataclass(frozen=True)
 class FreshShifts:
-    """Each clip shifted anew whenever it is heard, and nothing to remember: for who learns without a teacher.
+    """Each clip shifted anew whenever it is heard, its level changed by at most `gain_db`, and nothing to remember: for
+    who learns without a teacher.
 
-    Places are rows of the index; a choice is the shift, in samples.
+    Places are rows of the index; a choice is the shift, in samples, and where levels are changed the gain in dB, too.
     """
 
     samples: int
     enabled: bool
+    gain_db: float = 0.0
 
     def places(self, rows: Tensor) -> Tensor:
         """The `rows (B,)` of the index themselves."""
         return rows
 
     def draw(self, clips: int, generator: torch.Generator) -> Tensor:
-        """By how much each of so many clips is shifted."""
-        return torch.randint(0, self.samples, (clips,), generator=generator)
+        """By how much each of so many clips is shifted, `(B,)`; with gains `(B, 2)`."""
+        shifts = torch.randint(0, self.samples, (clips,), generator=generator)
+        if not self.gain_db:
+            return shifts
+        return torch.stack((shifts.double(), _gains((clips,), self.gain_db, generator).double()), 1)
 
     def request(self, clips: Clips, places: Tensor, choices: Tensor) -> Pending:
         """The shifted waveforms `(B, S)` on the device of `clips`."""
-        own = clips.request(places)
-        return partial(_shifted, own, to_device(choices, clips.device)) if self.enabled else own
+        own, device = clips.request(places), clips.device
+        shifts, gains = choices, None
+        if self.gain_db:
+            shifts, gains = choices[:, 0].long(), to_device(choices[:, 1].float(), device)
+        return _louder(partial(_shifted, own, to_device(shifts, device)) if self.enabled else own, gains)
 
     def targets(self, labels: Tensor, _num_classes: int, places: Tensor, _choices: Tensor) -> Tensor:
         """Classes `(B,)`; 0 stands for none."""
@@ -146,7 +153,7 @@ def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: i
     """The views of the training clips `rows` of `samples` samples; the first is the clip as it is.
 
     Then come the shifts, and `mixes_per_clip` mixtures with clips drawn at random from the same rows, of which the clip
-    itself has at least `mix_share`.
+    itself has at least `mix_share`. All but the first have a gain of their own, where there are any.
     """
     generator = torch.Generator().manual_seed(seed)
     clips, shifted, total = len(rows), config.shifts, config.views
@@ -161,7 +168,11 @@ def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: i
     if not config.time_shift:
         shifts.zero_()
         partner_shifts.zero_()
-    return Views(tuple(rows), shifts, partners, partner_shifts, shares)
+    gains = None
+    if config.gain_db:  # last, so that all else is drawn as it is without
+        gains = _gains((clips, total), config.gain_db, generator)
+        gains[:, 0] = 0
+    return Views(tuple(rows), shifts, partners, partner_shifts, shares, gains)
 
 
 def shift(waveforms: Tensor, shifts: Tensor) -> Tensor:
@@ -183,6 +194,20 @@ class _Mixtures(NamedTuple):
     partners: Pending
     shifts: Tensor
     shares: Tensor
+
+
+def _gains(shape: tuple[int, ...], most: float, generator: torch.Generator) -> Tensor:
+    """Gains in dB, uniform from `-most` to `most`."""
+    return most * (2 * torch.rand(shape, generator=generator) - 1)
+
+
+def _louder(waveforms: Pending, gains: Tensor | None) -> Pending:
+    """The waveforms `(B, S)` louder by `gains (B,)` dB; nothing clips them, and so nothing is lost."""
+    return waveforms if gains is None else partial(_scaled, waveforms, gains)
+
+
+def _scaled(waveforms: Pending, gains: Tensor) -> Tensor:
+    return waveforms() * (10 ** (gains / 20))[:, None]
 
 
 def _shifted(waveforms: Pending, shifts: Tensor) -> Tensor:

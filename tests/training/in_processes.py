@@ -27,6 +27,7 @@ from edgekd.progress import silent
 from edgekd.quantization.fake_quant import magnitude_bound
 from edgekd.runs.run import Run
 from edgekd.training import fill_cache
+from edgekd.training.averaging import averaged_weights
 from edgekd.training.batches import Batch, TrainingBatches
 from edgekd.training.device_rows import Pending
 from edgekd.training.loop import Stage, StepOutput, fit
@@ -34,6 +35,7 @@ from edgekd.training.shared_layers import share_layers
 from edgekd.training.validation import ValidationClips
 from edgekd.training.views import FreshShifts
 from tests.training.test_fill_cache import Listener, answers, fill
+from tests.training.test_norm_statistics import reestimated
 
 ROWS = 7  # an odd number
 POINTS = torch.randn(ROWS, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 0.1 - 100  # a quiet band, in dB
@@ -130,7 +132,7 @@ class Stopped(Exception):
     """A run is to end here."""
 
 
-def stage(folder: Path, epochs: int = 4, rows: int = ROWS, stop_before: int = 0) -> Stage:
+def stage(folder: Path, epochs: int = 4, rows: int = ROWS, stop_before: int = 0, average: float = 0.0) -> Stage:
     """A student that learns by plain gradient descent, which rounding does not lead astray as it does Adam."""
     run = processes.from_first(lambda: Run.create(DistillConfig(out=folder, seed=5), ("no", "yes"), "cpu"))
     torch.manual_seed(0)
@@ -157,6 +159,7 @@ def stage(folder: Path, epochs: int = 4, rows: int = ROWS, stop_before: int = 0)
         device=torch.device("cpu"),
         epochs=epochs,
         patience=50,
+        averaged=averaged_weights(model, average),
     )
 
 
@@ -171,6 +174,7 @@ def training(folder: Path) -> None:
     fit(stage(folder / "unbroken"), silent)
     fit_until(folder / "begun by several", 3)
     fit(stage(folder / "begun by one"), silent)
+    fit(stage(folder / "averaged", average=0.8), silent)
 
 
 def asking() -> dict[str, Any]:
@@ -275,6 +279,7 @@ def main() -> None:
     training(folder)
     os.environ["EDGEKD_CACHE_DIR"] = str(folder / "cache")
     found = {"outcome": outcome(), "agreements": agreements(folder), "answers": asking(), "bounds": bounds()}
+    found["statistics"] = reestimated()
     torch.save(found, folder / f"rank{processes.rank()}.pt")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from edgekd.models.teachers.convnet import ConvNet
 from edgekd.models.weights import read_weights
 from edgekd.runs.run import Run
 from edgekd.training import adapt as room
-from edgekd.training.adapt import BACKBONE_RATE
+from edgekd.training.adapt import BACKBONE_RATE, adapted_teacher
 from edgekd.training.loop import Stage, fit
 from edgekd.training.new_teacher import new_teacher
 from edgekd.training.validation import validate
@@ -89,6 +91,20 @@ def test_full_adaptation_trains_published_layers_slower_than_the_head_and_slowes
     assert rates
     published = read_weights(desk.weights)
     assert not torch.equal(teacher.state_dict()["stem.0.weight"], published["stem.0.weight"])
+
+
+def test_levels_are_changed_in_full_adaptation_alone(begin: Begin) -> None:
+    for adaptation in ("full", "head"):
+        desk = begin(adaptation=adaptation, epochs=1)
+        augment = desk.run.config.augment.model_copy(update={"gain_db": 20.0})
+        loud = replace(desk.run, config=desk.run.config.model_copy(update={"augment": augment}))
+        plain = desk.adapt()
+        shutil.rmtree(desk.run.folder / "teacher")
+        desk.run.forget("training")
+        louder = adapted_teacher(loud, desk.data, CPU)
+        pairs = zip(plain.state_dict().values(), louder.state_dict().values(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs) == (adaptation == "head")
+        shutil.rmtree(desk.run.folder)
 
 
 def test_batch_norms_go_on_learning_the_data_in_full_adaptation(begin: Begin) -> None:

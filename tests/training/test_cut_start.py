@@ -157,6 +157,16 @@ def test_a_teacher_of_ones_own_can_be_cut(
     assert [layer[0].out_channels for layer in student.network.chain()] == [4, 8]
 
 
+def test_what_concerns_weights_that_are_trained_leaves_a_head_alone(
+    cut_run: Run, tmp_path: Path, tiny_config: TinyConfig
+) -> None:
+    """Its batch norms are the teacher's, and its head has no steps to be averaged over."""
+    training = {"weight_average": 0.9, "norm_statistics": "precise"}
+    run = distill(tiny_config(tmp_path / "run", student=CUT, training=training, **SETTINGS))
+    assert run.weights("student").read_bytes() == cut_run.weights("student").read_bytes()
+    assert "norm_statistics" not in run.report()["training"]["student"]
+
+
 def test_weights_that_are_not_there_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
     config = settled(DistillConfig(student="yamnet-cut5"))

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -428,3 +428,22 @@ def test_a_cache_folder_that_is_a_file_is_named(teacher: Listener, folder: Path)
     folder.touch()
     with pytest.raises(InputError, match=r"cache: the teacher's answers cannot be kept .*EDGEKD_CACHE_DIR"):
         fill(teacher)
+
+
+def test_a_level_is_another_question_and_none_is_the_old_one(folder: Path) -> None:
+    teacher = Listener()
+    plain, louder = views_of(), views_of(SHIFTS.model_copy(update={"gain_db": 10.0}))
+    fill(teacher, views=plain)
+    (first,) = folders(folder)
+    fill(teacher, views=louder)
+    assert len(folders(folder)) == 2
+    fill(teacher, views=replace(louder, gains=None))
+    assert len(folders(folder)) == 2, "views without gains find what was answered before there were any"
+    assert first in folders(folder)
+    kept = fill(teacher, views=louder)
+    places = torch.arange(len(ROWS))
+    heard = louder.waveforms(Store(), places, torch.ones_like(places))  # type: ignore[arg-type]
+    with torch.inference_mode():
+        said = teacher.eval()(heard)
+    given = kept.request(places, torch.ones_like(places), ("logits",)).outputs(None)
+    torch.testing.assert_close(given.logits, said.logits)

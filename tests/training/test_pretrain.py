@@ -115,6 +115,21 @@ def test_one_that_was_stopped_ends_as_an_unbroken_one(
     assert ours == theirs
 
 
+def test_the_average_of_the_weights_is_kept_with_statistics_of_the_audio_as_it_is(
+    pretrained: Run, config_of: TinyConfig, tmp_path: Path
+) -> None:
+    averaged = pretrain(config_of(tmp_path / "averaged", training={"weight_average": 0.9}))
+    training = {"weight_average": 0.9, "norm_statistics": "precise"}
+    precise = pretrain(config_of(tmp_path / "precise", training=training))
+    losses = [[row["embedding"] for row in run.metrics().rows] for run in (averaged, pretrained)]
+    assert losses[0] == losses[1], "the way of the weights is the same"
+    weights = [read_weights(run.folder / "student.safetensors") for run in (pretrained, averaged, precise)]
+    trained = next(name for name in weights[0] if name.startswith("network") and name.endswith("weight"))
+    assert not torch.equal(weights[1][trained], weights[0][trained])
+    different = {name for name, each in weights[2].items() if not torch.equal(each, weights[1][name])}
+    assert different == {name for name in weights[2] if "running" in name}
+
+
 def test_textures_are_learned_where_they_are_asked_for(config_of: TinyConfig, tmp_path: Path) -> None:
     run = pretrain(config_of(tmp_path / "run", loss={"terms": ("embedding", "structural")}, training={"epochs": 1}))
     (row,) = run.metrics().rows

@@ -19,7 +19,8 @@ from edgekd.errors import InputError, UsageError
 from edgekd.quantization.qat import quantize
 from edgekd.runs.run import Run
 from edgekd.training import outcome
-from edgekd.training.distill import StudentStep, adapt_teacher, distill, teacher_settings
+from edgekd.training.distill import StudentStep, adapt_teacher, distill
+from edgekd.training.lent_teacher import teacher_settings
 from edgekd.training.student_batches import unlabelled_views
 
 TinyConfig = Callable[..., Any]

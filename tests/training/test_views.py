@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,75 @@ def test_fresh_shifts_move_each_clip_anew_by_what_was_drawn() -> None:
     labels = torch.tensor([2, 1, 0, 1, -1, 0, 1, 0])
     assert fresh.targets(labels, 3, rows, first).tolist() == [0, 2, 0, 0, 0]
     assert fresh.labelled(labels, rows, first).tolist() == [True, True, True, False, True]
+
+
+# Levels
+
+
+LOUD = {"shifts_per_clip": 3, "mixes_per_clip": 2, "gain_db": 10.0}
+
+
+def test_each_view_but_the_first_has_a_level_of_its_own() -> None:
+    views = draw_views(range(200), 1_000, AugmentConfig(**LOUD), seed=1)  # type: ignore[arg-type]
+    assert views.gains is not None
+    assert views.gains.shape == (200, 5)
+    assert not views.gains[:, 0].any(), "the first view is the clip as it is"
+    drawn = views.gains[:, 1:]
+    assert len(drawn.unique()) > 790
+    assert (drawn.abs() <= 10).all()
+    assert drawn.min() < -9.5 and drawn.max() > 9.5
+    assert abs(float(drawn.mean())) < 1
+
+
+def test_a_level_changes_the_waveform_by_so_many_decibels_and_nothing_else() -> None:
+    store, louder, plain = Store(), draw(**LOUD), draw(**{**LOUD, "gain_db": 0.0})
+    assert plain.gains is None
+    assert louder.gains is not None
+    for name in ("shifts", "partners", "partner_shifts", "shares"):
+        assert torch.equal(getattr(louder, name), getattr(plain, name)), "all else is drawn as it is without"
+    assert torch.equal(hear(louder, 0, store), store.waveforms(ROWS))
+    for choice in range(1, 5):
+        heard, before = hear(louder, choice, store), hear(plain, choice, store)
+        level = [each.square().mean(1).sqrt() for each in (heard, before)]
+        audible = level[1] > 0
+        decibels = 20 * torch.log10(level[0] / level[1])
+        torch.testing.assert_close(decibels[audible], louder.gains[audible, choice], rtol=1e-4, atol=1e-4)
+        factor = (10 ** (louder.gains[:, choice] / 20))[:, None]
+        torch.testing.assert_close(heard, before * factor)
+    loud = louder.gains.clone().fill_(40.0)
+    assert hear(replace(louder, gains=loud), 1, store).abs().max() > 100, "nothing is clipped"
+
+
+def test_without_shifts_views_differ_by_their_level() -> None:
+    views = draw(time_shift=False, gain_db=6)
+    assert len(views) == 4
+    assert not views.shifts.any()
+    assert views.gains is not None and len(views.gains[:, 1:].unique()) == 15
+
+
+def test_some_views_keep_their_levels() -> None:
+    views = draw(**LOUD)
+    few = views.some(2)
+    assert few.gains is not None and views.gains is not None
+    assert torch.equal(few.gains, views.gains[:, [0, 4]])
+    assert torch.equal(hear(few, 1), hear(views, 4))
+
+
+def test_fresh_shifts_change_the_level_anew_by_what_was_drawn() -> None:
+    store, fresh = Store(), FreshShifts(400, enabled=True, gain_db=10)
+    rows = fresh.places(torch.tensor(ROWS))
+    choices = fresh.draw(len(rows), torch.Generator().manual_seed(3))
+    plain = FreshShifts(400, enabled=True)
+    shifts = plain.draw(len(rows), torch.Generator().manual_seed(3))
+    assert torch.equal(choices[:, 0].long(), shifts)
+    assert ((choices[:, 1].abs() <= 10) & (choices[:, 1] != 0)).all()
+    heard = fresh.request(StoredClips(store), rows, choices)()  # type: ignore[arg-type]
+    factor = (10 ** (choices[:, 1].float() / 20))[:, None]
+    torch.testing.assert_close(heard, plain.request(StoredClips(store), rows, shifts)() * factor)  # type: ignore[arg-type]
+    part = fresh.request(StoredClips(store), rows[1:3], choices[1:3])()  # type: ignore[arg-type]
+    assert torch.equal(part, heard[1:3])
+    still = FreshShifts(400, enabled=False, gain_db=10).request(StoredClips(store), rows, choices)()  # type: ignore[arg-type]
+    torch.testing.assert_close(still, store.waveforms(ROWS) * factor)
+    labels = torch.tensor([2, 1, 0, 1, -1, 0, 1, 0])
+    assert fresh.targets(labels, 3, rows, choices).tolist() == [0, 2, 0, 0, 0]
+    assert fresh.labelled(labels, rows, choices).tolist() == [True, True, True, False, True]
