@@ -98,7 +98,7 @@ def _source(config: DistillConfig, num_classes: int, teacher: Teacher | None) ->
         config.data.sample_rate,
         config.frontend,
         samples=round(config.data.clip_seconds * config.data.sample_rate),
-        folder=config.teacher.folder,
+        folder=config.student_folder or config.teacher.folder,
     ).eval()
 
 

@@ -111,6 +111,52 @@ def test_layers_move_slower_than_the_head(tmp_path: Path, tiny_config: TinyConfi
     assert torch.equal(last["norm.running_mean"], still.norm.get_buffer("running_mean"))
 
 
+OWN = """
+import torch
+from torch import nn
+
+from edgekd.config import FrontendConfig
+from edgekd.log_mel import LogMel
+from edgekd.models.teachers.base import Layers, Teacher
+
+
+class Ears(Teacher):
+    def __init__(self, num_classes, sample_rate):
+        super().__init__(num_classes, sample_rate, sample_rate, tap_channels=8, embedding_size=12)
+        self.log_mel = LogMel(FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1900.0), sample_rate)
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU())
+
+    def layers(self):
+        return Layers([self.first, self.second], tap=1)
+
+    def tap(self, waveform):
+        return self.first(self.log_mel(waveform) / 50)
+
+    def embed(self, waveform):
+        tap = self.tap(waveform)
+        return self.second(tap).mean((2, 3)), tap
+
+
+def ears(num_classes, sample_rate):
+    torch.manual_seed(0)
+    return Ears(num_classes, sample_rate)
+"""
+
+
+def test_a_teacher_of_ones_own_can_be_cut(
+    tmp_path: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cut_ears.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    teacher = {"name": "cut_ears:ears", "adaptation": "head", "epochs": 2}
+    config = tiny_config(tmp_path / "run", student="cut_ears:ears-cut2", width=0.5, teacher=teacher, **SETTINGS)
+    student = distill(config).student()
+    assert isinstance(student.network, CutNetwork)
+    assert [layer[0].out_channels for layer in student.network.chain()] == [4, 8]
+
+
 def test_what_concerns_weights_that_are_trained_leaves_a_head_alone(
     cut_run: Run, tmp_path: Path, tiny_config: TinyConfig
 ) -> None:
