@@ -166,7 +166,7 @@ def plain(tiny_config: Callable[..., DistillConfig], tmp_path: Path) -> Callable
     torch.set_num_threads(1)
 
     def config(name: str, **training: Any) -> DistillConfig:
-        return tiny_config(tmp_path / name, loss={"terms": ("classification",)}, training={"epochs": 2, **training})
+        return tiny_config(tmp_path / name, loss={"terms": ("classification",)}, training={"epochs": 2} | training)
 
     yield config  # type: ignore[misc]
     torch.set_num_threads(threads)
@@ -209,13 +209,11 @@ def _killed(*_: object) -> None:
 
 
 def test_a_student_of_averaged_weights_is_the_one_that_is_scored(plain: Callable[..., DistillConfig]) -> None:
-    run: Run = distill(plain("averaged", weight_average=0.7))
+    run: Run = distill(plain("averaged", epochs=1, weight_average=0.7))
     last = torch.load(run.folder / "student" / "last.pt", weights_only=True)
     kept = run.student().state_dict()
-    best = max(run.metrics().rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"])))
+    assert all(torch.equal(each, last["averaged"]["values"][name]) for name, each in kept.items())
     assert not all(torch.equal(each, last["model"][name]) for name, each in kept.items())
-    if best["epoch"] == "2":
-        assert all(torch.equal(each, last["averaged"]["values"][name]) for name, each in kept.items())
 
 
 def test_a_compiled_student_is_averaged_and_heard_as_one_that_is_not(
