@@ -102,6 +102,7 @@ def distill(
     started = time.perf_counter()
     if cut and fresh:
         fit_head(student, batches, loss, device, progress)
+        processes.spread(student)  # each has found it, up to rounding
     validation = student_validation(data, student, epochs, device, progress)
     fit(
         Stage(
