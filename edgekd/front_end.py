@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgekd.section import Section
 
@@ -70,9 +70,12 @@ class FrontendConfig(Section):
         default=1, ge=1, le=32, description="mel bins that are averaged into one before the student; a rest is left out"
     )
 
+    _has_followed: bool = PrivateAttr(default=False)
+
     @model_validator(mode="after")
     def _without_a_rate(self) -> Self:
-        self._follow(LONE_RATE)
+        if not self._has_followed:  # pydantic calls this again for a front end that becomes part of another section
+            self._follow(LONE_RATE)
         return self
 
     @model_serializer(mode="wrap")
@@ -188,6 +191,7 @@ class FrontendConfig(Section):
         if "f_max" not in given:
             settings["f_max"] = min(settings["f_max"], sample_rate / 2)
         vars(self).update(settings)
+        self._has_followed = True
 
 
 def _unit(window: float, hop: float, window_known: bool, hop_known: bool) -> int:

@@ -11,6 +11,7 @@ import pytest
 from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import UsageError
 from edgekd.layers_of_settings import displaced
+from edgekd.section import Section
 from edgekd.toml_files import to_toml
 
 
@@ -195,3 +196,11 @@ def test_masks_in_frames_stay_and_are_forgotten_where_they_are_the_default() -> 
     assert (stays.time_mask_frames, stays.time_mask(501), stays.time_mask(81)) == (20, 20, 20)
     earlier = parse(DistillConfig, {"augment": {"time_mask_frames": 48}}, "config.toml")
     assert earlier == DistillConfig()
+
+
+def test_becoming_part_of_another_section_changes_no_front_end() -> None:
+    class Bundle(Section):
+        frontend: FrontendConfig
+
+    frontend = FrontendConfig().at(8_000)
+    assert Bundle(frontend=frontend).frontend.n_fft == frontend.n_fft == 256
