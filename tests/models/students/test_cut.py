@@ -9,7 +9,13 @@ import torch
 
 from edgekd.config import DistillConfig, FrontendConfig
 from edgekd.errors import UsageError
-from edgekd.models.build import as_teacher_hears, build_student, build_teacher, check_models
+from edgekd.models.build import (
+    as_teacher_hears,
+    build_student,
+    build_teacher,
+    check_models,
+    with_default_student,
+)
 from edgekd.models.students.cut import CutNetwork, cut_network, first_layers, folded, narrowed, pooled
 from edgekd.models.students.names import Cut, cut_of, trains_head_alone
 from edgekd.models.tracing import check_layers, trace
@@ -189,3 +195,25 @@ def test_names_are_checked_before_anything_slow(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UsageError, match="no chain of convolutions"):
         check(DistillConfig(student="wav2vec2-cut2"), False)
     assert not built
+
+
+def test_under_yamnet_a_student_cut_from_it_is_the_default() -> None:
+    chosen = with_default_student(DistillConfig.model_validate({"teacher": {"name": "yamnet"}}))
+    assert (chosen.student, chosen.width) == ("yamnet-cut9", 0.65)
+    assert as_teacher_hears(chosen).data.sample_rate == 16_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"teacher": {"name": "convnet"}},
+        {"teacher": {"name": "yamnet"}, "student": "hltdnn_micro"},
+        {"teacher": {"name": "yamnet"}, "width": 0.5},
+        {"teacher": {"name": "yamnet"}, "data": {"sample_rate": 32_000}},
+        {"teacher": {"name": "yamnet"}, "frontend": {"n_mels": 40}},
+        {"teacher": {"name": "yamnet"}, "loss": {"terms": ["classification", "structural"]}},
+    ],
+)
+def test_what_is_said_of_the_student_decides(said: dict) -> None:
+    config = DistillConfig.model_validate(said)
+    assert with_default_student(config) == config
