@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.files.whole import write_text
+from edgekd.files.whole import read_csv, write_text
 
 COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
 
@@ -89,13 +89,7 @@ def write_splits(path: Path, index: ClipIndex, split: Split) -> None:
 
 def read_splits(path: Path, index: ClipIndex) -> Split:
     """The split in a `splits.csv`. Raises `InputError` where it is unreadable or its clips are not those of `index`."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this a complete run?") from None
-    except (UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    header, *lines = read_csv(path)
     if tuple(header) != COLUMNS:
         raise InputError(f"{path}: columns are {', '.join(header)}; needed: {', '.join(COLUMNS)}.")
     if len(lines) != len(index):

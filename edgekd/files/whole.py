@@ -1,8 +1,9 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading back the tables among them."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import os
 from pathlib import Path
@@ -33,3 +34,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """The lines of a table that a run has written, its header first. Raises `InputError` where it is unreadable."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; is this a complete run?") from None
+    except (UnicodeDecodeError, csv.Error) as failure:
+        raise InputError(f"{path}: not a CSV table ({failure}).") from None

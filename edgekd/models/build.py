@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # What a head alone is taught with where nothing is said: no terms about layers, which stand still; mixtures where a
 # teacher says what is in them; int8 is calibrated only, for training moves the layers.
 HEAD_TERMS = ("classification", "distillation")
-DEFAULT_CUTS = {"yamnet": ("yamnet-cut9", 0.65)}
 HEAD_QUANTIZATION = "ptq"
 HEAD_SHIFTS, HEAD_MIXES = 2, 2
+DEFAULT_CUTS = {"yamnet": ("yamnet-cut9", 0.65)}  # teacher -> the student, and its width, where none is named
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -55,20 +55,20 @@ def build_student(
     frontend = frontend or cut_front_end(name).at(sample_rate)
     shape = frontend.shape(samples or 5 * sample_rate)
     network: Any
-    if cut is not None:
-        from edgekd.models.students.cut import cut_network
-
-        _check_student(name, width, folder)
-        teacher = build_teacher(cut.teacher, num_classes, None, sample_rate, frontend, samples=samples, folder=folder)
-        _check_hearing(name, teacher, frontend, sample_rate)
-        network = cut_network(teacher, name, num_classes, width)
-        tap_channels = network.tap_channels
-        _check_size(name, network, shape)
-    elif is_own(name):
+    if cut is None and is_own(name):
         network, tap_channels = build_own(name, num_classes, width, shape, folder)
     else:
-        _check_student(name, width)
-        network = STUDENTS[name].network(num_classes, width)
+        _check_student(name, width, folder)
+        if cut is None:
+            network = STUDENTS[name].network(num_classes, width)
+        else:
+            from edgekd.models.students.cut import cut_network
+
+            source = build_teacher(
+                cut.teacher, num_classes, None, sample_rate, frontend, samples=samples, folder=folder
+            )
+            _check_hearing(name, source, frontend, sample_rate)
+            network = cut_network(source, name, num_classes, width)
         tap_channels = network.tap_channels
         _check_size(name, network, shape)
     return Student(name, network, tap_channels, frontend, sample_rate, width, keeps_norms=cut is not None)

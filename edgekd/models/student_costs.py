@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgekd.config import FrontendConfig
 from edgekd.models.build import build_student, cut_front_end
 from edgekd.models.students.names import CUTS, cut_of
 from edgekd.models.students.table import STUDENTS
@@ -26,7 +25,7 @@ def student_facts(clip_seconds: float = 5.0, num_classes: int = 10) -> list[dict
 def _facts(name: str, clip_seconds: float, num_classes: int) -> dict[str, Any]:
     cut, spec = cut_of(name), STUDENTS.get(name)
     rate = DEFAULT_RATE if cut is None else TEACHERS[cut.teacher].own_rate or DEFAULT_RATE
-    frontend = (FrontendConfig() if cut is None else cut_front_end(name)).at(rate)
+    frontend = cut_front_end(name).at(rate)
     samples = round(clip_seconds * rate)
     network = build_student(name, num_classes, rate, frontend, samples=samples).network
     macs, largest, tap = _counted(network, frontend.shape(samples))

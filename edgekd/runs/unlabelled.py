@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
-from edgekd.files.whole import write_text
+from edgekd.files.whole import read_csv, write_text
 
 FILE = "unlabelled.csv"
 COLUMNS = ("path", "group", "start", "length", "dropped")
@@ -32,13 +32,7 @@ def write_unlabelled(path: Path, index: ClipIndex, dropped: Sequence[str]) -> No
 def read_unlabelled(path: Path, index: ClipIndex) -> tuple[int, ...]:
     """The rows of `index` that `unlabelled.csv` does not drop. Raises `InputError` where it is unreadable or its clips
     are not those of `index`."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this a complete run?") from None
-    except (UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    header, *lines = read_csv(path)
     if tuple(header) != COLUMNS or [line[:-1] for line in lines] != list(_lines(index)):
         raise InputError(
             f"{path}: {len(lines)} clips, which are not the {len(index)} that {index.root} has now. Restore the audio "

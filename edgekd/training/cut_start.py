@@ -87,7 +87,7 @@ def _source(config: DistillConfig, num_classes: int, teacher: Teacher | None) ->
     assert cut is not None
     member = _member(config, cut)
     if member is not None and teacher is not None:
-        return teacher.members[member] if isinstance(teacher, Ensemble) else teacher  # type: ignore[return-value]
+        return teacher.each()[member] if isinstance(teacher, Ensemble) else teacher
     weights = _weights(config, cut)
     if weights is None and not is_own(cut.teacher):
         weights = _published(config.student, cut)
