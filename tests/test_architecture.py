@@ -27,8 +27,8 @@ FOUNDATIONS = (
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
-    *("files", "processes", "log_mel", "data", "models", "losses", "runs", "scoring", "training", "quantization"),
-    *("exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
+    *("files", "processes", "log_mel", "audio", "data", "checks", "models", "losses", "runs", "scoring", "training"),
+    *("quantization", "exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
 
@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("data", "exporting", "profiling", "cli"):
+for room in ("audio", "exporting", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
@@ -49,15 +49,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "data": {
         "fourier": set(),
         "index": set(),
-        "audio": set(),
         "simulation": {"fourier"},
-        "layouts": {"index", "audio", "fourier", "simulation"},
-        "load": {"index", "audio", "layouts"},
+        "layouts": {"index", "fourier", "simulation"},
+        "load": {"index", "layouts"},
         "splits": {"index"},
-        "unlabelled": {"index", "audio", "layouts"},
-        "clip_store": {"index", "audio"},
-        "checks": {"fourier", "index", "audio", "load", "splits", "unlabelled", "clip_store"},
-        "prepare": {"load", "clip_store", "checks"},
+        "unlabelled": {"index", "layouts"},
+        "clip_store": {"index"},
     },
     "models": {
         **{name: set() for name in ("outputs", "weights", "download", "histogram")},

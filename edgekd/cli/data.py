@@ -42,7 +42,7 @@ def inspect(
 ) -> None:
     """Count clips, classes and formats; find silence, clipping, duplicates and broken files; draw a spectrogram a
     class."""
-    from edgekd.data.checks.inspection import inspect_data
+    from edgekd.checks.inspection import inspect_data
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import line, print_json
     from edgekd.report.terminal_data import print_inspection
@@ -79,8 +79,8 @@ def audit(
 ) -> None:
     """Find groups and near-duplicate audio on two sides of the split (exit code 4), what tells the class besides the
     sound, and what of the audio without labels training would leave out."""
-    from edgekd.data.checks.audit import audit_data, refuse_leaks
-    from edgekd.data.checks.unlabelled_audit import audit_unlabelled_data
+    from edgekd.checks.audit import audit_data, refuse_leaks
+    from edgekd.checks.unlabelled_audit import audit_unlabelled_data
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json
     from edgekd.report.terminal_data import print_audit, print_unlabelled_audit
@@ -112,7 +112,7 @@ def prepare(
     quiet: options.Quiet = False,
 ) -> None:
     """Decode and fingerprint every clip now, so that training and auditing start at once."""
-    from edgekd.data.prepare import prepare_data
+    from edgekd.checks.prepare import prepare_data
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json
     from edgekd.report.terminal_data import print_preparation

@@ -1,5 +1,5 @@
 """Recordings to labelled, split, decoded clips.
 
 `load` recognises a data set's layout (`layouts/`) and gives a `ClipIndex` (`index`); `splits` deals its clips to three
-sides, `clip_store` decodes them (`audio`) once. `checks/` look for what may be wrong; `simulation/` makes sonar.
+sides, `clip_store` decodes them (`edgekd.audio`) once. `simulation/` makes sonar.
 """

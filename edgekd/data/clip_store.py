@@ -29,8 +29,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, read_clip
 from edgekd.config import DataConfig
-from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, read_clip
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
 from edgekd.files.caches import NO_SPACE, cache_folder, locked

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekd.audio.read import probe
 from edgekd.config import DataConfig
-from edgekd.data.audio import probe
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
-from edgekd.data.audio import AUDIO_SUFFIXES
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import audio_files, groups_of, windows
 from edgekd.errors import InputError

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from edgekd import __version__
+from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.config import FrontendConfig, Section, parse
-from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes import RUNTIMES
@@ -25,7 +25,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Resampler(Section):
-    """How the training data was resampled: the parameters of the filter in `edgekd.data.audio`."""
+    """How the training data was resampled: the parameters of the filter in `edgekd.audio.read`."""
 
     method: Literal["sinc_interp_hann"] = "sinc_interp_hann"
     lowpass_filter_width: int = Field(default=RESAMPLE_FILTER_WIDTH, ge=1, le=256, description="zero crossings a side")

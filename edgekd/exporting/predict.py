@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.data.audio import probe, read
+from edgekd.audio.read import probe, read
 from edgekd.device.runner import windows
 from edgekd.device.runner.resample import resample
 from edgekd.errors import InputError

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekd.data.audio import fit, read
+from edgekd.audio.read import fit, read
 from edgekd.errors import InputError
 from edgekd.profiling.accuracy import Classify, ScoredClips
 from edgekd.progress import Progress, silent

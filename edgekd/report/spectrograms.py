@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from edgekd.audio.read import read_clip
+from edgekd.checks.inspection import Inspection
 from edgekd.config import DistillConfig
-from edgekd.data.audio import read_clip
-from edgekd.data.checks.inspection import Inspection
 from edgekd.data.index import ClipIndex
 from edgekd.log_mel import LogMel
 from edgekd.progress import Progress, silent

@@ -9,18 +9,18 @@ from edgekd.number_formats import NONE, decibels, interval, number, p_value, per
 from edgekd.report.terminal import line, table, unlabelled_text
 
 if TYPE_CHECKING:
-    from edgekd.data.checks.audit import Audit
-    from edgekd.data.checks.inspection import Inspection
-    from edgekd.data.checks.unlabelled_audit import UnlabelledAudit
+    from edgekd.checks.audit import Audit
+    from edgekd.checks.inspection import Inspection
+    from edgekd.checks.prepare import Preparation
+    from edgekd.checks.unlabelled_audit import UnlabelledAudit
     from edgekd.data.index import ClipIndex
-    from edgekd.data.prepare import Preparation
 
 LISTED = 5  # findings of a kind; --json has all
 
 
 def print_inspection(inspection: Inspection) -> None:
     """Counts, formats and classes, then what may be wrong."""
-    from edgekd.data.checks.inspection import QUIET_DB
+    from edgekd.checks.inspection import QUIET_DB
 
     line(f"{inspection.dataset}: {inspection.root}")
     lengths = f"{number(inspection.median_s)} s"

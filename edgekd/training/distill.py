@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd import processes
+from edgekd.checks.audit import audit, check_audit
+from edgekd.checks.unlabelled_audit import audit_unlabelled
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.data.checks.audit import audit, check_audit
-from edgekd.data.checks.unlabelled_audit import audit_unlabelled
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from edgekd import processes
+from edgekd.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.data.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index

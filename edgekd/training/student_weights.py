@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekd.checks.unlabelled_audit import audit_unlabelled
 from edgekd.config import DistillConfig
-from edgekd.data.checks.unlabelled_audit import audit_unlabelled
 from edgekd.data.clip_store import open_store
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import GateError, InputError

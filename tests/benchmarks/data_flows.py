@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edgekd._torchaudio import functional as audio_functional
+from edgekd.audio.read import fit as fit_length
 from edgekd.config import CacheMode, DistillConfig
-from edgekd.data.audio import fit as fit_length
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index
 from edgekd.losses.terms import Need

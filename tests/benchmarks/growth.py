@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekd.checks.audit import audit
 from edgekd.config import AugmentConfig, DataConfig, FrontendConfig, SimulationConfig
-from edgekd.data.checks.audit import audit
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Split
 from edgekd.data.load import load_index

@@ -17,9 +17,9 @@ import pytest
 import soundfile
 import torch
 
+from edgekd.audio.read import read_clip
 from edgekd.config import DataConfig
 from edgekd.data import clip_store
-from edgekd.data.audio import read_clip
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts import folder
 from edgekd.errors import InputError
@@ -258,7 +258,7 @@ FILL = """
     from edgekd.config import DataConfig
     from edgekd.data import clip_store
     from edgekd.data.layouts import folder
-    from edgekd.data.audio import read_clip
+    from edgekd.audio.read import read_clip
 
     clip_store._FLUSH_ROWS = 4
     def slow(*arguments, **options):

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.audio import read as audio
 from edgekd.config import FrontendConfig
-from edgekd.data import audio
 from edgekd.device import RUNNER_FILE, runner
 from edgekd.exporting.targets import load_target
 from edgekd.log_mel import LogMel

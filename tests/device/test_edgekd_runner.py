@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import soundfile
 
-from edgekd.data import audio
+from edgekd.audio import read as audio
 from edgekd.device import RUNNER_FILE
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgekd.data.audio import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
+from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.device import edgekd_runner
 from edgekd.errors import InputError
 from edgekd.exporting.bundle import Findings

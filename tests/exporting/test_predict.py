@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from edgekd.data.audio import resample
+from edgekd.audio.read import resample
 from edgekd.device.runner import Runner
 from edgekd.errors import InputError
 from edgekd.exporting.predict import BundlePredictor, Predictor, RunPredictor, open_predictor, predict_files

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgekd.checks.inspection import inspect_data
 from edgekd.config import DistillConfig
-from edgekd.data.checks.inspection import inspect_data
 from edgekd.report import spectrograms
 from edgekd.report.spectrograms import draw_spectrograms
 

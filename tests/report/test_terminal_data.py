@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.data.checks.audit import Attribute, Audit, Finding
-from edgekd.data.checks.inspection import ClassInfo, Duplicates, Inspection
+from edgekd.checks.audit import Attribute, Audit, Finding
+from edgekd.checks.inspection import ClassInfo, Duplicates, Inspection
+from edgekd.checks.prepare import Preparation
 from edgekd.data.index import ClipIndex
-from edgekd.data.prepare import Preparation
 from edgekd.number_formats import MINUS, NONE
 from edgekd.report.terminal_data import LISTED, print_audit, print_inspection, print_preparation
 

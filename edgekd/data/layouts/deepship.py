@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.data.audio import probe
+from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import GROUPS, audio_files, class_folders, holds_audio, windows
 from edgekd.data.layouts.layout import WrongLayout

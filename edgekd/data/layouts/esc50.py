@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgekd.data.audio import AUDIO_SUFFIXES, probe
+from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.layout import WrongLayout

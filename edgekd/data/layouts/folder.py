@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.data.audio import AUDIO_SUFFIXES, probe
+from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError

@@ -17,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgekd.data.audio import AudioInfo, probe
+from edgekd.audio.read import AudioInfo, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.folder import cut

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgekd.data.audio import probe
+from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.csv_table import Line, check_names, read_table
 from edgekd.data.layouts.folder import audio_files, class_folders

@@ -20,7 +20,7 @@ from edgekd.errors import InputError, UsageError
 RATE = 8_000
 # A layout as somebody would add it: recordings named after the bird, a day a folder.
 BIRDS = """
-from edgekd.data.audio import probe
+from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.layout import WrongLayout
 

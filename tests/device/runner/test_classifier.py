@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from edgekd.data import audio
+from edgekd.audio import read as audio
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.commands import main
 from edgekd.device.runner.errors import RunnerError, WrongUsage

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd._torchaudio import functional
-from edgekd.data import audio
+from edgekd.audio import read as audio
 from edgekd.device.runner.resample import Resampler, reach, resample
 
 FILTER: dict[str, Any] = {"width": audio.RESAMPLE_FILTER_WIDTH, "rolloff": audio.RESAMPLE_ROLLOFF}

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import soundfile
 
+from edgekd.audio.read import AudioInfo, probe, tolerant
 from edgekd.config import DataConfig
-from edgekd.data.audio import AudioInfo, probe, tolerant
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.load import load_index
 from edgekd.errors import InputError

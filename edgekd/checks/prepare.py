@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.checks.fingerprint import near_duplicates
 from edgekd.config import DataConfig
-from edgekd.data.checks.fingerprint import near_duplicates
 from edgekd.data.clip_store import open_store
 from edgekd.data.load import load_index
 from edgekd.progress import Progress, silent

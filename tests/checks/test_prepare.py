@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgekd.checks.prepare import Preparation, prepare_data
 from edgekd.config import DataConfig
-from edgekd.data.prepare import Preparation, prepare_data
 from edgekd.errors import InputError
 
 RATE = 4_000

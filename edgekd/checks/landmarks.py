@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.audio import Waveform, resample
+from edgekd.audio.read import Waveform, resample
 from edgekd.data.clip_store import ClipStore
 from edgekd.files.caches import locked
 from edgekd.files.threads import threaded

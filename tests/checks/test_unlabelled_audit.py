@@ -11,9 +11,9 @@ import soundfile
 from numpy.typing import NDArray
 from scipy import signal
 
+from edgekd.audio.read import resample
+from edgekd.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
 from edgekd.config import DataConfig
-from edgekd.data.audio import resample
-from edgekd.data.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
 from edgekd.data.clip_store import open_store
 from edgekd.data.index import Clip, ClipIndex, Split
 from edgekd.data.unlabelled import load_unlabelled

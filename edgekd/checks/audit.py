@@ -1,7 +1,7 @@
 """The audit that runs before training: does the split leak, and could a classifier cheat?
 
 A split leaks when a group is on two sides, or audio is: the same recording under two names, re-encoded, cut again with
-an overlap, turned down (`edgekd.data.checks.fingerprint`). Such a score measures memory.
+an overlap, turned down (`edgekd.checks.fingerprint`). Such a score measures memory.
 
 A classifier can cheat where the class goes with something that is not the sound: all tugs recorded at 48 kHz, all of
 one class louder. Each attribute is tested over groups, not clips, for the windows of a recording are one observation:
@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.audio.read import AudioInfo, probe
+from edgekd.checks.fingerprint import Match, near_duplicates
+from edgekd.checks.landmarks import levels
 from edgekd.config import DataConfig
-from edgekd.data.audio import AudioInfo, probe
-from edgekd.data.checks.fingerprint import Match, near_duplicates
-from edgekd.data.checks.landmarks import levels
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
 from edgekd.data.load import load_index

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from edgekd.checks import audit as audit_module
+from edgekd.checks.audit import Audit, audit, audit_data, check_audit, refuse_leaks, rule
 from edgekd.config import DataConfig
-from edgekd.data.checks import audit as audit_module
-from edgekd.data.checks.audit import Audit, audit, audit_data, check_audit, refuse_leaks, rule
 from edgekd.data.clip_store import open_store
 from edgekd.data.index import Clip, ClipIndex, Split
 from edgekd.errors import GateError

@@ -10,12 +10,12 @@ import soundfile
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
+from edgekd.audio.read import resample
+from edgekd.checks import fingerprint
+from edgekd.checks import landmarks as marks
+from edgekd.checks.fingerprint import Match, correlate, near_duplicates
+from edgekd.checks.landmarks import RATE, described, landmarks, levels, rows_of
 from edgekd.config import DataConfig
-from edgekd.data.audio import resample
-from edgekd.data.checks import fingerprint
-from edgekd.data.checks import landmarks as marks
-from edgekd.data.checks.fingerprint import Match, correlate, near_duplicates
-from edgekd.data.checks.landmarks import RATE, described, landmarks, levels, rows_of
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.progress import silent

@@ -10,7 +10,7 @@ import torch
 from scipy import signal
 
 from edgekd._torchaudio import functional
-from edgekd.data import audio
+from edgekd.audio import read as audio
 from edgekd.errors import InputError
 
 RATE = 32_000

@@ -31,8 +31,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.audio import Waveform, resample
-from edgekd.data.checks.landmarks import (
+from edgekd.audio.read import Waveform, resample
+from edgekd.checks.landmarks import (
     FORMAT,
     FRAME_BITS,
     HOP,

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekd.audio.read import probe
+from edgekd.checks.fingerprint import Match, shared_audio
 from edgekd.config import DataConfig
-from edgekd.data.audio import probe
-from edgekd.data.checks.fingerprint import Match, shared_audio
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex, Side, Split
 from edgekd.data.load import load_index

@@ -1,0 +1,1 @@
+"""Recordings to waveforms: what a file holds, decoded, mixed to one channel, resampled, windowed."""
