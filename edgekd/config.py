@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, shown
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
 from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
 from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
@@ -24,6 +24,7 @@ from edgekd.teacher_settings import CacheMode as CacheMode  # noqa: PLC0414
 from edgekd.teacher_settings import TeacherConfig as TeacherConfig  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
+MISTAKES = 20  # of one file that are told at once
 
 
 class LossConfig(Section):
@@ -261,11 +262,14 @@ def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
 
     `source` names where the values come from (a file, "command line") for the message.
     """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{source}: {shown(values)}: keys and values are wanted")
     try:
         return model.model_validate(dict(values))
     except ValidationError as failure:
-        lines = [_describe(model, error) for error in failure.errors(include_url=False)]
-        raise UsageError(f"{source}: " + "; ".join(lines)) from None
+        lines = [_describe(model, error) for error in failure.errors(include_url=False)[:MISTAKES]]
+        more = f"; and {failure.error_count() - MISTAKES} more" if failure.error_count() > MISTAKES else ""
+        raise UsageError(f"{source}: " + "; ".join(lines) + more) from None
 
 
 def differences(
@@ -297,7 +301,7 @@ def _describe(model: type[BaseModel], error: Any) -> str:
         return message
     if error["type"] == "value_error" and isinstance(error["input"], Mapping):  # of a section: it names the setting
         return f"{place}.{message}"
-    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{place} = {shown(error['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -23,7 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config", "layers_of_settings"),
+    *("errors", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config", "json_files"),
+    "layers_of_settings",
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import InputError, UsageError, shown
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -222,5 +222,7 @@ def _toml_value(text: str) -> Any:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text.strip()
+    except RecursionError:
+        raise UsageError(f"--set ...={shown(text)}: nested too deeply.") from None

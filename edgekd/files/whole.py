@@ -45,3 +45,5 @@ def read_csv(path: Path) -> list[list[str]]:
         raise InputError(f"{path}: no such file; is this a complete run?") from None
     except (UnicodeDecodeError, csv.Error) as failure:
         raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    except OSError as failure:
+        raise InputError(f"{path}: cannot be read: {failure.strerror}.") from None
