@@ -18,13 +18,19 @@ Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing f
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # a numpy.py beside this file, or where it is started, is not numpy
+    _beside = ("", os.path.dirname(os.path.realpath(__file__)), os.path.realpath("/proc/self/cwd"))  # noqa: PTH120
+    sys.path[:] = [_folder for _folder in sys.path if (_folder and os.path.realpath(_folder)) not in _beside]
+
 import argparse
 import ctypes
 import fcntl
 import hashlib
 import json
 import math
-import os
 import re
 import resource
 import shutil
@@ -32,7 +38,6 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
