@@ -49,11 +49,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "data": {
         "fourier": set(),
         "index": set(),
+        "walk": {"index"},
         "simulation": {"fourier"},
-        "layouts": {"index", "fourier", "simulation"},
-        "load": {"index", "layouts"},
+        "layouts": {"index", "walk", "fourier", "simulation"},
+        "load": {"index", "walk", "layouts"},
         "splits": {"index"},
-        "unlabelled": {"index", "layouts"},
+        "unlabelled": {"index", "walk", "layouts"},
         "clip_store": {"index"},
     },
     "models": {
