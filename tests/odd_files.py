@@ -192,6 +192,17 @@ def make(folder: Path) -> None:
     shutil.copyfile(run / "student" / "best.safetensors", folder / "weights.safetensors")
 
 
+def _without_run(bundle: Path) -> Path:
+    """The same bundle, whose run is not here any more: it is scored on its golden examples."""
+    path = bundle / "manifest.json"
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        manifest = json.loads(path.read_text())
+        manifest["provenance"]["run"] = "/nowhere"
+        path.write_text(json.dumps(manifest))
+        sign(bundle)
+    return bundle
+
+
 def _weights(kind: str) -> Callable[[Path], Ending]:
     def read(folder: Path) -> None:
         from edgekd.models.weights import load_matching, read_weights
@@ -224,7 +235,7 @@ COMMANDS: dict[str, Callable[[Path], Ending]] = {
         f / "compared",
     ),
     "predict bundle": lambda f: edgekd("predict", f / "bundle", f / "one.wav"),
-    "profile bundle": lambda f: edgekd("profile", f / "bundle", "--quick", "--quiet", "--out", f / "profiled"),
+    "profile bundle": lambda f: edgekd("profile", _without_run(f / "bundle"), "--quick", "--quiet", "--out", f / "profiled"),
     "verify": lambda f: runner(f / "bundle", "verify"),
     "runner predict": lambda f: runner(f / "bundle", "predict", f / "one.wav"),
     "stream": lambda f: runner(f / "bundle", "stream", sound=bytes(20_000)),
@@ -276,7 +287,7 @@ def show(folder: Path) -> None:
     log = run.metrics()
     log.truncate("int8", 3)
     log.last_epoch("student"), log.best_accuracy("student"), run.finished("student")
-    if (folder / "report.json").exists():
+    if run.report().get("test"):
         print_run(run)
 
 
@@ -891,7 +902,7 @@ def cases(folder: Path) -> Iterator[Case]:
                     command,
                 )
         yield Case(f"weights.npz: {name}", "weights.npz", absurd_member("absurd", shape), "read weights.npz")
-    for dtype in ("|O", "|V0", "<U0", "<c16", "<M8[s]", "[('a', '<f4')]", "rubbish"):
+    for dtype in ("|O", "|V0", "<U0", "<M8[s]", "[('a', '<f4')]", "rubbish"):
         yield Case(
             f"weights.npz: of type {dtype}", "weights.npz", absurd_member("absurd", "(4,)", dtype), "read weights.npz"
         )

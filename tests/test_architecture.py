@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "exporting", "profiling", "cli"):
+for room in ("audio", "models", "exporting", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.

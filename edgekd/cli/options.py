@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -122,6 +123,13 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, e.g. --set augment.time_masks=0. Repeatable."),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """A number that a range alone would let through: NaN is in every one. Raises `typer.BadParameter`."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number that can be meant.")
+    return value
 
 
 def resolve(

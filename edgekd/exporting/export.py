@@ -14,6 +14,7 @@ from torch import nn
 from edgekd import own_code
 from edgekd.data.index import Split
 from edgekd.errors import InputError
+from edgekd.files.whole import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
@@ -159,7 +160,7 @@ def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress =
 def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
     folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
-        run=str(run.folder),
+        run=legible(str(run.folder)),
         dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,

@@ -66,7 +66,7 @@ class Measurements:
             name=candidate.name,
             kind=candidate.kind,
             role=candidate.role,
-            source=str(candidate.source),
+            source=legible(str(candidate.source)),
             architecture=candidate.architecture,
             precision=candidate.model.precision,
             backend=candidate.model.backend,

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from edgekd.errors import InputError
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Floats, GroupCounts, Interval
+from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Count, Floats, Gap, Gaps, GroupCounts, Share
 
 FLIPS = 9999
 
@@ -50,15 +50,15 @@ class Difference:
     `runs_resampled` tells whether the intervals are over runs too.
     """
 
-    trials: int
-    accuracy: float
-    accuracy_interval: Interval
-    macro_f1: float
-    macro_f1_interval: Interval
-    only_first: int
-    only_second: int
-    mcnemar: float
-    sign_flip: float
+    trials: Count
+    accuracy: Gap
+    accuracy_interval: Gaps
+    macro_f1: Gap
+    macro_f1_interval: Gaps
+    only_first: Count
+    only_second: Count
+    mcnemar: Share
+    sign_flip: Share
     runs_resampled: bool
 
     def to_dict(self) -> dict[str, Any]:

@@ -61,12 +61,12 @@ def math_prod(lengths: tuple[int, ...]) -> int:
     return product
 
 
-def read_golden(path: Path, clip_samples: int, classes: int) -> dict[str, np.ndarray]:
+def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, where they
-    are there. Raises `RunnerError` for a file that holds anything else.
+    are there or, with `labelled`, always. Raises `RunnerError` for a file that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -79,7 +79,7 @@ def read_golden(path: Path, clip_samples: int, classes: int) -> dict[str, np.nda
         headers = array_headers(path)
         if "float_probabilities" not in headers:  # of bundles of before, whose model is the float student
             del wanted["float_probabilities"]
-        if "labels" not in headers:
+        if "labels" not in headers and not labelled:
             del wanted["labels"]
         _check_headers(headers, wanted)
         with np.load(str(path), allow_pickle=False) as file:

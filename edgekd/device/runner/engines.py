@@ -108,7 +108,7 @@ class OnnxRuntime:
         self.version: str = onnxruntime.__version__
         self._input, self._classes, self._model = contract.input, contract.classes, model
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
         except self._refusals as failure:
             raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
         self._check(contract)
@@ -143,6 +143,15 @@ def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
     found = list(tensor.shape or [])
     same = (not isinstance(length, int) or length == wanted for length, wanted in zip(found[1:], shape))
     return tensor.type == "tensor(float)" and len(found) == 1 + len(shape) and all(same)
+
+
+def _named(model: Path) -> str | bytes:
+    """The name of a graph's file, or what is in it where the name is not in UTF-8, which onnxruntime cannot open."""
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return str(model)
 
 
 def _first_line(failure: BaseException) -> str:
