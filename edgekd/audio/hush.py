@@ -49,9 +49,15 @@ def _turn_aside() -> None:
         real = os.dup(2)
     except (OSError, ValueError):  # it is closed: there is nothing to keep clean
         return
-    meanwhile = tempfile.TemporaryFile()  # noqa: SIM115 - open until `_bring_back`
+    meanwhile = _own_file()
     os.dup2(meanwhile.fileno(), 2)
     _aside = real, meanwhile
+
+
+def _own_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):  # on Linux: in memory
+        return open(os.memfd_create("stderr"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _bring_back() -> None:

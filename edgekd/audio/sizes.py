@@ -66,7 +66,7 @@ def _patched(file: BinaryIO, promise: _Promise, held: int) -> Part:
     head = bytearray(file.read(promise.begin))
     for offset, kind in promise.patches:
         struct.pack_into(kind, head, offset, held + promise.overhead)
-    return Part(((promise.begin, held),), bytes(head))
+    return Part((bytes(head), (promise.begin, held)))
 
 
 def _au(magic: bytes) -> _Promise | None:
@@ -119,9 +119,9 @@ def _wave_64(file: BinaryIO) -> _Promise | None:
 
 
 def _caf(file: BinaryIO) -> _Promise | None:
-    for name, size, begin in _chunks(file, 8, struct.Struct(">4sq"), 1):
+    for name, size, begin in _chunks(file, 8, struct.Struct(">4sq"), 1):  # of -1, where it goes on to the end
         if name == b"data":
-            return _Promise(begin, None if size < 0 else size, patches=((begin - 8, ">q"),))
+            return _Promise(begin + 4, max(0, size - 4), patches=((begin - 8, ">q"),), overhead=4)
     return None
 
 

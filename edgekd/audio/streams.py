@@ -96,11 +96,26 @@ class Streams:
         while length > 0 and start < self.frames:
             number = bisect_right(self._begins, start) - 1
             wanted = min(length, self._begins[number + 1] - start)
-            pieces.append(self._part(number).read(start - self._begins[number], wanted))
+            try:
+                pieces.append(self._part(number).read(start - self._begins[number], wanted))
+            except InputError as failure:
+                raise self._damaged(number) or failure from None
             if len(pieces[-1]) < wanted:
                 break
             start, length = start + wanted, length - wanted
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
+
+    def _damaged(self, number: int) -> InputError | None:
+        """The error with both numbers for a part that cannot be decoded to its end."""
+        self.close()
+        with Stream(self._path, self._parts[number]) as stream:
+            held = self._begins[number] + stream.count()
+        if held >= self._begins[number + 1]:
+            return None
+        return InputError(
+            f"{self._path}: damaged or truncated: {held} samples of the {self.frames} its header promises can be "
+            "decoded. Copy it again."
+        )
 
     def close(self) -> None:
         if self._stream is not None:
@@ -138,4 +153,4 @@ def _parts_of_codec(path: Path, header: WavHeader) -> Parts:
     length = min(header.data_bytes, 0xFFFFFFFF - 1024)
     chunks += b"data" + number.pack(length)
     magic = b"RIFX" if header.order == ">" else b"RIFF"
-    return (Part(header.extents, magic + number.pack(len(chunks) + length) + chunks, most=header.fact),)
+    return (Part((magic + number.pack(len(chunks) + length) + chunks, *header.extents), most=header.fact),)
