@@ -6,8 +6,9 @@
     python3 edgekd_runner.py bench [--threads N] [--json]
     python3 edgekd_runner.py choose
 
-Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime; or TensorRT's Python module (8.5 or later) where
-`build_engine.sh` has built engines. Everything else it needs to know is in `manifest.json`.
+Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime (1.17 or later for a model in opset 20, as README.md
+says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines. Everything else it needs to
+know is in `manifest.json`.
 
 Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
 4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
@@ -30,7 +31,8 @@ from edgekd.device.runner.classifier import open_runner
 from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain
 from edgekd.device.runner.live import run_stream
 from edgekd.device.runner.stream import STREAM_FORMATS
-from edgekd.device.runner.wav import PLAUSIBLE_RATES, read_wav
+from edgekd.device.runner.wav import open_wav
+from edgekd.device.runner.wav_header import RATES
 
 
 def run_verify(folder: Path, options: argparse.Namespace) -> int:
@@ -59,8 +61,9 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     exit_code = 0
     for path in options.files:
         try:
-            waveform, rate = read_wav(path)
-            scores = runner.predict(waveform, rate)
+            with open_wav(path) as wav:
+                seconds = wav.frames / wav.rate
+                scores = runner.predict_pieces(wav.blocks(), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
@@ -68,7 +71,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
             print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
     if options.json:
@@ -111,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
     add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
-    rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
+    rate = _between(int, RATES[0], RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
