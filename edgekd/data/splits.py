@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
+from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.whole import read_csv, write_text
 
 COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
@@ -99,7 +100,7 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
     sides: list[Side] = []
     for number, (line, expected) in enumerate(zip(lines, _lines(index), strict=True), 2):
         side = next((side for side in SIDES if side == line[-1]), None) if line else None
-        if line[:-1] != expected or side is None:
+        if not _same(line[:-1], expected) or side is None:
             raise InputError(
                 f"{path}, line {number}: {','.join(line)} does not match the data, which has {','.join(expected)} "
                 f"there (side: one of {', '.join(SIDES)}). Restore the data of the run."
@@ -108,12 +109,18 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
     return _split(sides)
 
 
+def _same(line: list[str], expected: list[str]) -> bool:
+    """Whether a line is what `_lines` has; tables of version 0.1 had names as they are."""
+    return line == expected or line == [*map(from_csv_text, expected)]
+
+
 def _lines(index: ClipIndex) -> Iterator[list[str]]:
     """What identifies each clip, as text."""
     for clip in index:
         name = index.name(clip)
         fold = "" if clip.fold is None else str(clip.fold)
-        yield [name, index.classes[clip.label], clip.group, fold, str(clip.start), str(clip.length)]
+        told = (name, index.classes[clip.label], clip.group)
+        yield [*map(csv_text, told), fold, str(clip.start), str(clip.length)]
 
 
 def _split(sides: list[Side]) -> Split:

@@ -19,13 +19,19 @@ Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing f
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # a numpy.py beside this file, or where it is started, is not numpy
+    _beside = ("", os.path.dirname(os.path.realpath(__file__)), os.path.realpath("/proc/self/cwd"))  # noqa: PTH120
+    sys.path[:] = [_folder for _folder in sys.path if (_folder and os.path.realpath(_folder)) not in _beside]
+
 import argparse
 import ctypes
 import fcntl
 import hashlib
 import json
 import math
-import os
 import re
 import resource
 import shutil
@@ -33,7 +39,6 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -75,11 +80,18 @@ class BadSamples(RunnerError):
     """These samples cannot be classified; others may."""
 
 
+def plain(text: object) -> str:
+    """One line for a terminal: what is in names and files neither ends it nor moves the cursor."""
+    spaced = re.sub("[\t\n\x0b\x0c\r\x1c-\x1f\x85\u2028\u2029]", " ", str(text))
+    codes = "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    return re.sub(codes, lambda found: f"\\u{ord(found[0]):04x}", spaced)
+
+
 def complain(message: str, failure: RunnerError | None = None) -> None:
     """A line on standard error; with `EDGEKD_DEBUG=1` also where `failure` came from."""
     if failure is not None and os.environ.get("EDGEKD_DEBUG") == "1":
         traceback.print_exception(type(failure), failure, failure.__traceback__)
-    print(f"edgekd_runner: {message}", file=sys.stderr, flush=True)
+    print(f"edgekd_runner: {plain(message)}", file=sys.stderr, flush=True)
 
 
 # --- The bundle -------------------------------------------------------------------------------------------------------
@@ -1672,7 +1684,7 @@ def warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
 def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     """Print the `outcome` of timing clips of `clip_ms`."""
     engine = " ".join(filter(None, (outcome["engine"], outcome["engine_version"], outcome["precision"])))
-    print(f"{engine}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
+    print(f"{plain(engine)}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
     figures = "   ".join(f"p{share} {outcome[f'p{share}_ms']:.2f} ms" for share in (50, 95, 99))
     print(f"{figures}   real-time factor {outcome['real_time_factor']:.2g}   ({outcome['runs']} runs)")
     if outcome["front_end_ms"] is not None:
@@ -1686,7 +1698,7 @@ def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     for name, value in outcome["machine"].items():
         if value:
             entries = (f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else [str(value)]
-            print(f"{name.replace('_', ' ')}: {', '.join(entries)}".translate({ord(c): None for c in "{}[]'"}))
+            print(plain(f"{name.replace('_', ' ')}: {', '.join(entries)}").translate({ord(c): None for c in "{}[]'"}))
     if not outcome["settled"]:
         print("the time had not settled after 5 s of warm-up: is something else running?")
 
@@ -1750,7 +1762,7 @@ def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]
 def _show_choice(choice: dict[str, Any]) -> None:
     for precision, figures in choice["candidates"].items():
         if "error" in figures:
-            print(f"{precision}  {figures['error']}")
+            print(f"{precision}  {plain(figures['error'])}")
             continue
         verdict = "chosen" if precision == choice["precision"] else "agrees" if figures["agrees"] else "disagrees"
         print(
@@ -1782,7 +1794,7 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
     else:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
-        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
+        print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
     if outcome["agrees"]:
@@ -1795,7 +1807,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     """The command `predict`."""
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rows: list[dict[str, Any]] = []
-    width = max(len(str(path)) for path in options.files)
+    width = max(len(plain(path)) for path in options.files)
     exit_code = 0
     for path in options.files:
         try:
@@ -1811,7 +1823,8 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
-            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
+            said = "   ".join(f"{plain(row['class'])} {row['score']:.3f}" for row in top)
+            print(f"{plain(path):<{width}}  {said}", flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
     return exit_code
