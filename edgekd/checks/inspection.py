@@ -88,6 +88,7 @@ class Inspection:
     clipped_share: float
     duplicates: tuple[Duplicates, ...]
     unreadable: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -223,6 +224,7 @@ def _summed_up(
             if len(paths) > 1 and any(files[paths[0]].power)  # silence is everywhere the same
         ),
         unreadable={names.get(path, str(path)): why for path, why in broken.items()},
+        notes=tuple(note.message for note in index.notes),
     )
 
 

@@ -30,6 +30,14 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What whoever uses a data set should know of how it was read: of what kind, for programs, and in a line."""
+
+    kind: Literal["groups", "folds"]
+    message: str
+
+
+@dataclass(frozen=True)
 class ClipIndex:
     """The clips of a dataset, in a fixed order, and its class names in label order."""
 
@@ -37,6 +45,7 @@ class ClipIndex:
     root: Path
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clips)

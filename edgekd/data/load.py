@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekd.audio.read import probe
 from edgekd.config import DataConfig
+from edgekd.data.folds import missing_folds
+from edgekd.data.grouping import grouped
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
+from edgekd.data.layouts.table_text import is_table
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
 
@@ -41,9 +46,12 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         root = config.data_dir
         _check_place(root, table=layout.table)
     try:
-        return layout.load(root, config)
+        index = layout.load(root, config)
     except WrongLayout:
         raise _refused(root, layout, layouts) from None
+    check_names_of_files(index)
+    index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
+    return grouped(index, config)
 
 
 def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
@@ -60,6 +68,18 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
             f"--dataset {fitting[0].name}."
         )
     return fitting[0]
+
+
+def check_names_of_files(index: ClipIndex) -> None:
+    """Raises `InputError` for files whose names are no UTF-8: no table, archive or page could name them again."""
+    odd = [
+        path for path in dict.fromkeys(clip.path for clip in index) if not os.fsencode(path).isascii() and _odd(path)
+    ]
+    if odd:
+        name = repr(os.fsencode(odd[0]))[2:-1]
+        raise InputError(
+            f"{name}: its name is not UTF-8 ({len(odd)} such). Rename it, e.g. with: convmv -f latin1 -t utf8 --notest"
+        )
 
 
 def check_dataset(name: str | None) -> None:
@@ -80,6 +100,14 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
             f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
             f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {seconds:.2g}."
         )
+
+
+def _odd(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _named(name: str, layouts: Sequence[Layout]) -> Layout:
@@ -114,10 +142,10 @@ def _refused(root: Path, layout: Layout, layouts: Sequence[Layout]) -> InputErro
 
 
 def _check_place(data_dir: Path, table: bool) -> None:
-    """`table`: a CSV file will do, too."""
+    """`table`: a table will do, too."""
     if not data_dir.exists():
         raise InputError(f"{data_dir}: no such {'file' if data_dir.suffix else 'folder'}. Check --data-dir.")
-    if table and data_dir.is_file() and data_dir.suffix.lower() == ".csv":
+    if table and data_dir.is_file() and is_table(data_dir):
         return
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")

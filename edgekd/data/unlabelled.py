@@ -14,8 +14,10 @@ from pathlib import Path
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
+from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import audio_files, groups_of, windows
+from edgekd.data.load import check_names_of_files
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
@@ -44,7 +46,9 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     clips = [
         Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
-    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+    index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+    check_names_of_files(index)
+    return spelled_once(index)
 
 
 def _recordings(folder: Path) -> list[Path]:

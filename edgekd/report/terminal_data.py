@@ -76,6 +76,8 @@ def print_inspection(inspection: Inspection) -> None:
     )
     line(f"Unreadable: {len(inspection.unreadable)} file(s).")
     _list([f"{name}: {why}" for name, why in inspection.unreadable.items()])
+    for note in inspection.notes:
+        line(f"Note: {note}")
 
 
 def print_audit(audit: Audit, index: ClipIndex) -> None:

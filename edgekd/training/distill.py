@@ -275,7 +275,7 @@ def _begin(
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
-        for warning in (let_pass, unknown):
+        for warning in (let_pass, unknown, *(note.message for note in index.notes)):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:

@@ -39,6 +39,8 @@ class Layout:
     load: Load
     table: bool = False
     """Whether a CSV file, too, may be given in place of a folder."""
+    folds: int = 0
+    """How many folds its authors made; 0: none, or as many as a table says."""
     class_folders: bool = False
     """Whether it says what the folders in `root` are: of such layouts the first that is recognised is the one."""
     beside: Recognise | None = None
