@@ -16,8 +16,9 @@ from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
 from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.folder import audio_files, groups_of, windows
+from edgekd.data.layouts.folder import groups_of, windows
 from edgekd.data.load import check_names_of_files
+from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
@@ -46,7 +47,8 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     clips = [
         Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
-    index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+    beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
+    index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
     check_names_of_files(index)
     return spelled_once(index)
 
@@ -58,5 +60,5 @@ def _recordings(folder: Path) -> list[Path]:
     files = audio_files(folder)
     if not files:
         kinds = " ".join(sorted(AUDIO_SUFFIXES))
-        raise InputError(f"{folder}: holds no audio ({kinds}). Check --unlabelled.")
+        raise InputError(f"{folder}: holds no audio ({kinds}). Check --unlabelled.{why_no_audio(folder)}")
     return files

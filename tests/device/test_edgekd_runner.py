@@ -65,7 +65,7 @@ def test_predict_needs_only_numpy_and_onnxruntime(written: Path, recording: Path
 @pytest.mark.parametrize(
     ("packages", "message"),
     [
-        (("numpy",), "onnxruntime is not installed. Next: python3 -m pip install onnxruntime"),
+        (("numpy",), "onnxruntime is not installed. Next: python3 -m pip install 'onnxruntime>=1.17'"),
         ((), "numpy is not installed. Next: python3 -m pip install numpy onnxruntime"),
     ],
 )

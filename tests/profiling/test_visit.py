@@ -116,7 +116,7 @@ def test_a_python_without_numpy(visit_host: Visit, server: Server, tmp_path: Pat
 
 
 def test_a_python_without_onnxruntime(visit_host: Visit, tmp_path: Path) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError\n")
+    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError(name=__name__)\n")
     python = program(tmp_path / "python", f'PYTHONPATH={tmp_path} exec {sys.executable} "$@"')
     assert reason(visit_host(python=python)).startswith("verify: onnxruntime is not installed. Next: ")
 

@@ -32,10 +32,11 @@ from typing import TYPE_CHECKING
 from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex, Note
 from edgekd.data.layouts.csv_table import records
-from edgekd.data.layouts.folder import GROUPS, audio_files, class_folders, holds_audio, windows
+from edgekd.data.layouts.folder import GROUPS, class_folders, windows
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.layouts.table_text import separated, table_at, text_of
+from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     recordings = {name: audio_files(folder) for name, folder in folders.items()}
     for name, files in recordings.items():
         if not files:
-            raise InputError(f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS).")
+            raise InputError(
+                f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS)."
+                f"{why_no_audio(folders[name])}"
+            )
     groups, notes = _groups(root, folders, recordings)
     clips = [
         Clip(path, label, groups[path], None, start, length)

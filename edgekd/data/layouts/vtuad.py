@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 
 from edgekd.data.index import Clip, ClipIndex, Note, Side
 from edgekd.data.layouts.csv_table import Line, read_table
-from edgekd.data.layouts.folder import audio_files, check_spelling, class_folders, holds_sides, sides, windows
+from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.layouts.table_text import is_table, separated, table_at, text_of
+from edgekd.data.walk import audio_files, why_no_audio
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
             where = folder.relative_to(root).as_posix()
             unknown.append(f"{where} {unlisted} of {files} ({'no metadata.csv' if table is None else 'unlisted'})")
     if not clips:
-        raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.")
+        raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
     return ClipIndex("vtuad", root, classes, tuple(clips), notes=_notes(root, parts, unknown))
 
 

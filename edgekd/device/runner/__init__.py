@@ -17,7 +17,7 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.classifier import Runner, windows
-from edgekd.device.runner.engines import Contract, Trtexec, open_engine
+from edgekd.device.runner.engines import Contract, Trtexec, oldest_onnxruntime, open_engine
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 
@@ -35,6 +35,7 @@ __all__ = [
     "graphs",
     "machine_state",
     "manifest_digest",
+    "oldest_onnxruntime",
     "open_engine",
     "read_manifest",
     "windows",

@@ -74,7 +74,8 @@ class Runner:
         if built:
             self._engine = open_engine(engine_file(self.folder, self.precision), contract)
         else:
-            self._engine = OnnxRuntime(self.folder / graphs(self.manifest)[self.precision], contract, threads)
+            model, opset = self.folder / graphs(self.manifest)[self.precision], self.manifest["target"]["opset"]
+            self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:

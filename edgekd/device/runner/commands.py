@@ -6,8 +6,9 @@
     python3 edgekd_runner.py bench [--threads N] [--json]
     python3 edgekd_runner.py choose
 
-Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime; or TensorRT's Python module (8.5 or later) where
-`build_engine.sh` has built engines. Everything else it needs to know is in `manifest.json`.
+Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime (1.17 or later for a model in opset 20, as README.md
+says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines. Everything else it needs to
+know is in `manifest.json`.
 
 Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
 4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,11 @@ import numpy as np
 
 from edgekd.device.runner.bundle import BUILD_STEP
 from edgekd.device.runner.errors import RunnerError
+
+# The newest operator set of a graph, and the oldest ONNX Runtime that runs one: each was tried. 1.14 loads sets 14
+# to 17 and crashes on some; 1.10 and before cannot reshape uint8.
+OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
+_FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
 
@@ -29,17 +35,67 @@ class Contract(NamedTuple):
     max_batch: int
 
 
+def oldest_onnxruntime(opset: int) -> str:
+    """The oldest ONNX Runtime that runs a graph in this operator set: "1.17"."""
+    return next((version for newest, version in OLDEST_ONNXRUNTIME if opset <= newest), OLDEST_ONNXRUNTIME[-1][1])
+
+
+def import_onnxruntime(opset: int) -> Any:
+    """ONNX Runtime, new enough for a graph in this operator set. Raises `RunnerError`.
+
+    Its version is read before it is imported: an old one under a new numpy fails in a way that does not say so.
+    """
+    oldest = oldest_onnxruntime(opset)
+    install = f"Next: python3 -m pip install 'onnxruntime>={oldest}'"
+    found = next(filter(None, map(_version_of, ("onnxruntime", "onnxruntime-gpu"))), None)
+    if found is not None:
+        _check_onnxruntime(found, opset)
+        if _release(found) < _release(_FOR_NUMPY_2) and _release(np.__version__) >= (2, 0):
+            raise RunnerError(
+                f"onnxruntime {found} was built for numpy 1, and here is numpy {np.__version__}."
+                f" Next: python3 -m pip install 'onnxruntime>={_FOR_NUMPY_2}', or 'numpy<2'"
+            )
+    try:
+        import onnxruntime
+    except ImportError as failure:
+        if (failure.name or "").startswith("onnxruntime"):
+            raise RunnerError(f"onnxruntime is not installed. {install}") from None
+        reason = (str(failure).splitlines() or ["it does not say why"])[0]
+        raise RunnerError(f"onnxruntime cannot be imported: {reason}. {install}") from None
+    _check_onnxruntime(onnxruntime.__version__, opset)
+    return onnxruntime
+
+
+def _check_onnxruntime(found: str, opset: int) -> None:
+    oldest = oldest_onnxruntime(opset)
+    if _release(found) < _release(oldest):
+        raise RunnerError(
+            f"onnxruntime {found} is too old for this model, which is written in opset {opset} and needs {oldest} or"
+            f" later. Next: python3 -m pip install -U 'onnxruntime>={oldest}'"
+        )
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    # (1, 17) of "1.17.0"
+    return tuple(map(int, version.split(".")[:2]))
+
+
 class OnnxRuntime:
-    """An ONNX file, run on the CPU."""
+    """An ONNX file in an operator set, run on the CPU."""
 
     name = "onnxruntime"
 
-    def __init__(self, model: Path, contract: Contract, threads: int) -> None:
-        try:
-            import onnxruntime
-            from onnxruntime.capi import onnxruntime_pybind11_state as failures
-        except ImportError:
-            raise RunnerError("onnxruntime is not installed. Next: python3 -m pip install onnxruntime") from None
+    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+        onnxruntime = import_onnxruntime(opset)
+        from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -116,6 +116,13 @@ def runner_files() -> dict[str, bytes]:
     return {RUNNER: RUNNER_FILE.read_bytes()}
 
 
+def oldest_onnxruntime(target: Target) -> str:
+    """The oldest ONNX Runtime that runs the graphs of a bundle for `target`."""
+    from edgekd.device import runner
+
+    return runner.oldest_onnxruntime(target.opset)
+
+
 def open_runner(folder: Path, threads: int) -> Classify:
     """The classifier of a bundle through the runner that ships with it. Raises `InputError`, also when it is called."""
     from edgekd.device.runner import Runner, RunnerError

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PREPARE = """\
     python3 -m venv ~/edgekd-runner
     . ~/edgekd-runner/bin/activate
-    python3 -m pip install numpy onnxruntime"""
+    python3 -m pip install numpy 'onnxruntime>={oldest}'"""
 
 
 class OnnxRuntime:
@@ -82,7 +82,7 @@ class OnnxRuntime:
         return onnx_bundle.runner_files()
 
     def usage(self, manifest: Manifest) -> str:
-        return onnx_bundle.usage(manifest, PREPARE)
+        return onnx_bundle.usage(manifest, PREPARE.format(oldest=onnx_bundle.oldest_onnxruntime(manifest.target)))
 
     def open(self, folder: Path, threads: int = 1) -> Classify:
         return onnx_bundle.open_runner(folder, threads)

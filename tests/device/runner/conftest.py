@@ -19,6 +19,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import edgekd._torchaudio  # noqa: F401 - before the CUDA runtime is stood in for, which it looks for
+
 if TYPE_CHECKING:
     from tests.device.conftest import Toy
 

@@ -12,8 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekd.device.runner import engines
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.commands import main
+from edgekd.device.runner.engines import import_onnxruntime, oldest_onnxruntime
 from edgekd.device.runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -30,6 +32,53 @@ def test_a_model_that_onnxruntime_cannot_load_is_one_line(
     shown = capsys.readouterr().err
     assert "model.onnx: onnxruntime" in shown
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("opset", "found", "numpy", "words"),
+    [
+        (20, "1.16.3", "1.26.4", r"1.16.3 is too old .* opset 20 and needs 1.17 .* 'onnxruntime>=1.17'"),
+        (17, "1.14.1", "1.26.4", r"1.14.1 is too old .* opset 17 and needs 1.15 "),
+        (13, "1.7.0", "1.26.4", r"1.7.0 is too old .* opset 13 and needs 1.8 "),
+        (
+            20,
+            "1.18.1",
+            "2.4.6",
+            r"1.18.1 was built for numpy 1, and here is numpy 2.4.6. Next: .*>=1.19', or 'numpy<2'",
+        ),
+    ],
+)
+def test_an_onnxruntime_that_is_too_old_is_refused_before_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, opset: int, found: str, numpy: str, words: str
+) -> None:
+    monkeypatch.setattr(engines.metadata, "version", lambda _: found)
+    monkeypatch.setattr(engines.np, "__version__", numpy)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # to import it would fail
+    with pytest.raises(RunnerError, match=words) as refusal:
+        import_onnxruntime(opset)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("opset", "found"), [(20, "1.17.0"), (17, "1.15.0"), (13, "1.8.1"), (20, "1.24.0.dev2025")])
+def test_the_oldest_that_runs_a_model_is_taken(monkeypatch: pytest.MonkeyPatch, opset: int, found: str) -> None:
+    monkeypatch.setattr(engines.metadata, "version", lambda _: found)
+    monkeypatch.setattr(engines.np, "__version__", "1.26.4")
+    assert import_onnxruntime(opset).InferenceSession
+
+
+def test_an_old_onnxruntime_that_only_its_module_tells_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise engines.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(engines.metadata, "version", absent)
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace(__version__="1.16.0"))
+    with pytest.raises(RunnerError, match=r"onnxruntime 1.16.0 is too old"):
+        import_onnxruntime(20)
+
+
+def test_every_operator_set_has_its_oldest_onnxruntime() -> None:
+    versions = [oldest_onnxruntime(opset) for opset in range(13, 21)]
+    assert versions == ["1.8", "1.15", "1.15", "1.15", "1.15", "1.15", "1.16", "1.17"]
 
 
 def test_the_engine_itself_is_verified_once_it_is_built(

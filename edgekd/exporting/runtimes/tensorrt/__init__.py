@@ -103,9 +103,14 @@ class TensorRT:
         install = "sudo apt install nvidia-jetpack python3-libnvinfer python3-numpy"
         if target.architecture == "x86_64":
             install = "python3 -m pip install tensorrt numpy      # and trtexec, from NVIDIA's TensorRT package"
-        return onnx_bundle.usage(
-            manifest, _PREPARE.format(release=release, version=installed.version, install=install, script=BUILD_SCRIPT)
+        prepare = _PREPARE.format(
+            release=release,
+            version=installed.version,
+            install=install,
+            script=BUILD_SCRIPT,
+            oldest=onnx_bundle.oldest_onnxruntime(target),
         )
+        return onnx_bundle.usage(manifest, prepare)
 
     def open(self, folder: Path, threads: int = 1) -> Classify:
         return onnx_bundle.open_runner(folder, threads)
@@ -129,5 +134,5 @@ Made for {release}TensorRT {version}. Build the engines here, once:
     sh {script}
 
 builds every precision in this folder, checks each engine's own answers, times them, and keeps the fastest that agrees.
-Without an engine the runner uses onnxruntime on the CPU (`python3 -m pip install onnxruntime`), which is the quick way
-to see that the model itself is sound."""
+Without an engine the runner uses onnxruntime on the CPU (`python3 -m pip install 'onnxruntime>={oldest}'`), which is
+the quick way to see that the model itself is sound."""
