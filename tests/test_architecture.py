@@ -56,6 +56,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "unread_tables": {"index", "layouts"},
         "grouping": {"index", "layouts", "recording_times", "unread_tables"},
         "folds": {"index"},
+        "file_names": {"index", "walk", "layouts"},
         "load": {"index", "walk", "layouts", "folds", "grouping"},
         "splits": {"index", "folds"},
         "unlabelled": {"index", "walk", "layouts", "grouping", "load"},

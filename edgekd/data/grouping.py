@@ -22,7 +22,7 @@ def grouped(index: ClipIndex, config: DataConfig) -> ClipIndex:
 
     Raises `InputError` for a wrong `groups.csv`, `UsageError` where `config.group_by` finds nothing.
     """
-    index = spelled_once(joined_by_table(index))
+    index = joined_by_table(spelled_once(index))
     if config.group_by is not None:
         index = by_time(index, config.group_by)
     else:
@@ -53,8 +53,8 @@ def joined_by_table(index: ClipIndex) -> ClipIndex:
         return index
     below = {clip.path: clip.group for clip in index if clip.path.is_relative_to(index.root)}
     listed = listed_groups(index.root, table, list(below))
-    spelling = one_spelling(listed.values())
-    parent = {group: group for group in dict.fromkeys((*spelling.values(), *(clip.group for clip in index)))}
+    spelling = one_spelling([*(clip.group for clip in index), *listed.values()])
+    parent = {group: group for group in spelling.values()}
 
     def root_of(group: str) -> str:
         while parent[group] != group:

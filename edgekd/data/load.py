@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
 from edgekd.data.layouts.table_text import is_table
-from edgekd.data.walk import left_out, why_no_audio
+from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
 
@@ -50,7 +50,10 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         index = _with_left_out(layout.load(root, config), layout, root)
     except WrongLayout:
         raise _refused(root, layout, layouts) from None
-    check_names_of_files(index)
+    except UnicodeEncodeError:  # libsndfile's binding takes no such name either
+        check_names_of_files(audio_files(root))
+        raise
+    check_names_of_files(clip.path for clip in index)
     index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
     return grouped(index, config)
 
@@ -62,7 +65,8 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
     if not fitting:
         known = "; ".join(f"{layout.name}: {layout.expected}" for layout in layouts)
         raise InputError(
-            f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)}"
+            f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)} "
+            "Where file names tell the class, 'edgekd data manifest' writes the table."
         )
     if len(fitting) > 1:
         parts = " and of ".join(f"'{layout.name}' ({layout.expected})" for layout in fitting)
@@ -73,11 +77,9 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
     return fitting[0]
 
 
-def check_names_of_files(index: ClipIndex) -> None:
+def check_names_of_files(files: Iterable[Path]) -> None:
     """Raises `InputError` for files whose names are no UTF-8: no table, archive or page could name them again."""
-    odd = [
-        path for path in dict.fromkeys(clip.path for clip in index) if not os.fsencode(path).isascii() and _odd(path)
-    ]
+    odd = [path for path in dict.fromkeys(files) if _is_odd(path)]
     if odd:
         name = repr(os.fsencode(odd[0]))[2:-1]
         raise InputError(
@@ -105,7 +107,7 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
         )
 
 
-def _odd(path: Path) -> bool:
+def _is_odd(path: Path) -> bool:
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -59,9 +59,9 @@ def begun(below: PurePosixPath, class_name: str = "") -> Begun | None:
     if found is None:
         return None
     parts = [part for part in folder.parts if part.casefold() != class_name.casefold()]
-    prefix = (
-        re.sub(re.escape(class_name), "", stem[: found[0]], flags=re.IGNORECASE) if class_name else stem[: found[0]]
-    )
+    prefix = stem[: found[0]]
+    if class_name:
+        prefix = re.sub(rf"(?<![^\W_]){re.escape(class_name)}(?![^\W_])", "", prefix, flags=re.IGNORECASE)
     return Begun("/".join([*parts, prefix]).strip("/_-. "), found[1])
 
 

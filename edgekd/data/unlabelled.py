@@ -40,6 +40,7 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         group_of.update((path, groups[path]) for path in files if path.resolve() not in seen)
         seen.update(path.resolve() for path in files)
     files = list(group_of)
+    check_names_of_files(files)
     cut: dict[Path, list[tuple[int, int]]] = {}
     for done, (path, pieces) in enumerate(threaded(lambda path: windows(path, config.clip_seconds), files), 1):
         cut[path] = pieces
@@ -49,7 +50,6 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     ]
     beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
     index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
-    check_names_of_files(index)
     return spelled_once(index)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekd.checks.inspection import Inspection
     from edgekd.checks.prepare import Preparation
     from edgekd.checks.unlabelled_audit import UnlabelledAudit
+    from edgekd.data.file_names import NamedFiles
     from edgekd.data.index import ClipIndex
 
 LISTED = 5  # findings of a kind; --json has all
@@ -124,6 +125,20 @@ def print_unlabelled_audit(audit: UnlabelledAudit) -> None:
             for each in audit.shared
         ]
     )
+
+
+def print_named_files(named: NamedFiles) -> None:
+    """The first rows of a manifest, how much of each label there is, and what does not fit."""
+    table(named.columns, [tuple(row[column] for column in named.columns) for row in named.rows[:LISTED]])
+    line(f"Files: {len(named.rows)} in {named.groups} groups" + _ungrouped(named))
+    line(f"Labels: {_counts(named.labels)}")
+    if named.unfit:
+        line(f"Left out: {len(named.unfit)} file(s) whose names do not fit.")
+        _list(named.unfit)
+
+
+def _ungrouped(named: NamedFiles) -> str:
+    return "." if "group" in named.columns else ", each file its own: the pattern has no {group}."
 
 
 def print_preparation(prepared: Preparation) -> None:

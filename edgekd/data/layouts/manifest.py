@@ -14,6 +14,7 @@ half of the shorter one: a clip has one label.
 from __future__ import annotations
 
 import contextlib
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -26,7 +27,7 @@ from edgekd.data.layouts.folder import cut
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.layouts.table_text import table_at
-from edgekd.errors import InputError, unknown_name
+from edgekd.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig
@@ -104,22 +105,40 @@ def _check_all_or_none(lines: list[Line], column: str) -> None:
         )
 
 
-def _side(line: Line) -> Side | None:
-    name = line.text("split")
+def read_side(name: str) -> Side | None:
+    """The side that `name` says, None where it is empty. Raises `UsageError` for one that is none."""
     if not name:
         return None
     if name.lower() not in _SIDES:
-        raise line.error(str(unknown_name("split", name, SIDES)))
+        raise unknown_name("split", name, SIDES)
     return _SIDES[name.lower()]
+
+
+def read_fold(text: str) -> int | None:
+    """The fold that `text` says, None where it is empty. Raises `UsageError` for one that is none."""
+    if not text:
+        return None
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise UsageError(f"fold must be a whole number, not {text[:80]!r}.")
+    if int(text) < 1:
+        raise UsageError(f"fold is {text}; folds are counted from 1.")
+    return int(text)
+
+
+def _side(line: Line) -> Side | None:
+    try:
+        return read_side(line.text("split"))
+    except UsageError as mistake:
+        raise line.error(str(mistake)) from None
 
 
 def _fold(line: Line) -> int | None:
     if not line.text("fold"):
         return None
-    fold = line.whole("fold")
-    if fold < 1:
-        raise line.error(f"fold is {fold}; folds are counted from 1.")
-    return fold
+    try:
+        return read_fold(str(line.whole("fold")))
+    except UsageError as mistake:
+        raise line.error(str(mistake)) from None
 
 
 # Files
