@@ -23,7 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config", "layers_of_settings"),
+    *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
@@ -209,6 +210,79 @@ def test_commands_that_start_modules_are_recognised(code: str, modules: set[str]
     assert set(started(ast.parse(code))) == modules
 
 
+ISOLATED = {"-I", "-P"}
+
+
+def unsafe(tree: ast.Module) -> Iterator[str]:
+    """Commands in `tree` that start a Python with the current folder, which may be a data set, on its path.
+
+    A Python is `sys.executable`, `{python}` or a name with `python` in it; after it comes one of `ISOLATED`, an
+    `edgekd_runner.py`, which isolates itself, or what is not ours: pip and venv. `torchrun -m` starts such ones too.
+    """
+    for node in ast.walk(without_docstrings(tree)):
+        if isinstance(node, ast.Tuple | ast.List):
+            words = [spelled(element) for element in node.elts]
+        elif isinstance(node, ast.JoinedStr | ast.Constant):
+            words = spelled(node).split()
+        else:
+            continue
+        for place, word in enumerate(words):
+            program = word.strip("'\"()`").rpartition("/")[2]
+            flag, argument = (each.strip("'\"`") for each in [*words[place + 1 : place + 3], "", ""][:2])
+            if program == "torchrun" and "-m" in words[place:]:
+                yield " ".join(words)
+            if re.fullmatch(r"\{sys\.executable\}|\{?[\w.]*python\}?|\$?python[\d.]*|\$candidate", program):
+                fine = flag in ISOLATED or flag.endswith(("edgekd_runner.py", "{RUNNER}"))
+                fine = fine or (flag == "-m" and argument in {"pip", "venv"}) or flag == "--version"
+                runs = flag.startswith("-") or flag.endswith(".py") or (flag and program == "{sys.executable}")
+                if runs and not fine:
+                    yield " ".join(words)
+
+
+def test_no_command_of_the_documents_starts_a_python_with_the_current_folder_on_its_path() -> None:
+    root = PACKAGE.parent
+    for document in (root / "README.md", *(root / "docs").rglob("*.md")):
+        text = document.read_text(encoding="utf-8") if document.is_file() else ""
+        assert not re.search(r"-m edgekd(\.\w+)* [a-z]", text), document
+
+
+def spelled(node: ast.AST) -> str:
+    """A text, with `{name}` for what is put into it; of anything else its code in the same brackets."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(spelled(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return spelled(node.value)
+    constant = node.value if isinstance(node, ast.Constant) else None
+    return constant if isinstance(constant, str) else f"{{{ast.unparse(node).replace(' ', '')}}}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_no_python_is_started_with_the_current_folder_on_its_path(module: Path) -> None:
+    assert not list(unsafe(tree_of(module)))
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("COMMAND = (sys.executable, '-m', 'edgekd.experiments.worker')", True),
+        ("COMMAND = (sys.executable, '-P', '-m', 'edgekd.experiments.worker')", False),
+        ("run([sys.executable, str(file)])", True),
+        ("run = ('{python}', RUNNER)", False),
+        ("run = ('{python}', 'classify.py')", True),
+        ("f'{self._python} -c \"{START}\"'", True),
+        ("f'{self._python} -I -c \"{START}\"'", False),
+        ("print(host, python, sent)", False),
+        ('SCRIPT = \'"$candidate" -c "import sys"\'', True),
+        ("SCRIPT = '\"$python\" edgekd_runner.py choose'", False),
+        ("f'torchrun --nproc-per-node {count} -m edgekd {command}'", True),
+        ("f'torchrun --nproc-per-node {count} --no-python edgekd {command}'", False),
+        ("'Next: python3 -m pip install numpy'", False),
+    ],
+)
+def test_a_python_with_the_current_folder_on_its_path_is_recognised(code: str, found: bool) -> None:
+    assert bool(list(unsafe(ast.parse(code)))) == found
+
+
 @pytest.mark.parametrize("module", [each for each in MODULES if room_of(each) in INSIDE], ids=name_of)
 def test_a_part_of_a_room_imports_only_what_the_plan_says(module: Path) -> None:
     room, part = (*module.relative_to(PACKAGE).with_suffix("").parts,)[:2]
@@ -242,6 +316,58 @@ def test_only_the_command_line_prints(module: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo"}, f"line {node.lineno}"
+
+
+ESCAPING = {"terminal_text", "json_text", "to_toml", "plan_text", "describe"}  # what they return ends no line unasked
+
+
+def printed(tree: ast.Module) -> Iterator[ast.Call]:
+    """The calls in `tree` that write to a terminal."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "typer.echo"}:
+            yield node
+
+
+def is_escaped(node: ast.AST) -> bool:
+    """Whether a text is a constant, what one of `ESCAPING` returns, or put together from such."""
+    if isinstance(node, ast.JoinedStr):
+        return all(is_escaped(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return is_escaped(node.left) and is_escaped(node.right)
+    if isinstance(node, ast.FormattedValue):
+        return is_escaped(node.value)
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func).rpartition(".")[2] in ESCAPING
+    return isinstance(node, ast.Constant) or ast.unparse(node) == "__version__"
+
+
+PRINTING = [
+    each
+    for each in MODULES
+    if room_of(each) == "cli" or name_of(each) in {*ENTRIES, "report/terminal_data.py", "report/terminal_models.py"}
+]
+
+
+@pytest.mark.parametrize("module", PRINTING, ids=name_of)
+def test_what_reaches_a_terminal_is_escaped(module: Path) -> None:
+    for call in printed(tree_of(module)):
+        assert is_escaped(call.args[0]), f"line {call.lineno}: print it with edgekd.report.terminal.line"
+
+
+@pytest.mark.parametrize(
+    ("code", "escaped"),
+    [
+        ("typer.echo('plain')", True),
+        ("typer.echo(f'edgekd {__version__}')", True),
+        ("print(terminal_text(f'edgekd: {line}', sys.stderr), file=sys.stderr)", True),
+        ("typer.echo(config.describe() + to_toml(values))", True),
+        ("typer.echo(f'{path}: there')", False),
+        ("print(line)", False),
+        ("typer.echo('Run: ' + str(path))", False),
+    ],
+)
+def test_what_is_not_escaped_is_recognised(code: str, escaped: bool) -> None:
+    assert [is_escaped(call.args[0]) for call in printed(ast.parse(code))] == [escaped]
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if name_of(module) not in ENTRIES], ids=name_of)

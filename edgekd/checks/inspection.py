@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import soundfile
 
-from edgekd.audio.read import AudioInfo, probe, tolerant
+from edgekd.audio.read import tolerant
+from edgekd.audio.recording import AudioInfo, Recording, opened
 from edgekd.config import DataConfig
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.load import load_index
+from edgekd.data.walk import Reason, reasons
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
 
 QUIET_DB = -60.0  # rms re full scale below which a clip counts as silent
 
-_BLOCK = 1 << 18  # samples of a channel decoded at a time: bounds the memory of a thread
 _FULL_SCALE = 32_767 / 32_768  # the largest sample of a 16-bit file, as a float
 _CLIPPED_SHARE = 1e-3  # a file set to its own peak has a few samples at full scale, and is not clipped
 
@@ -49,7 +49,8 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Files with the same content, and their classes in the same order."""
+    """Files with the same content, and their classes in the same order: where they have several, those of a window that
+    has not the same one in all of them."""
 
     files: tuple[str, ...]
     classes: tuple[str, ...]
@@ -65,7 +66,8 @@ class Inspection:
 
     `imbalance` is the minutes of the largest class over those of the smallest (None: that has none). `silent` clips are
     digital silence, `quiet` ones below `QUIET_DB`. `clipped` maps the files with more than one sample in a thousand at
-    full scale to that share, `unreadable` those that cannot be read to why.
+    full scale to that share, `unreadable` those that cannot be read to why. `left_out`: what lies in the folder and is
+    no clip.
     """
 
     dataset: str
@@ -88,6 +90,7 @@ class Inspection:
     clipped_share: float
     duplicates: tuple[Duplicates, ...]
     unreadable: dict[str, str]
+    left_out: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,32 +150,28 @@ def inspect(index: ClipIndex, unreadable: dict[Path, str], progress: Progress = 
 
 
 def _examine(path: Path, clips: Sequence[Clip]) -> _File:
-    """Raises `InputError` as `audio.probe` does, and for a file that cannot be decoded to its end."""
-    info = probe(path)
+    """Raises `InputError` for a file that cannot be decoded to its end."""
+    with opened(path) as recording:
+        return _measured(recording, clips)
+
+
+def _measured(recording: Recording, clips: Sequence[Clip]) -> _File:
+    info = recording.info
     content = hashlib.blake2b(f"{info.rate} {info.channels}".encode(), digest_size=16)
     energy = np.zeros(len(clips))
     ends = [clip.start + clip.length for clip in clips]
     waiting, begun = sorted(range(len(clips)), key=lambda number: -clips[number].start), list[int]()
     full_scale = position = 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path}: holds NaN or infinite samples. Replace it or take it out.")
-                content.update(block.tobytes())
-                full_scale += int((np.abs(block) >= _FULL_SCALE).sum())
-                while waiting and clips[waiting[-1]].start < position + len(block):
-                    begun.append(waiting.pop())
-                for number in begun:
-                    first, last = clips[number].start - position, ends[number] - position
-                    energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
-                position += len(block)
-                begun = [number for number in begun if ends[number] > position]
-    except soundfile.LibsndfileError as failure:
-        reason = failure.error_string.removeprefix("Error : ").rstrip(".")
-        raise InputError(f"{path}: damaged or truncated: decoding fails ({reason}). Copy it again.") from None
-    if position < info.frames:
-        raise InputError(f"{path}: truncated: {position} samples of the {info.frames} its header promises.")
+    for block in recording.blocks():
+        content.update(block.tobytes())
+        full_scale += int((np.abs(block) >= _FULL_SCALE).sum())
+        while waiting and clips[waiting[-1]].start < position + len(block):
+            begun.append(waiting.pop())
+        for number in begun:
+            first, last = clips[number].start - position, ends[number] - position
+            energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
+        position += len(block)
+        begun = [number for number in begun if ends[number] > position]
     lengths = np.array([clip.length for clip in clips])
     power = (energy / (lengths * info.channels)).tolist()
     return _File(info, content.hexdigest(), power, full_scale, position * info.channels)
@@ -193,7 +192,6 @@ def _summed_up(
     same: defaultdict[str, list[Path]] = defaultdict(list)
     for path, file in files.items():
         same[file.content].append(path)
-    label_of = {path: index.classes[index.clips[rows[0]].label] for path, rows in rows_of.items()}
     lengths = sorted(seconds.values())
     return Inspection(
         dataset=index.dataset,
@@ -219,13 +217,28 @@ def _summed_up(
         },
         clipped_share=sum(f.full_scale for f in files.values()) / sum(f.samples for f in files.values()),
         duplicates=tuple(
-            Duplicates(tuple(names[path] for path in paths), tuple(label_of[path] for path in paths))
+            Duplicates(tuple(names[path] for path in paths), _classes(index, [rows_of[path] for path in paths]))
             for content, paths in same.items()
             if len(paths) > 1 and any(files[paths[0]].power)  # silence is everywhere the same
         ),
         unreadable={names.get(path, str(path)): why for path, why in broken.items()},
+        left_out=reasons(index),
         notes=tuple(note.message for note in index.notes),
     )
+
+
+def _classes(index: ClipIndex, rows_of_files: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """The class of each of several files with the same content, by the first window of which they differ in it, else
+    that of the first window of all."""
+    labels: list[dict[tuple[int, int], int]] = [
+        {(index.clips[row].start, index.clips[row].length): index.clips[row].label for row in reversed(rows)}
+        for rows in rows_of_files
+    ]
+    firsts = [index.clips[rows[0]].label for rows in rows_of_files]
+    for window in sorted({window for of_file in labels for window in of_file}):
+        if len({of_file[window] for of_file in labels if window in of_file}) > 1:
+            return tuple(index.classes[each.get(window, first)] for each, first in zip(labels, firsts, strict=True))
+    return (index.classes[firsts[0]],) * len(firsts)
 
 
 def _class(index: ClipIndex, label: int, seconds: dict[int, float], decibels: dict[int, float]) -> ClassInfo:

@@ -22,6 +22,7 @@ from edgekd.data.layouts.spelling import alike
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
+from edgekd.data.walk import Reason, reasons
 from edgekd.errors import InputError
 from edgekd.progress import Progress, silent
 
@@ -45,10 +46,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class UnlabelledAudit:
-    """What is left out. `dropped (N,)` says of each clip why, and is empty where it may teach."""
+    """What is left out. `dropped (N,)` says of each clip why, and is empty where it may teach; `left_out`: what lies in
+    the folders and is no clip."""
 
     dropped: tuple[str, ...]
     shared: tuple[Shared, ...]
+    left_out: tuple[Reason, ...] = ()
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -62,6 +65,7 @@ class UnlabelledAudit:
             "used": len(self.rows),
             "dropped": dict(Counter(why for why in self.dropped if why)),
             "shared": [asdict(each) for each in self.shared],
+            "left_out": [asdict(each) for each in self.left_out],
         }
 
 
@@ -98,7 +102,7 @@ def audit_unlabelled(
     dropped = tuple(
         why.get(clip.group) or ("" if peak else "silence") for clip, peak in zip(unlabelled, store.peaks, strict=True)
     )
-    found = UnlabelledAudit(dropped, tuple(shared))
+    found = UnlabelledAudit(dropped, tuple(shared), reasons(unlabelled))
     progress("audit unlabelled", len(dropped), len(dropped), dropped=len(dropped) - len(found.rows))
     if not found.rows:
         why_not = ", ".join(f"{reason} {clips}" for reason, clips in Counter(dropped).items())

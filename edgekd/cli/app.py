@@ -33,7 +33,8 @@ from edgekd.cli import (
     teachers,
 )
 from edgekd.cli.options import is_first_process, processes
-from edgekd.errors import UsageError, explained
+from edgekd.errors import InputError, UsageError, explained
+from edgekd.escaping import terminal_text
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
@@ -73,6 +74,18 @@ class _BuiltWhenCalled(TyperGroup):
         if name in TRAINING:
             keep_freed_memory()
         return name, _built(str(name)), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # where a command says nothing itself
+            if is_first_process():
+                print("\nInterrupted.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            raise InputError(f"code of your own ended this command ({type(error).__name__}: {error}).") from error
 
 
 def _help_of(command: Callable[..., None] | typer.Typer) -> str | None:
@@ -127,7 +140,7 @@ def main() -> None:
             raise
         line, exit_code = explained(error)
         if _is_ours_to_say(error):
-            print(f"edgekd: {line}", file=sys.stderr)
+            print(terminal_text(f"edgekd: {line}", sys.stderr), file=sys.stderr)
         else:  # torchrun ends all processes with the first to go, which is to be the one that says why
             time.sleep(WAIT_SECONDS)
         sys.exit(exit_code)

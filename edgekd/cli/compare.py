@@ -36,6 +36,7 @@ def compare(
     teacher_weights: options.TeacherWeights = None,
     adaptation: options.Adaptation = None,
     student: options.Student = None,
+    trust: options.Trust = None,
     student_weights: options.StudentWeights = None,
     width: options.Width = None,
     student_adaptation: options.StudentAdaptation = None,
@@ -77,7 +78,7 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_)
+    resolved = options.resolve(config, flags, set_, trust)
     chosen = _methods(methods)
     numbers = _seeds(seeds, resolved.seed)
     tested = None if folds == "all" else _numbers("--folds", folds)
@@ -93,7 +94,7 @@ def compare(
 
     from edgekd.experiments.compare import compare as compare_methods
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_comparison, print_json
+    from edgekd.report.terminal import line, print_comparison, print_json
 
     def advice() -> str:
         return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."
@@ -115,10 +116,10 @@ def compare(
     else:
         print_comparison(comparison)
     for hole in comparison.failed:
-        typer.echo(f"{hole.run} failed: {hole.error}", err=True)
+        line(f"{hole.run} failed: {hole.error}", err=True)
     if comparison.failed:
         again = "The same command tries them again; what they wrote to standard error is in RUN.log."
-        typer.echo(f"{len(comparison.failed)} of {len(comparison.cells)} cells failed. {again}", err=True)
+        line(f"{len(comparison.failed)} of {len(comparison.cells)} cells failed. {again}", err=True)
         raise typer.Exit(comparison.failed[0].exit_code)
 
 

@@ -35,6 +35,7 @@ def export(
     build_engine: Annotated[
         bool, typer.Option("--build-engine", help="Build and compare the TensorRT engines here, on this GPU.")
     ] = False,
+    trust: options.Trust = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,12 +57,12 @@ def export(
     from edgekd.exporting.export import export as export_run
     from edgekd.exporting.export import float_modules
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_bundle, print_engines, print_json
+    from edgekd.report.terminal import line, print_bundle, print_engines, print_json
     from edgekd.runs.run import Run
 
     found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
-        opened = Run.open(run)
+        opened = Run.open(run, trust=trust or ())
         bundle = export_run(opened, board, out, progress, overwrite=overwrite)
         if builder is not None:
             found = builder(bundle.folder, float_modules(opened, board), progress)
@@ -71,7 +72,7 @@ def export(
         return
     print_bundle(bundle)
     if "int8" not in named.precisions:
-        typer.echo(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
+        line(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
     if found is not None:
         print_engines(found)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgekd import own_code
 from edgekd.cli import options
 
 
@@ -14,6 +15,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Run folder or bundle.", metavar="RUN|BUNDLE")],
     files: Annotated[list[Path], typer.Argument(help="Audio files, of any rate and length.", metavar="FILE")],
     top: Annotated[int, typer.Option(min=1, help="Classes shown for each file.")] = 3,
+    trust: options.Trust = None,
     json_: options.Json = False,
 ) -> None:
     """Classify audio files. A file longer than a clip gets the mean score of overlapping windows.
@@ -22,16 +24,17 @@ def predict(
     """
     from edgekd.errors import InputError
     from edgekd.exporting.predict import predict_files
-    from edgekd.report.terminal import print_json
+    from edgekd.report.terminal import line, print_json
 
+    own_code.trust(trust or ())
     predictions = []
     for prediction in predict_files(model, files):
         predictions.append(prediction)
         if prediction.error is not None:
-            typer.echo(f"edgekd: error: {prediction.error}", err=True)
+            line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
-            typer.echo(f"{prediction.file}: {shares}")
+            line(f"{prediction.file}: {shares}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):

@@ -24,6 +24,7 @@ from edgekd.config import DataConfig
 from edgekd.data.folds import folds_of, validation_fold
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
+from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.whole import read_csv, write_text
 
 COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
@@ -109,9 +110,10 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
             became[line[group]].add(expected[group])
     for number, (line, expected) in enumerate(zip(lines, _lines(index), strict=True), 2):
         side = next((side for side in SIDES if side == line[-1]), None) if line else None
-        same = len(line) == len(COLUMNS) and len(became[line[group]]) == 1
-        found = [*line[:group], expected[group], *line[group + 1 : -1]] if same else line[:-1]
-        if found != expected or side is None:
+        found = line[:-1]
+        if len(line) == len(COLUMNS) and not _same(found, expected) and len(became[line[group]]) == 1:
+            found = [*line[:group], expected[group], *line[group + 1 : -1]]
+        if not _same(found, expected) or side is None:
             raise InputError(
                 f"{path}, line {number}: {','.join(line)} does not match the data, which has {','.join(expected)} "
                 f"there (side: one of {', '.join(SIDES)}). Restore the data of the run."
@@ -120,12 +122,18 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
     return _split(sides)
 
 
+def _same(line: list[str], expected: list[str]) -> bool:
+    """Whether a line is what `_lines` has; tables of version 0.1 had names as they are."""
+    return line == expected or line == [*map(from_csv_text, expected)]
+
+
 def _lines(index: ClipIndex) -> Iterator[list[str]]:
     """What identifies each clip, as text."""
     for clip in index:
         name = index.name(clip)
         fold = "" if clip.fold is None else str(clip.fold)
-        yield [name, index.classes[clip.label], clip.group, fold, str(clip.start), str(clip.length)]
+        told = (name, index.classes[clip.label], clip.group)
+        yield [*map(csv_text, told), fold, str(clip.start), str(clip.length)]
 
 
 def _split(sides: list[Side]) -> Split:

@@ -17,12 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekd import own_code
 from edgekd.config import DistillConfig
 from edgekd.data.clip_store import open_store
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import UsageError
+from edgekd.escaping import csv_text
 from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
@@ -74,6 +76,7 @@ def compare(
     progress: Progress = silent,
     start: Start = Worker,
     write: Callable[[Comparison], None] = write_comparison,
+    trust: Sequence[str] = (),
 ) -> Comparison:
     """Train each of `methods` on each part of the data with each of `seeds`, in the folder `config.out`, and compare.
 
@@ -82,9 +85,11 @@ def compare(
     `jobs` cells are trained at a time. `quantize`: int8 students too. Cells that are finished are not trained again;
     those of other settings are refused, or with `overwrite` made anew. A cell that fails is a hole in the result.
     `start` starts what trains them, a process; `write` gets all that is known after each of them and at the end.
+    `trust`: code of your own that may be imported, `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
 
     Raises what `distill` raises for settings and data that no cell could use.
     """
+    own_code.trust(trust)
     chosen = methods if isinstance(methods, Mapping) else {name: method_settings(name) for name in methods}
     index = load_index(config.data, progress)
     cells = plan_cells(config, chosen, plan_parts(config, index, folds, splits), seeds)
@@ -140,6 +145,11 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()})
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return csv_text(value)
+    return round(value, 6) if isinstance(value, float) else value
