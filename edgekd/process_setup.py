@@ -1,12 +1,33 @@
-"""How a process is set up for training on a CPU, where what the C library does by default costs most."""
+"""How a process is set up: for training on a CPU, where what the C library does by default costs most, and for what it
+imports."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 THREADS_SPIN = "20000"
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
 _SET_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def python_environment() -> dict[str, str]:
+    """The environment of a Python that this process starts: with the current folder, which may be a data set with a
+    `torch.py` in it, not on its path.
+
+    Its own children are kept from that too (`PYTHONSAFEPATH`), and an empty entry of `PYTHONPATH`, which stands for the
+    current folder, is left out. The folder that edgekd itself lies in stays.
+    """
+    root, here = Path(__file__).resolve().parents[1], Path.cwd().resolve()
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    kept = [entry for entry in named if Path(entry).resolve() != here or here == root]
+    if sys.path and Path(sys.path[0]).resolve() == root:  # as `python -m edgekd` is started beside a checkout
+        kept.insert(0, str(root))
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(kept)}
+    if not kept:
+        del environment["PYTHONPATH"]
+    return environment
 
 
 def set_up_threads() -> None:

@@ -1,6 +1,6 @@
 """Training in several processes: who is there, what they agree on, and what they sum.
 
-    torchrun --nproc-per-node 8 -m edgekd distill ...
+    torchrun --nproc-per-node 8 --no-python edgekd distill ...
 
 Every process goes through the same run in step with the others, on a device of its own. A batch is that of the whole
 run: each process takes a share of its rows, and gradients, batch statistics, figures and scores are put together, so

@@ -57,6 +57,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def nothing_trusted() -> Iterator[None]:
+    """What one test names of the user's own is not named for the next."""
+    yield
+    from edgekd.own_code import forget_trusted
+
+    forget_trusted()
+
+
+@pytest.fixture
+def own_code_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every factory may be imported, from where its settings say: for tests of what comes of one."""
+
+    def here(subject: str, name: str, stored: Path | None) -> Path:
+        return (stored or Path.cwd()).absolute()
+
+    monkeypatch.setattr("edgekd.models.factories.trusted_folder", here)
+
+
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DistillConfig]:
     """`tiny_config(out, **sections)`: the smallest run that goes through every stage, on 75 clips of simulated sonar.

@@ -24,6 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
     *("errors", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config", "layers_of_settings"),
+    *("own_code",),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
@@ -49,11 +50,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "data": {
         "fourier": set(),
         "index": set(),
+        "walk": {"index"},
         "simulation": {"fourier"},
-        "layouts": {"index", "fourier", "simulation"},
-        "load": {"index", "layouts"},
+        "layouts": {"index", "walk", "fourier", "simulation"},
+        "load": {"index", "walk", "layouts"},
         "splits": {"index"},
-        "unlabelled": {"index", "layouts"},
+        "unlabelled": {"index", "walk", "layouts"},
         "clip_store": {"index"},
     },
     "models": {
@@ -201,6 +203,79 @@ def test_a_room_starts_only_rooms_to_its_left(module: Path) -> None:
 )
 def test_commands_that_start_modules_are_recognised(code: str, modules: set[str]) -> None:
     assert set(started(ast.parse(code))) == modules
+
+
+ISOLATED = {"-I", "-P"}
+
+
+def unsafe(tree: ast.Module) -> Iterator[str]:
+    """Commands in `tree` that start a Python with the current folder, which may be a data set, on its path.
+
+    A Python is `sys.executable`, `{python}` or a name with `python` in it; after it comes one of `ISOLATED`, an
+    `edgekd_runner.py`, which isolates itself, or what is not ours: pip and venv. `torchrun -m` starts such ones too.
+    """
+    for node in ast.walk(without_docstrings(tree)):
+        if isinstance(node, ast.Tuple | ast.List):
+            words = [spelled(element) for element in node.elts]
+        elif isinstance(node, ast.JoinedStr | ast.Constant):
+            words = spelled(node).split()
+        else:
+            continue
+        for place, word in enumerate(words):
+            program = word.strip("'\"()`").rpartition("/")[2]
+            flag, argument = (each.strip("'\"`") for each in [*words[place + 1 : place + 3], "", ""][:2])
+            if program == "torchrun" and "-m" in words[place:]:
+                yield " ".join(words)
+            if re.fullmatch(r"\{sys\.executable\}|\{?[\w.]*python\}?|\$?python[\d.]*|\$candidate", program):
+                fine = flag in ISOLATED or flag.endswith(("edgekd_runner.py", "{RUNNER}"))
+                fine = fine or (flag == "-m" and argument in {"pip", "venv"}) or flag == "--version"
+                runs = flag.startswith("-") or flag.endswith(".py") or (flag and program == "{sys.executable}")
+                if runs and not fine:
+                    yield " ".join(words)
+
+
+def test_no_command_of_the_documents_starts_a_python_with_the_current_folder_on_its_path() -> None:
+    root = PACKAGE.parent
+    for document in (root / "README.md", *(root / "docs").rglob("*.md")):
+        text = document.read_text(encoding="utf-8") if document.is_file() else ""
+        assert not re.search(r"-m edgekd(\.\w+)* [a-z]", text), document
+
+
+def spelled(node: ast.AST) -> str:
+    """A text, with `{name}` for what is put into it; of anything else its code in the same brackets."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(spelled(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return spelled(node.value)
+    constant = node.value if isinstance(node, ast.Constant) else None
+    return constant if isinstance(constant, str) else f"{{{ast.unparse(node).replace(' ', '')}}}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_no_python_is_started_with_the_current_folder_on_its_path(module: Path) -> None:
+    assert not list(unsafe(tree_of(module)))
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("COMMAND = (sys.executable, '-m', 'edgekd.experiments.worker')", True),
+        ("COMMAND = (sys.executable, '-P', '-m', 'edgekd.experiments.worker')", False),
+        ("run([sys.executable, str(file)])", True),
+        ("run = ('{python}', RUNNER)", False),
+        ("run = ('{python}', 'classify.py')", True),
+        ("f'{self._python} -c \"{START}\"'", True),
+        ("f'{self._python} -I -c \"{START}\"'", False),
+        ("print(host, python, sent)", False),
+        ('SCRIPT = \'"$candidate" -c "import sys"\'', True),
+        ("SCRIPT = '\"$python\" edgekd_runner.py choose'", False),
+        ("f'torchrun --nproc-per-node {count} -m edgekd {command}'", True),
+        ("f'torchrun --nproc-per-node {count} --no-python edgekd {command}'", False),
+        ("'Next: python3 -m pip install numpy'", False),
+    ],
+)
+def test_a_python_with_the_current_folder_on_its_path_is_recognised(code: str, found: bool) -> None:
+    assert bool(list(unsafe(ast.parse(code)))) == found
 
 
 @pytest.mark.parametrize("module", [each for each in MODULES if room_of(each) in INSIDE], ids=name_of)

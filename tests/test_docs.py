@@ -254,7 +254,7 @@ def test_every_command_and_option_named_in_the_text_is_there(document: Path) -> 
 
 
 RUNNER_COMMANDS = ("verify", "predict", "stream", "bench", "choose")
-OTHERS = {"--max-restarts", "--nproc-per-node", "--slow", "--no-deps"}
+OTHERS = {"--max-restarts", "--no-python", "--nproc-per-node", "--slow", "--no-deps"}
 """Of torchrun, of pytest with this project's conftest."""
 
 

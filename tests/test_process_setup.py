@@ -4,8 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import edgekd
+from edgekd.process_setup import python_environment
 
 USED_AGAIN = """
 import resource
@@ -36,3 +40,61 @@ def test_memory_that_was_freed_is_used_again_unless_the_user_says_otherwise() ->
         pytest.skip(f"here it costs {plain} page faults to begin with")
     assert page_faults("keep_freed_memory()") < plain // 10
     assert page_faults("keep_freed_memory()", MALLOC_TRIM_THRESHOLD_="131072") > plain // 2
+
+
+LOOK = "import importlib.util; print(importlib.util.find_spec('trap_of_tests') is not None)"
+
+
+@pytest.mark.parametrize("named", [None, "", ":", ".", "HERE", "{root}:", ":elsewhere:.:{root}"])
+def test_a_python_that_is_started_finds_nothing_in_the_folder_it_is_in(
+    named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trap_of_tests.py").touch()
+    monkeypatch.chdir(tmp_path)
+    if named is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        root = Path(edgekd.__file__).parents[1]
+        monkeypatch.setenv("PYTHONPATH", named.format(root=root).replace("HERE", str(tmp_path)))
+
+    def finds(**environment: str) -> str:
+        command = [sys.executable, "-c", LOOK]
+        return subprocess.run(command, capture_output=True, text=True, check=True, **environment).stdout.strip()
+
+    assert finds() == "True", "the trap works"
+    assert finds(env=python_environment()) == "False"
+
+
+def test_a_package_that_was_started_in_its_folder_is_still_there_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = str(Path(edgekd.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setattr(sys, "path", [root, *sys.path])
+    assert python_environment()["PYTHONPATH"] == f"{root}{os.pathsep}elsewhere"
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert python_environment()["PYTHONPATH"] == "elsewhere"
+    monkeypatch.setenv("PYTHONPATH", root)
+    monkeypatch.chdir(root)
+    assert python_environment()["PYTHONPATH"] == root
+
+
+TRAPS = ("typer", "numpy", "torch", "rich", "json", "pydantic", "onnxruntime", "argparse")
+
+
+@pytest.mark.parametrize("started", ["-m edgekd", "RUNNER"])
+def test_what_lies_in_a_data_set_is_not_run_by_what_is_started_in_it(started: str, tmp_path: Path) -> None:
+    for name in TRAPS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)")
+    root, environment = Path(edgekd.__file__).parents[1], {**os.environ}
+    environment["PYTHONPATH"] = str(root)
+    command = started.split()
+    if started == "RUNNER":
+        runner = tmp_path / "edgekd_runner.py"  # as in a bundle: the traps lie beside it
+        runner.write_bytes((root / "edgekd" / "device" / "edgekd_runner.py").read_bytes())
+        command = [str(runner)]
+        environment["PYTHONPATH"] = f"{os.pathsep}{root}"
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

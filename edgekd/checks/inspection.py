@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import soundfile
 
-from edgekd.audio.read import AudioInfo, probe, tolerant
+from edgekd.audio.read import tolerant
+from edgekd.audio.recording import AudioInfo, Recording, opened
 from edgekd.config import DataConfig
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.load import load_index
@@ -27,7 +27,6 @@ from edgekd.progress import Progress, silent
 
 QUIET_DB = -60.0  # rms re full scale below which a clip counts as silent
 
-_BLOCK = 1 << 18  # samples of a channel decoded at a time: bounds the memory of a thread
 _FULL_SCALE = 32_767 / 32_768  # the largest sample of a 16-bit file, as a float
 _CLIPPED_SHARE = 1e-3  # a file set to its own peak has a few samples at full scale, and is not clipped
 
@@ -146,32 +145,28 @@ def inspect(index: ClipIndex, unreadable: dict[Path, str], progress: Progress = 
 
 
 def _examine(path: Path, clips: Sequence[Clip]) -> _File:
-    """Raises `InputError` as `audio.probe` does, and for a file that cannot be decoded to its end."""
-    info = probe(path)
+    """Raises `InputError` for a file that cannot be decoded to its end."""
+    with opened(path) as recording:
+        return _measured(recording, clips)
+
+
+def _measured(recording: Recording, clips: Sequence[Clip]) -> _File:
+    info = recording.info
     content = hashlib.blake2b(f"{info.rate} {info.channels}".encode(), digest_size=16)
     energy = np.zeros(len(clips))
     ends = [clip.start + clip.length for clip in clips]
     waiting, begun = sorted(range(len(clips)), key=lambda number: -clips[number].start), list[int]()
     full_scale = position = 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path}: holds NaN or infinite samples. Replace it or take it out.")
-                content.update(block.tobytes())
-                full_scale += int((np.abs(block) >= _FULL_SCALE).sum())
-                while waiting and clips[waiting[-1]].start < position + len(block):
-                    begun.append(waiting.pop())
-                for number in begun:
-                    first, last = clips[number].start - position, ends[number] - position
-                    energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
-                position += len(block)
-                begun = [number for number in begun if ends[number] > position]
-    except soundfile.LibsndfileError as failure:
-        reason = failure.error_string.removeprefix("Error : ").rstrip(".")
-        raise InputError(f"{path}: damaged or truncated: decoding fails ({reason}). Copy it again.") from None
-    if position < info.frames:
-        raise InputError(f"{path}: truncated: {position} samples of the {info.frames} its header promises.")
+    for block in recording.blocks():
+        content.update(block.tobytes())
+        full_scale += int((np.abs(block) >= _FULL_SCALE).sum())
+        while waiting and clips[waiting[-1]].start < position + len(block):
+            begun.append(waiting.pop())
+        for number in begun:
+            first, last = clips[number].start - position, ends[number] - position
+            energy[number] += np.sum(block[max(0, first) : last] ** 2, dtype=np.float64)
+        position += len(block)
+        begun = [number for number in begun if ends[number] > position]
     lengths = np.array([clip.length for clip in clips])
     power = (energy / (lengths * info.channels)).tolist()
     return _File(info, content.hexdigest(), power, full_scale, position * info.channels)

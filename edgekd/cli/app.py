@@ -33,7 +33,7 @@ from edgekd.cli import (
     teachers,
 )
 from edgekd.cli.options import is_first_process, processes
-from edgekd.errors import UsageError, explained
+from edgekd.errors import InputError, UsageError, explained
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
@@ -73,6 +73,18 @@ class _BuiltWhenCalled(TyperGroup):
         if name in TRAINING:
             keep_freed_memory()
         return name, _built(str(name)), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # where a command says nothing itself
+            if is_first_process():
+                print("\nInterrupted.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            raise InputError(f"code of your own ended this command ({type(error).__name__}: {error}).") from error
 
 
 def _help_of(command: Callable[..., None] | typer.Typer) -> str | None:

@@ -36,6 +36,7 @@ def compare(
     teacher_weights: options.TeacherWeights = None,
     adaptation: options.Adaptation = None,
     student: options.Student = None,
+    trust: options.Trust = None,
     student_weights: options.StudentWeights = None,
     width: options.Width = None,
     student_adaptation: options.StudentAdaptation = None,
@@ -77,7 +78,7 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_)
+    resolved = options.resolve(config, flags, set_, trust)
     chosen = _methods(methods)
     numbers = _seeds(seeds, resolved.seed)
     tested = None if folds == "all" else _numbers("--folds", folds)

@@ -27,6 +27,7 @@ def distill(
     adaptation: options.Adaptation = None,
     teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
+    trust: options.Trust = None,
     student_weights: options.StudentWeights = None,
     width: options.Width = None,
     student_adaptation: options.StudentAdaptation = None,
@@ -95,7 +96,7 @@ def distill(
         from edgekd.runs.run import Run
 
         config = Run.open(out).folder / "config.toml"
-    resolved = settled(with_default_student(options.combine(config, flags, set_)))
+    resolved = settled(with_default_student(options.combine(config, flags, set_, trust)))
     check_names(resolved, int8=not no_quantize)
     first = options.is_first_process()
     if dry_run:

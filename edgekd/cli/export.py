@@ -35,6 +35,7 @@ def export(
     build_engine: Annotated[
         bool, typer.Option("--build-engine", help="Build and compare the TensorRT engines here, on this GPU.")
     ] = False,
+    trust: options.Trust = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -61,7 +62,7 @@ def export(
 
     found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
-        opened = Run.open(run)
+        opened = Run.open(run, trust=trust or ())
         bundle = export_run(opened, board, out, progress, overwrite=overwrite)
         if builder is not None:
             found = builder(bundle.folder, float_modules(opened, board), progress)

@@ -101,6 +101,14 @@ StudentAdaptation = Annotated[
         help="head or full: what is trained of a student cut from a teacher.",
     ),
 ]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="FACTORY",
+        help="Import this code of your own, [FOLDER/]package.module:factory, where a file names it. Repeatable.",
+    ),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", envvar="EDGEKD_EPOCHS", help="Epochs of the student.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", envvar="EDGEKD_BATCH_SIZE", help="Clips a step.")]
 LearningRate = Annotated[
@@ -116,30 +124,62 @@ Set = Annotated[
 ]
 
 
-def resolve(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
+def resolve(
+    config_file: Path | None,
+    flags: Mapping[str, Any],
+    sets: Sequence[str] | None,
+    trusted: Sequence[str] | None = None,
+) -> DistillConfig:
     """`combine`, with what depends on the machine settled: the configuration of a run."""
     from edgekd.training.new_teacher import settled
 
-    return settled(combine(config_file, flags, sets))
+    return settled(combine(config_file, flags, sets, trusted))
 
 
-def combine(config_file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> DistillConfig:
-    """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`."""
+def combine(
+    config_file: Path | None,
+    flags: Mapping[str, Any],
+    sets: Sequence[str] | None,
+    trusted: Sequence[str] | None = None,
+) -> DistillConfig:
+    """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`.
+
+    Code of the user's own that the flags name, or `--trust` does (`trusted`), may then be imported; what the file alone
+    names, not.
+    """
     from edgekd.config import DistillConfig, parse
     from edgekd.toml_files import read_toml
 
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:
         parse(DistillConfig, values, str(config_file))  # so that a mistake in the file is told apart from one in a flag
+    here: dict[str, Any] = {}  # what this command line says, the file apart
     for key, value in flags.items():
         if value is not None:
             assign(values, key, value)
+            assign(here, key, value)
     for item in sets or []:
         key, equals, text = item.partition("=")
         if not equals:
             raise UsageError(f"--set {item}: write it as KEY=VALUE, e.g. --set training.epochs=30.")
         assign(values, key.strip(), _toml_value(text))
+        assign(here, key.strip(), _toml_value(text))
+    _trust(here, trusted or ())
     return parse(DistillConfig, values, "settings")
+
+
+def _trust(here: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Let what this command line names, `here` or by `--trust`, be imported."""
+    from edgekd.own_code import trust, trust_model
+
+    teacher = here.get("teacher", {})
+    for name, folder in (
+        (teacher.get("name"), teacher.get("folder")),
+        (here.get("student"), here.get("student_folder")),
+    ):
+        if isinstance(name, str):
+            trust_model(name, Path(folder) if isinstance(folder, str) else None)
+    trust(trusted)
 
 
 def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -174,7 +214,8 @@ def called(command: str) -> str:
     """How a command was called, up to its options."""
     if processes() == 1:
         return f"edgekd {command}"
-    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', '1')} -m edgekd {command}"
+    # Not `-m edgekd`, which would put the current folder first on the path of every process.
+    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', '1')} --no-python edgekd {command}"
 
 
 @contextmanager
@@ -202,7 +243,7 @@ def interruptible(advice: Callable[[], str]) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, terminate) if main else None
     try:
         yield
-    except (KeyboardInterrupt, _Terminated) as ended:
+    except KeyboardInterrupt as ended:
         terminated = isinstance(ended, _Terminated)
         if is_first_process():
             typer.echo(f"\n{'Ended by SIGTERM' if terminated else 'Interrupted'}. {advice()}", err=True)
@@ -212,8 +253,8 @@ def interruptible(advice: Callable[[], str]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-class _Terminated(BaseException):
-    """SIGTERM has come."""
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come: wherever Ctrl-C ends something, so does this."""
 
 
 def _toml_value(text: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgekd import own_code
 from edgekd.cli import options
 
 
@@ -14,6 +15,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Run folder or bundle.", metavar="RUN|BUNDLE")],
     files: Annotated[list[Path], typer.Argument(help="Audio files, of any rate and length.", metavar="FILE")],
     top: Annotated[int, typer.Option(min=1, help="Classes shown for each file.")] = 3,
+    trust: options.Trust = None,
     json_: options.Json = False,
 ) -> None:
     """Classify audio files. A file longer than a clip gets the mean score of overlapping windows.
@@ -24,6 +26,7 @@ def predict(
     from edgekd.exporting.predict import predict_files
     from edgekd.report.terminal import print_json
 
+    own_code.trust(trust or ())
     predictions = []
     for prediction in predict_files(model, files):
         predictions.append(prediction)

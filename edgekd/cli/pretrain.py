@@ -31,6 +31,7 @@ def pretrain(
     teacher_weights: options.TeacherWeights = None,
     teacher_cache: options.TeacherCache = None,
     student: options.Student = None,
+    trust: options.Trust = None,
     width: options.Width = None,
     student_adaptation: options.StudentAdaptation = None,
     terms: Annotated[
@@ -83,7 +84,7 @@ def pretrain(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_)
+    resolved = options.resolve(config, flags, set_, trust)
     check_pretraining_names(resolved)
     first = options.is_first_process()
     if dry_run:

@@ -53,6 +53,7 @@ def profile(
     ] = None,
     max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that may be lost.")] = 0.5,
     max_slowdown: Annotated[float, typer.Option(min=1, help="Ratio of medians that is still as fast.")] = 1.1,
+    trust: options.Trust = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -100,7 +101,7 @@ def profile(
     remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
     command = ("edgekd", *sys.argv[1:])
     with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
-        measured = measure(subjects, config, progress, remote=remote, command=command)
+        measured = measure(subjects, config, progress, remote=remote, command=command, trust=trust or ())
     folder = out or report_folder(subjects[0])
     write_report(measured, folder)
     if json_:

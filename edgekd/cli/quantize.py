@@ -40,6 +40,7 @@ def quantize(
     epochs: Annotated[int | None, typer.Option(help="Epochs of int8 training.")] = None,
     frozen_epochs: Annotated[int | None, typer.Option(help="Last epochs with the scales frozen.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of int8 training.")] = None,
+    trust: options.Trust = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted int8 training.")] = False,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
@@ -66,7 +67,7 @@ def quantize(
         from edgekd.errors import UsageError
 
         raise UsageError("Layers are tried in one process: start this without torchrun.")
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust or ())
     if sensitivity:
         _measure(opened, recipe, json_, quiet)
         return

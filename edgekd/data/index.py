@@ -30,13 +30,27 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file or folder of a data set that is no clip, and why. `lost`: it may have been meant to be one; not so a
+    text beside the recordings, or what another subset has."""
+
+    path: Path
+    why: str
+    lost: bool = True
+
+
+@dataclass(frozen=True)
 class ClipIndex:
-    """The clips of a dataset, in a fixed order, and its class names in label order."""
+    """The clips of a dataset, in a fixed order, and its class names in label order; `left_out`: what is none of them.
+
+    A loader says there what is missing by its tables; what else lies in the folder is added by `load_index`.
+    """
 
     dataset: str
     root: Path
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekd.audio.read import probe
@@ -10,6 +11,7 @@ from edgekd.config import DataConfig
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
+from edgekd.data.walk import left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
 
@@ -23,8 +25,8 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
     read as it is.
 
-    Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there, of another
-    layout, or (without a name) of two.
+    What lies in the folder and is no clip of it is told of in `left_out`. Raises `UsageError` for an unknown name or
+    no folder, `InputError` for a folder that is not there, of another layout, or (without a name) of two.
     """
     if config.dataset is not None:
         layout = _named(config.dataset, layouts)
@@ -41,7 +43,7 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         root = config.data_dir
         _check_place(root, table=layout.table)
     try:
-        return layout.load(root, config)
+        return _with_left_out(layout.load(root, config), layout, root)
     except WrongLayout:
         raise _refused(root, layout, layouts) from None
 
@@ -52,7 +54,9 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
     fitting = _fitting(data_dir, layouts)
     if not fitting:
         known = "; ".join(f"{layout.name}: {layout.expected}" for layout in layouts)
-        raise InputError(f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.")
+        raise InputError(
+            f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)}"
+        )
     if len(fitting) > 1:
         parts = " and of ".join(f"'{layout.name}' ({layout.expected})" for layout in fitting)
         raise InputError(
@@ -80,6 +84,21 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
             f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
             f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {seconds:.2g}."
         )
+
+
+def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:
+    """`index` with what else lies in its folder: of a table that is given itself, in those of the files it names."""
+    told = {each.path for each in index.left_out}
+    used = {clip.path for clip in index}
+    folders = sorted({path.parent for path in used}) if root.is_file() else [root]
+    if layout.named:
+        elsewhere = "not named by the table"
+    elif layout.class_folders:
+        elsewhere = "outside the folders of the classes"
+    else:
+        elsewhere = f"where '{layout.name}' has no recordings"
+    found = left_out(folders, used | told, elsewhere, lost=not layout.named, deep=not root.is_file())
+    return replace(index, left_out=(*index.left_out, *found))
 
 
 def _named(name: str, layouts: Sequence[Layout]) -> Layout:

@@ -15,7 +15,8 @@ from pathlib import Path
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.folder import audio_files, groups_of, windows
+from edgekd.data.layouts.folder import groups_of, windows
+from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
@@ -44,7 +45,8 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     clips = [
         Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
-    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips))
+    beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
+    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
 
 
 def _recordings(folder: Path) -> list[Path]:
@@ -54,5 +56,5 @@ def _recordings(folder: Path) -> list[Path]:
     files = audio_files(folder)
     if not files:
         kinds = " ".join(sorted(AUDIO_SUFFIXES))
-        raise InputError(f"{folder}: holds no audio ({kinds}). Check --unlabelled.")
+        raise InputError(f"{folder}: holds no audio ({kinds}). Check --unlabelled.{why_no_audio(folder)}")
     return files

@@ -19,13 +19,19 @@ Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing f
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # a numpy.py beside this file, or where it is started, is not numpy
+    _beside = ("", os.path.dirname(os.path.realpath(__file__)), os.path.realpath("/proc/self/cwd"))  # noqa: PTH120
+    sys.path[:] = [_folder for _folder in sys.path if (_folder and os.path.realpath(_folder)) not in _beside]
+
 import argparse
 import ctypes
 import fcntl
 import hashlib
 import json
 import math
-import os
 import re
 import resource
 import shutil
@@ -33,16 +39,16 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections import deque
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 try:
     import numpy as np
@@ -166,69 +172,347 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
     return str(precision)
 
 
-# --- WAV files --------------------------------------------------------------------------------------------------------
-# WAV files to waveforms, with numpy alone.
+# --- The header of a WAV file -----------------------------------------------------------------------------------------
+# The header of a WAV file: what the samples are, and which bytes of the file hold them.
+#
+# RIFF, RIFX (big-endian), and RF64 or BW64, whose sizes have 64 bits (EBU Tech 3306, ITU-R BS.2088). A size that a
+# recorder could not know, or never wrote because it lost power, is told from one that a cut file falls short of.
 
 
-PLAUSIBLE_RATES = range(1_000, 768_001)  # Hz; outside, a header is damaged and resampling could fill the memory
+RATES = range(100, 768_001)  # Hz; outside, a header is damaged, and resampling could fill the memory
+MOST_CHANNELS = 1024
+PCM, FLOAT, ALAW, ULAW = 1, 3, 6, 7  # encodings of the format chunk
+EXTENSIBLE = 0xFFFE
+
+# Byte orders by the first four bytes.
+_ORDERS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
+_KNOWN = (
+    *(b"fmt ", b"data", b"fact", b"LIST", b"JUNK", b"junk", b"PAD ", b"FLLR", b"bext", b"iXML", b"_PMX", b"axml"),
+    *(b"chna", b"cue ", b"plst", b"smpl", b"inst", b"id3 ", b"ID3 ", b"PEAK", b"afsp", b"DISP", b"guan", b"wamd"),
+    *(b"cart", b"levl", b"umid", b"minf", b"elm1", b"regn", b"acid", b"strc", b"LGWV", b"note", b"labl"),
+)
+_TAGS = (b"TAG", b"ID3", b"3DI", b"APETAGEX", b"LYRICSBEGIN")  # of music players, behind the last chunk
+_MOST_CHUNKS = 4096
+_SLACK = 1 << 16  # bytes; so many zeros behind the samples are a disk's padding
+_4_GIB = 1 << 32
 
 
-def read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Mono waveform `(samples,)`, float32, full scale 1, and the sample rate in Hz, from a RIFF/WAVE file.
+class NotWav(RunnerError):
+    """The file is of another kind."""
 
-    PCM of 8, 16, 24 and 32 bits and float of 32 and 64 bits, plain or WAVE_FORMAT_EXTENSIBLE; channels are averaged.
-    Raises `RunnerError` (without the file's name) for anything else.
+
+class WavHeader(NamedTuple):
+    """What the format chunk says, and where the samples are.
+
+    `rate` in Hz; a sample of one channel has `bits` bits, `valid` of them meant, in `container` bytes (0 where it has
+    no place of its own: `encoding` is a compressed one). `extents` are offsets and lengths in bytes; `fact` is the
+    number of samples of a channel that the chunk of this name promises. `layout` is the format chunk.
     """
+
+    order: str
+    encoding: int
+    channels: int
+    rate: int
+    container: int
+    bits: int
+    valid: int
+    extents: tuple[tuple[int, int], ...]
+    fact: int | None
+    layout: bytes
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(length for _, length in self.extents)
+
+
+def read_header(file: BinaryIO) -> WavHeader:
+    """The header of an open WAV file.
+
+    Raises `NotWav` for another kind of file, `RunnerError` (without the file's name) for one that is damaged, or holds
+    another number of bytes than its header promises, with both numbers.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    magic = file.read(12)
+    if not size:
+        raise NotWav("the file is empty")
+    order = _ORDERS.get(magic[:4])
+    if order is None or magic[8:] != b"WAVE":
+        raise NotWav("not a WAV file; convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav")
+    layout, extents, fact = _walk(_Chunks(file, size, order, wide=magic[:2] != b"RI"))
+    return _interpret(order, layout, extents, fact)
+
+
+class _Chunks:
+    """The file with the size of it, and what its form says of sizes."""
+
+    def __init__(self, file: BinaryIO, size: int, order: str, wide: bool) -> None:
+        self._file, self.size, self.order, self.wide = file, size, order, wide
+
+    def at(self, position: int, length: int) -> bytes:
+        self._file.seek(position)
+        return self._file.read(length)
+
+    def header(self, position: int) -> tuple[bytes, int] | None:
+        """Name and size of the chunk at `position`; None where there is none."""
+        head = self.at(position, 8)
+        if len(head) < 8 or not all(32 <= byte < 127 for byte in head[:4]):
+            return None
+        return head[:4], struct.unpack(self.order + "I", head[4:])[0]
+
+    def after(self, position: int, size: int) -> int:
+        """Where the chunk behind one of `size` bytes at `position` begins: chunks are padded to even lengths, but by
+        some programs."""
+        end = position + size
+        if size % 2 and self.at(end, 4) in _KNOWN and self.at(end + 1, 4) not in _KNOWN:
+            return end
+        return end + size % 2
+
+    def follow(self, position: int) -> bool:
+        """Whether there are chunks from `position` to the end of the file, or one by a name that is known."""
+        for _ in range(_MOST_CHUNKS):
+            found = self.header(position)
+            if found is None:
+                return False
+            if found[0] in _KNOWN or (position := self.after(position + 8, found[1])) in (self.size, self.size + 1):
+                return True
+        return False
+
+    def tail(self, position: int) -> int:
+        """Where the samples that begin at `position` and have no known end do end: before chunks at the end of the
+        file, if there are some."""
+        begin = max(position, self.size - _SLACK)
+        last = self.at(begin, _SLACK)
+        places = (begin + place for name in _KNOWN for place in _places(last, name))
+        return min((place for place in places if self._ends_file(place)), default=self.size)
+
+    def _ends_file(self, position: int) -> bool:
+        for _ in range(_MOST_CHUNKS):
+            found = self.header(position)
+            if found is None or found[0] not in _KNOWN:
+                return False
+            position = self.after(position + 8, found[1])
+            if position in (self.size, self.size + 1):
+                return True
+        return False
+
+    def silent(self, position: int) -> bool:
+        """Whether nothing but a little padding follows from `position`."""
+        return self.size - position <= _SLACK and not any(self.at(position, _SLACK))
+
+
+def _places(text: bytes, part: bytes) -> list[int]:
+    found, place = [], text.find(part)
+    while place >= 0:
+        found.append(place)
+        place = text.find(part, place + 1)
+    return found
+
+
+def _walk(chunks: _Chunks) -> tuple[bytes, list[tuple[int, int]], int | None]:
+    """The format chunk, where the samples are, and what the fact chunk says."""
+    layout: bytes | None = None
+    extents: list[tuple[int, int]] = []
+    fact: int | None = None
+    wide: int | None = None
+    position, ended = 12, False
+    for _ in range(_MOST_CHUNKS):
+        found = None if ended else chunks.header(position)
+        if found is None:
+            break
+        (name, size), begin = found, position + 8
+        if name == b"ds64" and size >= 24:
+            _, wide, wide_fact = struct.unpack("<QQQ", chunks.at(begin, 24).ljust(24, b"\0"))
+            fact = wide_fact or fact
+        elif name == b"fmt " and layout is None:
+            layout = chunks.at(begin, min(size, 256))
+        elif name == b"fact" and size >= 4 and fact is None:
+            (fact,) = struct.unpack(chunks.order + "I", chunks.at(begin, 4).ljust(4, b"\0"))
+        elif name == b"data":
+            declared = wide if wide is not None and size == 0xFFFFFFFF else size
+            frame = struct.unpack_from(chunks.order + "H", layout, 12)[0] if layout and len(layout) >= 14 else 1
+            size, ended = _data_size(chunks, begin, declared, max(1, frame), wide is not None)
+            extents.append((begin, size))
+        position = chunks.after(begin, size)
+    if not extents:
+        if position >= chunks.size:
+            raise RunnerError("truncated: the header is there, the samples are not")
+        raise RunnerError(f"damaged WAV: no chunk at byte {position}, where one must begin, and no samples before it")
+    if layout is None or len(layout) < 16:
+        raise RunnerError("damaged WAV: no format chunk with the samples")
+    return layout, [extent for extent in extents if extent[1]], fact
+
+
+def _data_size(chunks: _Chunks, begin: int, declared: int, frame: int, wide: bool) -> tuple[int, bool]:
+    """How many bytes of samples there are from `begin`, where a header says `declared`; whether nothing follows."""
+    held = chunks.size - begin
+    if declared > held:
+        unknown = 0x7FFF0000 <= declared <= 0x80001000 or declared >= 0xFFFFF000  # what goes to a pipe has no size
+        # Some recorders write the file's size for that of the samples.
+        if (unknown and not wide) or declared in (0xFFFFFFFF, chunks.size, chunks.size - 8):
+            return chunks.tail(begin) - begin, True
+        raise RunnerError(f"truncated: the header promises {declared} bytes of samples, {held} follow")
+    end = begin + declared
+    rest = held - declared
+    if rest <= 1 or chunks.follow(chunks.after(begin, declared)):
+        return declared, False
+    if not wide and rest >= _4_GIB:  # 32 bits could not hold the size
+        declared += rest // _4_GIB * _4_GIB
+        rest %= _4_GIB
+        end = begin + declared
+        if rest <= 1 or chunks.follow(chunks.after(begin, declared)):
+            return declared, False
+    if rest > declared and not (declared and chunks.silent(end)):  # the size was never brought up to date
+        return chunks.tail(begin) - begin, True
+    if rest < frame or chunks.silent(end) or chunks.at(end, 16).startswith(_TAGS):
+        return declared, True
+    raise RunnerError(
+        f"damaged WAV: the header promises {declared} bytes of samples, {held} follow, and what is behind the promised"
+        " ones is no chunk"
+    )
+
+
+def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
+    encoding, channels, rate, speed, align, bits = struct.unpack_from(order + "HHIIHH", layout)
+    valid = bits
+    if encoding == EXTENSIBLE and len(layout) >= 26:  # the encoding opens the GUID of the sub-format
+        valid, encoding = (struct.unpack_from(order + "H", layout, place)[0] for place in (18, 24))
+    if not 1 <= channels <= MOST_CHANNELS or rate not in RATES:
+        raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz ({said_bounds()})")
+    container = 0
+    if encoding in (PCM, FLOAT, ALAW, ULAW):
+        container = -(-bits // 8)
+        block, odd = divmod(align, channels)
+        # Samples may lie in more bytes than they have bits for.
+        if not odd and block > container and (speed == rate * align or (bits, block) == (24, 4)):
+            container = block
+    valid = min(valid or bits, bits)
+    header = WavHeader(order, encoding, channels, rate, container, bits, valid, tuple(extents), fact, layout)
+    if header.data_bytes < max(1, container * channels):
+        raise RunnerError("holds no samples")
+    return header
+
+
+def said_bounds() -> str:
+    """The rates and numbers of channels that are taken, in words."""
+    return f"{RATES[0]} to {RATES[-1]} Hz and up to {MOST_CHANNELS} channels are read"
+
+
+# --- WAV files --------------------------------------------------------------------------------------------------------
+# WAV files to waveforms, with numpy alone, a block at a time.
+
+
+BLOCK_BYTES = 1 << 21  # of samples decoded at a time: bounds the memory that a file of any length takes
+
+
+class WavFile:
+    """The samples of an open WAV file: PCM (8, 16, 24, 32 bits), float (32, 64 bits), A-law or u-law.
+
+    `rate` in Hz, `frames` samples of each of `channels`. Raises `RunnerError` (without the file's name) for another
+    encoding.
+    """
+
+    def __init__(self, file: BinaryIO, header: WavHeader) -> None:
+        self._file, self._extents = file, header.extents
+        self.rate, self.channels = header.rate, header.channels
+        self._frame = header.container * header.channels
+        self._convert = decoder(header, self._bytes)
+        self.frames = header.data_bytes // self._frame
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        """`(frames, channels)` float32 with full scale 1, from sample `start`; fewer at the end."""
+        frames = min(frames, self.frames - start)
+        data = self._bytes(start * self._frame, frames * self._frame)
+        if len(data) < frames * self._frame:
+            there = start + len(data) // self._frame
+            raise RunnerError(f"truncated: {there} samples of the {self.frames} that were there when it was opened")
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
+            return self._convert(data).reshape(-1, self.channels)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The whole file, mixed to one channel, as pieces `(samples,)`."""
+        step = max(1, BLOCK_BYTES // self._frame)
+        for start in range(0, self.frames, step):
+            yield mix_down(self.read(start, step))
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        """So many bytes of the samples, wherever in the file they are."""
+        parts = []
+        for begin, length in self._extents:
+            if count > 0 and start < length:
+                self._file.seek(begin + start, os.SEEK_SET)
+                parts.append(self._file.read(min(count, length - start)))
+                count -= len(parts[-1])
+            start = max(0, start - length)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def open_wav(path: Path) -> Iterator[WavFile]:
+    """The WAV file at `path`, open. Raises `RunnerError` (without the file's name) for one that cannot be read."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            yield WavFile(file, read_header(file))
     except OSError as failure:
         raise RunnerError((failure.strerror or "cannot be read").lower()) from None
-    if not content:
-        raise RunnerError("the file is empty")
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise RunnerError("not a WAV file; convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav")
-    layout: bytes | None = None
-    position = 12
-    while position + 8 <= len(content):
-        kind, size = struct.unpack_from("<4sI", content, position)
-        position += 8
-        if kind == b"fmt ":
-            layout = content[position : position + size]
-        elif kind == b"data":
-            if layout is None or len(layout) < 16:
-                raise RunnerError("damaged WAV: no format before the samples")
-            follow = len(content) - position
-            if size >= 0x7FFFF000:  # a recorder that writes to a pipe cannot know the size and puts in a limit instead
-                size = follow
-            if size > follow:
-                raise RunnerError(f"truncated: the header promises {size} bytes of samples, {follow} follow")
-            return _decode(content[position : position + size], layout)
-        position += size + size % 2  # chunks are padded to even lengths
-    raise RunnerError("truncated: the header is there, the samples are not")
 
 
-def _decode(data: bytes, layout: bytes) -> tuple[np.ndarray, int]:
-    encoding, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", layout)
-    if encoding == 0xFFFE and len(layout) >= 26:  # EXTENSIBLE: the encoding opens the sub-format GUID
-        (encoding,) = struct.unpack_from("<H", layout, 24)
-    if channels == 0 or rate not in PLAUSIBLE_RATES:
-        raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz")
-    convert = DECODERS.get((encoding, bits))
-    if convert is None:
-        raise RunnerError(
-            f"WAV encoding {encoding:#06x} of {bits} bits is not supported;"
-            " convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav"
-        )
-    frame = channels * bits // 8
-    if len(data) < frame:
-        raise RunnerError("no samples in it")
-    return to_mono(data[: len(data) // frame * frame], channels, convert), rate
+def mix_down(channels: np.ndarray) -> np.ndarray:
+    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean."""
+    if channels.shape[1] == 1:
+        return channels[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return channels.mean(axis=1, dtype=np.float32)
 
 
 def to_mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """Samples `(S,)` of PCM `data`, its interleaved channels averaged; `convert` is an entry of `DECODERS`."""
+    """Samples `(S,)` of PCM `data`, its interleaved channels mixed; `convert` is an entry of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
-        return convert(data).reshape(-1, channels).mean(axis=1, dtype=np.float32)
+        return mix_down(convert(data).reshape(-1, channels))
+
+
+# Samples
+
+
+def decodable(header: WavHeader) -> bool:
+    """Whether the samples need no codec that is not here."""
+    whole = header.encoding != FLOAT or header.bits == 8 * header.container
+    return whole and (header.encoding, 8 * header.container) in DECODERS
+
+
+def decoder(header: WavHeader, samples: Callable[[int, int], bytes]) -> Callable[[bytes], np.ndarray]:
+    """What turns the bytes of a file into samples; `samples` reads some, from an offset. Raises `RunnerError`."""
+    encoding, container = header.encoding, header.container
+    if encoding == PCM and (container, header.bits) == (4, 24) and _low_justified(header, samples):
+        return lambda data: _pcm24_low(_in_order(data, 4, header.order))
+    if not decodable(header):
+        raise RunnerError(
+            f"WAV encoding {encoding:#06x} of {header.bits} bits is not supported;"
+            " convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav"
+        )
+    convert = DECODERS[encoding, 8 * container]
+    return lambda data: convert(_in_order(data, container, header.order))
+
+
+def _in_order(data: bytes, container: int, order: str) -> bytes:
+    if order == "<" or container == 1:
+        return data
+    return np.frombuffer(data, np.uint8).reshape(-1, container)[:, ::-1].tobytes()
+
+
+def _low_justified(header: WavHeader, samples: Callable[[int, int], bytes]) -> bool:
+    """Whether samples of 24 bits lie in the lower three of their four bytes, as ALSA's S24_LE does.
+
+    By the format they lie in the upper three and the lowest byte is 0 (Multimedia Programming Interface and Data
+    Specifications 1.0, 1991). Where it is not, and the highest only repeats the sign or is 0, it is the other way.
+    """
+    places = np.linspace(0, max(0, header.data_bytes - 4096) // 4, 64).astype(np.int64) * 4
+    pieces = [samples(int(place), 4096) for place in np.unique(places)]
+    data = _in_order(b"".join(piece[: len(piece) // 4 * 4] for piece in pieces), 4, header.order)
+    quarters = np.frombuffer(data, np.uint8).reshape(-1, 4)
+    sign = np.where(quarters[:, 2] >= 128, 255, 0)
+    top = quarters[:, 3]
+    return bool(quarters[:, 0].any() and ((top == sign).all() or not top.any()))
 
 
 def _pcm24(data: bytes) -> np.ndarray:
@@ -238,14 +522,35 @@ def _pcm24(data: bytes) -> np.ndarray:
     return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
 
 
-PCM, FLOAT = 1, 3
-DECODERS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
+def _pcm24_low(data: bytes) -> np.ndarray:
+    return (np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4") / 2.0**31).astype(np.float32)
+
+
+def _ulaw_table() -> np.ndarray:
+    """ITU-T G.711: a sign, an exponent and a mantissa, all bits inverted."""
+    code = ~np.arange(256, dtype=np.uint8)
+    magnitude = (((code & 15).astype(np.int32) << 3) + 132 << (code >> 4 & 7)) - 132
+    return (np.where(code & 128, -magnitude, magnitude) / 2**15).astype(np.float32)
+
+
+def _alaw_table() -> np.ndarray:
+    """ITU-T G.711: a sign, an exponent and a mantissa, every other bit inverted."""
+    code = np.arange(256, dtype=np.uint8) ^ 0x55
+    exponent = (code >> 4 & 7).astype(np.int32)
+    magnitude = ((code & 15).astype(np.int32) << 4) + 8
+    magnitude = np.where(exponent, magnitude + 256 << np.maximum(exponent - 1, 0), magnitude)
+    return (np.where(code & 128, magnitude, -magnitude) / 2**15).astype(np.float32)
+
+
+DECODERS: dict[tuple[int, int], Callable[[bytes], Any]] = {  # by encoding and bits of a container
     (PCM, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (PCM, 16): lambda data: np.frombuffer(data, "<i2").astype(np.float32) / 2**15,
     (PCM, 24): _pcm24,
     (PCM, 32): lambda data: (np.frombuffer(data, "<i4") / 2.0**31).astype(np.float32),
     (FLOAT, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     (FLOAT, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
+    (ALAW, 8): lambda data: _alaw_table()[np.frombuffer(data, np.uint8)],
+    (ULAW, 8): lambda data: _ulaw_table()[np.frombuffer(data, np.uint8)],
 }
 
 
@@ -265,6 +570,7 @@ DECODERS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
 # Rows and columns of one matrix product: wide enough for BLAS, narrow enough to hold few zeros, and small enough that
 # BLAS stays on one thread. Its threads make products of this size slower, up to 20 times where the caller has some too.
 _BLOCK = 32
+_LONGEST = 1 << 22  # inputs held until they are computed together
 
 
 class Resampler:
@@ -272,11 +578,11 @@ class Resampler:
 
     Silence is assumed before and after. Output comes in frames of `source / gcd` inputs: with 44 100 to 32 000 Hz every
     10 ms. Rates without a large common divisor make longer frames, of up to a second, which delay a live signal and
-    change no sample of it.
+    change no sample of it. `at_once` frames are computed together (fewer at the end).
     """
 
-    def __init__(self, source: int, target: int, width: int, rolloff: float) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: int, target: int, width: int, rolloff: float, at_once: int = 1) -> None:
+        self._source, self._target, self._at_once = source, target, at_once
         self._filter = _sinc_filter(source, target, width, rolloff)
         self._held = np.zeros(self._filter.reach, np.float32)
         self._inputs = self._outputs = 0  # so far
@@ -284,7 +590,7 @@ class Resampler:
     def push(self, samples: np.ndarray) -> np.ndarray:
         """The next input samples; returns the outputs that are certain now."""
         held = np.concatenate([self._held, samples])
-        frames = self._filter.frames_in(len(held))
+        frames = self._filter.frames_in(len(held)) // self._at_once * self._at_once
         self._held = held[frames * self._filter.advance :].copy()
         self._inputs += len(samples)
         self._outputs += frames * self._filter.outputs
@@ -323,6 +629,21 @@ def resample(
     part = waveform[max(0, first - sinc.reach) :][: len(padded) - silence]
     padded[silence : silence + len(part)] = part
     return sinc.apply(padded, frames)[:outputs]
+
+
+def resample_pieces(
+    pieces: Iterable[np.ndarray], source: int, target: int, width: int, rolloff: float
+) -> Iterator[np.ndarray]:
+    """`resample` of a waveform that comes in pieces, to the same numbers, in pieces."""
+    if source == target:
+        yield from pieces
+        return
+    # Products of the same shapes as of the whole waveform; but not of half a minute, where frames are long.
+    frames = _BLOCK if _BLOCK * source // math.gcd(source, target) <= _LONGEST else 1
+    resampler = Resampler(source, target, width, rolloff, frames)
+    for piece in pieces:
+        yield resampler.push(piece)
+    yield resampler.finish()
 
 
 def reach(source: int, target: int, width: int, rolloff: float) -> int:
@@ -721,21 +1042,31 @@ def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
 BATCH = 8  # windows of a long file that are classified together
 
 
-def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
-    """A waveform `(samples,)` as batches of clips `(B, clip_samples)`.
+def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+    """A waveform that comes in `pieces` `(samples,)`, as batches of clips `(B, clip_samples)`.
 
     A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
-    "repeat" or "zeros".
+    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need.
     """
-    missing = clip_samples - len(waveform)
+    held, first, total, start = np.zeros(0, np.float32), 0, 0, 0  # held[0] is sample `first` of `total` so far
+    batch: list[np.ndarray] = []
+    for piece in pieces:
+        held = np.concatenate([held, piece]) if len(held) else piece
+        total += len(piece)
+        while start + clip_samples < total:  # more follows, so it is not the last
+            batch.append(held[start - first : start - first + clip_samples])
+            start += hop_samples
+            if len(batch) == BATCH:
+                yield np.stack(batch)
+                batch = []
+        needed = max(first, min(start, total - clip_samples))
+        held, first = held[needed - first :], needed
+    missing = clip_samples - total
     if missing > 0:
-        repeated = np.resize(waveform, clip_samples)  # numpy fills a larger size with copies
-        yield (repeated if padding == "repeat" else np.pad(waveform, (0, missing)))[None]
+        repeated = np.resize(held, clip_samples)  # numpy fills a larger size with copies
+        yield (repeated if padding == "repeat" else np.pad(held, (0, missing)))[None]
         return
-    last = len(waveform) - clip_samples
-    starts = [*range(0, last, hop_samples), last]
-    for i in range(0, len(starts), BATCH):
-        yield np.stack([waveform[start : start + clip_samples] for start in starts[i : i + BATCH]])
+    yield np.stack([*batch, held[-clip_samples:]])
 
 
 class Runner:
@@ -806,9 +1137,13 @@ class Runner:
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not waveform.size:
             raise RunnerError(f"expected a mono waveform, got an array of shape {waveform.shape}")
-        require_finite(waveform)
+        return self.predict_pieces([waveform], sample_rate)
+
+    def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
+        """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
+        little memory."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
-        resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
+        resampled = resample_pieces(map(_finite, pieces), sample_rate, self.sample_rate, width, rolloff)
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
         scores = [self.probabilities(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0)
@@ -854,6 +1189,11 @@ class Runner:
         if isinstance(self._engine, Trtexec):
             milliseconds[:, 1] = self._engine.latencies(batch, runs)
         return milliseconds
+
+
+def _finite(waveform: np.ndarray) -> np.ndarray:
+    require_finite(waveform)
+    return waveform
 
 
 def require_finite(waveform: np.ndarray) -> None:
@@ -1464,8 +1804,9 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     exit_code = 0
     for path in options.files:
         try:
-            waveform, rate = read_wav(path)
-            scores = runner.predict(waveform, rate)
+            with open_wav(path) as wav:
+                seconds = wav.frames / wav.rate
+                scores = runner.predict_pieces(wav.blocks(), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
@@ -1473,7 +1814,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
             print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
     if options.json:
@@ -1516,7 +1857,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
     add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
-    rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
+    rate = _between(int, RATES[0], RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")

@@ -1,7 +1,9 @@
 """Joins the parts in `runner/` into `edgekd_runner.py`, the one file that ships: `python -m edgekd.device.join`.
 
 The docstring of the last part, the command line, opens the file; those of the others stand below their section marks.
-The imports of the parts become one block, less those of other parts; what follows them is taken over as it is.
+The imports of the parts become one block, less those of other parts; what follows them is taken over as it is. Before
+that the file takes the folders that it lies and is started in off its path: `python3 -P` would do so, but came with
+Python 3.11, and `-I` would hide what pip has installed for a user.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from edgekd.device import RUNNER_FILE
 PARTS = {  # a module of runner/ and its section's title; each imports only from those before it
     "errors": "Errors",
     "bundle": "The bundle",
+    "wav_header": "The header of a WAV file",
     "wav": "WAV files",
     "resample": "Sample rates",
     "log_mel": "The log-mel",
@@ -28,6 +31,14 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "commands": "Commands",
 }
 ORIGIN = "# Joined from the modules of edgekd/device/runner by edgekd/device/join.py: to change it, change those.\n"
+ISOLATED = """\
+import os
+import sys
+
+if __name__ == "__main__":  # a numpy.py beside this file, or where it is started, is not numpy
+    _beside = ("", os.path.dirname(os.path.realpath(__file__)), os.path.realpath("/proc/self/cwd"))  # noqa: PTH120
+    sys.path[:] = [_folder for _folder in sys.path if (_folder and os.path.realpath(_folder)) not in _beside]
+"""
 NUMPY = """\
 try:
     import numpy as np
@@ -83,13 +94,13 @@ def _imports(modules: Iterable[ast.Module]) -> str:
             plain |= {ast.unparse(alias) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__"):
             members[str(node.module)] |= {ast.unparse(alias) for alias in node.names}
-    lines = [f"import {name}\n" for name in sorted(plain - {"numpy as np"})]
+    lines = [f"import {name}\n" for name in sorted(plain - {"numpy as np", "os", "sys"})]
     lines += [
         f"from {module} import {', '.join(sorted(names, key=lambda name: (not name.isupper(), name)))}\n"
         for module, names in sorted(members.items())
         if not module.startswith("edgekd.")
     ]
-    return f"from __future__ import annotations\n\n{''.join(lines)}\n{NUMPY}"
+    return f"from __future__ import annotations\n\n{ISOLATED}\n{''.join(lines)}\n{NUMPY}"
 
 
 def _body(module: ast.Module, text: str) -> str:

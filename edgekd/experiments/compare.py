@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekd import own_code
 from edgekd.config import DistillConfig
 from edgekd.data.clip_store import open_store
 from edgekd.data.load import load_index
@@ -74,6 +75,7 @@ def compare(
     progress: Progress = silent,
     start: Start = Worker,
     write: Callable[[Comparison], None] = write_comparison,
+    trust: Sequence[str] = (),
 ) -> Comparison:
     """Train each of `methods` on each part of the data with each of `seeds`, in the folder `config.out`, and compare.
 
@@ -82,9 +84,11 @@ def compare(
     `jobs` cells are trained at a time. `quantize`: int8 students too. Cells that are finished are not trained again;
     those of other settings are refused, or with `overwrite` made anew. A cell that fails is a hole in the result.
     `start` starts what trains them, a process; `write` gets all that is known after each of them and at the end.
+    `trust`: code of your own that may be imported, `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
 
     Raises what `distill` raises for settings and data that no cell could use.
     """
+    own_code.trust(trust)
     chosen = methods if isinstance(methods, Mapping) else {name: method_settings(name) for name in methods}
     index = load_index(config.data, progress)
     cells = plan_cells(config, chosen, plan_parts(config, index, folds, splits), seeds)

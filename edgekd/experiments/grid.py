@@ -19,18 +19,20 @@ from edgekd.errors import UsageError
 from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure, Start, Worker, open_pool
 from edgekd.files.whole import write_text
+from edgekd.own_code import trusted
 from edgekd.runs.run import SAME_RUN, Run
 
 
 @dataclass(frozen=True)
 class Job:
     """What a worker does: train the student of `config`, taught by the teacher of the run `teacher`, or, without
-    `student`, adapt the teacher of `config` only."""
+    `student`, adapt the teacher of `config` only. It may import what this process may: `trust`."""
 
     config: DistillConfig
     student: bool = False
     teacher: Path | None = None
     quantize: bool = False
+    trust: tuple[str, ...] = ()
 
     def to_line(self) -> str:
         """The job as one line of JSON."""
@@ -42,7 +44,8 @@ class Job:
         """The job that `to_line` wrote."""
         values = json.loads(line)
         teacher = None if values["teacher"] is None else Path(values["teacher"])
-        return cls(**{**values, "config": parse(DistillConfig, values["config"], "job"), "teacher": teacher})
+        config, trust = parse(DistillConfig, values["config"], "job"), tuple(values["trust"])
+        return cls(**{**values, "config": config, "teacher": teacher, "trust": trust})
 
 
 def is_finished(cell: Cell, quantize: bool) -> bool:
@@ -105,14 +108,15 @@ def run_cells(
     """
     jobs: dict[Path, Job] = {}  # by run folder, in the order they are to be done; a teacher before its first student
     cell_of: dict[Path, Cell] = {}
+    named = tuple(trusted())
     for cell in cells:
         out = cell.config.out
         if is_finished(cell, quantize):
             continue
         cell_of[out] = cell
         if cell.teacher is not None and not has_teacher(cell.teacher):
-            jobs.setdefault(cell.teacher.out, Job(cell.teacher))
-        jobs[out] = Job(cell.config, True, None if cell.teacher is None else cell.teacher.out, quantize)
+            jobs.setdefault(cell.teacher.out, Job(cell.teacher, trust=named))
+        jobs[out] = Job(cell.config, True, None if cell.teacher is None else cell.teacher.out, quantize, named)
 
     ended: dict[Path, Failure | None] = {}
 

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Protocol
+
+from edgekd.process_setup import python_environment
 
 COMMAND = (sys.executable, "-P", "-m", "edgekd.experiments.worker")
 """Starts a worker; `-P` keeps the current folder, which may be a data set with a `torch.py` in it, off its path."""
@@ -142,19 +143,11 @@ def open_pool(workers: int, cuda: bool, start: Start = Worker) -> Iterator[Calla
 def environments(workers: int, cuda: bool) -> list[dict[str, str]]:
     """The environment of each worker: its share of the processor cores and, in turn, one of the CUDA devices."""
     cores = max(1, len(os.sched_getaffinity(0)) // workers)
-    shared = {"OMP_NUM_THREADS": str(cores), **os.environ, **_this_package()}
+    shared = {"OMP_NUM_THREADS": str(cores), **python_environment()}
     devices = _cuda_devices() if cuda else []
     if len(devices) < 2:
         return [dict(shared) for _ in range(workers)]
     return [{**shared, "CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(workers)]
-
-
-def _this_package() -> dict[str, str]:
-    """So that `-P` does not hide a package that `python -m edgekd` was started beside, as from a checkout."""
-    root = Path(__file__).parents[2]
-    if not sys.path or Path(sys.path[0]).resolve() != root.resolve():
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
 
 
 def _cuda_devices() -> list[str]:

@@ -30,7 +30,7 @@ def main() -> None:
             from edgekd.experiments.grid import Job  # loads torch
 
             train(Job.from_line(line))
-    except Exception as error:
+    except BaseException as error:  # SystemExit of code of the user's own too
         if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
         line, exit_code = explained(error)
@@ -42,10 +42,12 @@ def train(job: Job) -> None:
     """Train the student of `job`, or only its teacher, going on with what is there."""
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.experiments.grid import is_begun, scores_of
+    from edgekd.own_code import trust
     from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run
     from edgekd.training.distill import adapt_teacher
 
+    trust(job.trust)
     config, resume = job.config, is_begun(job.config.out)
     if not job.student:
         adapt_teacher(config, resume=resume, overwrite=not resume)

@@ -5,11 +5,13 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
 from torch import nn
 
+from edgekd import own_code
 from edgekd.data.index import Split
 from edgekd.errors import InputError
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
@@ -30,15 +32,23 @@ STEPS = 5
 
 
 def export(
-    run: Run, target: Target | str, out: Path | None = None, progress: Progress = silent, *, overwrite: bool = False
+    run: Run,
+    target: Target | str,
+    out: Path | None = None,
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
+    trust: Sequence[str] = (),
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
-    bundle for TensorRT also holds the target's other precisions. Raises `InputError` for an unfinished run,
+    bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`). Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists, `GateError` when a model's structure, operators, agreement with the trained one or
     budget does not pass; no bundle is then left behind.
     """
+    own_code.trust(trust)
     target = load_target(target) if isinstance(target, str) else target
     runtime = RUNTIMES[target.runtime]
     out = out or run.folder / f"bundle-{target.name}"

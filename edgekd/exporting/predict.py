@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.audio.read import probe, read
+from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
+from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
-from edgekd.device.runner.resample import resample
+from edgekd.device.runner.resample import resample_pieces
 from edgekd.errors import InputError
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import read_bundle
@@ -62,12 +63,16 @@ class BundlePredictor:
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
     def predict_file(self, path: Path) -> Scores:
-        rate, wanted = probe(path).rate, self.classifier
-        filter_width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
-        waveform = resample(read(path, rate), rate, wanted.sample_rate, filter_width, rolloff)
-        clips = windows(waveform, wanted.clip_samples, wanted.hop_samples, wanted.padding)
+        wanted = self.classifier
+        width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
+        with opened(path) as recording:
+            pieces = resample_pieces(recording.mono_blocks(), recording.info.rate, wanted.sample_rate, width, rolloff)
+            clips = windows(pieces, wanted.clip_samples, wanted.hop_samples, wanted.padding)
+            return np.concatenate([self._classify(batch, path) for batch in clips]).mean(axis=0)
+
+    def _classify(self, batch: Scores, path: Path) -> Scores:
         try:
-            return np.concatenate([self.classify(batch) for batch in clips]).mean(axis=0)
+            return self.classify(batch)
         except InputError as failure:
             raise InputError(f"{path}: {failure}.") from None
 
@@ -83,9 +88,10 @@ class RunPredictor:
         self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
 
     def predict_file(self, path: Path) -> Scores:
-        waveform = read(path, self.data.sample_rate)
-        clips = windows(waveform, self.samples, max(1, self.samples // 2), self.data.padding)
-        with torch.inference_mode():
+        rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
+        with opened(path) as recording, torch.inference_mode():
+            pieces = resample_pieces(recording.mono_blocks(), recording.info.rate, rate, width, rolloff)
+            clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding)
             scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
         return np.concatenate(scores).mean(axis=0)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from edgekd.config import DistillConfig, FrontendConfig, parse
 from edgekd.errors import InputError, UsageError, check_all, unknown_name
 from edgekd.layers_of_settings import displaced
-from edgekd.models.factories import is_own
 from edgekd.models.students.names import CUTS, cut_of, trains_head_alone
 from edgekd.models.students.table import STUDENTS
 from edgekd.models.teachers.table import TEACHERS
+from edgekd.own_code import is_own
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,8 +1,8 @@
 """Models of the user's own, `package.module:factory`: where their code is found, and what it is held to.
 
 A factory is a callable of the user's that returns a `torch.nn.Module`. Its module is imported from the installed
-packages or from a folder that the configuration of the run names, the current one where nothing is said. All of it is
-tried on noise before any work: whatever is wrong becomes one line that says where.
+packages or from the folder that the user names with it, and only where the user names it (see `edgekd.own_code`). All
+of it is tried on noise before any work: whatever is wrong becomes one line that says where.
 
 Code of the user's is imported in one place, `find_factory`, for teachers and students alike.
 """
@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -22,26 +23,23 @@ from torch import Tensor, nn
 
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.models.outputs import StudentOutput, TeacherOutput
+from edgekd.own_code import is_factory, name_here, trusted_folder
 
 _TORCH = str(Path(torch.__file__).parent)  # whose lines say less than the user's that led there
 
 
-def is_own(name: str) -> bool:
-    """Whether a model's name is `package.module:factory`, not one of a table."""
-    return ":" in name
-
-
 def find_factory(subject: str, name: str, folder: Path | None, arguments: str) -> Callable[..., Any]:
-    """The callable named `package.module:factory`; modules in `folder` (default: the current one) are found as well.
+    """The callable named `package.module:factory`, where the user has named it (see `edgekd.own_code`).
 
-    `subject`: how messages begin (`Teacher 'm:f'`); `arguments`: what it takes, in words. Raises `UsageError` for a
-    module or attribute that is not there, with the nearest that is, and `InputError` for a module that cannot be
-    imported.
+    `subject`: how messages begin (`Teacher 'm:f'`); `folder`: where the name's settings say that its module is, which
+    is told and not looked in; `arguments`: what it takes, in words. Raises `UsageError` for a factory that the user has
+    not named and for a module or attribute that is not there, with the nearest that is, and `InputError` for a module
+    that cannot be imported.
     """
     module_name, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+    if not is_factory(name):
         raise UsageError(f"{subject}: write one of your own as package.module:factory.")
-    module = _import(subject, module_name, (folder or Path.cwd()).absolute())
+    module = _import(subject, name, trusted_folder(subject, name, folder), folder)
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -114,7 +112,8 @@ class UserCode:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception):
+        # `sys.exit` in it would end a command as if all were well; only Ctrl-C and SIGTERM do end one.
+        if error is not None and not isinstance(error, KeyboardInterrupt):
             frames = traceback.extract_tb(trace)
             last = next((frame for frame in reversed(frames) if not frame.filename.startswith(_TORCH)), frames[-1])
             reason = (str(error).strip() or "no reason given").splitlines()[0]
@@ -125,7 +124,8 @@ class UserCode:
             ) from error
 
 
-def _import(subject: str, module_name: str, folder: Path) -> ModuleType:
+def _import(subject: str, name: str, folder: Path, stored: Path | None) -> ModuleType:
+    module_name = name.partition(":")[0]
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # and left there: the module may import its neighbours later
     importlib.invalidate_caches()
@@ -138,7 +138,9 @@ def _import(subject: str, module_name: str, folder: Path) -> ModuleType:
         if not isinstance(absent, ModuleNotFoundError) or absent.name not in (module_name, *_parents(module_name)):
             raise
         near = unknown_name("module", module_name, _modules(folder, module_name))
-        raise UsageError(f"{subject}: {near} Looked in {folder} and the installed packages.") from None
+        elsewhere = stored is not None and stored != folder
+        other = f" Its settings say {stored}: --trust {quote(name_here(name, stored))}" if elsewhere else ""
+        raise UsageError(f"{subject}: {near} Looked in {folder} and the installed packages.{other}") from None
 
 
 def _parents(module_name: str) -> Iterator[str]:

@@ -16,7 +16,6 @@ This file is also the child's program: at its top it imports nothing but Python'
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -110,7 +109,9 @@ def torch_memory(call: Callable[[], object], device: str = "cpu") -> Memory:
 
 def _one_thread() -> dict[str, str]:
     """An environment in which numpy's libraries start no threads, whose stacks would count."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    from edgekd.process_setup import python_environment
+
+    return {**python_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 # --- In the child -----------------------------------------------------------------------------------------------------

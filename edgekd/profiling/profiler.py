@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edgekd import __version__
+from edgekd import __version__, own_code
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
 from edgekd.exporting.manifest import Bundle
@@ -55,14 +55,17 @@ def profile(
     *,
     remote: Remote | None = None,
     command: Sequence[str] = (),
+    trust: Sequence[str] = (),
 ) -> Profile:
     """Measure every subject that `sources` name (see `edgekd.profiling.subjects`), side by side.
 
     The baseline of all comparisons is the first teacher, else the first subject. `remote`: bundles are tried on other
-    devices too. `command`: what makes this report again, for the reader.
+    devices too. `command`: what makes this report again, for the reader. `trust`: code of your own that may be
+    imported, `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
     Raises `InputError` for what is missing, unfinished or damaged, has no test side, or cannot be compared;
     `UsageError` for settings that fit none of it.
     """
+    own_code.trust(trust)
     config = config or ProfileConfig()
     _check_battery(config)
     if remote is not None:

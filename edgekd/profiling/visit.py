@@ -188,7 +188,7 @@ class Visit:
     def _talk(self, total: int) -> tuple[int, str]:
         """Send everything, hear everything; the exit code of ssh, and what it or the shell there said."""
         # Double quotes, and nothing in between that a shell would touch: sh, bash, fish and csh hand it on alike.
-        command = [*self._ssh, *_OPTIONS, self._host, f'{self._python} -c "{host_agent.START}"']
+        command = [*self._ssh, *_OPTIONS, self._host, f'{self._python} -I -c "{host_agent.START}"']
         self._progress(self._host, 0, total, step="connecting")
         with tempfile.TemporaryFile() as errors:
             with self._lock:

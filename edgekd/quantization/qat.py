@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from edgekd import processes
+from edgekd import own_code, processes
 from edgekd.config import QuantizeConfig, differences
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import UsageError
@@ -42,15 +42,22 @@ from edgekd.training.student_batches import student_batches, student_validation
 
 
 def quantize(
-    run: Run, config: QuantizeConfig | None = None, progress: Progress = silent, *, resume: bool = False
+    run: Run,
+    config: QuantizeConfig | None = None,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    trust: Sequence[str] = (),
 ) -> Run:
     """Make and score the int8 student of a finished `run`, with the run's own settings or other ones.
 
     An int8 student that is there already is replaced once its successor is calibrated, unless `resume` goes on with one
-    that was interrupted, and with the settings it was begun with.
+    that was interrupted, and with the settings it was begun with. `trust`: code of your own that may be imported,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
     Raises `InputError` when the run has no finished float student or calibration fails, `UsageError` for an unknown
     recipe or layer, and for a `config` other than that of the student to be resumed.
     """
+    own_code.trust(trust)
     device = processes.join(run.config.device)
 
     def find() -> tuple[QuantizeConfig, CalibrationRecipe, Student]:

@@ -19,12 +19,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgekd import __version__
+from edgekd import __version__, own_code
 from edgekd.config import DistillConfig, differences, parse
 from edgekd.errors import InputError, UsageError
 from edgekd.files.whole import write_text
@@ -54,8 +54,10 @@ class Run:
     classes: tuple[str, ...]
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
-        """Read a run folder. Raises `InputError` where there is none."""
+    def open(cls, folder: Path, *, trust: Sequence[str] = ()) -> Run:
+        """Read a run folder. `trust`: code of your own that it may import later, `[FOLDER/]package.module:factory` (see
+        `edgekd.own_code`); to read it imports none. Raises `InputError` where there is none."""
+        own_code.trust(trust)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such run folder. 'edgekd distill --out {folder}' makes one.")
         config_file, classes_file = folder / "config.toml", folder / "classes.json"

@@ -26,10 +26,10 @@ from edgekd.config import AugmentConfig, TeacherConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.losses.response import classification_loss
 from edgekd.losses.terms import Need
-from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.models.weights import save_weights
+from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run

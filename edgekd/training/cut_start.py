@@ -11,13 +11,13 @@ from edgekd.config import DistillConfig
 from edgekd.errors import UsageError
 from edgekd.losses.terms import TERMS, needs_teacher
 from edgekd.models.build import build_teacher
-from edgekd.models.factories import is_own
 from edgekd.models.students.cut import CutNetwork, cut_network
 from edgekd.models.students.names import Cut, cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.models.teachers.table import TEACHERS, fetched_weights
+from edgekd.own_code import is_own
 from edgekd.progress import Progress
 from edgekd.runs.data import RunData
 from edgekd.training.pruning import equalise, prune

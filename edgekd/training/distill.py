@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd import processes
+from edgekd import own_code, processes
 from edgekd.checks.audit import audit, check_audit
 from edgekd.checks.unlabelled_audit import audit_unlabelled
 from edgekd.config import AugmentConfig, DistillConfig
@@ -21,13 +22,13 @@ from edgekd.errors import UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
-from edgekd.models.factories import is_own
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.cut import CutNetwork
 from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
+from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, UnlabelledClips, open_clips
 from edgekd.runs.run import Run, check_folder
@@ -62,6 +63,7 @@ def distill(
     overwrite: bool = False,
     teacher_run: Run | None = None,
     quantized: bool = False,
+    trust: Sequence[str] = (),
 ) -> Run:
     """Train a student as `config` says, into the run folder `config.out`, and score it and its teacher on the test
     side.
@@ -69,11 +71,13 @@ def distill(
     `teacher_run`, a run whose teacher was adapted by the same settings (see `adapt_teacher`), lends that teacher and,
     through the cache, its answers: the outcome is the same, and sooner. `quantized`: an int8 student is to follow, so
     one of the user's own that cannot be made int8 is refused now. Several processes that `torchrun` started share the
-    work (see `edgekd.processes`).
+    work (see `edgekd.processes`). `trust`: code of your own that may be imported,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
 
     Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
     `GateError` (a split that leaks).
     """
+    own_code.trust(trust)
     taught = needs_teacher(config.loss.terms)
     begun = _begin(config, progress, taught, resume, overwrite, quantized)
     run, data, device = begun.run, begun.data, begun.device

@@ -10,11 +10,11 @@ from edgekd.config import DistillConfig, TeacherConfig
 from edgekd.errors import InputError, UsageError
 from edgekd.losses.terms import TERMS, Need, needs_of, needs_teacher
 from edgekd.models.build import as_teacher_hears, build_teacher
-from edgekd.models.factories import is_own
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.teachers.ensemble import Ensemble
 from edgekd.models.teachers.table import TEACHERS, fetched_weights
 from edgekd.models.weights import read_weights
+from edgekd.own_code import is_own
 from edgekd.runs.run import Run
 from edgekd.training.batches import seed_all
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from edgekd import processes
+from edgekd import own_code, processes
 from edgekd.checks.unlabelled_audit import UnlabelledAudit, audit_unlabelled
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.data.clip_store import ClipStore, open_store
@@ -54,13 +54,22 @@ PLAIN = AugmentConfig(time_shift=False, mixes_per_clip=0, time_masks=0, frequenc
 
 
 def pretrain(
-    config: DistillConfig, progress: Progress = silent, *, resume: bool = False, overwrite: bool = False
+    config: DistillConfig,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust: Sequence[str] = (),
 ) -> Run:
     """Train the student of `config` on `config.data.unlabelled` into the folder `config.out`.
 
-    Processes that `torchrun` started share the work. Raises `UsageError` (names, terms, an existing folder) and
-    `InputError` (audio, weights, a student or teacher without an embedding).
+    Processes that `torchrun` started share the work. `trust`: code of your own that may be imported,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
+
+    Raises `UsageError` (names, terms, an existing folder) and `InputError` (audio, weights, a student or teacher
+    without an embedding).
     """
+    own_code.trust(trust)
     device = processes.join(config.device)
     config = settled(config)
     index = processes.from_first(lambda: _checked(config, progress, resume, overwrite))

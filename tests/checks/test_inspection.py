@@ -119,7 +119,7 @@ def test_a_class_that_cannot_be_read_has_no_balance(root: Path) -> None:
 
 def test_a_file_is_read_a_block_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = inspected(root, clip_seconds=0.3)
-    monkeypatch.setattr("edgekd.checks.inspection._BLOCK", 1000)
+    monkeypatch.setattr("edgekd.audio.recording.BLOCK", 1000)
     blocks = inspected(root, clip_seconds=0.3)
     assert blocks.to_dict() == whole.to_dict()
 
@@ -159,7 +159,7 @@ def test_an_inspection_is_written_as_json(root: Path) -> None:
 def test_windows_in_any_order_that_overlap_each_have_their_own_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekd.checks.inspection._BLOCK", 300)
+    monkeypatch.setattr("edgekd.audio.recording.BLOCK", 300)
     samples = noise(1, 2.0).astype(np.float32)
     path = tmp_path / "one.wav"
     soundfile.write(path, samples, RATE, subtype="FLOAT")

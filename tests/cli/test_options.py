@@ -210,7 +210,7 @@ def test_only_torchrun_makes_several_processes(monkeypatch: pytest.MonkeyPatch) 
     assert options.called("distill") == "edgekd distill"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
     assert (options.is_first_process(), options.processes()) == (False, 4)
-    assert options.called("distill") == "torchrun --nproc-per-node 2 -m edgekd distill"
+    assert options.called("distill") == "torchrun --nproc-per-node 2 --no-python edgekd distill"
 
 
 def test_a_command_of_one_process_is_refused_under_torchrun(edgekd: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_a_process_that_is_killed_ends_the_run_with_advice_and_costs_no_epoch(
     assert torchrun.returncode != 0
     lines = [line for line in said.splitlines() if "Go on with" in line]
     assert len(lines) == 1, said
-    assert f"torchrun --nproc-per-node 2 -m edgekd distill --out {config.out} --resume" in lines[0]
+    assert f"torchrun --nproc-per-node 2 --no-python edgekd distill --out {config.out} --resume" in lines[0]
 
     before = epochs_of(config.out)
     assert 2 <= len(before) < 24

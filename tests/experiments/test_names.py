@@ -34,6 +34,7 @@ def test_names_that_are_not_used_are_not_checked() -> None:
         check_names(DistillConfig(**alone), int8=True)
 
 
+@pytest.mark.usefixtures("own_code_trusted")
 def test_a_module_of_the_user_s_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "names_test_module.py").write_text("1 / 0\n")

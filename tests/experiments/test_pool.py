@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import edgekd
 from edgekd.experiments.pool import Failure, Worker, environments, open_pool
 
 SCRIPT = """
@@ -117,17 +116,6 @@ def test_workers_take_turns_with_the_cuda_devices_they_may_see(monkeypatch: pyte
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3, True)] == ["4", "6", "4"]
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3, False)] == ["4,6"] * 3
-
-
-def test_a_package_that_was_started_in_its_folder_is_still_there_for_a_worker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    root = str(Path(edgekd.__file__).parents[1])
-    monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    monkeypatch.setattr(sys, "path", [root, *sys.path])
-    assert environments(1, False)[0]["PYTHONPATH"] == f"{root}{os.pathsep}elsewhere"
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert environments(1, False)[0]["PYTHONPATH"] == "elsewhere"
 
 
 class Slow:

@@ -49,7 +49,7 @@ def in_a_worker(tmp_path: Path) -> Callable[[DistillConfig], str]:
         environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
         with open(tmp_path / "errors", "w+b") as errors:
             worker = Worker(COMMAND, environment | {"OMP_NUM_THREADS": "1"}, errors)
-            failure = worker.do(Job(config).to_line())
+            failure = worker.do(Job(config, trust=(f"{config.teacher.folder}/{config.teacher.name}",)).to_line())
             worker.close()
         assert failure is not None
         assert failure.exit_code == 3

@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: None) -> Iterator[Callable[[str], str]]:
     """`write(text)`: a module of the user's in the current folder; returns its name, which no other test has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

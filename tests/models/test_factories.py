@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError, UsageError
-from edgekd.models.factories import UserCode, find_factory, is_own, make, try_on
+from edgekd.models.factories import UserCode, find_factory, make, try_on
+from edgekd.own_code import is_own
 
 Write = Callable[[str], str]
 SHELF = """

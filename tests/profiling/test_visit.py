@@ -102,7 +102,7 @@ def test_no_python_there(visit_host: Visit, tmp_path: Path) -> None:
 def test_a_python_that_is_too_old(visit_host: Visit, tmp_path: Path) -> None:
     old = program(
         tmp_path / "python3.6",
-        f'exec {sys.executable} -c "import sys; sys.version_info = (3, 6, 9); exec(sys.argv[1])" "$2"',
+        f'exec {sys.executable} -c "import sys; sys.version_info = (3, 6, 9); exec(sys.argv[1])" "$3"',
     )
     assert reason(visit_host(python=old)).startswith("Python 3.6 there is too old: the runner needs 3.8 or later.")
 

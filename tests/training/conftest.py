@@ -87,7 +87,7 @@ def headless(num_classes, sample_rate):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: None) -> Path:
     """A folder with a teacher of the user's own, which is not the current one."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "code"

@@ -144,6 +144,7 @@ def ears(num_classes, sample_rate):
 """
 
 
+@pytest.mark.usefixtures("own_code_trusted")
 def test_a_teacher_of_ones_own_can_be_cut(
     tmp_path: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -431,6 +431,7 @@ def teacher(num_classes, sample_rate):
         ({"teacher": {"name": "without:teacher"}}, r"Teacher 'without:teacher' gives no embedding .* attribute 'head'"),
     ],
 )
+@pytest.mark.usefixtures("own_code_trusted")
 def test_models_that_give_no_embedding_are_refused_before_anything_is_written(
     changes: dict[str, Any], words: str, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +455,7 @@ def other(num_classes, sample_rate):
 """
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "own_code_trusted")
 def test_several_teachers_are_adapted_and_cached_one_by_one_and_averaged(
     tiny_run: Run, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,7 +491,7 @@ def test_several_teachers_are_adapted_and_cached_one_by_one_and_averaged(
 
 
 @pytest.mark.parametrize("mode", ["off", "full"])
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "own_code_trusted")
 def test_several_teachers_say_the_same_in_every_mode_of_the_cache(
     mode: CacheMode, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

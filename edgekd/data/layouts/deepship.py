@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 
 from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.folder import GROUPS, audio_files, class_folders, holds_audio, windows
+from edgekd.data.layouts.folder import GROUPS, class_folders, windows
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     recordings = {name: audio_files(folder) for name, folder in folders.items()}
     for name, files in recordings.items():
         if not files:
-            raise InputError(f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS).")
+            raise InputError(
+                f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS)."
+                f"{why_no_audio(folders[name])}"
+            )
     groups = _groups(root, folders, recordings)
     clips = [
         Clip(path, label, groups[path], None, start, length)

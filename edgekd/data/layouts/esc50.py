@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
-from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.index import Clip, ClipIndex, LeftOut
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError
@@ -54,7 +54,8 @@ def load_subset(root: Path, subset: Subset) -> ClipIndex:
     each other, and audio that is missing or unreadable.
     """
     _check_layout(root)
-    rows = [row for row in _rows(root) if row.in_esc10 or subset == "esc50"]
+    listed = _rows(root)
+    rows = [row for row in listed if row.in_esc10 or subset == "esc50"]
     if not rows:
         raise InputError(f"{root / TABLE}: lists no clip of {subset}.")
     categories = _categories(rows)
@@ -68,6 +69,11 @@ def load_subset(root: Path, subset: Subset) -> ClipIndex:
         classes=tuple(categories[target] for target in targets),
         clips=tuple(
             Clip(row.path, targets.index(row.target), row.source, row.fold, 0, probe(row.path).frames) for row in rows
+        ),
+        left_out=tuple(
+            LeftOut(row.path, f"of other classes than {subset} has", lost=False)
+            for row in listed
+            if not row.in_esc10 and subset == "esc10" and row.path.is_file()
         ),
     )
 

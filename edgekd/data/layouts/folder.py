@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def load(root: Path, config: DataConfig, dataset: str = "folder") -> ClipIndex:
         files = audio_files(folder)
         if not files:
             kinds = " ".join(sorted(AUDIO_SUFFIXES))
-            raise InputError(f"{folder}: class '{folder.name}' has no audio files ({kinds}). Add some or take it out.")
+            raise InputError(
+                f"{folder}: class '{folder.name}' has no audio files ({kinds}). Add some or take it out."
+                f"{why_no_audio(folder)}"
+            )
         recordings += [(label, path) for path in files]
     groups = groups_of(root, [path for _, path in recordings])
     clips = [
@@ -71,21 +75,6 @@ def load(root: Path, config: DataConfig, dataset: str = "folder") -> ClipIndex:
 def class_folders(root: Path) -> list[Path]:
     """The folders directly under `root`, hidden ones left out, in alphabetical order."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def audio_files(folder: Path) -> list[Path]:
-    """The audio files at any depth below `folder`, in alphabetical order."""
-    return sorted(path for path in folder.rglob("*") if is_audio(path))
-
-
-def is_audio(path: Path) -> bool:
-    """Whether `path` is a file named as audio, and not a hidden one."""
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def holds_audio(folder: Path) -> bool:
-    """Whether there is an audio file at any depth below `folder`."""
-    return any(map(is_audio, folder.rglob("*")))
 
 
 def sides(folder: Path) -> Iterator[tuple[Side, Path]]:

@@ -39,6 +39,8 @@ class Layout:
     load: Load
     table: bool = False
     """Whether a CSV file, too, may be given in place of a folder."""
+    named: bool = False
+    """Whether a table names the recordings, so that what it does not name is left out on purpose."""
     class_folders: bool = False
     """Whether it says what the folders in `root` are: of such layouts the first that is recognised is the one."""
     beside: Recognise | None = None

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.csv_table import Line, read_table
-from edgekd.data.layouts.folder import audio_files, check_spelling, class_folders, holds_sides, sides, windows
+from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.walk import audio_files, why_no_audio
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
                     for start, length in windows(path, config.clip_seconds)
                 ]
     if not clips:
-        raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.")
+        raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
     return ClipIndex("vtuad", root, classes, tuple(clips))
 
 

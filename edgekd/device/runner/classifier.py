@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 
@@ -20,26 +20,36 @@ from edgekd.device.runner.bundle import (
 from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
 from edgekd.device.runner.log_mel import LogMel
-from edgekd.device.runner.resample import resample
+from edgekd.device.runner.resample import resample_pieces
 
 BATCH = 8  # windows of a long file that are classified together
 
 
-def windows(waveform: np.ndarray, clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
-    """A waveform `(samples,)` as batches of clips `(B, clip_samples)`.
+def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+    """A waveform that comes in `pieces` `(samples,)`, as batches of clips `(B, clip_samples)`.
 
     A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
-    "repeat" or "zeros".
+    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need.
     """
-    missing = clip_samples - len(waveform)
+    held, first, total, start = np.zeros(0, np.float32), 0, 0, 0  # held[0] is sample `first` of `total` so far
+    batch: list[np.ndarray] = []
+    for piece in pieces:
+        held = np.concatenate([held, piece]) if len(held) else piece
+        total += len(piece)
+        while start + clip_samples < total:  # more follows, so it is not the last
+            batch.append(held[start - first : start - first + clip_samples])
+            start += hop_samples
+            if len(batch) == BATCH:
+                yield np.stack(batch)
+                batch = []
+        needed = max(first, min(start, total - clip_samples))
+        held, first = held[needed - first :], needed
+    missing = clip_samples - total
     if missing > 0:
-        repeated = np.resize(waveform, clip_samples)  # numpy fills a larger size with copies
-        yield (repeated if padding == "repeat" else np.pad(waveform, (0, missing)))[None]
+        repeated = np.resize(held, clip_samples)  # numpy fills a larger size with copies
+        yield (repeated if padding == "repeat" else np.pad(held, (0, missing)))[None]
         return
-    last = len(waveform) - clip_samples
-    starts = [*range(0, last, hop_samples), last]
-    for i in range(0, len(starts), BATCH):
-        yield np.stack([waveform[start : start + clip_samples] for start in starts[i : i + BATCH]])
+    yield np.stack([*batch, held[-clip_samples:]])
 
 
 class Runner:
@@ -110,9 +120,13 @@ class Runner:
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not waveform.size:
             raise RunnerError(f"expected a mono waveform, got an array of shape {waveform.shape}")
-        require_finite(waveform)
+        return self.predict_pieces([waveform], sample_rate)
+
+    def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
+        """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
+        little memory."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
-        resampled = resample(waveform, sample_rate, self.sample_rate, width, rolloff)
+        resampled = resample_pieces(map(_finite, pieces), sample_rate, self.sample_rate, width, rolloff)
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
         scores = [self.probabilities(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0)
@@ -158,6 +172,11 @@ class Runner:
         if isinstance(self._engine, Trtexec):
             milliseconds[:, 1] = self._engine.latencies(batch, runs)
         return milliseconds
+
+
+def _finite(waveform: np.ndarray) -> np.ndarray:
+    require_finite(waveform)
+    return waveform
 
 
 def require_finite(waveform: np.ndarray) -> None:

@@ -31,7 +31,8 @@ from edgekd.device.runner.classifier import open_runner
 from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain
 from edgekd.device.runner.live import run_stream
 from edgekd.device.runner.stream import STREAM_FORMATS
-from edgekd.device.runner.wav import PLAUSIBLE_RATES, read_wav
+from edgekd.device.runner.wav import open_wav
+from edgekd.device.runner.wav_header import RATES
 
 
 def run_verify(folder: Path, options: argparse.Namespace) -> int:
@@ -60,8 +61,9 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     exit_code = 0
     for path in options.files:
         try:
-            waveform, rate = read_wav(path)
-            scores = runner.predict(waveform, rate)
+            with open_wav(path) as wav:
+                seconds = wav.frames / wav.rate
+                scores = runner.predict_pieces(wav.blocks(), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
@@ -69,7 +71,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(len(waveform) / rate, 3), "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
             print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
     if options.json:
@@ -112,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
     add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
-    rate = _between(int, PLAUSIBLE_RATES[0], PLAUSIBLE_RATES[-1])
+    rate = _between(int, RATES[0], RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Iterable, Iterator, NamedTuple
 
 import numpy as np
 
 # Rows and columns of one matrix product: wide enough for BLAS, narrow enough to hold few zeros, and small enough that
 # BLAS stays on one thread. Its threads make products of this size slower, up to 20 times where the caller has some too.
 _BLOCK = 32
+_LONGEST = 1 << 22  # inputs held until they are computed together
 
 
 class Resampler:
@@ -28,11 +29,11 @@ class Resampler:
 
     Silence is assumed before and after. Output comes in frames of `source / gcd` inputs: with 44 100 to 32 000 Hz every
     10 ms. Rates without a large common divisor make longer frames, of up to a second, which delay a live signal and
-    change no sample of it.
+    change no sample of it. `at_once` frames are computed together (fewer at the end).
     """
 
-    def __init__(self, source: int, target: int, width: int, rolloff: float) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: int, target: int, width: int, rolloff: float, at_once: int = 1) -> None:
+        self._source, self._target, self._at_once = source, target, at_once
         self._filter = _sinc_filter(source, target, width, rolloff)
         self._held = np.zeros(self._filter.reach, np.float32)
         self._inputs = self._outputs = 0  # so far
@@ -40,7 +41,7 @@ class Resampler:
     def push(self, samples: np.ndarray) -> np.ndarray:
         """The next input samples; returns the outputs that are certain now."""
         held = np.concatenate([self._held, samples])
-        frames = self._filter.frames_in(len(held))
+        frames = self._filter.frames_in(len(held)) // self._at_once * self._at_once
         self._held = held[frames * self._filter.advance :].copy()
         self._inputs += len(samples)
         self._outputs += frames * self._filter.outputs
@@ -79,6 +80,21 @@ def resample(
     part = waveform[max(0, first - sinc.reach) :][: len(padded) - silence]
     padded[silence : silence + len(part)] = part
     return sinc.apply(padded, frames)[:outputs]
+
+
+def resample_pieces(
+    pieces: Iterable[np.ndarray], source: int, target: int, width: int, rolloff: float
+) -> Iterator[np.ndarray]:
+    """`resample` of a waveform that comes in pieces, to the same numbers, in pieces."""
+    if source == target:
+        yield from pieces
+        return
+    # Products of the same shapes as of the whole waveform; but not of half a minute, where frames are long.
+    frames = _BLOCK if _BLOCK * source // math.gcd(source, target) <= _LONGEST else 1
+    resampler = Resampler(source, target, width, rolloff, frames)
+    for piece in pieces:
+        yield resampler.push(piece)
+    yield resampler.finish()
 
 
 def reach(source: int, target: int, width: int, rolloff: float) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 from edgekd.device.runner.classifier import Runner, require_finite
 from edgekd.device.runner.errors import BadSamples, RunnerError
 from edgekd.device.runner.resample import Resampler
-from edgekd.device.runner.wav import DECODERS, FLOAT, PCM, to_mono
+from edgekd.device.runner.wav import DECODERS, to_mono
+from edgekd.device.runner.wav_header import FLOAT, PCM
 
 STREAM_FORMATS = {"s16": (PCM, 16), "s24": (PCM, 24), "s32": (PCM, 32), "u8": (PCM, 8), "f32": (FLOAT, 32)}
 PATIENCE = 0.5  # s that a window may have waited in any case before it is left out for a newer one

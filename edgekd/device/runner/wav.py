@@ -1,74 +1,128 @@
-"""WAV files to waveforms, with numpy alone."""
+"""WAV files to waveforms, with numpy alone, a block at a time."""
 
 from __future__ import annotations
 
-import struct
+import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Any, BinaryIO, Callable, Iterator
 
 import numpy as np
 
 from edgekd.device.runner.errors import RunnerError
+from edgekd.device.runner.wav_header import ALAW, FLOAT, PCM, ULAW, WavHeader, read_header
 
-PLAUSIBLE_RATES = range(1_000, 768_001)  # Hz; outside, a header is damaged and resampling could fill the memory
+BLOCK_BYTES = 1 << 21  # of samples decoded at a time: bounds the memory that a file of any length takes
 
 
-def read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Mono waveform `(samples,)`, float32, full scale 1, and the sample rate in Hz, from a RIFF/WAVE file.
+class WavFile:
+    """The samples of an open WAV file: PCM (8, 16, 24, 32 bits), float (32, 64 bits), A-law or u-law.
 
-    PCM of 8, 16, 24 and 32 bits and float of 32 and 64 bits, plain or WAVE_FORMAT_EXTENSIBLE; channels are averaged.
-    Raises `RunnerError` (without the file's name) for anything else.
+    `rate` in Hz, `frames` samples of each of `channels`. Raises `RunnerError` (without the file's name) for another
+    encoding.
     """
+
+    def __init__(self, file: BinaryIO, header: WavHeader) -> None:
+        self._file, self._extents = file, header.extents
+        self.rate, self.channels = header.rate, header.channels
+        self._frame = header.container * header.channels
+        self._convert = decoder(header, self._bytes)
+        self.frames = header.data_bytes // self._frame
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        """`(frames, channels)` float32 with full scale 1, from sample `start`; fewer at the end."""
+        frames = min(frames, self.frames - start)
+        data = self._bytes(start * self._frame, frames * self._frame)
+        if len(data) < frames * self._frame:
+            there = start + len(data) // self._frame
+            raise RunnerError(f"truncated: {there} samples of the {self.frames} that were there when it was opened")
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
+            return self._convert(data).reshape(-1, self.channels)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The whole file, mixed to one channel, as pieces `(samples,)`."""
+        step = max(1, BLOCK_BYTES // self._frame)
+        for start in range(0, self.frames, step):
+            yield mix_down(self.read(start, step))
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        """So many bytes of the samples, wherever in the file they are."""
+        parts = []
+        for begin, length in self._extents:
+            if count > 0 and start < length:
+                self._file.seek(begin + start, os.SEEK_SET)
+                parts.append(self._file.read(min(count, length - start)))
+                count -= len(parts[-1])
+            start = max(0, start - length)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def open_wav(path: Path) -> Iterator[WavFile]:
+    """The WAV file at `path`, open. Raises `RunnerError` (without the file's name) for one that cannot be read."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            yield WavFile(file, read_header(file))
     except OSError as failure:
         raise RunnerError((failure.strerror or "cannot be read").lower()) from None
-    if not content:
-        raise RunnerError("the file is empty")
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise RunnerError("not a WAV file; convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav")
-    layout: bytes | None = None
-    position = 12
-    while position + 8 <= len(content):
-        kind, size = struct.unpack_from("<4sI", content, position)
-        position += 8
-        if kind == b"fmt ":
-            layout = content[position : position + size]
-        elif kind == b"data":
-            if layout is None or len(layout) < 16:
-                raise RunnerError("damaged WAV: no format before the samples")
-            follow = len(content) - position
-            if size >= 0x7FFFF000:  # a recorder that writes to a pipe cannot know the size and puts in a limit instead
-                size = follow
-            if size > follow:
-                raise RunnerError(f"truncated: the header promises {size} bytes of samples, {follow} follow")
-            return _decode(content[position : position + size], layout)
-        position += size + size % 2  # chunks are padded to even lengths
-    raise RunnerError("truncated: the header is there, the samples are not")
 
 
-def _decode(data: bytes, layout: bytes) -> tuple[np.ndarray, int]:
-    encoding, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", layout)
-    if encoding == 0xFFFE and len(layout) >= 26:  # EXTENSIBLE: the encoding opens the sub-format GUID
-        (encoding,) = struct.unpack_from("<H", layout, 24)
-    if channels == 0 or rate not in PLAUSIBLE_RATES:
-        raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz")
-    convert = DECODERS.get((encoding, bits))
-    if convert is None:
-        raise RunnerError(
-            f"WAV encoding {encoding:#06x} of {bits} bits is not supported;"
-            " convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav"
-        )
-    frame = channels * bits // 8
-    if len(data) < frame:
-        raise RunnerError("no samples in it")
-    return to_mono(data[: len(data) // frame * frame], channels, convert), rate
+def mix_down(channels: np.ndarray) -> np.ndarray:
+    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean."""
+    if channels.shape[1] == 1:
+        return channels[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return channels.mean(axis=1, dtype=np.float32)
 
 
 def to_mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """Samples `(S,)` of PCM `data`, its interleaved channels averaged; `convert` is an entry of `DECODERS`."""
+    """Samples `(S,)` of PCM `data`, its interleaved channels mixed; `convert` is an entry of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
-        return convert(data).reshape(-1, channels).mean(axis=1, dtype=np.float32)
+        return mix_down(convert(data).reshape(-1, channels))
+
+
+# Samples
+
+
+def decodable(header: WavHeader) -> bool:
+    """Whether the samples need no codec that is not here."""
+    whole = header.encoding != FLOAT or header.bits == 8 * header.container
+    return whole and (header.encoding, 8 * header.container) in DECODERS
+
+
+def decoder(header: WavHeader, samples: Callable[[int, int], bytes]) -> Callable[[bytes], np.ndarray]:
+    """What turns the bytes of a file into samples; `samples` reads some, from an offset. Raises `RunnerError`."""
+    encoding, container = header.encoding, header.container
+    if encoding == PCM and (container, header.bits) == (4, 24) and _low_justified(header, samples):
+        return lambda data: _pcm24_low(_in_order(data, 4, header.order))
+    if not decodable(header):
+        raise RunnerError(
+            f"WAV encoding {encoding:#06x} of {header.bits} bits is not supported;"
+            " convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav"
+        )
+    convert = DECODERS[encoding, 8 * container]
+    return lambda data: convert(_in_order(data, container, header.order))
+
+
+def _in_order(data: bytes, container: int, order: str) -> bytes:
+    if order == "<" or container == 1:
+        return data
+    return np.frombuffer(data, np.uint8).reshape(-1, container)[:, ::-1].tobytes()
+
+
+def _low_justified(header: WavHeader, samples: Callable[[int, int], bytes]) -> bool:
+    """Whether samples of 24 bits lie in the lower three of their four bytes, as ALSA's S24_LE does.
+
+    By the format they lie in the upper three and the lowest byte is 0 (Multimedia Programming Interface and Data
+    Specifications 1.0, 1991). Where it is not, and the highest only repeats the sign or is 0, it is the other way.
+    """
+    places = np.linspace(0, max(0, header.data_bytes - 4096) // 4, 64).astype(np.int64) * 4
+    pieces = [samples(int(place), 4096) for place in np.unique(places)]
+    data = _in_order(b"".join(piece[: len(piece) // 4 * 4] for piece in pieces), 4, header.order)
+    quarters = np.frombuffer(data, np.uint8).reshape(-1, 4)
+    sign = np.where(quarters[:, 2] >= 128, 255, 0)
+    top = quarters[:, 3]
+    return bool(quarters[:, 0].any() and ((top == sign).all() or not top.any()))
 
 
 def _pcm24(data: bytes) -> np.ndarray:
@@ -78,12 +132,33 @@ def _pcm24(data: bytes) -> np.ndarray:
     return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
 
 
-PCM, FLOAT = 1, 3
-DECODERS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
+def _pcm24_low(data: bytes) -> np.ndarray:
+    return (np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4") / 2.0**31).astype(np.float32)
+
+
+def _ulaw_table() -> np.ndarray:
+    """ITU-T G.711: a sign, an exponent and a mantissa, all bits inverted."""
+    code = ~np.arange(256, dtype=np.uint8)
+    magnitude = (((code & 15).astype(np.int32) << 3) + 132 << (code >> 4 & 7)) - 132
+    return (np.where(code & 128, -magnitude, magnitude) / 2**15).astype(np.float32)
+
+
+def _alaw_table() -> np.ndarray:
+    """ITU-T G.711: a sign, an exponent and a mantissa, every other bit inverted."""
+    code = np.arange(256, dtype=np.uint8) ^ 0x55
+    exponent = (code >> 4 & 7).astype(np.int32)
+    magnitude = ((code & 15).astype(np.int32) << 4) + 8
+    magnitude = np.where(exponent, magnitude + 256 << np.maximum(exponent - 1, 0), magnitude)
+    return (np.where(code & 128, magnitude, -magnitude) / 2**15).astype(np.float32)
+
+
+DECODERS: dict[tuple[int, int], Callable[[bytes], Any]] = {  # by encoding and bits of a container
     (PCM, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (PCM, 16): lambda data: np.frombuffer(data, "<i2").astype(np.float32) / 2**15,
     (PCM, 24): _pcm24,
     (PCM, 32): lambda data: (np.frombuffer(data, "<i4") / 2.0**31).astype(np.float32),
     (FLOAT, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     (FLOAT, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
+    (ALAW, 8): lambda data: _alaw_table()[np.frombuffer(data, np.uint8)],
+    (ULAW, 8): lambda data: _ulaw_table()[np.frombuffer(data, np.uint8)],
 }

@@ -151,7 +151,7 @@ fi
 
 python=
 for candidate in python3 python3.12 python3.11 python3.10 python3.9 python3.8; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+    if "$candidate" -I -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
         python=$candidate
         break
     fi

@@ -52,7 +52,7 @@ case $engine in *"$REFUSED"*) echo "out of memory"; exit 1 ;; esac
 printf engine > "$engine"
 """
 PYTHON = """#!/bin/sh
-if [ "$1" = -c ]; then exit "${OLD_PYTHON:-0}"; fi
+if [ "$1 $2" = "-I -c" ]; then exit "${OLD_PYTHON:-0}"; fi
 printf 'runner %s\\n' "$2" >> "$RECORD"
 [ "$1" = edgekd_runner.py ] || exit 9
 if [ "$2" = choose ]; then exit "${CHOOSE:-0}"; fi

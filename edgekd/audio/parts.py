@@ -1,0 +1,83 @@
+"""A recording as the parts of its file: what libsndfile is shown where it would misread the file as it lies there."""
+
+from __future__ import annotations
+
+import io
+import os
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stream that libsndfile decodes: `prefix`, a header of ours, before bytes of the file, `(offset, length)` each;
+    without any the file as it lies there.
+
+    `frames` is how many samples of a channel there are, where libsndfile cannot tell; `most` how many of them count:
+    what fills the last block of a codec is no sound. `loud`: its decoder, libmpg123, writes to standard error.
+    """
+
+    extents: tuple[tuple[int, int], ...] = ()
+    prefix: bytes = b""
+    frames: int | None = None
+    most: int | None = None
+    loud: bool = False
+
+
+Parts = tuple[Part, ...]
+WHOLE: Parts = (Part(),)
+
+
+class PartFile(io.RawIOBase):
+    """A part of the file `path`, to be read like a file of its own."""
+
+    def __init__(self, path: Path, part: Part) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - closed with this one
+        self._prefix, self._extents = part.prefix, part.extents
+        lengths = [len(part.prefix), *(length for _, length in part.extents)]
+        self._begins = list(accumulate(lengths, initial=0))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._begins[-1]}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and self._position < self._begins[-1]:
+            piece = self._piece(len(view) - done)
+            if not piece:
+                break  # the file has become shorter
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+            self._position += len(piece)
+        return done
+
+    def _piece(self, most: int) -> bytes:
+        number = bisect_right(self._begins, self._position) - 1
+        inside, left = self._position - self._begins[number], self._begins[number + 1] - self._position
+        if number == 0:
+            return self._prefix[inside : inside + min(most, left)]
+        self._file.seek(self._extents[number - 1][0] + inside)
+        return self._file.read(min(most, left))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,140 @@
+"""AIFF, AU, Wave64, CAF and NIST SPHERE: what a header promises of the bytes that follow.
+
+libsndfile shortens such a file to what is there without a word, and believes a size that was never brought up to date.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edgekd.audio.parts import WHOLE, Part, Parts
+from edgekd.errors import InputError
+
+_MOST_CHUNKS = 4096
+_W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the GUID of a chunk, after its name
+
+
+@dataclass(frozen=True)
+class _Promise:
+    """Where the samples begin, how many bytes of them there are (None: up to the end of the file), and how many samples
+    of a channel (None: it does not say). `patches` are bytes that would say the number of bytes that there are."""
+
+    begin: int
+    length: int | None
+    most: int | None = None
+    patches: tuple[tuple[int, str], ...] = ()  # offset, format of the number; the size of the chunk
+    overhead: int = 0  # what that size counts beside the samples
+
+
+def parts(path: Path, file: BinaryIO, size: int) -> Parts | None:
+    """How a file of these kinds is decoded; None for another. Raises `InputError` for one that holds fewer bytes than
+    its header promises, with both numbers."""
+    file.seek(0)
+    magic = file.read(40)
+    if magic[:4] == b".snd":
+        promise = _au(magic)
+    elif magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
+        promise = _aiff(file)
+    elif magic[:16] == _W64_RIFF:
+        promise = _wave_64(file)
+    elif magic[:4] == b"caff":
+        promise = _caf(file)
+    elif magic[:7] == b"NIST_1A":
+        promise = _sphere(file)
+    else:
+        return None
+    if promise is None or promise.length is None:
+        return WHOLE
+    held = size - promise.begin
+    if promise.length > held:
+        raise InputError(
+            f"{path}: truncated: {held} bytes of the {promise.length} of samples its header promises. Copy it again."
+        )
+    if promise.length == 0 and held and promise.patches:
+        return (_patched(file, promise, held),)
+    return (Part(most=promise.most),)
+
+
+def _patched(file: BinaryIO, promise: _Promise, held: int) -> Part:
+    file.seek(0)
+    head = bytearray(file.read(promise.begin))
+    for offset, kind in promise.patches:
+        struct.pack_into(kind, head, offset, held + promise.overhead)
+    return Part(((promise.begin, held),), bytes(head))
+
+
+def _au(magic: bytes) -> _Promise | None:
+    begin, length = struct.unpack(">II", magic[4:12].ljust(8, b"\0"))
+    return _Promise(begin, None if length == 0xFFFFFFFF else length, patches=((8, ">I"),))
+
+
+def _chunks(file: BinaryIO, position: int, head: struct.Struct, even: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, size and begin of each chunk from `position`; chunks are padded to multiples of `even` bytes."""
+    for _ in range(_MOST_CHUNKS):
+        file.seek(position)
+        if len(read := file.read(head.size)) < head.size:
+            return
+        name, size = head.unpack(read)
+        if size < 0:
+            yield name, size, position + head.size
+            return
+        yield name, size, position + head.size
+        position += head.size + size + -size % even
+
+
+def _aiff(file: BinaryIO) -> _Promise | None:
+    most = None
+    for name, size, begin in _chunks(file, 12, struct.Struct(">4sI"), 2):
+        if name == b"COMM":
+            file.seek(begin + 2)
+            most = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0] or None
+        elif name == b"SSND":
+            file.seek(begin)
+            (offset,) = struct.unpack(">I", file.read(4).ljust(4, b"\0"))
+            patches = ((begin - 4, ">I"),) if size in (0, 8) else ()
+            return _Promise(begin + 8 + offset, max(0, size - 8 - offset), most, patches, 8 + offset)
+    return None
+
+
+def _wave_64(file: BinaryIO) -> _Promise | None:
+    most, position = None, 40
+    for _ in range(_MOST_CHUNKS):
+        file.seek(position)
+        if len(head := file.read(24)) < 24:
+            return None
+        size = int.from_bytes(head[16:], "little")
+        name, begin = head[:4] if head[4:16] == _W64_TAIL else b"", position + 24
+        if name == b"fact":
+            most = int.from_bytes(file.read(8), "little") or None
+        if name == b"data":
+            return _Promise(begin, max(0, size - 24), most, ((position + 16, "<Q"),), 24)
+        position += max(24, size + -size % 8)
+    return None
+
+
+def _caf(file: BinaryIO) -> _Promise | None:
+    for name, size, begin in _chunks(file, 8, struct.Struct(">4sq"), 1):
+        if name == b"data":
+            return _Promise(begin, None if size < 0 else size, patches=((begin - 8, ">q"),))
+    return None
+
+
+def _sphere(file: BinaryIO) -> _Promise | None:
+    file.seek(0)
+    text = file.read(1024)
+    found = {name: re.search(rb"^%s -i (\d+)" % name, text, re.MULTILINE) for name in _SPHERE}
+    if any(match is None for match in found.values()) or b"shorten" in text:
+        return None
+    count, width, channels = (int(match[1]) for match in found.values() if match)
+    lines = text.split(b"\n", 2)
+    begin = int(lines[1]) if len(lines) > 2 and lines[1].strip().isdigit() else 1024
+    return _Promise(begin, count * width * channels)
+
+
+_SPHERE = (b"sample_count", b"sample_n_bytes", b"channel_count")

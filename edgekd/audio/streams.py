@@ -1,0 +1,141 @@
+"""The parts of a file, found once and read as one recording."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.audio import flac, mpeg, ogg, sizes
+from edgekd.audio.parts import WHOLE, Part, Parts
+from edgekd.audio.sndfile import Stream
+from edgekd.device.runner.wav_header import WavHeader
+from edgekd.errors import InputError
+
+_MPEG_SUFFIXES = frozenset({".mp3", ".mp2", ".mp1", ".mpga"})
+_MPEG_IN_WAV = (0x50, 0x55)
+_REMEMBERED = 1 << 16  # files
+_MOST_A_BYTE = 8192  # samples that a byte can stand for: FLAC packs 65 535 equal ones into a dozen
+
+
+class _Layout(NamedTuple):
+    """The parts of a file, with the number of samples of each."""
+
+    parts: Parts
+    frames: tuple[int, ...]
+    rate: int
+    channels: int
+    subtype: str
+
+
+_layouts: dict[tuple[str, int, int], _Layout] = {}
+_lock = threading.Lock()
+
+
+class Streams:
+    """An open file that libsndfile decodes: `frames` samples of each of `channels`, at `rate` Hz.
+
+    What its parts are is found once, and remembered while its size and time of change are what they were. `header` is
+    that of a WAV file. Raises `InputError`.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, header: WavHeader | None = None) -> None:
+        self._path, self._number = path, -1
+        self._stream: Stream | None = None
+        status = os.fstat(file.fileno())
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        layout = _layouts.get(key)
+        if layout is None:
+            layout = self._found(file, status.st_size, header)
+            with _lock:
+                if len(_layouts) >= _REMEMBERED:
+                    _layouts.clear()
+                _layouts[key] = layout
+        self.rate, self.channels, self.subtype = layout.rate, layout.channels, layout.subtype
+        self._parts = layout.parts
+        self._begins = [0, *accumulate(layout.frames)]
+        self.frames = self._begins[-1]
+
+    def _found(self, file: BinaryIO, size: int, header: WavHeader | None) -> _Layout:
+        self._parts = _parts_of_codec(self._path, header) if header is not None else _parts(self._path, file, size)
+        first = self._part(0)
+        if self._parts == WHOLE and first.format == "MP3":  # after something that is none
+            self._parts = mpeg.parts(self._path) or WHOLE
+            self.close()
+            first = self._part(0)
+        rate, channels, subtype = first.rate, first.channels, first.subtype
+        frames: list[int] = []
+        for number in range(len(self._parts)):
+            stream = self._part(number)
+            if (stream.rate, stream.channels) != (rate, channels):
+                raise InputError(
+                    f"{self._path}: holds {rate} Hz with {channels} channels and, from sample {sum(frames)} on, "
+                    f"{stream.rate} Hz with {stream.channels}. Store them in two files."
+                )
+            if stream.frames > _MOST_A_BYTE * size:  # it cannot know
+                stream.frames = stream.count()
+            frames.append(stream.frames)
+        return _Layout(self._parts, tuple(frames), rate, channels, subtype)
+
+    def _part(self, number: int) -> Stream:
+        if self._stream is None or number != self._number:
+            self.close()
+            self._stream, self._number = Stream(self._path, self._parts[number]), number
+        return self._stream
+
+    def read(self, start: int, length: int) -> NDArray[np.float32]:
+        """`(length, channels)` float32 from sample `start`; fewer where decoding ends."""
+        pieces = [np.zeros((0, self.channels), np.float32)]
+        while length > 0 and start < self.frames:
+            number = bisect_right(self._begins, start) - 1
+            wanted = min(length, self._begins[number + 1] - start)
+            pieces.append(self._part(number).read(start - self._begins[number], wanted))
+            if len(pieces[-1]) < wanted:
+                break
+            start, length = start + wanted, length - wanted
+        return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def _parts(path: Path, file: BinaryIO, size: int) -> Parts:
+    file.seek(0)
+    head = file.read(12)
+    begin = mpeg.after_id3(file, size)
+    file.seek(begin)
+    magic = file.read(4)
+    if magic == b"fLaC":
+        return flac.parts(path, file, begin, size)
+    if head[:4] == b"OggS":
+        return ogg.parts(path)
+    if (found := sizes.parts(path, file, size)) is not None:
+        return found
+    if begin or path.suffix.lower() in _MPEG_SUFFIXES or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):
+        return mpeg.parts(path) or WHOLE
+    return WHOLE
+
+
+def _parts_of_codec(path: Path, header: WavHeader) -> Parts:
+    """Those of a WAV file: the samples under a header of ours, which says what there is."""
+    if header.encoding in _MPEG_IN_WAV:
+        begin, length = header.extents[0]
+        if (found := mpeg.parts(path, begin, begin + length)) is not None:
+            return found
+    number = struct.Struct(f"{header.order}I")
+    chunks = b"WAVEfmt " + number.pack(len(header.layout)) + header.layout + bytes(len(header.layout) % 2)
+    if header.fact is not None:
+        chunks += b"fact" + number.pack(4) + number.pack(min(header.fact, 0xFFFFFFFF))
+    length = min(header.data_bytes, 0xFFFFFFFF - 1024)
+    chunks += b"data" + number.pack(length)
+    magic = b"RIFX" if header.order == ">" else b"RIFF"
+    return (Part(header.extents, magic + number.pack(len(chunks) + length) + chunks, most=header.fact),)
