@@ -281,7 +281,8 @@ def _begin(
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
-        for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown):
+        notes = (note.message for note in index.notes)
+        for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown, *notes):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:
