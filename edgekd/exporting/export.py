@@ -14,7 +14,6 @@ from torch import nn
 from edgekd import own_code
 from edgekd.data.index import Split
 from edgekd.errors import InputError
-from edgekd.files.whole import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
@@ -23,6 +22,7 @@ from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provena
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
+from edgekd.files.whole import legible
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run

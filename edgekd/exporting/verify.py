@@ -9,6 +9,7 @@ differ a little and classes should not. Export refuses a model beyond its tolera
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,12 @@ MIN_CLIPS = 64  # fewer say little about agreement
 REFERENCE_CLIPS = 4  # of 0.2 s to 2 s each in onnx.reference
 _REFERENCE_OPSET = 19  # the first whose DequantizeLinear it has; older graphs are read as this one
 _BATCH = 8
+
+FLOATS: dict[str, type[np.floating]] = {  # as ONNX Runtime calls them
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
 
 Sound = NDArray[np.float32]
 FrontEndOf = Callable[[Tensor], Tensor] | None  # waveforms (B, S) -> what the graph takes instead
@@ -60,12 +67,28 @@ def session(
     Raises `GateError` when the runtime refuses the model.
     """
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
     try:
         return onnxruntime.InferenceSession(model_bytes, session_options(threads), providers=list(providers))
-    except (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented) as refusal:
-        raise GateError(f"ONNX Runtime {onnxruntime.__version__} cannot load the exported model: {refusal}") from None
+    except onnxruntime_failures() as refusal:
+        raise GateError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {in_one_line(refusal)}."
+        ) from None
+
+
+def onnxruntime_failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises where it refuses a model or fails to run it."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def in_one_line(failure: Exception) -> str:
+    """What ONNX Runtime says of a failure, without its codes and C++ signatures."""
+    words = " ".join(str(failure).split())
+    words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", words)
+    words = re.sub(r"/\S*/onnxruntime/\S+:\d+ .*?\) ", "", words)
+    return words[:300].rstrip(" .")
 
 
 def in_onnxruntime(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabilities:
@@ -80,7 +103,13 @@ def in_onnxruntime(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabil
 def in_session(runtime: onnxruntime.InferenceSession, front_end: FrontEndOf = None) -> Probabilities:
     """`in_onnxruntime` with a session that is open already."""
     sound = runtime.get_inputs()[0]
-    return _of_waveforms(lambda clips: runtime.run(None, {sound.name: clips})[0], sound.shape, front_end)
+    kind = FLOATS.get(sound.type, np.float32)
+
+    def infer(clips: Sound) -> Sound:
+        scores: Sound = runtime.run(None, {sound.name: clips.astype(kind, copy=False)})[0]
+        return scores.astype(np.float32, copy=False)
+
+    return _of_waveforms(infer, sound.shape, front_end)
 
 
 def in_reference(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabilities:

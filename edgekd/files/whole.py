@@ -37,8 +37,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def legible(text: str) -> str:
-    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is written as its code: `\\udce9`,
-    as in JSON."""
+    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is its code: `\\udce9`, as in
+    JSON."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -27,8 +28,9 @@ from edgekd.errors import InputError, unknown_name
 from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.runtimes.tensorrt.rounding import PROVIDERS, clipped_rounding
 from edgekd.exporting.targets import Precision
-from edgekd.exporting.verify import in_session, session
+from edgekd.exporting.verify import FLOATS, in_session, session
 from edgekd.profiling.cost import module_cost
 from edgekd.profiling.engine_layers import engine_layers
 from edgekd.profiling.graph_layers import onnx_layers
@@ -36,9 +38,6 @@ from edgekd.profiling.latency import Timer, cuda_events, wall
 from edgekd.profiling.memory import Memory, graph_memory, torch_memory
 from edgekd.profiling.module_layers import torch_layers
 from edgekd.report.results import Cost, Layer, PrecisionName
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Call = Callable[[], object]
 FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
@@ -181,7 +180,8 @@ class OnnxGraph:
         threads: int = 1,
     ) -> None:
         """`parameters` None: those that the graph stores. `outside` computes the log-mel `(B, 1, T, F)` of waveforms
-        for a graph that takes one."""
+        for a graph that takes one. Raises `GateError` where ONNX Runtime refuses the graph, and `InputError` where a
+        TensorRT provider would misread it."""
         import onnxruntime
 
         self.model, self.precision, self._parameters, self._outside = model, precision, parameters, outside
@@ -190,10 +190,16 @@ class OnnxGraph:
         on_cpu = provider in ("CPUExecutionProvider", "XnnpackExecutionProvider")
         self.threads = threads if on_cpu else None
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}, {provider.removesuffix('ExecutionProvider')}"
+        if provider in PROVIDERS:
+            clipped = clipped_rounding(self._graph())
+            if clipped is not None:
+                raise InputError(
+                    f"--provider {provider}: {clipped}. Leave --provider out, or export for a TensorRT board."
+                )
         self._session = self._open(model, threads)
         sound = self._session.get_inputs()[0]
         self._sound, self.shape = sound.name, tuple(sound.shape)
-        self.classes: int = self._session.get_outputs()[0].shape[-1]
+        self._float = FLOATS.get(sound.type, np.float32)
         tensors = None if outside is None else lambda clips: torch.from_numpy(outside(clips.numpy()))
         self._classify = in_session(self._session, tensors)
 
@@ -216,7 +222,7 @@ class OnnxGraph:
                 "network": wall(lambda: run(None, feed)),
             }
         found = {"whole": wall(lambda: run(None, feed))}
-        parts = split_at_log_mel(self._graph())
+        parts = self._parts()
         if parts is not None:
             first, second = (self._open(part.SerializeToString(), self.threads or 1) for part in parts)
             log_mel = {second.get_inputs()[0].name: first.run(None, feed)[0]}
@@ -254,14 +260,19 @@ class OnnxGraph:
     def layers(self, example: Tensor) -> tuple[Layer, ...]:
         return onnx_layers(self.model, self._feed(example), threads=self.threads or 1, providers=self._providers)
 
+    def _parts(self) -> tuple[Any, Any] | None:
+        """Front end and network, where they can be timed apart."""
+        return split_at_log_mel(self._graph())
+
     def _graph(self) -> Any:
         import onnx
 
         return onnx.load_from_string(self.model)
 
-    def _feed(self, example: Tensor) -> dict[str, NDArray[np.float32]]:
+    def _feed(self, example: Tensor) -> dict[str, NDArray[np.floating]]:
         waveform = example.numpy()
-        return {self._sound: waveform if self._outside is None else self._outside(waveform)}
+        sound = waveform if self._outside is None else self._outside(waveform)
+        return {self._sound: sound.astype(self._float, copy=False)}
 
     def _open(self, model: bytes, threads: int) -> Any:
         import onnxruntime

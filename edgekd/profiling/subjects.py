@@ -36,6 +36,7 @@ from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle,
 from edgekd.profiling.backends import PRECISIONS, TORCH, TORCH_COMPILED, Engine, Model, OnnxGraph, TorchModel
 from edgekd.profiling.bundles import models_of
 from edgekd.profiling.cost import module_parameters
+from edgekd.profiling.guests import open_guest
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
@@ -148,10 +149,10 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     chosen = [backend for backend in possible if backend in config.backends] or [next(iter(possible))]
     architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
     clips = clips_of_run(run, progress)
-    notes: tuple[str, ...] = ()
+    notes = tuple(f"{run.folder}: {warning}" for warning in run.report().get("warnings", []))
     samples, scored = clips.samples, role != "teacher" or run.classifies("teacher")
     if not scored:
-        notes = (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
+        notes += (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
     return [
         Candidate(role, "run", role, run.folder, architecture, model, samples, clips if scored else None, notes=notes)
@@ -248,43 +249,19 @@ def _of_file(path: Path, config: ProfileConfig, others: Sequence[Candidate]) -> 
         contract = runner.Contract("waveform", (clips.samples,), len(clips.classes), 1)
         engine = Engine(path, contract, _told_precision(path))
         return Candidate(path.stem, "engine", "model", path, None, engine, clips.samples, clips, notes=(unknown,))
-    graph = _graph_of_file(path, config)
+    graph = open_guest(path, config)
     if clips is None:
         note = f"{path} was not scored: name the RUN or BUNDLE it is of beside it to score it on their test clips."
-        return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, None, notes=(note,))
+        notes = (note, *graph.notes)
+        return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, None, notes=notes)
     if graph.classes != len(clips.classes):
         raise InputError(f"{path}: {graph.classes} classes; the other subjects have {len(clips.classes)}.")
     if graph.samples != clips.samples:
         raise InputError(
             f"{path}: hears {graph.samples} samples; the clips of the other subjects have {clips.samples}."
         )
-    return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, clips, notes=(unknown,))
-
-
-def _graph_of_file(path: Path, config: ProfileConfig) -> OnnxGraph:
-    """An ONNX file that maps waveforms `(B, S)` to probabilities `(B, K)`. Raises `InputError` for another."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        content = path.read_bytes()
-        graph = onnx.load_from_string(content)
-    except (OSError, DecodeError) as failure:
-        raise InputError(f"{path}: not an ONNX file that can be read: {failure}.") from None
-    shapes = [
-        [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
-        for value in (*graph.graph.input, *graph.graph.output)
-    ]
-    if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
-        raise InputError(
-            f"{path}: inputs and outputs of shape {shapes}; a graph that maps waveforms (batch, samples) to scores "
-            "(batch, classes), both of a fixed length, is wanted."
-        )
-    told = {entry.key: entry.value for entry in graph.metadata_props}.get("edgekd.precision")
-    integers = any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.graph.node)
-    halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
-    precision: PrecisionName = "int8" if told == "int8" or integers else "float16" if halves else "float32"
-    return OnnxGraph(content, precision, provider=config.provider, threads=config.threads)
+    notes = (unknown, *graph.notes)
+    return Candidate(path.stem, "onnx", "model", path, None, graph, graph.samples, clips, notes=notes)
 
 
 def _told_precision(engine: Path) -> PrecisionName:

@@ -18,6 +18,7 @@ from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
+from edgekd.data.walk import told
 from edgekd.errors import UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
@@ -279,7 +280,9 @@ def _begin(
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
-        for warning in (let_pass, unknown):
+        missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
+        notes = (note.message for note in index.notes)
+        for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown, *notes):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:

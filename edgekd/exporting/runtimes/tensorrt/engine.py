@@ -32,6 +32,7 @@ from edgekd.exporting.runtimes.tensorrt.releases import (
     Release,
     newest_opset,
 )
+from edgekd.exporting.runtimes.tensorrt.rounding import clipped_rounding
 from edgekd.exporting.targets import Precision
 from edgekd.files.whole import write_bytes
 from edgekd.progress import Progress, silent
@@ -111,7 +112,11 @@ def release_of(tensorrt: Any) -> Release:
 
 
 def parsed_network(tensorrt: Any, release: Release, model: bytes) -> tuple[Any, Any]:
-    """A builder, and the network that the module's ONNX parser makes of `model`. Raises `Refused`."""
+    """A builder, and the network that the module's ONNX parser makes of `model`. Raises `Refused`, also for a graph
+    that the parser would take and misread."""
+    clipped = _clipped(model)
+    if clipped is not None:
+        raise Refused(clipped)
     logger = recorder(tensorrt)
     try:
         builder = tensorrt.Builder(logger)
@@ -125,6 +130,16 @@ def parsed_network(tensorrt: Any, release: Release, model: bytes) -> tuple[Any, 
         errors = [parser.get_error(number).desc() for number in range(parser.num_errors)]
         raise Refused(_one_line(errors[0] if errors else logger.last() or "it does not say why"))
     return builder, network
+
+
+def _clipped(model: bytes) -> str | None:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return clipped_rounding(onnx.load_from_string(model))
+    except DecodeError:
+        return None  # the parser has words for it
 
 
 def serialized_engine(

@@ -58,8 +58,8 @@ def test_the_float_graph_is_accepted(exported: Exported) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
-def test_the_flavour_with_zero_points_is_refused_in_nvidias_words(exported: Exported) -> None:
-    with pytest.raises(GateError, match=r"TensorRT for RTX .* refuses the graph: .*[Zz]ero point") as refusal:
+def test_the_flavour_that_it_would_clip_is_refused_before_it_is_asked(exported: Exported) -> None:
+    with pytest.raises(GateError, match=r"refuses the graph: tensor '.*' is rounded to uint8") as refusal:
         parse_with_nvidia(exported.int8["onnxruntime"])
     assert "\n" not in str(refusal.value)
 
