@@ -38,6 +38,9 @@ class DataConfig(Section):
     )
     split_seed: int = 0
     given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
+    group_by: Literal["day", "deployment"] | None = Field(
+        default=None, description="recordings named by the time they began: what of them is one group, if no table says"
+    )
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
         default=None,
         description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",

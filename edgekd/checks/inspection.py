@@ -91,6 +91,7 @@ class Inspection:
     duplicates: tuple[Duplicates, ...]
     unreadable: dict[str, str]
     left_out: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -222,6 +223,7 @@ def _summed_up(
         ),
         unreadable={names.get(path, str(path)): why for path, why in broken.items()},
         left_out=reasons(index),
+        notes=tuple(note.message for note in index.notes),
     )
 
 

@@ -29,7 +29,7 @@ from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, refuse_other_settings, run_cells
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
 from edgekd.experiments.pool import Failure, Start, Worker
-from edgekd.files.folders import held
+from edgekd.files.folders import held, settle
 from edgekd.files.whole import sweep, write_text
 from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
@@ -104,7 +104,8 @@ def compare(
         open_store(load_unlabelled(data, progress), data, progress)
     with held(config.out):
         config.out.mkdir(exist_ok=True)
-        for folder in (config.out, *config.out.glob("cells/*")):
+        for folder in (config.out, config.out / "teachers", *config.out.glob("cells/*")):
+            settle(folder)
             sweep(folder)
         if not overwrite:
             refuse_other_settings(cells)

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgekd.errors import InputError, UsageError
+from edgekd.files.locks import SUFFIX as LOCK
 from edgekd.files.locks import is_free, real, writing
 from edgekd.files.whole import folder_to_disk, sweep
 
 MARK = ".edgekd-new"
 _NEW, _OLD, _GONE = ".edgekd-new", ".edgekd-old", ".edgekd-gone"
+_LEFT = re.compile(rf"\.(.+)({_NEW}|{_OLD}|{_GONE}|{LOCK})")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -45,6 +49,15 @@ def held(place: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (place / MARK).unlink(missing_ok=True)
         yield
+
+
+def settle(folder: Path) -> None:
+    """Put right what killed processes left of the folders in `folder`, but of those that somebody is at."""
+    for left in list(folder.glob(".*.edgekd-*")):
+        found = _LEFT.fullmatch(left.name)
+        if found is not None:
+            with contextlib.suppress(UsageError, InputError), held(folder / found[1]):
+                pass
 
 
 def tidy(folder: Path) -> None:

@@ -14,8 +14,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from edgekd.errors import InputError
 from edgekd.files.locks import is_alive
@@ -45,7 +46,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises as `write_bytes` does.
     """
-    temporaries = {name: folder / f".{name}.{_host()}.{os.getpid()}.partial" for name in contents}
+    temporaries = {name: _temporary(folder / name) for name in contents}
     name = ""
     try:
         for name, temporary in temporaries.items():
@@ -67,6 +68,21 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
                 " What was written before is whole: free some space, then go on (--resume for a run).",
             ) from None
         raise NotWrittenError(path, f"cannot be written: {failure.strerror or failure}") from None
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which becomes `path` when the block ends well. Raises `OSError`."""
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            to_disk(file.fileno())
+        temporary.replace(path)
+        folder_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,6 +135,10 @@ def sweep(folder: Path, *, alone: bool = False) -> None:
             found = _PARTIAL.fullmatch(path.name)
             if found is not None and (alone or _is_left(path, found["host"], int(found["pid"]))):
                 path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.partial")
 
 
 def _is_left(path: Path, host: str | None, pid: int) -> bool:

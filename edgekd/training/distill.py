@@ -280,10 +280,11 @@ def _begin(
             beside = audit_unlabelled(without, store, index, split, data.store, config.data, progress)
         unknown = None if resume else check_origin(config, data, progress)
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
+        notes = (note.message for note in index.notes)
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
             write_splits(run.folder / "splits.csv", index, split)
             run.update_report("audit", audited.to_dict())
-            for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown):
+            for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown, *notes):
                 if warning is not None:
                     run.warn(warning)
             if without is None or beside is None:

@@ -198,7 +198,7 @@ def named_in(said: str, command: list[str]) -> list[list[str]]:
         words = match[1].strip().rstrip(".")
         found.append((match.start(), shlex.split(re.split(r"[.,] [A-Z]|\)|'", words)[0])))
     kept = [word for word in command if word not in ("--resume", "--overwrite")]
-    for match in re.finditer(r"\((--resume|--overwrite)\)|the same command", said):
+    for match in re.finditer(r"(?:\(|with )(--resume|--overwrite)|the same command", said):
         found.append((match.start(), [*kept, match[1]] if match[1] else kept))
     return [words for _, words in sorted(found, key=lambda pair: pair[0])]
 
