@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__, own_code
 from edgekd.config import DistillConfig, differences, parse
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import InputError, UsageError, shown
 from edgekd.files.whole import write_text
+from edgekd.json_files import read_json
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
+from edgekd.runs.run_report import REPORT_VERSION, read_report
 from edgekd.toml_files import read_toml, to_toml
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 Stage = Literal["pretrain", "teacher", "student", "int8"]
 
-REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
 SAME_RUN = ("out", "teacher.cache", "training.compile")
 
@@ -68,7 +69,7 @@ class Run:
             config = parse(DistillConfig, read_toml(config_file), str(config_file))
         except UsageError as failure:  # nobody's wrong setting now: the run is damaged
             raise InputError(str(failure)) from None
-        return cls(folder, config.model_copy(update={"out": folder}), tuple(_read_json(classes_file)))
+        return cls(folder, config.model_copy(update={"out": folder}), _read_classes(classes_file))
 
     @classmethod
     def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str, *, replace: bool = False) -> Run:
@@ -113,7 +114,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """The contents of `report.json`; `{"version": 1}` before anything was reported."""
         path = self.folder / "report.json"
-        return _read_json(path) if path.is_file() else {"version": REPORT_VERSION}
+        return read_report(path) if path.exists() else {"version": REPORT_VERSION}
 
     def update_report(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into one section (`test`, `training`) of `report.json`."""
@@ -237,11 +238,14 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
             raise UsageError(f"{folder} is not a run folder, so it is not overwritten. Name another (--out).")
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read as JSON: {failure}.") from None
+def _read_classes(path: Path) -> tuple[str, ...]:
+    advice = "The run is damaged: restore the file, or make the run anew (--overwrite)."
+    names = read_json(path, advice)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{path}: {shown(names)}: a list of the names of classes is wanted. {advice}")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: {shown(names)}: a class is named twice. {advice}")
+    return tuple(names)
 
 
 def _environment(seed: int, device: str) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_no_data_at_all_says_what_to_pass(quick: Callable, tmp_path: Path) -> No
 
 
 BROKEN = {
-    "truncated": "truncated: 9000 bytes of the 16044 its header promises. Copy it again.",
+    "truncated": "truncated: the header promises 16000 bytes of samples, 8956 follow. Copy it again.",
     "empty": "the file is empty (0 bytes). Replace it or take it out.",
     "without samples": "holds no samples. Replace it or take it out.",
     "not audio": "not an audio file that can be read",
