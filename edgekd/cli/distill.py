@@ -61,6 +61,8 @@ def distill(
     from edgekd.errors import UsageError
     from edgekd.experiments.names import check_names
     from edgekd.models.build import with_default_student
+    from edgekd.report.terminal import line
+    from edgekd.training.default_teacher import with_default_teacher
     from edgekd.training.new_teacher import settled
 
     flags = {
@@ -93,12 +95,15 @@ def distill(
     if resume and config is None:
         if out is None:
             raise UsageError("--resume: say which run is to go on, with --out FOLDER.")
-        from edgekd.runs.run import Run
+        from edgekd.runs.run import Run, to_resume
 
-        config = Run.open(out).folder / "config.toml"
-    resolved = settled(with_default_student(options.combine(config, flags, set_, trust)))
-    check_names(resolved, int8=not no_quantize)
+        config = Run.open(to_resume(out)).folder / "config.toml"
+    taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust))
+    resolved = settled(with_default_student(taught))
     first = options.is_first_process()
+    if chosen is not None and first and not quiet:
+        line(chosen, err=True)
+    check_names(resolved, int8=not no_quantize)
     if dry_run:
         from edgekd.toml_files import to_toml
 
@@ -109,9 +114,10 @@ def distill(
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_run
+    from edgekd.runs.run import can_go_on
 
     def advice() -> str:
-        if not (resolved.out / "config.toml").is_file():
+        if not can_go_on(resolved):
             return NOTHING_WRITTEN
         return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
 
