@@ -168,8 +168,8 @@ def _check_place(data_dir: Path, table: bool) -> None:
     if table and data_dir.is_file() and is_table(data_dir):
         return
     if not data_dir.is_dir():
-        kinds = f" or a table ({' '.join(TABLE_SUFFIXES)})" if table else ""
-        raise InputError(f"{data_dir}: a file, where the folder of a data set{kinds} is expected. Check --data-dir.")
+        kinds = f" (tables: {' '.join(TABLE_SUFFIXES)})" if table else ""
+        raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir{kinds}.")
     if not any(data_dir.iterdir()):
         raise InputError(f"{data_dir}: the folder is empty. Put the data set there, or check --data-dir.")
 
