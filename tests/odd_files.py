@@ -235,9 +235,7 @@ COMMANDS: dict[str, Callable[[Path], Ending]] = {
         f / "compared",
     ),
     "predict bundle": lambda f: edgekd("predict", f / "bundle", f / "one.wav"),
-    "profile bundle": lambda f: edgekd(
-        "profile", _without_run(f / "bundle"), "--quick", "--quiet", "--out", f / "profiled"
-    ),
+    "profile bundle": lambda f: edgekd("profile", _without_run(f / "bundle"), "--quick", "--quiet", "--out", f / "profiled"),
     "verify": lambda f: runner(f / "bundle", "verify"),
     "runner predict": lambda f: runner(f / "bundle", "predict", f / "one.wav"),
     "stream": lambda f: runner(f / "bundle", "stream", sound=bytes(20_000)),
@@ -806,9 +804,7 @@ def cases(folder: Path) -> Iterator[Case]:
         in_json,
         skip=r"files\.|hardware|sources\.|notes",
     )
-    yield from _values_of(
-        "bundle/manifest.json", manifest, ("predict bundle",), in_json, skip="files|sources", values=FEW
-    )
+    yield from _values_of("bundle/manifest.json", manifest, ("predict bundle",), in_json, skip="files|sources", values=FEW)
     runner_reads = r"files\.|hardware|sources\.|notes|provenance|parity|checks|float_operators|title|aliases"
     yield from _values_of(
         "bundle/manifest.json", manifest, ("runner predict", "stream", "choose"), in_json, skip=runner_reads, values=FEW
