@@ -28,6 +28,7 @@ from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
+from edgekd.models.weights import taken_of_several
 from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData, UnlabelledClips, open_clips
@@ -279,7 +280,9 @@ def _begin(
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
-        for warning in (let_pass, unknown):
+        files = [] if resume else [config.student_weights, *(each.weights for each in config.teacher.members())]
+        taken = [taken_of_several(file) for file in files if file is not None and file.is_file()]
+        for warning in (let_pass, unknown, *taken):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:
