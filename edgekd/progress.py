@@ -11,6 +11,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from edgekd.escaping import terminal_text
 from edgekd.number_formats import number
 
 if TYPE_CHECKING:
@@ -84,11 +85,12 @@ class ConsoleProgress:
         self._done[stage] = done
         started, before = self._started.setdefault(stage, (now, done))
         rate = (done - before) / (now - started) if now > started else 0.0
-        shown = " ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        named = terminal_text(stage, sys.stderr)
+        shown = terminal_text(" ".join(f"{name} {_short(value)}" for name, value in figures.items()), sys.stderr)
         if self._bars is not None:
             task = self._tasks.get(stage)
             if task is None:
-                task = self._tasks[stage] = self._bars.add_task(stage, total=total, rate="", figures="")
+                task = self._tasks[stage] = self._bars.add_task(named, total=total, rate="", figures="")
             self._bars.update(
                 task, completed=done, total=total, rate=f"{number(rate)}/s" if rate > 0 else "", figures=shown
             )
@@ -97,7 +99,7 @@ class ConsoleProgress:
             left = f", {(total - done) / rate:.0f} s left" if done < total else ""
             speed = f" ({number(rate)}/s{left})" if rate > 0 else ""
             # Names are in stages: harbour[rtx] is no markup, and :dog: no picture.
-            line = f"{stage}: {done}/{total}{speed} {shown}".rstrip()
+            line = f"{named}: {done}/{total}{speed} {shown}".rstrip()
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

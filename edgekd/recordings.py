@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from edgekd.section import InputPath, Section
 
+LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
+
 
 class SimulationConfig(Section):
     """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
@@ -26,7 +28,7 @@ class DataConfig(Section):
     unlabelled: tuple[InputPath, ...] = Field(
         default=(), description="folders of audio without labels, to teach with through the teacher's answers"
     )
-    sample_rate: int = Field(default=32_000, ge=2_000, le=192_000, description="Hz")
+    sample_rate: int = Field(default=32_000, ge=LOWEST_RATE, le=HIGHEST_RATE, description="Hz")
     clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
     padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
     fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
@@ -36,6 +38,9 @@ class DataConfig(Section):
     )
     split_seed: int = 0
     given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
+    group_by: Literal["day", "deployment"] | None = Field(
+        default=None, description="recordings named by the time they began: what of them is one group, if no table says"
+    )
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
         default=None,
         description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",

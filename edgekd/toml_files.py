@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import UsageError
+from edgekd.escaping import json_text
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -29,11 +29,8 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """TOML of nested mappings of strings, numbers, booleans and flat lists; None is left out, as TOML has no null."""
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON scalar or flat list is also a TOML one, but for the control character that JSON does not escape.
-    lines = [
-        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-        for key, value in plain.items()
-    ]
+    # A JSON scalar or flat list is also a TOML one.
+    lines = [f"{_key(key)} = {json_text(value)}" for key, value in plain.items()]
     text = "\n".join(lines) + "\n" if lines else ""
     if prefix and lines:
         text = f"\n[{prefix}]\n{text}"
@@ -42,4 +39,4 @@ def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
 
 def _key(key: str) -> str:
     """A key of TOML, in quotes where it must be (`ears:ears`)."""
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json_text(key)

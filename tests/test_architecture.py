@@ -23,8 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config", "layers_of_settings"),
-    *("own_code",),
+    *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
@@ -53,9 +53,14 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "simulation": {"fourier"},
         "layouts": {"index", "walk", "fourier", "simulation"},
-        "load": {"index", "walk", "layouts"},
-        "splits": {"index"},
-        "unlabelled": {"index", "walk", "layouts"},
+        "recording_times": {"index"},
+        "unread_tables": {"index", "layouts"},
+        "grouping": {"index", "layouts", "recording_times", "unread_tables"},
+        "folds": {"index"},
+        "file_names": {"index", "walk", "layouts"},
+        "load": {"index", "walk", "layouts", "folds", "grouping"},
+        "splits": {"index", "folds"},
+        "unlabelled": {"index", "walk", "layouts", "recording_times", "grouping", "load"},
         "clip_store": {"index"},
     },
     "models": {
@@ -312,6 +317,58 @@ def test_only_the_command_line_prints(module: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo"}, f"line {node.lineno}"
+
+
+ESCAPING = {"terminal_text", "json_text", "to_toml", "plan_text", "describe"}  # what they return ends no line unasked
+
+
+def printed(tree: ast.Module) -> Iterator[ast.Call]:
+    """The calls in `tree` that write to a terminal."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "typer.echo"}:
+            yield node
+
+
+def is_escaped(node: ast.AST) -> bool:
+    """Whether a text is a constant, what one of `ESCAPING` returns, or put together from such."""
+    if isinstance(node, ast.JoinedStr):
+        return all(is_escaped(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return is_escaped(node.left) and is_escaped(node.right)
+    if isinstance(node, ast.FormattedValue):
+        return is_escaped(node.value)
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func).rpartition(".")[2] in ESCAPING
+    return isinstance(node, ast.Constant) or ast.unparse(node) == "__version__"
+
+
+PRINTING = [
+    each
+    for each in MODULES
+    if room_of(each) == "cli" or name_of(each) in {*ENTRIES, "report/terminal_data.py", "report/terminal_models.py"}
+]
+
+
+@pytest.mark.parametrize("module", PRINTING, ids=name_of)
+def test_what_reaches_a_terminal_is_escaped(module: Path) -> None:
+    for call in printed(tree_of(module)):
+        assert is_escaped(call.args[0]), f"line {call.lineno}: print it with edgekd.report.terminal.line"
+
+
+@pytest.mark.parametrize(
+    ("code", "escaped"),
+    [
+        ("typer.echo('plain')", True),
+        ("typer.echo(f'edgekd {__version__}')", True),
+        ("print(terminal_text(f'edgekd: {line}', sys.stderr), file=sys.stderr)", True),
+        ("typer.echo(config.describe() + to_toml(values))", True),
+        ("typer.echo(f'{path}: there')", False),
+        ("print(line)", False),
+        ("typer.echo('Run: ' + str(path))", False),
+    ],
+)
+def test_what_is_not_escaped_is_recognised(code: str, escaped: bool) -> None:
+    assert [is_escaped(call.args[0]) for call in printed(ast.parse(code))] == [escaped]
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if name_of(module) not in ENTRIES], ids=name_of)

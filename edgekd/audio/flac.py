@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from edgekd.audio.checksums import checksum
 from edgekd.audio.parts import WHOLE, Part, Parts
 from edgekd.audio.sndfile import Stream
 from edgekd.errors import InputError
 
 _TAIL = 1 << 16  # bytes before the end in which the last frame begins
 _TO_LENGTH = 26  # bytes up to the end of the length
+_CRC_8, _CRC_16 = 0x107, 0x18005
 _LONGEST = (1 << 36) - 1
 _BLOCK_SIZES = {1: 192, **{n: 576 << n - 2 for n in range(2, 6)}, **{n: 256 << n - 8 for n in range(8, 16)}}
 
@@ -31,16 +32,16 @@ def parts(path: Path, file: BinaryIO, begin: int, size: int) -> Parts:
     end = _end_of_last_frame(file.read(_TAIL), largest, promised)
     if end is not None and end == promised:
         return WHOLE
-    rest = ((begin + _TO_LENGTH, size - begin - _TO_LENGTH),)
+    rest = begin + _TO_LENGTH, size - begin - _TO_LENGTH
     if end is not None and _begins_at_0(file, begin, largest):  # the stream is whole, the header is not
-        return (Part(rest, _with_length(head, end)),)
-    with Stream(path, Part(rest, _with_length(head, _LONGEST))) as stream:
+        return (Part((_with_length(head, end), rest)),)
+    with Stream(path, Part((_with_length(head, _LONGEST), rest))) as stream:
         held = stream.count()
     if held < promised and end is None:
         raise InputError(
             f"{path}: truncated: {held} samples of the {promised} its header promises can be decoded. Copy it again."
         )
-    return (Part(rest, _with_length(head, held)),)
+    return (Part((_with_length(head, held), rest)),)
 
 
 def _with_length(head: bytes, samples: int) -> bytes:
@@ -57,7 +58,7 @@ def _end_of_last_frame(tail: bytes, largest: int, promised: int) -> int | None:
         header = _frame_header(tail[place : place + 17], largest)
         if header is not None:
             end = header[0] + header[1]
-            if end == promised or _crc_16(tail[place:]) == 0:
+            if end == promised or checksum(tail[place:], _CRC_16, 16) == 0:
                 return end
     return None
 
@@ -94,33 +95,8 @@ def _frame_header(head: bytes, largest: int) -> tuple[int, int] | None:
     size_bytes, rate_bytes = {6: 1, 7: 2}.get(size_code, 0), {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     samples = _BLOCK_SIZES.get(size_code) or int.from_bytes(head[place : place + size_bytes], "big") + 1
     place += size_bytes + rate_bytes
-    if place >= len(head) or _crc_8(head[:place]) != head[place]:
+    if place >= len(head) or checksum(head[:place], _CRC_8, 8) != head[place]:
         return None
     if head[1] & 1:  # blocks of several sizes: the number is that of the first sample
         return number, samples
     return number * largest, samples  # all but the last have the largest
-
-
-@cache
-def _table(polynomial: int, bits: int) -> tuple[int, ...]:
-    rows = []
-    for byte in range(256):
-        value = byte << bits - 8
-        for _ in range(8):
-            value = value << 1 ^ (polynomial if value >> bits - 1 else 0)
-        rows.append(value & (1 << bits) - 1)
-    return tuple(rows)
-
-
-def _crc_8(data: bytes) -> int:
-    table, value = _table(0x107, 8), 0
-    for byte in data:
-        value = table[value ^ byte]
-    return value
-
-
-def _crc_16(data: bytes) -> int:
-    table, value = _table(0x18005, 16), 0
-    for byte in data:
-        value = (value << 8 & 0xFFFF) ^ table[value >> 8 ^ byte]
-    return value

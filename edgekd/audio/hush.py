@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _LINES = re.compile(
-    rb"^(\[[^\]\n]*libmpg123[^\]\n]*\][^\n]*|Note: [^\n]*|Warning: (Xing|Encountered|Frame|Cannot|Real|Big)[^\n]*)\n?",
-    re.MULTILINE,
+    rb"(?:\[[^\]\n]*libmpg123[^\]\n]*\]|Warning: Xing stream size off|Note: (?:Skipped|Trying to resync|Xing|Info:|"
+    rb"Input data end|broken frame|Cut frame|free format|Junk at|Looks like a RIFF|Illegal Audio-MPEG|Could be a BMP|"
+    rb"Hit end|ID3v2|RVA|doing RVA|frame of group|Ignoring Xing|missing \d+ bytes))[^\n]*\n?"
 )
 
 _lock = threading.Lock()
@@ -49,9 +50,15 @@ def _turn_aside() -> None:
         real = os.dup(2)
     except (OSError, ValueError):  # it is closed: there is nothing to keep clean
         return
-    meanwhile = tempfile.TemporaryFile()  # noqa: SIM115 - open until `_bring_back`
+    meanwhile = _own_file()
     os.dup2(meanwhile.fileno(), 2)
     _aside = real, meanwhile
+
+
+def _own_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):  # on Linux: in memory
+        return open(os.memfd_create("stderr"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _bring_back() -> None:

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+Piece = bytes | tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Part:
-    """A stream that libsndfile decodes: `prefix`, a header of ours, before bytes of the file, `(offset, length)` each;
+    """A stream that libsndfile decodes: `pieces` of the file, `(offset, length)`, and bytes of ours, one after another;
     without any the file as it lies there.
 
     `frames` is how many samples of a channel there are, where libsndfile cannot tell; `most` how many of them count:
     what fills the last block of a codec is no sound. `loud`: its decoder, libmpg123, writes to standard error.
     """
 
-    extents: tuple[tuple[int, int], ...] = ()
-    prefix: bytes = b""
+    pieces: tuple[Piece, ...] = ()
     frames: int | None = None
     most: int | None = None
     loud: bool = False
@@ -39,8 +41,8 @@ class PartFile(io.RawIOBase):
 
     def __init__(self, path: Path, part: Part) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - closed with this one
-        self._prefix, self._extents = part.prefix, part.extents
-        lengths = [len(part.prefix), *(length for _, length in part.extents)]
+        self._pieces = part.pieces
+        lengths = (len(piece) if isinstance(piece, bytes) else piece[1] for piece in part.pieces)
         self._begins = list(accumulate(lengths, initial=0))
         self._position = 0
 
@@ -62,20 +64,21 @@ class PartFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._position < self._begins[-1]:
-            piece = self._piece(len(view) - done)
-            if not piece:
+            some = self._some(len(view) - done)
+            if not some:
                 break  # the file has become shorter
-            view[done : done + len(piece)] = piece
-            done += len(piece)
-            self._position += len(piece)
+            view[done : done + len(some)] = some
+            done += len(some)
+            self._position += len(some)
         return done
 
-    def _piece(self, most: int) -> bytes:
+    def _some(self, most: int) -> bytes:
         number = bisect_right(self._begins, self._position) - 1
         inside, left = self._position - self._begins[number], self._begins[number + 1] - self._position
-        if number == 0:
-            return self._prefix[inside : inside + min(most, left)]
-        self._file.seek(self._extents[number - 1][0] + inside)
+        piece = self._pieces[number]
+        if isinstance(piece, bytes):
+            return piece[inside : inside + min(most, left)]
+        self._file.seek(piece[0] + inside)
         return self._file.read(min(most, left))
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class Stream:
             self.frames = part.most
 
     def _open(self) -> None:
-        self._source = PartFile(self._path, self._part) if self._part.extents else None
+        self._source = PartFile(self._path, self._part) if self._part.pieces else None
         try:
             with self._hush():
                 self._file = _Sequential(os.fsencode(self._path) if self._source is None else self._source)
@@ -103,5 +103,6 @@ class Stream:
             while len(self.read(self._position, BLOCK // self.channels + 1)):
                 pass
         except InputError:
-            pass
+            with suppress(soundfile.LibsndfileError):
+                self._position = self._file.tell()  # what came before the failure counts
         return self._position - begin

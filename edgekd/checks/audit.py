@@ -3,6 +3,8 @@
 A split leaks when a group is on two sides, or audio is: the same recording under two names, re-encoded, cut again with
 an overlap, turned down (`edgekd.checks.fingerprint`). Such a score measures memory.
 
+The same samples under two labels teach one of two classes wrongly, on whichever sides they are: that comes first.
+
 A classifier can cheat where the class goes with something that is not the sound: all tugs recorded at 48 kHz, all of
 one class louder. Each attribute is tested over groups, not clips, for the windows of a recording are one observation:
 Cramer's V with Bergsma's correction for bias (J. Korean Stat. Soc. 42, 2013; 0: independent, 1: the attribute gives
@@ -23,15 +25,18 @@ from numpy.typing import NDArray
 from edgekd.audio.read import AudioInfo, probe
 from edgekd.checks.fingerprint import Match, near_duplicates
 from edgekd.checks.landmarks import levels
+from edgekd.checks.two_labels import under_two_labels
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
+from edgekd.data.walk import Reason, reasons
 from edgekd.errors import GateError
 from edgekd.files.threads import threaded
 from edgekd.number_formats import p_value
 from edgekd.progress import Progress, silent
+from edgekd.recordings import LOWEST_RATE
 
 CONFOUNDED_V = 0.3
 CONFOUNDED_P = 0.01
@@ -46,7 +51,7 @@ Rule = Literal["refuse", "warn", "off"]
 class Finding:
     """One thing found: what kind, a line for people, and what it is about for programs."""
 
-    kind: Literal["group", "near-duplicate", "confounded", "silence"]
+    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "groups", "folds"]
     message: str
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -67,7 +72,10 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a split. `searched`: whether near-duplicates were looked for, and so levels measured."""
+    """What was found in a split. `searched`: whether near-duplicates were looked for, and so levels measured.
+
+    `contradictions`: the same samples under two labels. `left_out`: what lies in the data folder and is no clip.
+    """
 
     clips: dict[Side, int]
     groups: int
@@ -75,6 +83,8 @@ class Audit:
     leaks: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     attributes: tuple[Attribute, ...]
+    contradictions: tuple[Finding, ...] = ()
+    left_out: tuple[Reason, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,19 +99,22 @@ def audit_data(config: DataConfig, progress: Progress = silent) -> tuple[Audit, 
 
 
 def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, progress: Progress = silent) -> Audit:
-    """Look for groups and audio on two sides, for audio with two labels, silence, and attributes that tell the class.
+    """Look for audio with two labels, groups and audio on two sides, silence, and attributes that tell the class.
 
     With `config.near_duplicates = "warn"` audio on two sides is a warning; with "off" it is not looked for, and levels
     are not measured. What is slow is kept beside `store`, whatever the split.
     """
     side_of = {row: side for side in SIDES for row in split.side(side)}
     leaks = list(_shared_groups(index, side_of))
-    warnings: list[Finding] = []
+    warnings = [Finding(note.kind, note.message) for note in index.notes]
+    contradictions: list[Finding] = []
     searched = config.near_duplicates != "off"
     level = None
     if searched:
         level = levels(store, progress)
-        for match in near_duplicates(store, [clip.group for clip in index], progress):
+        contradictions = [_two_labels(index, rows, clips) for rows, clips in under_two_labels(index, store, progress)]
+        matches = near_duplicates(store, [clip.group for clip in index], progress)
+        for match in sorted(matches, key=lambda match: not _labels_differ(index, match)):
             crosses = side_of[match.rows[0]] != side_of[match.rows[1]]
             found = leaks if crosses and config.near_duplicates != "warn" else warnings
             found.append(_shared_audio(index, side_of, match, crosses))
@@ -114,12 +127,14 @@ def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, 
         leaks=tuple(leaks),
         warnings=(*warnings, *confounded),
         attributes=tuple(attributes),
+        contradictions=tuple(contradictions),
+        left_out=reasons(index),
     )
 
 
 def rule(index: ClipIndex, config: DataConfig) -> Rule:
-    """What training does about audio on two sides: unless it is said, refuse a split of our making and warn of one
-    that the data set brings along.
+    """What training does about audio on two sides or under two labels: unless it is said, refuse a split of our making
+    and warn of one that the data set brings along.
 
     Published folds do hold some (one recording of ESC-10 is in folds 3 and 5), and published figures are theirs.
     """
@@ -129,37 +144,48 @@ def rule(index: ClipIndex, config: DataConfig) -> Rule:
     return "warn" if given and config.given_split else "refuse"
 
 
-def check_audit(found: Audit, index: ClipIndex, config: DataConfig) -> str | None:
-    """Raises `GateError` for the first leak that `rule` does not let pass; returns a line about those it does."""
-    kinds = ("group",) if rule(index, config) == "warn" else ("group", "near-duplicate")
-    refused = [leak for leak in found.leaks if leak.kind in kinds]
+def check_audit(found: Audit, index: ClipIndex, config: DataConfig) -> tuple[str, ...]:
+    """Raises `GateError` for the first thing that `rule` does not let pass; returns lines about what it does."""
+    refused = _refused(found, index, config)
     if refused:
-        raise GateError(f"{index.root}: the split leaks: {_first(refused)} {_advice(refused[0])}")
+        raise GateError(f"{index.root}: {_told(refused)} {_advice(refused[0])}")
     crossing = [each for each in (*found.leaks, *found.warnings) if each.about.get("crosses")]
-    return f"the split leaks: {_first(crossing)}" if crossing else None
+    return tuple(_told(each) for each in (found.contradictions, crossing) if each)
 
 
-def refuse_leaks(audited: Audit, index: ClipIndex, config: DataConfig) -> None:
-    """Raises `GateError` where the split leaks at all, whatever training makes of it."""
-    if not audited.leaks:
-        return
-    if rule(index, config) == "warn":
-        advice = "Training warns of shared audio here, because the split is the data set's own."
-    else:
-        advice = "Put what belongs together into one group (groups.csv, or the column 'group' of a manifest)."
-    raise GateError(f"{index.root}: the split leaks in {len(audited.leaks)} place(s). {advice}")
+def refuse(audited: Audit, index: ClipIndex, config: DataConfig) -> bool:
+    """Raises `GateError`, with the number of places, where training would refuse; returns whether it would warn."""
+    refused = _refused(audited, index, config)
+    if refused:
+        places = f"in {len(refused)} place(s)"
+        what = f"the split leaks {places}" if refused[0].kind != "two labels" else f"audio has two labels {places}"
+        raise GateError(f"{index.root}: {what}. {_advice(refused[0])}")
+    return bool(check_audit(audited, index, config))
 
 
-def _first(leaks: Sequence[Finding]) -> str:
-    return leaks[0].message + (f" ({len(leaks) - 1} more: see 'edgekd data audit'.)" if leaks[1:] else "")
+def _refused(found: Audit, index: ClipIndex, config: DataConfig) -> list[Finding]:
+    """What training does not let pass: all of the kind that comes first."""
+    groups = [leak for leak in found.leaks if leak.kind == "group"]
+    if rule(index, config) != "refuse":
+        return groups
+    return [*found.contradictions] or groups or [*found.leaks]
 
 
-def _advice(leak: Finding) -> str:
-    if leak.kind == "group":
+def _told(findings: Sequence[Finding]) -> str:
+    head = "audio has two labels" if findings[0].kind == "two labels" else "the split leaks"
+    more = f" ({len(findings) - 1} more: see 'edgekd data audit'.)" if findings[1:] else ""
+    return f"{head}: {findings[0].message}{more}"
+
+
+def _advice(found: Finding) -> str:
+    if found.kind == "group":
         return "Keep its clips together, or split by group: --set data.given_split=false."
+    anyway = "or train all the same: --set data.near_duplicates=warn."
+    if found.kind == "two labels":
+        return f"Take out the one with the wrong label, {anyway}"
     return (
-        "Put both into one group (groups.csv, or the column 'group' of a manifest), take one out, or train all the "
-        "same: --set data.near_duplicates=warn."
+        "Put both into one group ('edgekd data audit --write-groups FILE' writes groups.csv; a manifest has the column "
+        f"'group'), take one out, {anyway}"
     )
 
 
@@ -174,6 +200,22 @@ def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Findi
         if len(clips) > 1:
             places = " and ".join(f"{side} ({count} clips)" for side, count in clips.items())
             yield Finding("group", f"group '{group}' is on {places}.", {"group": group, "clips": dict(clips)})
+
+
+def _two_labels(index: ClipIndex, rows: Sequence[int], clips: int) -> Finding:
+    """The finding about the clips in `rows`, one a file, of which so many `clips` of each file are the same."""
+    files = [index.name(index.clips[row]) for row in rows]
+    classes = [index.classes[index.clips[row].label] for row in rows]
+    named = " and ".join(f"{file} ('{name}')" for file, name in list(zip(files, classes, strict=True))[:3])
+    more = f" and {len(rows) - 3} more" if rows[3:] else ""
+    count = f", in {clips} clips" if clips > 1 else ""
+    message = f"{named}{more} hold the same samples{count}: one label is wrong."
+    return Finding("two labels", message, {"files": files, "classes": classes, "clips": clips})
+
+
+def _labels_differ(index: ClipIndex, match: Match) -> bool:
+    labels = {index.clips[row].label for row in match.rows}
+    return len(labels) > 1 and min(labels) >= 0
 
 
 def _shared_audio(index: ClipIndex, side_of: dict[int, Side], match: Match, crosses: bool) -> Finding:
@@ -228,6 +270,7 @@ def _attributes(
     }
     if level is not None:
         of_clips["level"] = ([float(each) if np.isfinite(each) else -120.0 for each in level], "{:.0f} dB".format)
+    remedies = {"sample rate": _one_rate(of_clips["sample rate"][0], config)}  # with flags to paste
     members: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for row, clip in enumerate(index):
         if clip.label >= 0:
@@ -244,8 +287,18 @@ def _attributes(
         found = _association(name, codes, labels)
         attributes.append(found)
         if found.confounded:
-            findings.append(_confounded(found, codes, names, labels, index.classes))
+            findings.append(_confounded(found, codes, names, labels, index.classes, remedies.get(name, "")))
     return attributes, findings
+
+
+def _one_rate(rates: Sequence[int], config: DataConfig) -> str:
+    """What makes recordings of several `rates` alike."""
+    lowest = min(rates)
+    if config.sample_rate <= lowest:
+        return f" At data.sample_rate = {config.sample_rate} all have the same band."
+    if lowest < LOWEST_RATE:
+        return f" Nothing makes their bands alike: {lowest} Hz is below the {LOWEST_RATE} Hz that --sample-rate can be."
+    return f" The lowest rate makes their bands alike: --sample-rate {lowest}."
 
 
 def _headers(index: ClipIndex, progress: Progress) -> dict[Any, AudioInfo]:
@@ -321,9 +374,14 @@ def _cramers_v(chi_square: float, shape: tuple[int, ...], count: int) -> float:
 
 
 def _confounded(
-    found: Attribute, codes: NDArray[np.intp], names: list[str], labels: NDArray[np.intp], classes: tuple[str, ...]
+    found: Attribute,
+    codes: NDArray[np.intp],
+    names: list[str],
+    labels: NDArray[np.intp],
+    classes: tuple[str, ...],
+    remedy: str,
 ) -> Finding:
-    """The warning, with the class and the value that go together most beyond chance."""
+    """The warning, with the class and the value that go together most beyond chance, and what may be done about it."""
     table = _cross_table(codes, labels)
     expected = _expected(table)
     value, label = np.unravel_index(np.argmax((table - expected) / np.sqrt(expected)), table.shape)
@@ -332,6 +390,6 @@ def _confounded(
     message = (
         f"{found.name} goes with the class (Cramer's V {found.cramers_v:.2f}, p {p_value(found.p)}): {names[value]} in "
         f"{inside:.0%} of '{classes[label]}', in {outside:.0%} of the rest. It alone tells the class of "
-        f"{found.share:.0%} of the groups (chance {found.chance:.0%})."
+        f"{found.share:.0%} of the groups (chance {found.chance:.0%}).{remedy}"
     )
     return Finding("confounded", message, {"attribute": found.name, "value": names[value], "class": classes[label]})

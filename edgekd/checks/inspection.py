@@ -21,6 +21,7 @@ from edgekd.audio.recording import AudioInfo, Recording, opened
 from edgekd.config import DataConfig
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.load import load_index
+from edgekd.data.walk import Reason, reasons
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
@@ -48,7 +49,8 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Files with the same content, and their classes in the same order."""
+    """Files with the same content, and their classes in the same order: where they have several, those of a window that
+    has not the same one in all of them."""
 
     files: tuple[str, ...]
     classes: tuple[str, ...]
@@ -64,7 +66,8 @@ class Inspection:
 
     `imbalance` is the minutes of the largest class over those of the smallest (None: that has none). `silent` clips are
     digital silence, `quiet` ones below `QUIET_DB`. `clipped` maps the files with more than one sample in a thousand at
-    full scale to that share, `unreadable` those that cannot be read to why.
+    full scale to that share, `unreadable` those that cannot be read to why. `left_out`: what lies in the folder and is
+    no clip.
     """
 
     dataset: str
@@ -87,6 +90,8 @@ class Inspection:
     clipped_share: float
     duplicates: tuple[Duplicates, ...]
     unreadable: dict[str, str]
+    left_out: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -187,7 +192,6 @@ def _summed_up(
     same: defaultdict[str, list[Path]] = defaultdict(list)
     for path, file in files.items():
         same[file.content].append(path)
-    label_of = {path: index.classes[index.clips[rows[0]].label] for path, rows in rows_of.items()}
     lengths = sorted(seconds.values())
     return Inspection(
         dataset=index.dataset,
@@ -213,12 +217,28 @@ def _summed_up(
         },
         clipped_share=sum(f.full_scale for f in files.values()) / sum(f.samples for f in files.values()),
         duplicates=tuple(
-            Duplicates(tuple(names[path] for path in paths), tuple(label_of[path] for path in paths))
+            Duplicates(tuple(names[path] for path in paths), _classes(index, [rows_of[path] for path in paths]))
             for content, paths in same.items()
             if len(paths) > 1 and any(files[paths[0]].power)  # silence is everywhere the same
         ),
         unreadable={names.get(path, str(path)): why for path, why in broken.items()},
+        left_out=reasons(index),
+        notes=tuple(note.message for note in index.notes),
     )
+
+
+def _classes(index: ClipIndex, rows_of_files: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """The class of each of several files with the same content, by the first window of which they differ in it, else
+    that of the first window of all."""
+    labels: list[dict[tuple[int, int], int]] = [
+        {(index.clips[row].start, index.clips[row].length): index.clips[row].label for row in reversed(rows)}
+        for rows in rows_of_files
+    ]
+    firsts = [index.clips[rows[0]].label for rows in rows_of_files]
+    for window in sorted({window for of_file in labels for window in of_file}):
+        if len({of_file[window] for of_file in labels if window in of_file}) > 1:
+            return tuple(index.classes[each.get(window, first)] for each, first in zip(labels, firsts, strict=True))
+    return (index.classes[firsts[0]],) * len(firsts)
 
 
 def _class(index: ClipIndex, label: int, seconds: dict[int, float], decibels: dict[int, float]) -> ClassInfo:

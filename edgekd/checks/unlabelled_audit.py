@@ -18,9 +18,11 @@ from edgekd.checks.fingerprint import Match, shared_audio
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex, Side, Split
+from edgekd.data.layouts.spelling import alike
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
+from edgekd.data.walk import Reason, reasons
 from edgekd.errors import InputError
 from edgekd.progress import Progress, silent
 
@@ -44,10 +46,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class UnlabelledAudit:
-    """What is left out. `dropped (N,)` says of each clip why, and is empty where it may teach."""
+    """What is left out. `dropped (N,)` says of each clip why, and is empty where it may teach; `left_out`: what lies in
+    the folders and is no clip."""
 
     dropped: tuple[str, ...]
     shared: tuple[Shared, ...]
+    left_out: tuple[Reason, ...] = ()
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -61,6 +65,7 @@ class UnlabelledAudit:
             "used": len(self.rows),
             "dropped": dict(Counter(why for why in self.dropped if why)),
             "shared": [asdict(each) for each in self.shared],
+            "left_out": [asdict(each) for each in self.left_out],
         }
 
 
@@ -97,7 +102,7 @@ def audit_unlabelled(
     dropped = tuple(
         why.get(clip.group) or ("" if peak else "silence") for clip, peak in zip(unlabelled, store.peaks, strict=True)
     )
-    found = UnlabelledAudit(dropped, tuple(shared))
+    found = UnlabelledAudit(dropped, tuple(shared), reasons(unlabelled))
     progress("audit unlabelled", len(dropped), len(dropped), dropped=len(dropped) - len(found.rows))
     if not found.rows:
         why_not = ", ".join(f"{reason} {clips}" for reason, clips in Counter(dropped).items())
@@ -106,10 +111,12 @@ def audit_unlabelled(
 
 
 def _by_group(unlabelled: ClipIndex, index: ClipIndex, split: Split) -> Iterator[Shared]:
-    held_out = {index.clips[row].group: (index.clips[row], side) for side in HELD_OUT for row in split.side(side)}
+    held_out = {
+        alike(index.clips[row].group): (index.clips[row], side) for side in HELD_OUT for row in split.side(side)
+    }
     for clip in {clip.group: clip for clip in reversed(unlabelled.clips)}.values():
-        if clip.group in held_out:
-            other, side = held_out[clip.group]
+        if alike(clip.group) in held_out:
+            other, side = held_out[alike(clip.group)]
             yield Shared(clip.group, "group", unlabelled.name(clip), _seconds(clip), index.name(other), side)
 
 

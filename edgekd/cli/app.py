@@ -34,6 +34,7 @@ from edgekd.cli import (
 )
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import InputError, UsageError, explained
+from edgekd.escaping import terminal_text
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
@@ -139,7 +140,7 @@ def main() -> None:
             raise
         line, exit_code = explained(error)
         if _is_ours_to_say(error):
-            print(f"edgekd: {line}", file=sys.stderr)
+            print(terminal_text(f"edgekd: {line}", sys.stderr), file=sys.stderr)
         else:  # torchrun ends all processes with the first to go, which is to be the one that says why
             time.sleep(WAIT_SECONDS)
         sys.exit(exit_code)

@@ -78,15 +78,24 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_, trust)
-    chosen = _methods(methods)
-    numbers = _seeds(seeds, resolved.seed)
-    tested = None if folds == "all" else _numbers("--folds", folds)
-
     from edgekd.experiments.names import check_names
     from edgekd.experiments.plan import plan_cells, plan_text
+    from edgekd.report.terminal import line
+    from edgekd.training.default_teacher import with_default_teacher
+    from edgekd.training.new_teacher import settled
 
-    for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
+    combined = options.combine(config, flags, set_, trust)
+    resolved, chosen = settled(combined), _methods(methods)
+    numbers = _seeds(seeds, resolved.seed)
+    tested = None if folds == "all" else _numbers("--folds", folds)
+    cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+    if any(cell.teacher is not None for cell in cells):
+        taught, why = with_default_teacher(combined)
+        resolved = settled(taught)
+        cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+        if why is not None and not quiet:
+            line(why, err=True)
+    for cell in cells:
         check_names(cell.config, int8=quantize)
     if dry_run:
         typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
@@ -116,10 +125,10 @@ def compare(
     else:
         print_comparison(comparison)
     for hole in comparison.failed:
-        typer.echo(f"{hole.run} failed: {hole.error}", err=True)
+        line(f"{hole.run} failed: {hole.error}", err=True)
     if comparison.failed:
         again = "The same command tries them again; what they wrote to standard error is in RUN.log."
-        typer.echo(f"{len(comparison.failed)} of {len(comparison.cells)} cells failed. {again}", err=True)
+        line(f"{len(comparison.failed)} of {len(comparison.cells)} cells failed. {again}", err=True)
         raise typer.Exit(comparison.failed[0].exit_code)
 
 

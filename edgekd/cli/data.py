@@ -1,4 +1,4 @@
-"""`edgekd data`: what is in a data set, does its split leak, and decode it once and for all."""
+"""`edgekd data`: what is in a data set, does its split leak; decode it once and for all; a table from file names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgekd.config import DistillConfig
 
 app = typer.Typer(
-    help="What is in a data set, does its split leak; decode it beforehand.",
+    help="What is in a data set, does its split leak; decode it beforehand; a table from the names of files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -72,32 +72,50 @@ def audit(
     clip_seconds: options.ClipSeconds = None,
     fold: Fold = None,
     split_seed: SplitSeed = None,
+    write_groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the groups that the findings ask for: groups.csv, to lie beside the recordings."
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     config: options.Config = None,
     set_: options.Set = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find groups and near-duplicate audio on two sides of the split (exit code 4), what tells the class besides the
-    sound, and what of the audio without labels training would leave out."""
-    from edgekd.checks.audit import audit_data, refuse_leaks
+    """Find audio with two labels, groups and near-duplicate audio on two sides of the split, what tells the class
+    besides the sound, and what of the audio without labels training would leave out. Exit code 4 where training would
+    refuse; 0 where it would warn, as it does of a published split."""
+    from edgekd.checks.audit import audit_data, refuse
+    from edgekd.checks.joined_groups import check_groups_file
+    from edgekd.checks.joined_groups import write_groups as write
     from edgekd.checks.unlabelled_audit import audit_unlabelled_data
+    from edgekd.data.clip_store import open_store
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_json
-    from edgekd.report.terminal_data import print_audit, print_unlabelled_audit
+    from edgekd.report.terminal import line, print_json
+    from edgekd.report.terminal_data import print_audit, print_joined_groups, print_unlabelled_audit
 
     flags = {"data.fold": fold, "data.split_seed": split_seed, "data.unlabelled": unlabelled or None}
     settings = _settings(config, set_, dataset, data_dir, sample_rate, clip_seconds, flags).data
+    if write_groups is not None:
+        check_groups_file(write_groups, overwrite)
     with options.interruptible(lambda: "What was decoded is kept."), ConsoleProgress(quiet) as progress:
         audited, index = audit_data(settings, progress)
         beside = audit_unlabelled_data(settings, progress) if settings.unlabelled else None
+        joined = None if write_groups is None else write(write_groups, index, open_store(index, settings), progress)
     if json_:
         told = {} if beside is None else {"unlabelled": beside.to_dict()}
+        told |= {} if joined is None else {"written": joined.to_dict()}
         print_json({"dataset": index.dataset, "root": str(index.root), **audited.to_dict(), **told})
     else:
         print_audit(audited, index)
         if beside is not None:
             print_unlabelled_audit(beside)
-    refuse_leaks(audited, index, settings)
+        if joined is not None:
+            print_joined_groups(joined)
+    if refuse(audited, index, settings) and not json_:
+        line("Training warns of this and goes on (--set data.near_duplicates=refuse refuses).")
 
 
 @app.command("prepare")
@@ -124,6 +142,38 @@ def prepare(
         print_json(prepared.to_dict())
     else:
         print_preparation(prepared)
+
+
+@app.command("manifest")
+def manifest(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recordings are, at any depth.")],
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="How files are named: '{_}_{label}_{group}_{_}', '{label}/{group}_{_}.wav'. Fields: label, group, "
+            "fold, split; {_} is anything.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The table [default: DIR/manifest.csv].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and stop.")] = False,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+) -> None:
+    """Write a manifest (path, label, group, ...) from the names of files."""
+    from edgekd.data.file_names import parse_pattern, read_names, write_manifest
+    from edgekd.report.terminal import line, print_json
+    from edgekd.report.terminal_data import print_named_files
+
+    table = folder / "manifest.csv" if out is None else out
+    named = read_names(folder, parse_pattern(pattern))
+    if not dry_run:
+        write_manifest(table, named, overwrite)
+    if json_:
+        print_json({**named.to_dict(), "written": None if dry_run else str(table)})
+        return
+    print_named_files(named)
+    line("Nothing was written (--dry-run)." if dry_run else f"Written: {table}")
 
 
 def _settings(

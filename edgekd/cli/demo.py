@@ -22,7 +22,7 @@ def demo(
     """Run the whole chain on simulated sonar: teacher, SSATKD student, int8, verified bundle, profile."""
     from edgekd.demo import demonstrate
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_bundle, print_json
+    from edgekd.report.terminal import line, print_bundle, print_json
     from edgekd.report.terminal_profile import print_profile
 
     def advice() -> str:
@@ -36,5 +36,5 @@ def demo(
         return
     print_profile(done.profile, out / "profile")
     print_bundle(done.bundle)
-    typer.echo(f"Run: {run}   (config.toml, metrics.csv, curves.png, confusion.png, report.json)")
-    typer.echo(f"Try: edgekd predict {bundle} RECORDING.wav")
+    line(f"Run: {run}   (config.toml, metrics.csv, curves.png, confusion.png, report.json)")
+    line(f"Try: edgekd predict {bundle} RECORDING.wav")

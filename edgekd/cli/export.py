@@ -57,7 +57,7 @@ def export(
     from edgekd.exporting.export import export as export_run
     from edgekd.exporting.export import float_modules
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_bundle, print_engines, print_json
+    from edgekd.report.terminal import line, print_bundle, print_engines, print_json
     from edgekd.runs.run import Run
 
     found = None
@@ -72,7 +72,7 @@ def export(
         return
     print_bundle(bundle)
     if "int8" not in named.precisions:
-        typer.echo(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
+        line(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
     if found is not None:
         print_engines(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import typer
 
 from edgekd.data.layouts.table import LAYOUTS
 from edgekd.errors import InputError, UsageError
+from edgekd.escaping import terminal_text
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -246,7 +248,8 @@ def interruptible(advice: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt as ended:
         terminated = isinstance(ended, _Terminated)
         if is_first_process():
-            typer.echo(f"\n{'Ended by SIGTERM' if terminated else 'Interrupted'}. {advice()}", err=True)
+            told = f"{'Ended by SIGTERM' if terminated else 'Interrupted'}. {advice()}"
+            typer.echo("\n" + terminal_text(told, sys.stderr), err=True)
         raise typer.Exit(143 if terminated else 130) from None
     finally:
         if main:

@@ -24,17 +24,17 @@ def predict(
     """
     from edgekd.errors import InputError
     from edgekd.exporting.predict import predict_files
-    from edgekd.report.terminal import print_json
+    from edgekd.report.terminal import line, print_json
 
     own_code.trust(trust or ())
     predictions = []
     for prediction in predict_files(model, files):
         predictions.append(prediction)
         if prediction.error is not None:
-            typer.echo(f"edgekd: error: {prediction.error}", err=True)
+            line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
-            typer.echo(f"{prediction.file}: {shares}")
+            line(f"{prediction.file}: {shares}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):

@@ -77,7 +77,7 @@ def fetch(
     from edgekd.models.download import teachers_folder
     from edgekd.models.teachers.table import published_file
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import print_json
+    from edgekd.report.terminal import line, print_json
 
     file = published_file(name, sha256)
     folder = (out or teachers_folder()).expanduser()
@@ -90,6 +90,6 @@ def fetch(
     if json_:
         print_json({"teacher": name, "path": str(path), "bytes": path.stat().st_size, "digest": file.digest})
         return
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes, {file.digest} as published.")
+    line(f"{path}: {path.stat().st_size:,} bytes, {file.digest} as published.")
     weights = f" --teacher-weights {quote(str(path))}" if out is not None else ""
-    typer.echo(f"Use it: edgekd distill --teacher {name}{weights} ...")
+    line(f"Use it: edgekd distill --teacher {name}{weights} ...")

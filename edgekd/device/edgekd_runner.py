@@ -80,11 +80,18 @@ class BadSamples(RunnerError):
     """These samples cannot be classified; others may."""
 
 
+def plain(text: object) -> str:
+    """One line for a terminal: what is in names and files neither ends it nor moves the cursor."""
+    spaced = re.sub("[\t\n\x0b\x0c\r\x1c-\x1f\x85\u2028\u2029]", " ", str(text))
+    codes = "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    return re.sub(codes, lambda found: f"\\u{ord(found[0]):04x}", spaced)
+
+
 def complain(message: str, failure: RunnerError | None = None) -> None:
     """A line on standard error; with `EDGEKD_DEBUG=1` also where `failure` came from."""
     if failure is not None and os.environ.get("EDGEKD_DEBUG") == "1":
         traceback.print_exception(type(failure), failure, failure.__traceback__)
-    print(f"edgekd_runner: {message}", file=sys.stderr, flush=True)
+    print(f"edgekd_runner: {plain(message)}", file=sys.stderr, flush=True)
 
 
 # --- The bundle -------------------------------------------------------------------------------------------------------
@@ -402,6 +409,7 @@ def said_bounds() -> str:
 # WAV files to waveforms, with numpy alone, a block at a time.
 
 
+_SCALE_32 = np.float32(2.0**-31)
 BLOCK_BYTES = 1 << 21  # of samples decoded at a time: bounds the memory that a file of any length takes
 
 
@@ -516,14 +524,13 @@ def _low_justified(header: WavHeader, samples: Callable[[int, int], bytes]) -> b
 
 
 def _pcm24(data: bytes) -> np.ndarray:
-    # Three bytes become the upper three of a 32-bit integer, which keeps the sign.
-    wide = np.zeros((len(data) // 3, 4), np.uint8)
-    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-    return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
+    # Three bytes and the one before them, as the upper three of a 32-bit integer, which keeps the sign.
+    wide = np.ndarray(len(data) // 3, "<i4", b"\0" + data, 0, (3,))
+    return (wide & np.int32(-256)).astype(np.float32) * _SCALE_32
 
 
 def _pcm24_low(data: bytes) -> np.ndarray:
-    return (np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4") / 2.0**31).astype(np.float32)
+    return np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4").astype(np.float32) * _SCALE_32
 
 
 def _ulaw_table() -> np.ndarray:
@@ -546,7 +553,7 @@ DECODERS: dict[tuple[int, int], Callable[[bytes], Any]] = {  # by encoding and b
     (PCM, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (PCM, 16): lambda data: np.frombuffer(data, "<i2").astype(np.float32) / 2**15,
     (PCM, 24): _pcm24,
-    (PCM, 32): lambda data: (np.frombuffer(data, "<i4") / 2.0**31).astype(np.float32),
+    (PCM, 32): lambda data: np.frombuffer(data, "<i4").astype(np.float32) * _SCALE_32,
     (FLOAT, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     (FLOAT, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
     (ALAW, 8): lambda data: _alaw_table()[np.frombuffer(data, np.uint8)],
@@ -1302,7 +1309,7 @@ class Stream:
         data = self.rest + data
         whole = len(data) - len(data) % self.frame_bytes
         self.rest = data[whole:]
-        if not self.frames and data[:4] == b"RIFF":
+        if not self.frames and data[:4] in (b"RIFF", b"RIFX", b"RF64"):
             raise RunnerError(
                 "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
             )
@@ -1677,7 +1684,7 @@ def warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
 def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     """Print the `outcome` of timing clips of `clip_ms`."""
     engine = " ".join(filter(None, (outcome["engine"], outcome["engine_version"], outcome["precision"])))
-    print(f"{engine}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
+    print(f"{plain(engine)}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
     figures = "   ".join(f"p{share} {outcome[f'p{share}_ms']:.2f} ms" for share in (50, 95, 99))
     print(f"{figures}   real-time factor {outcome['real_time_factor']:.2g}   ({outcome['runs']} runs)")
     if outcome["front_end_ms"] is not None:
@@ -1691,7 +1698,7 @@ def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     for name, value in outcome["machine"].items():
         if value:
             entries = (f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else [str(value)]
-            print(f"{name.replace('_', ' ')}: {', '.join(entries)}".translate({ord(c): None for c in "{}[]'"}))
+            print(plain(f"{name.replace('_', ' ')}: {', '.join(entries)}").translate({ord(c): None for c in "{}[]'"}))
     if not outcome["settled"]:
         print("the time had not settled after 5 s of warm-up: is something else running?")
 
@@ -1755,7 +1762,7 @@ def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]
 def _show_choice(choice: dict[str, Any]) -> None:
     for precision, figures in choice["candidates"].items():
         if "error" in figures:
-            print(f"{precision}  {figures['error']}")
+            print(f"{precision}  {plain(figures['error'])}")
             continue
         verdict = "chosen" if precision == choice["precision"] else "agrees" if figures["agrees"] else "disagrees"
         print(
@@ -1787,7 +1794,7 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
     else:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
-        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
+        print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
     if outcome["agrees"]:
@@ -1800,7 +1807,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     """The command `predict`."""
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rows: list[dict[str, Any]] = []
-    width = max(len(str(path)) for path in options.files)
+    width = max(len(plain(path)) for path in options.files)
     exit_code = 0
     for path in options.files:
         try:
@@ -1816,7 +1823,8 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
-            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
+            said = "   ".join(f"{plain(row['class'])} {row['score']:.3f}" for row in top)
+            print(f"{plain(path):<{width}}  {said}", flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
     return exit_code

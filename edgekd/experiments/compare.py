@@ -24,6 +24,7 @@ from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import UsageError
+from edgekd.escaping import csv_text
 from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
@@ -144,6 +145,11 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()})
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return csv_text(value)
+    return round(value, 6) if isinstance(value, float) else value

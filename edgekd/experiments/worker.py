@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
 from edgekd.errors import explained
+from edgekd.escaping import terminal_text
 from edgekd.experiments.pool import DONE, INTERRUPTED
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
@@ -34,7 +35,7 @@ def main() -> None:
         if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
         line, exit_code = explained(error)
-        print(f"edgekd: {line}", file=sys.stderr)
+        print(terminal_text(f"edgekd: {line}", sys.stderr), file=sys.stderr)
         sys.exit(exit_code)
 
 

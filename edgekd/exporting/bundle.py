@@ -20,6 +20,7 @@ from typing import Any
 from edgekd import __version__
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
+from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, FloatOperators, Manifest, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
@@ -160,7 +161,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     student = sized(classifier.student, classifier.width)
     facts: dict[str, Any] = {
         "Classes": ", ".join(classifier.classes),
-        "Student": f"`{student}`, distilled on {manifest.provenance.dataset}{tested}",
+        "Student": f"{student}, distilled on {manifest.provenance.dataset}{tested}",
         "Precision": manifest.precision
         + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
         "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged{outside}",
@@ -168,13 +169,13 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
         "Export check": f"{manifest.parity.clips} clips, same top class on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
-        "Exported by": f"edgekd {__version__} from run `{manifest.provenance.run}`",
+        "Exported by": f"edgekd {__version__} from run {manifest.provenance.run}",
     }
     return _README.format(
-        title=target.title,
+        title=markdown_text(target.title),
         usage=runtime.usage(manifest),
-        notes="".join(f"- {note}\n" for note in target.notes),
-        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        notes="".join(f"- {markdown_text(note)}\n" for note in target.notes),
+        facts="\n".join(f"| {name} | {markdown_text(value)} |" for name, value in facts.items()),
     )
 
 

@@ -149,10 +149,10 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     chosen = [backend for backend in possible if backend in config.backends] or [next(iter(possible))]
     architecture = run.config.teacher.name if role == "teacher" else sized(run.config.student, run.config.width)
     clips = clips_of_run(run, progress)
-    notes: tuple[str, ...] = ()
+    notes = tuple(f"{run.folder}: {warning}" for warning in run.report().get("warnings", []))
     samples, scored = clips.samples, role != "teacher" or run.classifies("teacher")
     if not scored:
-        notes = (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
+        notes += (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
     return [
         Candidate(role, "run", role, run.folder, architecture, model, samples, clips if scored else None, notes=notes)

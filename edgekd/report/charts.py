@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from zlib import crc32
 
+from edgekd.escaping import shortened
 from edgekd.number_formats import count, interval, number, percent, setting
-from edgekd.report.names import shortened
 from edgekd.report.results import Layer, Point, Profile, Subject
 from edgekd.report.svg import (
     LETTER,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+from edgekd.escaping import csv_text
 from edgekd.report.figures import Value, row
-from edgekd.report.names import csv_text
 from edgekd.report.results import Profile, Subject
 
 

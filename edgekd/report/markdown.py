@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from edgekd.escaping import html_text, markdown_command, markdown_text
 from edgekd.number_formats import NONE, percent
 from edgekd.report.figures import known_figures, recall_rows, row
 from edgekd.report.machines import machine_rows
-from edgekd.report.names import html_text, markdown_command, markdown_text
 from edgekd.report.results import Profile
 
 

@@ -2,7 +2,7 @@
 
 It has no script, and its content security policy lets the browser load nothing. Charts are inline SVG with a title and
 a description, and the figures of each are in a table behind it. All names come from users, so all text is escaped where
-it meets markup (`edgekd.report.names`). This module holds the frame and what a reader must know of the measurement; the
+it meets markup (`edgekd.escaping`). This module holds the frame and what a reader must know of the measurement; the
 measurements themselves are in `edgekd.report.page_results`.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import shlex
 
+from edgekd.escaping import html_command, html_text
 from edgekd.number_formats import NONE, percent, probability_difference, setting
 from edgekd.report import page_results
 from edgekd.report.figures import GLOSSARY, known_figures, row
 from edgekd.report.machines import machine_rows, machines_of
-from edgekd.report.names import html_command, html_text
 from edgekd.report.page_parts import table
 from edgekd.report.page_style import style_sheet
 from edgekd.report.results import Profile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgekd.escaping import html_text
 from edgekd.number_formats import NONE, percent
-from edgekd.report.names import html_text
 from edgekd.report.results import Profile
 from edgekd.report.svg import SERIES, marker
 

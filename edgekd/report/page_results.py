@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekd.escaping import html_text
 from edgekd.number_formats import NONE, count, energy, interval, number, percent, power, setting, size
 from edgekd.report import charts
 from edgekd.report.figures import FIGURES_BY_KEY, Figure, Row, known_figures, recall_rows, row
-from edgekd.report.names import html_text
 from edgekd.report.page_parts import captioned, explained, figure, key, legend, scrolled, share_cell, table
 from edgekd.report.results import Point, Profile, Subject
 from edgekd.scoring.scores import Scores

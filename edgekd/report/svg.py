@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekd.report.names import html_text
+from edgekd.escaping import html_text
 
 WIDTH = 400.0
 LETTER = 7.3  # mean width of a letter, in the widest of the common sans-serif faces at a phone's 13 units

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from edgekd.escaping import json_text, terminal_text
 from edgekd.number_formats import (
     NONE,
     count,
@@ -25,7 +26,6 @@ from edgekd.number_formats import (
     setting,
     size,
 )
-from edgekd.report.names import terminal_text
 
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
@@ -40,12 +40,12 @@ SUBJECTS = {"teacher": "teacher", "student": "float student", "int8": "int8 stud
 
 def print_json(values: Any) -> None:
     """Anything as indented JSON."""
-    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    typer.echo(json_text(values, indent=2))
 
 
-def line(sentence: str = "") -> None:
-    """Print a sentence as one line, however long."""
-    typer.echo(terminal_text(sentence))
+def line(sentence: str = "", *, err: bool = False) -> None:
+    """Print a sentence as one line, however long; with `err` on standard error."""
+    typer.echo(terminal_text(sentence, sys.stderr if err else None), err=err)
 
 
 def paragraph(sentence: str, indent: str = "") -> None:
@@ -232,6 +232,8 @@ def print_engines(engines: dict[str, Any]) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """What each method scored, and how sure its difference to the first is; then where the rest is."""
+    from edgekd.report.verdict import undecided
+
     results = [*comparison.methods, *comparison.teachers]
     int8 = any(result.int8_accuracy is not None for result in results)
     columns = ["", "cells", "accuracy", "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
@@ -268,6 +270,9 @@ def print_comparison(comparison: Comparison) -> None:
             ],
             numbers=columns[1:],
         )
+        for result in compared:
+            if result.difference is not None and not result.difference.shown:
+                line(f"{result.method}: {undecided(result.difference)}.")
     line()
     line("Mean over cells ± standard deviation over seeds.")
     if compared or int8:

@@ -9,11 +9,14 @@ from edgekd.number_formats import NONE, decibels, interval, number, p_value, per
 from edgekd.report.terminal import line, table, unlabelled_text
 
 if TYPE_CHECKING:
-    from edgekd.checks.audit import Audit
+    from edgekd.checks.audit import Audit, Finding
     from edgekd.checks.inspection import Inspection
+    from edgekd.checks.joined_groups import JoinedGroups
     from edgekd.checks.prepare import Preparation
     from edgekd.checks.unlabelled_audit import UnlabelledAudit
+    from edgekd.data.file_names import NamedFiles
     from edgekd.data.index import ClipIndex
+    from edgekd.data.walk import Reason
 
 LISTED = 5  # findings of a kind; --json has all
 
@@ -23,6 +26,10 @@ def print_inspection(inspection: Inspection) -> None:
     from edgekd.checks.inspection import QUIET_DB
 
     line(f"{inspection.dataset}: {inspection.root}")
+    differing = [zip(each.files, each.classes, strict=True) for each in inspection.duplicates if each.labels_differ]
+    if differing:
+        line(f"Two labels: {len(differing)} set(s) of files with the same audio; one label is wrong.")
+        _list([" = ".join(f"{file} ({name})" for file, name in files) for files in differing])
     lengths = f"{number(inspection.median_s)} s"
     if inspection.longest_s - inspection.shortest_s >= 0.005:
         lengths = f"{interval(inspection.shortest_s, inspection.longest_s, number)} s, median {lengths}"
@@ -67,15 +74,14 @@ def print_inspection(inspection: Inspection) -> None:
     )
     clipped = sorted(inspection.clipped.items(), key=lambda pair: -pair[1])
     _list([f"{name}: {percent(share)}" for name, share in clipped])
-    line(f"Duplicates: {len(inspection.duplicates)} set(s) of files that decode to the same samples.")
-    _list(
-        [
-            " = ".join(each.files) + (f"  LABELS DIFFER: {', '.join(each.classes)}" if each.labels_differ else "")
-            for each in sorted(inspection.duplicates, key=lambda each: not each.labels_differ)
-        ]
-    )
+    also = f" ({len(differing)} above)" if differing else ""
+    line(f"Duplicates: {len(inspection.duplicates)} set(s) of files that decode to the same samples{also}.")
+    _list([" = ".join(each.files) for each in inspection.duplicates if not each.labels_differ])
     line(f"Unreadable: {len(inspection.unreadable)} file(s).")
     _list([f"{name}: {why}" for name, why in inspection.unreadable.items()])
+    _print_left_out(inspection.left_out)
+    for note in inspection.notes:
+        line(f"Note: {note}")
 
 
 def print_audit(audit: Audit, index: ClipIndex) -> None:
@@ -83,6 +89,7 @@ def print_audit(audit: Audit, index: ClipIndex) -> None:
     sides = ", ".join(f"{side} {count}" for side, count in audit.clips.items())
     line(f"{index.dataset}: {index.root}")
     line(f"Clips: {sides}; {audit.groups} groups (recordings or vessels).")
+    _print_findings("Two labels", audit.contradictions)
     if audit.attributes:
         columns = ("values", "Cramer's V", "p", "tells class", "chance")
         table(
@@ -100,16 +107,22 @@ def print_audit(audit: Audit, index: ClipIndex) -> None:
             ],
             numbers=columns,
         )
-    for heading, findings in (("Leak", audit.leaks), ("Warning", audit.warnings)):
-        for kind in dict.fromkeys(each.kind for each in findings):
-            messages = [each.message for each in findings if each.kind == kind]
-            for message in messages[:LISTED]:
-                line(f"{heading}: {message}")
-            if messages[LISTED:]:
-                line(f"  and {len(messages) - LISTED} more of this kind (--json lists all)")
+    _print_findings("Leak", audit.leaks)
+    _print_findings("Warning", audit.warnings)
+    _print_left_out(audit.left_out)
     searched = "no group and no near-duplicate audio" if audit.searched else "no group"
     if not audit.leaks:
         line(f"No leak: {searched} is on two sides.")
+
+
+def print_joined_groups(joined: JoinedGroups) -> None:
+    """How many groups were written, where they are to lie, and whether they can still be split."""
+    largest = f"the largest has {joined.largest} of {joined.clips} clips"
+    line(f"Groups: {joined.file}: {joined.after}, of {joined.before} before; {largest}.")
+    if joined.file.resolve() != joined.beside.resolve():
+        line(f"  It counts as {joined.beside}: copy it there.")
+    for name in joined.too_few:
+        line(f"  Class '{name}' now has too few groups for a split: add recordings.")
 
 
 def print_unlabelled_audit(audit: UnlabelledAudit) -> None:
@@ -122,6 +135,21 @@ def print_unlabelled_audit(audit: UnlabelledAudit) -> None:
             for each in audit.shared
         ]
     )
+    _print_left_out(audit.left_out)
+
+
+def print_named_files(named: NamedFiles) -> None:
+    """The first rows of a manifest, how much of each label there is, and what does not fit."""
+    table(named.columns, [tuple(row[column] for column in named.columns) for row in named.rows[:LISTED]])
+    line(f"Files: {len(named.rows)} in {named.groups} groups" + _ungrouped(named))
+    line(f"Labels: {_counts(named.labels)}")
+    if named.unfit:
+        line(f"Left out: {len(named.unfit)} file(s) whose names do not fit.")
+        _list(named.unfit)
+
+
+def _ungrouped(named: NamedFiles) -> str:
+    return "." if "group" in named.columns else ", each file its own: the pattern has no {group}."
 
 
 def print_preparation(prepared: Preparation) -> None:
@@ -134,6 +162,23 @@ def print_preparation(prepared: Preparation) -> None:
         speed = f"{number(1 / factor)} times as fast as they play"
         line(f"{clips}: {prepared.decoded} decoded in {number(prepared.seconds)} s, {speed}.")
     line(f"Cache: {prepared.folder} ({size(prepared.bytes)})")
+
+
+def _print_findings(heading: str, findings: Sequence[Finding]) -> None:
+    for kind in dict.fromkeys(each.kind for each in findings):
+        messages = [each.message for each in findings if each.kind == kind]
+        for message in messages[:LISTED]:
+            line(f"{heading}: {message}")
+        if messages[LISTED:]:
+            line(f"  and {len(messages) - LISTED} more of this kind (--json lists all)")
+
+
+def _print_left_out(left_out: Sequence[Reason]) -> None:
+    """What lies in the folder and is no clip, a line a reason."""
+    if left_out:
+        line(f"Left out: {sum(each.count for each in left_out)} file(s) or folder(s).")
+    for each in left_out:
+        line(f"  {each}")
 
 
 def _counts(values: Mapping[Any, int], unit: str = "") -> str:

@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekd.escaping import shortened, terminal_text
 from edgekd.number_formats import NONE, count, number, percent, power, setting, size
-from edgekd.report.names import shortened, terminal_text
 from edgekd.report.terminal import WIDTH, line, paragraph, table
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import InputError
+from edgekd.escaping import plain_text
 from edgekd.files.whole import write_bytes
 from edgekd.number_formats import MINUS, percent
 
@@ -271,7 +272,7 @@ def _frequency_ticks(frequencies: npt.NDArray[np.float32]) -> list[float]:
 
 def _plain(name: str, letters: int | None = None) -> str:
     """`name` on one line, cut after so many letters. A `$` in it opens no formula, which might not be valid."""
-    line = " ".join(name.split())
+    line = " ".join(plain_text(name).split())
     if letters is not None and len(line) > letters:
         line = f"{line[: letters - 1]}…"
     return line.replace("$", r"\$")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
+from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.whole import write_text
 
 FILE = "predictions.csv"
@@ -50,13 +51,13 @@ def write_predictions(
     kept = [line for line in _read(path, header) if line[0] != subject] if path.is_file() else []
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(kept)
+    writer.writerow(map(csv_text, header))
+    writer.writerows(map(csv_text, line) for line in kept)
     for row, shares in zip(rows, probabilities, strict=True):
         clip = index.clips[row]
         said = index.classes[int(shares.argmax())]
-        told = (subject, row, index.name(clip), clip.start, clip.group, index.classes[clip.label], said)
-        writer.writerow([*told, *(f"{share:.9g}" for share in shares)])
+        told = (subject, str(row), index.name(clip), str(clip.start), clip.group, index.classes[clip.label], said)
+        writer.writerow([*map(csv_text, told), *(f"{share:.9g}" for share in shares)])
     write_text(path, text.getvalue())
 
 
@@ -80,7 +81,7 @@ def read_predictions(folder: Path, subject: str, classes: Sequence[str]) -> Pred
 def _read(path: Path, header: Sequence[str]) -> list[list[str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            found, *lines = list(csv.reader(file)) or [[]]
+            found, *lines = [[*map(from_csv_text, line)] for line in csv.reader(file)] or [[]]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a finished run has it. Finish the run, or make it anew.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as failure:

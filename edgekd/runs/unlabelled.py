@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
+from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.whole import read_csv, write_text
 
 FILE = "unlabelled.csv"
@@ -33,7 +34,9 @@ def read_unlabelled(path: Path, index: ClipIndex) -> tuple[int, ...]:
     """The rows of `index` that `unlabelled.csv` does not drop. Raises `InputError` where it is unreadable or its clips
     are not those of `index`."""
     header, *lines = read_csv(path)
-    if tuple(header) != COLUMNS or [line[:-1] for line in lines] != list(_lines(index)):
+    expected, found = list(_lines(index)), [line[:-1] for line in lines]
+    as_they_are = [[*map(from_csv_text, line)] for line in expected]  # as version 0.1 wrote names
+    if tuple(header) != COLUMNS or found not in (expected, as_they_are):
         raise InputError(
             f"{path}: {len(lines)} clips, which are not the {len(index)} that {index.root} has now. Restore the audio "
             "of the run."
@@ -43,4 +46,4 @@ def read_unlabelled(path: Path, index: ClipIndex) -> tuple[int, ...]:
 
 def _lines(index: ClipIndex) -> Iterator[list[str]]:
     for clip in index:
-        yield [index.name(clip), clip.group, str(clip.start), str(clip.length)]
+        yield [csv_text(index.name(clip)), csv_text(clip.group), str(clip.start), str(clip.length)]

@@ -18,6 +18,7 @@ from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
+from edgekd.data.walk import told
 from edgekd.errors import UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
@@ -280,9 +281,12 @@ def _begin(
         run = Run.create(config, index.classes, _devices(device), replace=overwrite)
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
+        missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
+        notes = (note.message for note in index.notes)
         files = [] if resume else [config.student_weights, *(each.weights for each in config.teacher.members())]
         taken = [taken_of_several(file) for file in files if file is not None and file.is_file()]
-        for warning in (let_pass, unknown, *taken):
+        left = f"left out of the data: {missing}." if missing else None
+        for warning in (*let_pass, left, unknown, *notes, *taken):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:

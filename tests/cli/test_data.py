@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -52,7 +53,8 @@ def test_inspect_lists_broken_files_and_goes_on(data: Callable, recordings: Path
 def test_inspect_names_duplicates_whose_labels_differ(data: Callable, recordings: Path) -> None:
     (recordings / "low" / "copy.wav").write_bytes((recordings / "high" / "0.wav").read_bytes())
     shown = data("inspect", recordings, "--no-picture").out
-    assert "high/0.wav = low/copy.wav  LABELS DIFFER: high, low" in shown
+    told = "Two labels: 1 set(s) of files with the same audio; one label is wrong."
+    assert shown.startswith(f"folder: {recordings}\n{told}\n  high/0.wav (high) = low/copy.wav (low)\n")
 
 
 def test_what_is_simulated_is_inspected_and_audited_like_the_rest(edgekd: Callable) -> None:
@@ -79,7 +81,81 @@ def test_audit_ends_with_4_and_names_what_leaks(data: Callable, leaking: Path) -
     as_json = data("audit", leaking, "--json")
     assert as_json.code == 4
     assert json.loads(as_json.out)["leaks"][0]["kind"] == "near-duplicate"
-    assert data("audit", leaking, "--set", "data.near_duplicates=warn").code == 0
+    warned = data("audit", leaking, "--set", "data.near_duplicates=warn")
+    assert warned.code == 0
+    assert warned.out.splitlines()[-1].startswith("Training warns of this and goes on")
+
+
+def test_the_audit_writes_the_groups_with_which_training_then_splits(
+    data: Callable, quick: Callable, recordings: Path, tmp_path: Path
+) -> None:
+    sound, rate = soundfile.read(recordings / "low" / "0.wav")
+    soundfile.write(recordings / "low" / "1.wav", sound[100:] / 2, rate)
+    (recordings / "low" / "2.wav").write_bytes((recordings / "low" / "1.wav").read_bytes())
+    for number in (4, 5):
+        noise = np.random.default_rng(number).standard_normal(2 * rate)
+        soundfile.write(recordings / "low" / f"{number}.wav", 0.2 * noise, rate)
+    assert data("audit", recordings, "--split-seed", "1").code == 4
+    file = recordings / "groups.csv"
+    written = data("audit", recordings, "--split-seed", "1", "--write-groups", file)
+    assert written.code == 4, "the split that was audited does leak"
+    assert f"Groups: {file}: 8, of 10 before; the largest has 12 of 40 clips." in written.out
+    assert file.read_text().splitlines()[:2] == ["path,group", "high/0.wav,high/0.wav"]
+    assert "low/2.wav,low/0.wav" in file.read_text()
+    for seed in (1, 2):
+        assert data("audit", recordings, "--split-seed", str(seed)).code == 0
+    quick("--data-dir", recordings, "--out", tmp_path / "run", "--no-quantize", "--json").json()
+
+    again = data("audit", recordings, "--write-groups", file)
+    assert "groups.csv exists already. Replace it (--overwrite; its groups stay together)" in again.refusal(2)
+    joined = data("audit", recordings, "--write-groups", file, "--overwrite", "--json").json()["written"]
+    assert (joined["before"], joined["after"], joined["too_few"]) == (8, 8, [])
+    elsewhere = data("audit", recordings, "--write-groups", tmp_path / "mine.csv").out
+    assert f"It counts as {file}: copy it there." in elsewhere
+    assert (tmp_path / "mine.csv").read_text() == file.read_text()
+
+
+def test_the_same_audio_under_two_labels_is_the_first_thing_that_is_said(
+    data: Callable, quick: Callable, recordings: Path
+) -> None:
+    (recordings / "low" / "copy.wav").write_bytes((recordings / "high" / "0.wav").read_bytes())
+    told = "high/0.wav ('high') and low/copy.wav ('low') hold the same samples, in 4 clips: one label is wrong."
+    done = data("audit", recordings)
+    assert done.code == 4
+    assert done.out.splitlines()[2] == f"Two labels: {told}"
+    refusal = quick("--data-dir", recordings, "--out", "run", "--no-quantize").refusal(4)
+    assert f"audio has two labels: {told} Take out the one with the wrong label" in refusal
+    warned = ("--set", "data.near_duplicates=warn")
+    report = quick("--data-dir", recordings, "--out", "run", "--no-quantize", "--json", *warned).json()
+    assert report["warnings"][0] == f"audio has two labels: {told}"
+    assert report["audit"]["contradictions"][0]["about"]["files"] == ["high/0.wav", "low/copy.wav"]
+
+
+def test_what_was_left_out_is_named_by_inspect_audit_and_training(
+    data: Callable, quick: Callable, recordings: Path
+) -> None:
+    (recordings / "low" / "annexed.wav").symlink_to("../.git/annex/objects/1.wav")
+    (recordings / "stray.wav").write_bytes((recordings / "high" / "0.wav").read_bytes())
+    (recordings / "notes.txt").write_text("calm sea")
+    lines = [
+        "Left out: 3 file(s) or folder(s).",
+        "  a link that leads nowhere: fetch what it stands for ('git annex get'), or mend it (1: low/annexed.wav)",
+        "  outside the folders of the classes (1: stray.wav)",
+        "  no audio (1: notes.txt)",
+    ]
+    for command in (["inspect", recordings, "--no-picture"], ["audit", recordings]):
+        assert "\n".join(lines) in data(*command).out
+        found = data(*command, "--json").json()["left_out"]
+        assert [(each["count"], each["files"], each["lost"]) for each in found] == [
+            (1, ["low/annexed.wav"], True),
+            (1, ["stray.wav"], True),
+            (1, ["notes.txt"], False),
+        ]
+    report = quick("--data-dir", recordings, "--out", "run", "--no-quantize", "--json").json()
+    assert report["audit"]["left_out"] == found
+    (warning,) = [line for line in report["warnings"] if "left out" in line]
+    assert warning.startswith("left out of the data: a link that leads nowhere")
+    assert warning.endswith("; outside the folders of the classes (1: stray.wav).")
 
 
 def test_training_refuses_a_split_that_leaks_and_trains_when_told_to(
@@ -167,3 +243,47 @@ def test_the_audit_tells_what_audio_without_labels_is_left_out(
     assert {each["side"] for each in found["shared"]} == {"validation", "test"}
     line = data("audit", recordings, "--unlabelled", tmp_path / "nowhere").refusal(3)
     assert line == f"{tmp_path}/nowhere: no such folder. Check --unlabelled."
+
+
+def test_a_manifest_is_written_from_names_shown_and_read(edgekd: Callable, tmp_path: Path) -> None:
+    for name in ("a_tug_swift_1.wav", "a_tug_swift_2.wav", "a_cargo_poyang_1.wav", "notes.wav"):
+        soundfile.write(tmp_path / name, [0.1] * RATE, RATE)
+    pattern = ["data", "manifest", tmp_path, "--pattern", "{_}_{label}_{group}_{_}"]
+    shown = edgekd(*pattern, "--dry-run")
+    assert shown.code == 0
+    assert not (tmp_path / "manifest.csv").exists()
+    done = edgekd(*pattern)
+    assert done.code == 0
+    for words in (
+        "a_tug_swift_2.wav",
+        "Files: 3 in 2 groups",
+        "cargo (1)",
+        "Left out: 1 file(s)",
+        "notes.wav",
+        "Written: ",
+    ):
+        assert words in done.out
+    text = (tmp_path / "manifest.csv").read_text()
+    assert text.splitlines()[:2] == ["path,label,group", "a_cargo_poyang_1.wav,cargo,poyang"]
+    again = edgekd(*pattern)
+    assert again.code == 2
+    assert "is there already" in again.err
+    assert edgekd(*pattern, "--overwrite", "--json").json()["labels"] == {"cargo": 1, "tug": 2}
+    assert edgekd("data", "manifest", tmp_path, "--pattern", "{label}{group}").code == 2
+    assert edgekd("data", "manifest", tmp_path, "--pattern", "{label}+{_}", "--overwrite").code == 3
+
+
+def test_neighbours_in_time_are_told_of_until_they_are_grouped(edgekd: Callable, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("owl", "rain"):
+        (tmp_path / "night" / label).mkdir(parents=True)
+        for day in range(1, 6):
+            for minute in range(3):
+                sound = 0.1 * rng.standard_normal(RATE // 2)
+                soundfile.write(tmp_path / "night" / label / f"{label}_2024050{day}_12{minute:02d}00.WAV", sound, RATE)
+    command = ["data", "audit", "--data-dir", tmp_path / "night", *FORM]
+    told = edgekd(*command)
+    assert told.code == 0
+    assert "Warning: 30 recordings of 1 deployment are named by times within an hour" in told.out
+    grouped = edgekd(*command, "--set", "data.group_by=day", "--json").json()
+    assert (grouped["groups"], [each for each in grouped["warnings"] if each["kind"] == "groups"]) == (5, [])

@@ -47,6 +47,6 @@ def test_no_name_is_a_formula_or_ends_its_row(sample_profile: Profile) -> None:
     text = report_csv(profile)
     assert len(text.splitlines()) == 3
     values = read(profile)[0]
-    assert (values["subject"], values["source"], values["host"]) == ("'=cmd|' /C calc'!A0", "'@runs", "'-a  b@c")
+    assert (values["subject"], values["source"], values["host"]) == ("'=cmd|' /C calc'!A0", "'@runs", r"'-a\x0d\x0ab@c")
     assert values["runtime"] == 'x, "y"'
-    assert "recall_=HYPERLINK(1)" in values and "recall_a b" in values
+    assert "recall_=HYPERLINK(1)" in values and r"recall_a\x0ab" in values

@@ -48,7 +48,9 @@ def test_an_inspection_says_what_is_there_and_what_may_be_wrong(capsys: pytest.C
         "the largest class has 2.00 times the minutes of the smallest",
         f"Silence: 3 clip(s) digital (a.wav, b.wav, ...), 2 more below {MINUS}60 dB.",
         "Clipping: 3.1% of all samples at full scale; files above 0.1%: 2.\n  e.wav: 50.0%\n  d.wav: 1.2%\n",
-        "  v = w  LABELS DIFFER: cargo, tug\n  x = y\n",
+        "/data/harbour\nTwo labels: 1 set(s) of files with the same audio; one label is wrong.\n"
+        "  v (cargo) = w (tug)\n",
+        "Duplicates: 2 set(s) of files that decode to the same samples (1 above).\n  x = y\n",
         "Unreadable: 1 file(s).\n  f.wav: the file is empty\n",
     ):
         assert words in shown

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.device.runner.classifier import Runner, open_runner
+from edgekd.device.runner.errors import plain
 from edgekd.device.runner.machine import machine_state, process_memory
 
 
@@ -89,7 +90,7 @@ def warm_up(runner: Runner, clip: np.ndarray, runs: int) -> bool:
 def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     """Print the `outcome` of timing clips of `clip_ms`."""
     engine = " ".join(filter(None, (outcome["engine"], outcome["engine_version"], outcome["precision"])))
-    print(f"{engine}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
+    print(f"{plain(engine)}, threads: {outcome['threads']}, one clip of {clip_ms / 1e3:g} s, waveform to scores")
     figures = "   ".join(f"p{share} {outcome[f'p{share}_ms']:.2f} ms" for share in (50, 95, 99))
     print(f"{figures}   real-time factor {outcome['real_time_factor']:.2g}   ({outcome['runs']} runs)")
     if outcome["front_end_ms"] is not None:
@@ -103,6 +104,6 @@ def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
     for name, value in outcome["machine"].items():
         if value:
             entries = (f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else [str(value)]
-            print(f"{name.replace('_', ' ')}: {', '.join(entries)}".translate({ord(c): None for c in "{}[]'"}))
+            print(plain(f"{name.replace('_', ' ')}: {', '.join(entries)}").translate({ord(c): None for c in "{}[]'"}))
     if not outcome["settled"]:
         print("the time had not settled after 5 s of warm-up: is something else running?")

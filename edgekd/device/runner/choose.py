@@ -12,7 +12,7 @@ import numpy as np
 from edgekd.device.runner.bench import warm_up
 from edgekd.device.runner.bundle import BUILD_STEP, built_engines, check_files, read_manifest
 from edgekd.device.runner.classifier import Runner
-from edgekd.device.runner.errors import DISAGREES, RunnerError, WrongUsage, complain
+from edgekd.device.runner.errors import DISAGREES, RunnerError, WrongUsage, complain, plain
 
 
 def run_choose(folder: Path, options: argparse.Namespace) -> int:
@@ -70,7 +70,7 @@ def _interleaved(runners: dict[str, Runner], runs: int) -> dict[str, np.ndarray]
 def _show_choice(choice: dict[str, Any]) -> None:
     for precision, figures in choice["candidates"].items():
         if "error" in figures:
-            print(f"{precision}  {figures['error']}")
+            print(f"{precision}  {plain(figures['error'])}")
             continue
         verdict = "chosen" if precision == choice["precision"] else "agrees" if figures["agrees"] else "disagrees"
         print(

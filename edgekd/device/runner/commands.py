@@ -28,7 +28,7 @@ import numpy as np
 from edgekd.device.runner.bench import run_bench
 from edgekd.device.runner.choose import run_choose
 from edgekd.device.runner.classifier import open_runner
-from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain
+from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain, plain
 from edgekd.device.runner.live import run_stream
 from edgekd.device.runner.stream import STREAM_FORMATS
 from edgekd.device.runner.wav import open_wav
@@ -44,7 +44,7 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
     else:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
-        print(f"golden examples     {outcome['clips']}, run by {runner.engine} in {runner.precision}")
+        print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
     if outcome["agrees"]:
@@ -57,7 +57,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
     """The command `predict`."""
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rows: list[dict[str, Any]] = []
-    width = max(len(str(path)) for path in options.files)
+    width = max(len(plain(path)) for path in options.files)
     exit_code = 0
     for path in options.files:
         try:
@@ -73,7 +73,8 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
         if not options.json:
-            print(f"{path!s:<{width}}  " + "   ".join(f"{row['class']} {row['score']:.3f}" for row in top), flush=True)
+            said = "   ".join(f"{plain(row['class'])} {row['score']:.3f}" for row in top)
+            print(f"{plain(path):<{width}}  {said}", flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
     return exit_code

@@ -12,6 +12,7 @@ import numpy as np
 from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.wav_header import ALAW, FLOAT, PCM, ULAW, WavHeader, read_header
 
+_SCALE_32 = np.float32(2.0**-31)
 BLOCK_BYTES = 1 << 21  # of samples decoded at a time: bounds the memory that a file of any length takes
 
 
@@ -126,14 +127,13 @@ def _low_justified(header: WavHeader, samples: Callable[[int, int], bytes]) -> b
 
 
 def _pcm24(data: bytes) -> np.ndarray:
-    # Three bytes become the upper three of a 32-bit integer, which keeps the sign.
-    wide = np.zeros((len(data) // 3, 4), np.uint8)
-    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-    return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
+    # Three bytes and the one before them, as the upper three of a 32-bit integer, which keeps the sign.
+    wide = np.ndarray(len(data) // 3, "<i4", b"\0" + data, 0, (3,))
+    return (wide & np.int32(-256)).astype(np.float32) * _SCALE_32
 
 
 def _pcm24_low(data: bytes) -> np.ndarray:
-    return (np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4") / 2.0**31).astype(np.float32)
+    return np.left_shift(np.frombuffer(data, "<u4"), 8).view("<i4").astype(np.float32) * _SCALE_32
 
 
 def _ulaw_table() -> np.ndarray:
@@ -156,7 +156,7 @@ DECODERS: dict[tuple[int, int], Callable[[bytes], Any]] = {  # by encoding and b
     (PCM, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (PCM, 16): lambda data: np.frombuffer(data, "<i2").astype(np.float32) / 2**15,
     (PCM, 24): _pcm24,
-    (PCM, 32): lambda data: (np.frombuffer(data, "<i4") / 2.0**31).astype(np.float32),
+    (PCM, 32): lambda data: np.frombuffer(data, "<i4").astype(np.float32) * _SCALE_32,
     (FLOAT, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     (FLOAT, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
     (ALAW, 8): lambda data: _alaw_table()[np.frombuffer(data, np.uint8)],

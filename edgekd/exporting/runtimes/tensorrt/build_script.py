@@ -18,6 +18,7 @@ NVIDIA's "Migrating trtexec Usage" 8.x to 10.x and 10.x to 11.x, and the release
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 from edgekd.errors import UsageError
 from edgekd.exporting.runtimes.tensorrt.releases import LAYER_PRECISIONS, STRONGLY_TYPED, Installed, Release
@@ -45,7 +46,7 @@ def build_script(
     log-mel. Raises `UsageError` where this TensorRT cannot be held to that.
     """
     builds = [
-        f"build {precision} \\\n    " + " \\\n    ".join(_quoted(argument) for argument in arguments)
+        f"build {precision} \\\n    " + " \\\n    ".join(quote(argument) for argument in arguments)
         for precision, model in models.items()
         for arguments in [trtexec_arguments(installed, precision, model, input_name, input_shape, batch, pinned)]
     ]
@@ -118,17 +119,11 @@ def _shape_flags(installed: Installed, name: str, shape: tuple[int, ...], batch:
     return [f"--{kind}Shapes={name}:{'x'.join(map(str, (size, *shape)))}" for kind, size in sizes.items()]
 
 
-def _quoted(argument: str) -> str:
-    return f"'{argument}'" if set(argument) - _PLAIN else argument
-
-
 def _printed(release: Release) -> str:
     """The start of the number that trtexec prints for a release: `v82` for 8.2, `v1003` for 10.3."""
     major, minor = release[:2]
     return f"v{major}{minor}" if major < 10 else f"v{major}{minor:02d}"
 
-
-_PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-=.:,/_")
 
 _SCRIPT = """\
 #!/bin/sh

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import sys
 from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
 
-from edgekd.report.names import (
+from edgekd.escaping import (
     csv_text,
+    from_csv_text,
     html_command,
     html_text,
+    json_text,
     markdown_command,
     markdown_text,
     shortened,
@@ -74,13 +77,51 @@ def test_markdown_gives_the_name_back_as_text(hard: str) -> None:
     assert [token.type for token in cells].count("td_open") == 1
 
 
-@pytest.mark.parametrize("hard", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1", " =1"])
-def test_a_spreadsheet_takes_no_name_for_a_formula(hard: str) -> None:
+@pytest.mark.parametrize(
+    "hard",
+    [
+        *(
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1+1",
+            "\r=1",
+            " =1",
+            "\N{FULLWIDTH EQUALS SIGN}1",
+            "'=1",
+            "''+1",
+            "'quoted'",
+        ),
+        *(
+            "a\nb",
+            "a b",
+            "\\x0a",
+            "\\x5cx0a",
+            "\\",
+            "C:\\users",
+            "\x1b[31m\u202e\x00",
+            'dog,cat "x"',
+            "",
+            "\udcff",
+            "\x85",
+        ),
+    ],
+)
+def test_a_spreadsheet_takes_no_name_for_a_formula_and_we_read_it_back(hard: str) -> None:
     cell = csv_text(hard)
-    assert cell.startswith("'") and cell[1:].strip() == hard.strip()
+    assert not cell.lstrip().startswith(("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}"))
+    assert len(cell.splitlines()) <= 1 and all(letter.isprintable() for letter in cell)
     text = io.StringIO()
-    csv.writer(text).writerow([cell])
-    assert next(csv.reader(io.StringIO(text.getvalue()))) == [cell]
+    csv.writer(text).writerow(["", cell])
+    assert from_csv_text(next(csv.reader(io.StringIO(text.getvalue())))[1]) == hard
+
+
+def test_json_of_names_is_letters_that_a_terminal_shows() -> None:
+    hard = {"a\x1b\x9b\x7f\u202e\u2028": ["群", 1.5, None]}
+    assert all(letter.isprintable() for letter in json_text(hard))
+    assert json.loads(json_text(hard, indent=2)) == hard
+    assert "群" in json_text(hard)
 
 
 def test_a_command_keeps_its_line_breaks() -> None:
