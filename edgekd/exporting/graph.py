@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ import torch
 
 from edgekd import __version__
 from edgekd.config import FrontendConfig
+from edgekd.errors import GateError
 from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
 from edgekd.exporting.operators import lowered
 from edgekd.exporting.targets import Batch, LogMelPlace, Target
@@ -128,21 +130,37 @@ def _export(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onn
     example = torch.zeros(1 if form.batch == 1 else _TRACED_BATCH, *shape)
     shapes = None if form.batch == 1 else {"sound": {0: torch.export.Dim("batch")}}
     with _quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=max(form.opset, _EXPORTER_LOWEST),
-            input_names=[INPUTS[form.log_mel]],
-            output_names=[OUTPUT],
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=max(form.opset, _EXPORTER_LOWEST),
+                input_names=[INPUTS[form.log_mel]],
+                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as failure:
+            raise _not_exported(failure) from None
     assert program is not None
     model = program.model_proto
     _join_padding(model.graph)
     _name_after_modules(model.graph)
     return model
+
+
+def _not_exported(failure: BaseException) -> GateError:
+    """What PyTorch's exporter stumbled over, in one line of the pages that it writes."""
+    while failure.__cause__ is not None:
+        failure = failure.__cause__
+    words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    operator = re.search(r"No ONNX function found for .*?op='([^']+)'", words)
+    told = f"it has no ONNX for {operator[1]}" if operator else words.rstrip(".")[:300]
+    return GateError(
+        f"PyTorch's exporter cannot write the student as an ONNX graph: {told}. Build the student of layers that ONNX"
+        " has."
+    )
 
 
 def _join_padding(graph: onnx.GraphProto) -> None:

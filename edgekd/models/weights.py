@@ -15,7 +15,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,34 @@ from torch import Tensor, nn
 from edgekd.device.runner.arrays import ARRAY_DAMAGE, array_headers
 from edgekd.errors import InputError, shown
 from edgekd.files.whole import legible, write_bytes
+from edgekd.models.checkpoints import AVERAGED, State, Unwrapped, fitted, unwrapped
 
-State = dict[str, Tensor]
 MOST_PACKED, SMALL = 100, 1 << 28  # weights are noise, which does not pack; what is small may be all zeros
 
 
-def read_weights(path: Path) -> State:
-    """The tensors of a `.safetensors`, `.pth`/`.pt`/`.bin`, `.npz` or `.h5` file, by name, on the CPU.
+def read_weights(path: Path, wanted: Collection[str] = ()) -> State:
+    """The tensors of a `.safetensors`, `.pth`/`.pt`/`.bin`/`.ckpt`, `.npz` or `.h5` file, by name, on the CPU.
 
-    A checkpoint that wraps them, `{"model": {...}}` or `{"state_dict": {...}}`, is unwrapped; entries that are not
-    tensors (class names, step counts) are left out. Raises `InputError` when the file is missing, damaged, not a
-    weights file, or holds code; no code in it is ever run.
+    A checkpoint that wraps them, `{"model": {...}}` or `{"ema": {...}}`, is unwrapped (see `checkpoints`); entries that
+    are not tensors (class names, step counts) are left out, and a prefix that all names share, where more of those
+    `wanted` are there without it. Raises `InputError` when the file is missing, damaged, not a weights file, or holds
+    code; no code in it is ever run.
     """
+    return fitted(_read(path).state, wanted)
+
+
+def taken_of_several(path: Path) -> str | None:
+    """Which of several sets of weights in a checkpoint is read, where averaged ones are among them: a sentence."""
+    found = _read(path)
+    if not found.left or not set(found.taken) & set(AVERAGED):
+        return None
+    return (
+        f"{path}: its averaged weights ('{'.'.join(found.taken)}') were taken, not '{found.left[0]}'."
+        f" Save '{found.left[0]}' alone to have it instead."
+    )
+
+
+def _read(path: Path) -> Unwrapped:
     reader = _READERS.get(path.suffix.lower())
     if not path.is_file():
         raise InputError(
@@ -51,12 +67,17 @@ def read_weights(path: Path) -> State:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: not a weights file: it is empty. Copy or download it again.")
     try:
-        state = reader(path)
+        found = unwrapped(reader(path))
     except OSError as failure:
         raise InputError(f"{path}: cannot be read: {failure.strerror or failure}.") from None
-    if not state:
-        raise InputError(f"{path}: not a weights file: it holds no named tensors.")
-    return state
+    if found.several:
+        raise InputError(
+            f"{path}: holds tensors under {_first([repr(name) for name in found.several], 6)}, and nothing says which"
+            f" are meant. Save one of them: {_HOW_TO_SAVE}."
+        )
+    if not found.state:
+        raise InputError(f"{path}: not a weights file: it holds no named tensors. Save them: {_HOW_TO_SAVE}.")
+    return found
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -74,12 +95,14 @@ def load_matching(
     ignore_prefixes: tuple[str, ...] = (),
     reinitialised: tuple[str, ...] = (),
 ) -> None:
-    """Copy `state`, read from `path`, into `module`; every name and shape has to agree.
+    """Copy `state`, read from `path`, into `module`; every name and shape has to agree, but for a prefix that all names
+    of the file share.
 
     Names in the file that start with one of `ignore_prefixes` are left out; those of the module that start with one of
     `reinitialised` keep the values they have. Raises `InputError` that says how much agrees and what does not.
     """
     own = module.state_dict()
+    state = fitted(state, own)
     wanted = {name: tensor.shape for name, tensor in own.items() if not name.startswith(reinitialised)}
     given = {name: tensor for name, tensor in state.items() if not name.startswith(ignore_prefixes)}
     # Files of PyTorch before 0.4.1 have no batch counts; nothing computed in this package depends on them.
@@ -161,7 +184,7 @@ def _check_size(path: Path, promised: int) -> None:
         raise _damaged(path, f"its arrays are of {shown(promised)} bytes, in a file of {path.stat().st_size}")
 
 
-def _read_torch(path: Path) -> State:
+def _read_torch(path: Path) -> object:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_ReadPast, name) for name in _READ_PAST]):
             warnings.simplefilter("ignore", UserWarning)  # that the pickle may be refused: then it is, below
@@ -172,13 +195,17 @@ def _read_torch(path: Path) -> State:
             raise _damaged(path, "torch.save did not write it") from None
         raise _code(path, forbidden[1]) from None
     except _TORCH_DAMAGE as failure:
+        if _is_program(path):
+            raise _code(path, "a program that torch.jit.save or torch.export.save wrote") from None
         raise _damaged(path, str(failure)) from None
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return content
+
+
+def _is_program(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or name.endswith("archive_format") for name in archive.namelist())
 
 
 class _ReadPast:
@@ -192,7 +219,7 @@ class _ReadPast:
 def _code(path: Path, offender: str) -> InputError:
     return InputError(
         f"{path}: contains code, not only tensors ({offender}): refused, and nothing in it was run. "
-        "Use a file with tensors only, best a .safetensors."
+        f"Save the tensors alone: {_HOW_TO_SAVE}, or a .safetensors."
     )
 
 
@@ -206,6 +233,7 @@ def _first(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
+_HOW_TO_SAVE = "torch.save(model.state_dict(), 'weights.pth')"
 # What a pickle calls to rebuild a numpy array or number, before and since numpy 2; what fairseq keeps beside weights.
 _READ_PAST = (
     "numpy.core.multiarray._reconstruct",
@@ -215,6 +243,10 @@ _READ_PAST = (
     "numpy.ndarray",
     "numpy.dtype",
     "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
     "fairseq.data.dictionary.Dictionary",
 )
 # How PyTorch's restricted unpickler words the refusal of a function or class that it does not allow.
@@ -230,11 +262,12 @@ _TORCH_DAMAGE = (
     AssertionError,
     struct.error,
 )
-_READERS: dict[str, Callable[[Path], State]] = {
+_READERS: dict[str, Callable[[Path], object]] = {
     ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".bin": _read_torch,
+    ".ckpt": _read_torch,
     ".npz": _read_npz,
     ".h5": _read_h5,
 }

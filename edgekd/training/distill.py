@@ -29,6 +29,7 @@ from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
+from edgekd.models.weights import taken_of_several
 from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.at_work import makes_run
@@ -281,10 +282,13 @@ def _begin(
         unknown = None if resume else check_origin(config, data, progress)
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
         notes = (note.message for note in index.notes)
+        files = [] if resume else [config.student_weights, *(each.weights for each in config.teacher.members())]
+        taken = [taken_of_several(file) for file in files if file is not None and file.is_file()]
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
             write_splits(run.folder / "splits.csv", index, split)
             run.update_report("audit", audited.to_dict())
-            for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown, *notes):
+            left = f"left out of the data: {missing}." if missing else None
+            for warning in (*let_pass, left, unknown, *notes, *taken):
                 if warning is not None:
                     run.warn(warning)
             if without is None or beside is None:

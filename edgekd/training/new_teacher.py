@@ -18,6 +18,8 @@ from edgekd.own_code import is_own
 from edgekd.runs.run import Run
 from edgekd.training.batches import seed_all
 
+_HEAD = ("head.weight",)
+
 
 def settled(config: DistillConfig) -> DistillConfig:
     """`config` with what follows from where it is used written down, so that a run means the same everywhere.
@@ -87,7 +89,7 @@ def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
         whole = teacher.weights is not None and _has_head(teacher.weights, classes)
     if teacher.weights is not None:
         _check_origin(teacher.weights, config, classes, whole)
-        if whole and not is_own(teacher.name) and "head.weight" not in read_weights(teacher.weights):
+        if whole and not is_own(teacher.name) and "head.weight" not in read_weights(teacher.weights, _HEAD):
             raise InputError(
                 f"{teacher.weights}: holds no head for these classes, which {_asking(config)} needs: pass --adaptation "
                 "head, or --terms classification,embedding, which ask for none."
@@ -127,7 +129,7 @@ def _has_head(weights: Path, classes: Sequence[str]) -> bool:
     """Whether the file or folder `weights` holds a head for these classes, as far as it says."""
     if weights.is_dir():
         return False
-    head, origin = read_weights(weights).get("head.weight"), _origin(weights)
+    head, origin = read_weights(weights, _HEAD).get("head.weight"), _origin(weights)
     known = origin is None or origin.classes == tuple(classes)
     return head is not None and len(head) == len(classes) and known
 

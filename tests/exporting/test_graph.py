@@ -13,10 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
 
 from edgekd import __version__
 from edgekd.device.runner.log_mel import LogMel
-from edgekd.errors import InputError
+from edgekd.errors import GateError, InputError
 from edgekd.exporting.cost import split_at_log_mel
 from edgekd.exporting.graph import Form, float_onnx, input_shape, log_mel_nodes, quantized_onnx
 from edgekd.exporting.qdq_checks import check_optimised, check_structure, float_operators
@@ -297,3 +298,24 @@ def test_uneven_padding_belongs_to_its_convolution(flavour: FlavourName) -> None
         pads = {tuple(a.ints) for node in after if node.op_type == "Conv" for a in node.attribute if a.name == "pads"}
         assert any(pad[1] != pad[3] for pad in pads), "more zeros after the last mel bin than before the first"
         np.testing.assert_allclose(run(model_bytes, waveforms), trained(waveforms), atol=1e-3)
+
+
+class Decomposed(nn.Module):
+    """A network with an operator that PyTorch traces and its exporter has no ONNX for."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+        return self.network(log_mel * torch.linalg.svdvals(log_mel).amax())
+
+
+def test_a_layer_that_the_exporter_does_not_know_is_one_line(exported: Exported) -> None:
+    student = copy.deepcopy(exported.student)
+    student.network = Decomposed(student.network)
+    with pytest.raises(
+        GateError, match=r"cannot write the student as an ONNX graph: it has no ONNX for aten"
+    ) as caught:
+        float_onnx(student, exported.waveforms.shape[1])
+    assert "\n" not in str(caught.value)

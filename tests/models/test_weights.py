@@ -173,7 +173,7 @@ def test_a_missing_file_a_folder_and_another_suffix_are_refused(tmp_path: Path) 
     assert "no such weights file" in refusal(tmp_path / "absent.pth")
     assert "no such weights file" in refusal(tmp_path)
     (tmp_path / "song.wav").write_bytes(b"RIFF")
-    assert ".safetensors, .pth, .pt, .bin, .npz, .h5" in refusal(tmp_path / "song.wav")
+    assert ".safetensors, .pth, .pt, .bin, .ckpt, .npz, .h5" in refusal(tmp_path / "song.wav")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edgekd.models.checkpoints import State
 from edgekd.models.outputs import TeacherOutput
-from edgekd.models.weights import State, load_matching, read_weights
+from edgekd.models.weights import load_matching, read_weights
 
 
 class Layers(NamedTuple):

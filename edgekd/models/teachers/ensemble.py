@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekd.models.checkpoints import State
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import State
 
 
 class Ensemble(Teacher):

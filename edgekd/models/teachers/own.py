@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError
+from edgekd.models.checkpoints import State
 from edgekd.models.factories import find_factory, make, try_on
 from edgekd.models.outputs import TeacherOutput
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import State, load_matching, read_weights
+from edgekd.models.weights import load_matching, read_weights
 
 ARGUMENTS = "(num_classes, sample_rate)"
 
@@ -85,7 +86,7 @@ class OwnTeacher(Teacher):
 
     def load_pretrained(self, path: Path) -> None:
         """Load weights named as in the user's module; a head for another number of classes stays new."""
-        state, head = read_weights(path), self.classifier()
+        state, head = read_weights(path, self.network.state_dict()), self.classifier()
         given = state.get("head.weight")
         if head is not None and given is not None and given.shape != head.weight.shape:
             load_matching(self.network, state, path, ignore_prefixes=("head.",), reinitialised=("head.",))

@@ -61,7 +61,7 @@ class Panns(Teacher):
         return self.dropout(embedding), tap
 
     def load_pretrained(self, path: Path) -> None:
-        state = read_weights(path)
+        state = read_weights(path, self.state_dict())
         published = state.get("logmel_extractor.melW")
         own = self.log_mel.mel_weights.cpu()
         if published is not None and not _nearly_equal(published, own):

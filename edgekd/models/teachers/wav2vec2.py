@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from edgekd._torchaudio import models
+from edgekd.models.checkpoints import State
 from edgekd.models.teachers.base import Teacher
-from edgekd.models.weights import State, read_weights
+from edgekd.models.weights import read_weights
 
 OWN_RATE = 16_000  # Hz
 TAP_LAYER = 2

@@ -23,8 +23,9 @@ from edgekd.config import FrontendConfig
 from edgekd.errors import InputError
 from edgekd.log_mel import LogMel
 from edgekd.models.blocks import SameConv2d
+from edgekd.models.checkpoints import State
 from edgekd.models.teachers.base import Layers, Teacher, repeat_frames
-from edgekd.models.weights import State, read_weights
+from edgekd.models.weights import read_weights
 
 OWN_RATE = 16_000  # Hz
 OWN_FRONT_END = FrontendConfig(
@@ -77,7 +78,7 @@ class YamNet(Teacher):
         return Layers([nn.Sequential(each, nn.ReLU()) for each in self.conv], tap=STEM_LAYERS)
 
     def load_pretrained(self, path: Path) -> None:
-        state = read_weights(path)
+        state = read_weights(path, {*self.state_dict(), *(f"conv{number}.weight" for number in range(27))})
         if "layer1/conv/layer1/conv/kernel:0" in state:
             self.load_all_but_head(folded_keras(state, path), path)
             return

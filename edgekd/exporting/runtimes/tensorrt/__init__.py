@@ -60,6 +60,11 @@ class TensorRT:
     def check(
         self, files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], target: Target
     ) -> FloatOperators:
+        from edgekd.exporting.runtimes.tensorrt.pooling import check_pooling
+
+        for name in self.models(target).values():
+            if name in files:
+                check_pooling(files[name])
         return onnx_bundle.check_graphs(self, files, deployables, target)
 
     def figures(self, files: Mapping[str, bytes], _target: Target) -> Figures:
