@@ -47,7 +47,12 @@ for room in ("audio", "models", "exporting", "profiling", "cli"):
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
 INSIDE: dict[str, dict[str, set[str]]] = {
-    "files": {"whole": set(), "caches": set(), "threads": set(), "row_table": {"caches", "threads"}},
+    "files": {
+        **{name: set() for name in ("locks", "caches", "threads")},
+        "whole": {"locks"},
+        "folders": {"locks", "whole"},
+        "row_table": {"caches", "threads"},
+    },
     "data": {
         "fourier": set(),
         "index": set(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,7 @@ def profile(
         "options",
     )
 
+    from edgekd.files.locks import writing
     from edgekd.profiling.profiler import Remote
     from edgekd.profiling.profiler import profile as measure
     from edgekd.profiling.remote import ssh_command
@@ -104,10 +106,12 @@ def profile(
     earlier = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
     remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
     command = ("edgekd", *sys.argv[1:])
-    with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
-        measured = measure(subjects, config, progress, remote=remote, command=command, trust=trust or ())
     folder = out or report_folder(subjects[0])
-    write_report(measured, folder)
+    alone = writing(folder) if all(subject.exists() for subject in subjects) else nullcontext()
+    with alone:
+        with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
+            measured = measure(subjects, config, progress, remote=remote, command=command, trust=trust or ())
+        write_report(measured, folder)
     if json_:
         print_json(measured.to_dict())
     else:

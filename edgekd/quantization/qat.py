@@ -8,7 +8,6 @@ the weights settle on the grid that ships.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +18,7 @@ from edgekd import own_code, processes
 from edgekd.config import QuantizeConfig, differences
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import UsageError
+from edgekd.files.folders import remove
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import Need, needs_teacher
 from edgekd.losses.total import SSATKDLoss
@@ -29,6 +29,7 @@ from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_r
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.int8_student import example_log_mel, settings_file, stored_settings
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
+from edgekd.runs.at_work import changes_run
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.toml_files import to_toml
@@ -42,6 +43,7 @@ from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
 
 
+@changes_run
 def quantize(
     run: Run,
     config: QuantizeConfig | None = None,
@@ -125,8 +127,7 @@ def _settled(run: Run, config: QuantizeConfig | None, resume: bool) -> QuantizeC
 def _give_up_old_student(run: Run) -> None:
     run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
     run.metrics().truncate("int8", 0)
-    if (run.folder / "int8").is_dir():
-        shutil.rmtree(run.folder / "int8")
+    remove(run.folder / "int8")
 
 
 class Int8Step:

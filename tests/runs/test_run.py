@@ -146,9 +146,13 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_overwriting_removes_a_run_and_nothing_else(run: Run, tmp_path: Path) -> None:
     (run.folder / "metrics.csv").write_text("of the older run")
     check_folder(run.config, resume=False, overwrite=True)
-    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run starts
-    Run.create(run.config, run.classes, "cpu", replace=True)
+    with Run.beginning(run.config, run.classes, "cpu") as begun:
+        new = begun.begun()
+    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run is whole
+    assert new.folder != run.folder
+    assert new.take_place().folder == run.folder
     assert not (run.folder / "metrics.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="is not a run folder, so it is not overwritten"):
         check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
