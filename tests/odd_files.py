@@ -7,6 +7,7 @@ ends as it should with exit code 2 or 3 and one line that says why, or, where th
 nothing were wrong; never with a traceback, and never with 1. `test_odd_files` runs a part of them.
 """
 
+# ruff: noqa: PLR0912, PLR0915, E501
 from __future__ import annotations
 
 import contextlib
@@ -85,7 +86,7 @@ def edgekd(*arguments: str | Path) -> Ending:
     """The command in this process."""
     from edgekd.cli.app import main
 
-    return _ended(lambda: main(), ["edgekd", *map(str, arguments)])
+    return _ended(main, ["edgekd", *map(str, arguments)])
 
 
 def runner(folder: Path, *arguments: str | Path, sound: bytes = b"") -> Ending:
@@ -235,7 +236,9 @@ COMMANDS: dict[str, Callable[[Path], Ending]] = {
         f / "compared",
     ),
     "predict bundle": lambda f: edgekd("predict", f / "bundle", f / "one.wav"),
-    "profile bundle": lambda f: edgekd("profile", _without_run(f / "bundle"), "--quick", "--quiet", "--out", f / "profiled"),
+    "profile bundle": lambda f: edgekd(
+        "profile", _without_run(f / "bundle"), "--quick", "--quiet", "--out", f / "profiled"
+    ),
     "verify": lambda f: runner(f / "bundle", "verify"),
     "runner predict": lambda f: runner(f / "bundle", "predict", f / "one.wav"),
     "stream": lambda f: runner(f / "bundle", "stream", sound=bytes(20_000)),
@@ -804,7 +807,9 @@ def cases(folder: Path) -> Iterator[Case]:
         in_json,
         skip=r"files\.|hardware|sources\.|notes",
     )
-    yield from _values_of("bundle/manifest.json", manifest, ("predict bundle",), in_json, skip="files|sources", values=FEW)
+    yield from _values_of(
+        "bundle/manifest.json", manifest, ("predict bundle",), in_json, skip="files|sources", values=FEW
+    )
     runner_reads = r"files\.|hardware|sources\.|notes|provenance|parity|checks|float_operators|title|aliases"
     yield from _values_of(
         "bundle/manifest.json", manifest, ("runner predict", "stream", "choose"), in_json, skip=runner_reads, values=FEW

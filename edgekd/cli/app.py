@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
 }
 SHARED = {"distill", "pretrain", "quantize"}  # what several processes do together, under torchrun
 TRAINING = {*SHARED, "demo"}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OUTPUT_CLOSED = 141  # as a shell has it for a program that SIGPIPE ended
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 
@@ -163,18 +165,14 @@ def main() -> None:
 
 
 def _of_output(error: Exception) -> Exception:
-    """What is wrong with standard output, where that is what failed; else the error itself."""
-    if not isinstance(error, OSError) or error.filename is not None:
+    """What is wrong with standard output, which has no name, where that is what failed; else the error itself."""
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in NO_SPACE:
         return error
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _let_go_of_output()
-        return InputError(
-            f"standard output cannot be written: {error.strerror}. Files that the command wrote are whole: make room, "
-            "and look there."
-        )
-    return error
+    _let_go_of_output()
+    return InputError(
+        f"standard output (or a temporary file) cannot be written: {error.strerror}. Files that the command wrote are "
+        "whole: make room, and look there."
+    )
 
 
 def _let_go_of_output() -> None:

@@ -43,6 +43,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import tokenize
 import traceback
 import zipfile
 import zlib
@@ -201,6 +202,7 @@ _MANIFEST: dict[str, Wanted] = {
     "classifier.resampler.rolloff": _within(1e-3, 1),
     "target": _TABLE,
     "target.runtime": (lambda value: isinstance(value, str), "the name of a runtime"),
+    "target.opset": _whole(1, 1000),
     "target.memory_bytes": _whole(1, 1 << 50),
     "target.tolerance": _TABLE,
     "target.tolerance.probability": _within(0, 1),
@@ -233,7 +235,7 @@ _OPTIONAL = {
 # What a file that is cut short, or is something else under this name, makes `zipfile` and numpy raise.
 ARRAY_DAMAGE = (
     *(EOFError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, AssertionError, MemoryError),
-    *(RuntimeError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 MOST_CLIPS = 4096  # of the golden examples
 GOLDEN_AGAIN = "Copy or export the bundle again"
@@ -1395,7 +1397,7 @@ class Runner:
             self.log_mel = LogMel(**classifier["frontend"], sample_rate=self.sample_rate, gain=classifier["gain"])
             shape = (1, *self.log_mel.shape(self.clip_samples))
         self.precision, built = self._choice(precision, cpu)
-        largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
+        largest = 1 if self._batch == 1 else (self.manifest["target"].get("tensorrt") or {}).get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgekd.device.runner.manifest import shown
 # What a file that is cut short, or is something else under this name, makes `zipfile` and numpy raise.
 ARRAY_DAMAGE = (
     *(EOFError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, AssertionError, MemoryError),
-    *(RuntimeError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 MOST_CLIPS = 4096  # of the golden examples
 GOLDEN_AGAIN = "Copy or export the bundle again"

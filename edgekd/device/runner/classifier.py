@@ -79,7 +79,7 @@ class Runner:
             self.log_mel = LogMel(**classifier["frontend"], sample_rate=self.sample_rate, gain=classifier["gain"])
             shape = (1, *self.log_mel.shape(self.clip_samples))
         self.precision, built = self._choice(precision, cpu)
-        largest = 1 if self._batch == 1 else (self.manifest["target"]["tensorrt"] or {}).get("max_batch", 1)
+        largest = 1 if self._batch == 1 else (self.manifest["target"].get("tensorrt") or {}).get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:

@@ -107,6 +107,7 @@ _MANIFEST: dict[str, Wanted] = {
     "classifier.resampler.rolloff": _within(1e-3, 1),
     "target": _TABLE,
     "target.runtime": (lambda value: isinstance(value, str), "the name of a runtime"),
+    "target.opset": _whole(1, 1000),
     "target.memory_bytes": _whole(1, 1 << 50),
     "target.tolerance": _TABLE,
     "target.tolerance.probability": _within(0, 1),
