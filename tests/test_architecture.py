@@ -24,6 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
     *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
@@ -41,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "exporting", "profiling", "cli"):
+for room in ("audio", "models", "exporting", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
@@ -65,7 +66,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "file_names": {"index", "walk", "layouts"},
         "load": {"index", "walk", "layouts", "folds", "grouping"},
         "splits": {"index", "folds"},
-        "unlabelled": {"index", "walk", "layouts", "grouping", "load"},
+        "unlabelled": {"index", "walk", "layouts", "recording_times", "grouping", "load"},
         "clip_store": {"index"},
     },
     "models": {

@@ -84,17 +84,22 @@ class Recording:
 
     def blocks(self) -> Iterator[Samples]:
         """The whole recording, in pieces `(samples, channels)`. Raises as `read` does."""
-        step = max(1, BLOCK // self.info.channels)
-        for start in range(0, self.info.frames, step):
-            yield self.read(start, min(step, self.info.frames - start))
+        return self._blocks(0, self.info.frames)
 
     def mono(self, start: int, length: int) -> Samples:
         """`read`, with the channels mixed to one: `(length,)`."""
-        return mix_down(self.read(start, length))
+        if self.info.channels == 1:
+            return mix_down(self.read(start, length))
+        return np.concatenate([mix_down(block) for block in self._blocks(start, length)])
 
     def mono_blocks(self) -> Iterator[Samples]:
         """`blocks`, with the channels mixed to one: pieces `(samples,)`."""
         return map(mix_down, self.blocks())
+
+    def _blocks(self, start: int, length: int) -> Iterator[Samples]:
+        step = max(1, BLOCK // self.info.channels)
+        for first in range(start, start + length, step):
+            yield self.read(first, min(step, start + length - first))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 from edgekd.cli import options
 
 Flag = typer.Option
+MOST_SEEDS = 10_000
 
 
 def compare(
@@ -23,9 +24,9 @@ def compare(
         ),
     ] = "labels,kd,ssatkd",
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
-    splits: Annotated[int, Flag(min=1, help="Number of splits by groups, where there are no folds.")] = 1,
+    splits: Annotated[int, Flag(min=1, max=10_000, help="Number of splits by groups, where there are no folds.")] = 1,
     seeds: Annotated[str, Flag(help="How many, from --seed on; or which, by comma (5, has one).")] = "3",
-    jobs: Annotated[int, Flag(min=1, help="Cells trained at the same time.")] = 1,
+    jobs: Annotated[int, Flag(min=1, max=1024, help="Cells trained at the same time.")] = 1,
     quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -78,15 +79,24 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_, trust)
-    chosen = _methods(methods)
-    numbers = _seeds(seeds, resolved.seed)
-    tested = None if folds == "all" else _numbers("--folds", folds)
-
     from edgekd.experiments.names import check_names
     from edgekd.experiments.plan import plan_cells, plan_text
+    from edgekd.report.terminal import line
+    from edgekd.training.default_teacher import with_default_teacher
+    from edgekd.training.new_teacher import settled
 
-    for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
+    combined = options.combine(config, flags, set_, trust)
+    resolved, chosen = settled(combined), _methods(methods)
+    numbers = _seeds(seeds, resolved.seed)
+    tested = None if folds == "all" else _numbers("--folds", folds)
+    cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+    if any(cell.teacher is not None for cell in cells):
+        taught, why = with_default_teacher(combined)
+        resolved = settled(taught)
+        cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+        if why is not None and not quiet:
+            line(why, err=True)
+    for cell in cells:
         check_names(cell.config, int8=quantize)
     if dry_run:
         typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
@@ -94,7 +104,7 @@ def compare(
 
     from edgekd.experiments.compare import compare as compare_methods
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import line, print_comparison, print_json
+    from edgekd.report.terminal import print_comparison, print_json
 
     def advice() -> str:
         return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."
@@ -144,23 +154,23 @@ def _methods(text: str) -> dict[str, Any]:
 
 def _seeds(text: str, first: int) -> list[int]:
     """`3` is how many, from `first` on; `5,` and `0,5` are which."""
-    from edgekd.errors import UsageError
+    from edgekd.errors import UsageError, shown
 
     numbers = _numbers("--seeds", text)
     if "," in text:
         return numbers
-    if numbers == [0]:
-        raise UsageError("--seeds 0: at least one.")
+    if not 1 <= numbers[0] <= MOST_SEEDS:
+        raise UsageError(f"--seeds {shown(text)}: how many, from 1 to {MOST_SEEDS}.")
     return list(range(first, first + numbers[0]))
 
 
 def _numbers(option: str, text: str) -> list[int]:
     """Whole numbers by comma, none twice."""
-    from edgekd.errors import UsageError
+    from edgekd.errors import UsageError, shown
 
     items = _items(text)
-    if not items or not all(item.isdecimal() for item in items):
-        raise UsageError(f"{option} {text}: whole numbers by comma, such as 1,3.")
+    if not items or not all(item.isdecimal() and item.isascii() and len(item) < 19 for item in items):
+        raise UsageError(f"{option} {shown(text)}: whole numbers by comma, such as 1,3.")
     return list(dict.fromkeys(map(int, items)))
 
 

@@ -24,6 +24,7 @@ from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
+from edgekd.files.whole import legible
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
@@ -171,7 +172,7 @@ def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress =
 def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
     folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
-        run=str(run.folder),
+        run=legible(str(run.folder)),
         dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,

@@ -86,8 +86,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text, `legible` where it holds names that are none."""
+    write_bytes(path, legible(text).encode())
+
+
+def legible(text: str) -> str:
+    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is its code: `\\udce9`, as in
+    JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def to_disk(file: int) -> None:
@@ -161,3 +167,5 @@ def read_csv(path: Path) -> list[list[str]]:
         raise InputError(f"{path}: no such file; is this a complete run?") from None
     except (UnicodeDecodeError, csv.Error) as failure:
         raise InputError(f"{path}: not a CSV table ({failure}).") from None
+    except OSError as failure:
+        raise InputError(f"{path}: cannot be read: {failure.strerror}.") from None

@@ -21,6 +21,7 @@ from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
 from edgekd.exporting.manifest import Bundle
 from edgekd.files.locks import reading
+from edgekd.files.whole import legible
 from edgekd.profiling.accuracy import predictions_on
 from edgekd.profiling.backends import PRECISIONS
 from edgekd.profiling.energy import battery, open_meter
@@ -110,7 +111,7 @@ def profile_candidates(
     return Profile(
         edgekd=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=tuple(command),
+        command=tuple(map(legible, command)),
         environment=_environment(),
         dataset=clips.dataset if clips else None,
         clips=clips.words if clips else "none: nothing was scored",

@@ -38,6 +38,7 @@ from edgekd.training.batches import Batch, seed_all
 from edgekd.training.distill import StudentStep, make_optimizer
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.outcome import predict_test, record_test
+from edgekd.training.saved_state import load_part, read_state
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
 
@@ -159,8 +160,7 @@ def _train(
     loss.to(device)
     # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
-    last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
-    loss.load_state_dict(last)
+    load_part(loss, processes.from_first(lambda: read_state(ended)), "loss", ended)
     student.to(device)
     fit(
         Stage(

@@ -22,19 +22,21 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__, own_code
 from edgekd.config import DistillConfig, differences, parse
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import InputError, UsageError, shown
 from edgekd.files import folders
 from edgekd.files.locks import SUFFIX as LOCK
 from edgekd.files.whole import NotWrittenError, is_partial, write_text
+from edgekd.json_files import read_json
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
+from edgekd.runs.run_report import REPORT_VERSION, read_report
 from edgekd.toml_files import read_toml, to_toml
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 
 Stage = Literal["pretrain", "teacher", "student", "int8"]
 
-REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
 SAME_RUN = ("out", "teacher.cache", "training.compile")
 BEGINS = ".edgekd-begins"
@@ -77,7 +78,7 @@ class Run:
             config = parse(DistillConfig, read_toml(config_file), str(config_file))
         except UsageError as failure:  # nobody's wrong setting now: the run is damaged
             raise InputError(str(failure)) from None
-        return cls(folder, config.model_copy(update={"out": folder}), tuple(_read_json(classes_file)))
+        return cls(folder, config.model_copy(update={"out": folder}), _read_classes(classes_file))
 
     @classmethod
     def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str) -> Run:
@@ -97,7 +98,7 @@ class Run:
         """
         out, folder = config.out, None
         try:
-            folder = cls._folder_to_begin(out, resume)
+            folder = cls._folder_to_begin(config, resume)
             write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
             write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
             write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
@@ -111,11 +112,12 @@ class Run:
             raise InputError(f"{out}: no run could be begun: {reason}. Make room, or name another (--out).") from None
 
     @staticmethod
-    def _folder_to_begin(out: Path, resume: bool) -> Path:
+    def _folder_to_begin(config: DistillConfig, resume: bool) -> Path:
+        out = config.out
         if resume:
             folder = to_resume(out)
             folders.tidy(folder)
-        elif out.is_dir() and _is_scrap(out):
+        elif out.is_dir() and _is_scrap(out, config):
             folder = out
             folders.tidy(folder)
             (folder / BEGINS).touch()
@@ -165,7 +167,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """The contents of `report.json`; `{"version": 1}` before anything was reported."""
         path = self.folder / "report.json"
-        return _read_json(path) if path.is_file() else {"version": REPORT_VERSION}
+        return read_report(path) if path.exists() else {"version": REPORT_VERSION}
 
     def update_report(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into one section (`test`, `training`) of `report.json`."""
@@ -279,7 +281,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
                 "Leave them out, or start another run."
             )
-    elif folder.exists() and not (folder.is_dir() and _is_scrap(folder)):
+    elif folder.exists() and not (folder.is_dir() and _is_scrap(folder, config)):
         if not overwrite:
             raise UsageError(
                 f"{folder} exists already. Go on with it (--resume), replace it (--overwrite) or name another (--out)."
@@ -298,7 +300,9 @@ def to_resume(out: Path) -> Path:
 
 def is_begun(folder: Path) -> bool:
     """Whether there is a run folder that can be opened."""
-    return all((folder / name).is_file() for name in ("config.toml", "classes.json")) and not _is_scrap(folder)
+    return (
+        all((folder / name).is_file() for name in ("config.toml", "classes.json")) and not (folder / BEGINS).is_file()
+    )
 
 
 def run_of(config: DistillConfig) -> Run | None:
@@ -321,17 +325,24 @@ def _changed(run: Run, config: DistillConfig) -> list[str]:
     return differences(run.config.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
 
 
-def _is_scrap(folder: Path) -> bool:
-    """Whether an existing folder is empty but for what a run has left that was killed as it began."""
+def _is_scrap(folder: Path, config: DistillConfig) -> bool:
+    """Whether an existing folder is empty but for what a run of `config` has left that was killed as it began."""
     names = {path.name for path in folder.iterdir() if not is_partial(path.name)} - {LOCK}
-    return BEGINS in names or names <= {"config.toml"}  # which older versions wrote first
+    if names == {"config.toml"}:  # which older versions wrote first; anybody else's is not ours to write over
+        with suppress(UsageError, InputError):
+            stored = parse(DistillConfig, read_toml(folder / "config.toml"), "config.toml")
+            return not differences(stored.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+    return BEGINS in names or not names
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read as JSON: {failure}.") from None
+def _read_classes(path: Path) -> tuple[str, ...]:
+    advice = "The run is damaged: restore the file, or make the run anew (--overwrite)."
+    names = read_json(path, advice)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{path}: {shown(names)}: a list of the names of classes is wanted. {advice}")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: {shown(names)}: a class is named twice. {advice}")
+    return tuple(names)
 
 
 def _environment(seed: int, device: str) -> dict[str, Any]:
