@@ -133,6 +133,12 @@ class TrainingConfig(Section):
         default=3e-3, gt=0, description="the paper's HLTDNN has 1e-3; hltdnn_ds learns more at 3e-3"
     )
     weight_decay: float = Field(default=1e-5, ge=0)
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="of labels, in all stages; balanced: those of small classes count for more"
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural", description="of an epoch's clips, in all stages; balanced: every class as often as any other"
+    )
     decay_power: float = Field(default=0.9, gt=0, description="polynomial learning-rate decay over all steps")
     patience: int = Field(default=50, ge=1, description="epochs without a better validation score before stopping")
     weight_average: float = Field(
@@ -155,6 +161,12 @@ class TrainingConfig(Section):
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the student while it learns; auto: on CUDA, in a single process"
     )
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Self:
+        if self.class_weights == "balanced" and self.sampling == "balanced":
+            raise ValueError("class_weights and sampling: balanced twice, small classes would outweigh large ones")
+        return self
 
 
 class QuantizeConfig(Section):

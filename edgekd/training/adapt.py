@@ -33,6 +33,7 @@ from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.training.balance import balanced_rows, class_weights
 from edgekd.training.batches import Batch, TrainingBatches, batch_count, seed_all, shuffled
 from edgekd.training.device_rows import clips_on
 from edgekd.training.layer_rates import parameter_groups
@@ -151,6 +152,10 @@ def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, 
                 num_classes=len(run.classes),
                 augment=augment,
                 views=FreshShifts(data.store.samples, augment.time_shift, augment.gain_db),
+                class_weights=class_weights(
+                    run.config.training.class_weights, torch.tensor(labels), train, len(run.classes)
+                ),
+                balanced=run.config.training.sampling == "balanced",
             ),
             step=TeacherStep(teacher, augment, device),
             optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=fused),
@@ -222,13 +227,15 @@ def _trained_head(
     log = run.metrics()
     log.truncate("teacher", 0)
     best, best_score, best_epoch = copy.deepcopy(head.state_dict()), (-1.0, 0.0), 0
-    count = batch_count(len(train), config.batch_size)
+    count, rows = batch_count(len(train), config.batch_size), range(len(train))
+    weights = class_weights(run.config.training.class_weights, train_labels, rows, len(run.classes))
+    balanced = run.config.training.sampling == "balanced"
     for epoch in range(1, config.epochs + 1):
         seed_all(run.config.seed, "teacher", epoch)
         started, total = time.perf_counter(), 0.0
-        for rows in shuffled(range(len(train)), count):
+        for batch in shuffled(balanced_rows(rows, train_labels) if balanced else rows, count):
             optimizer.zero_grad()
-            loss = cross_entropy(head(train[rows]), train_labels[rows])
+            loss = cross_entropy(head(train[batch]), train_labels[batch], weights)
             loss.backward()
             optimizer.step()
             total += loss.item() / count

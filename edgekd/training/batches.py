@@ -25,6 +25,7 @@ from edgekd.config import AugmentConfig
 from edgekd.errors import InputError
 from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
+from edgekd.training.balance import balanced_rows, weights_of
 from edgekd.training.device_rows import Clips, Pending, Rows, to_device
 from edgekd.training.spec_augment import Masks, draw_masks
 from edgekd.training.teacher_cache import Answers, Request
@@ -38,8 +39,8 @@ class Batch:
     """This process's share of a batch, or a part of that: B clips, all but `rows` on the device.
 
     `teacher` is what the teacher says of the very waveforms or log-mels that the student gets; the `masks` of
-    SpecAugment are the student's alone. `labelled` is None where every clip of the batch has a label, else how much the
-    label of each counts: 0 without one, and 1 on average over the batch of all processes.
+    SpecAugment are the student's alone. `labelled` is None where every clip of the batch has a label that counts like
+    any other, else how much the label of each counts: 0 without one, and 1 on average over the batch of all processes.
     """
 
     rows: Tensor  # (B,) of the index, of those without labels of theirs, on the host
@@ -96,6 +97,9 @@ class TrainingBatches:
     views: Views | FreshShifts
     log_mels: Rows | None = None
     teacher: Answers | None = None
+    class_weights: Tensor | None = None  # (K,); None: all count alike
+    balanced: bool = False
+    """Whether each class is drawn as often as any other, in place of each clip once."""
     beside: TrainingBatches | None = None
     """Clips without labels, that make up `beside_share` of each batch."""
     beside_share: float = 0.0
@@ -121,7 +125,8 @@ class TrainingBatches:
 
     def _requests(self, number: int, needs: Collection[Need]) -> Iterator[_Requested | _Together]:
         generator = seeded(self.seed, self.stage, number, "batches")
-        own = shuffled(self.rows, len(self), generator)
+        heard = balanced_rows(self.rows, self.labels, generator) if self.balanced else self.rows
+        own = shuffled(heard, len(self), generator)
         if self.beside is None:
             for rows in own:
                 yield self._request(rows, generator, needs, torch.arange(len(rows))[processes.share_of(len(rows))])
@@ -144,14 +149,13 @@ class TrainingBatches:
         choices = views.draw(len(rows), generator)
         masks = draw_masks(len(rows), self.augment, generator).at(share)
         places = views.places(rows)
-        labelled = views.labelled(self.labels, places, choices)
+        counted = self._counted(places, choices)
         places, choices = places[share], choices[share]
         heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(needs))
         log_mels = None
         if self.log_mels is not None:
             assert isinstance(views, Views)
             log_mels = self.log_mels.request(places * len(views) + choices)
-        counted = None if labelled.all() else labelled[share].float() / labelled.float().mean().clamp_min(1e-9)
         return _Requested(
             rows=rows[share],
             size=len(rows),
@@ -159,9 +163,19 @@ class TrainingBatches:
             log_mels=log_mels,
             teacher=None if self.teacher is None else self.teacher.request(places, choices, needs),
             targets=to_device(views.targets(self.labels, self.num_classes, places, choices), device),
-            labelled=None if counted is None else to_device(counted, device),
+            labelled=None if counted is None else to_device(counted[share], device),
             masks=masks.to(device),
         )
+
+    def _counted(self, places: Tensor, choices: Tensor) -> Tensor | None:
+        """How much the label of each clip of a whole batch counts, 1 on average; None where all count alike."""
+        counts = self.views.labelled(self.labels, places, choices).float()
+        if self.class_weights is not None:
+            targets = self.views.targets(self.labels, self.num_classes, places, choices)
+            counts = counts * weights_of(targets, self.class_weights)
+        elif bool(counts.all()):
+            return None
+        return counts / counts.mean().clamp_min(1e-9)
 
 
 class _Requested(NamedTuple):

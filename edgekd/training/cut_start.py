@@ -71,6 +71,11 @@ def check_cut(config: DistillConfig) -> None:
                 "or take a student that is cut from a teacher (edgekd students)."
             )
         return
+    if trains_head_alone(config) and config.training.sampling == "balanced":
+        raise UsageError(
+            f"training.sampling = 'balanced': of student '{config.student}' only the head is trained, on all clips at "
+            "once. Pass --set training.class_weights=balanced, or --student-adaptation full."
+        )
     if not is_own(cut.teacher) and _weights(config, cut) is None and not _adapted_whole(config, cut):
         _published(config.student, cut)
     idle = [term for term in config.loss.terms if not TERMS[term].needs <= {"logits"}]

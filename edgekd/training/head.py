@@ -17,6 +17,7 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.students.cut import CutNetwork
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress
+from edgekd.training.balance import weights_of
 from edgekd.training.batches import TrainingBatches, clips_beside
 from edgekd.training.views import Views
 
@@ -79,7 +80,7 @@ def _hear(
     student: Student, network: CutNetwork, batches: TrainingBatches, loss: SSATKDLoss, progress: Progress
 ) -> Compared:
     """Features of every view of every clip, in place of logits, and what the loss compares the answers with; `labelled
-    (N,)`: whether there is a label."""
+    (N,)`: how much the label of each counts, 0 where there is none."""
     views, clips = batches.views, len(batches.rows)
     assert isinstance(views, Views)
     device = batches.clips.device
@@ -97,14 +98,17 @@ def _hear(
             waveforms = views.request(batches.clips, places, choices)()
             features.append(network.features(student.log_mel(waveforms)))
             targets.append(views.targets(batches.labels, batches.num_classes, places, choices))
-            labelled.append(views.labelled(batches.labels, places, choices))
+            counts = views.labelled(batches.labels, places, choices).float()
+            if batches.class_weights is not None:
+                counts = counts * weights_of(targets[-1], batches.class_weights)
+            labelled.append(counts)
             if asked and batches.teacher is not None:
                 answers.append(batches.teacher.request(places, choices, logits).outputs(waveforms).logits)
             progress("student head", sum(map(len, features)), count * clips)
     return Compared(
         student_logits=torch.cat(features),
         targets=torch.cat(targets).to(device),
-        labelled=torch.cat(labelled).float().to(device),
+        labelled=torch.cat(labelled).to(device),
         teacher_logits=torch.cat(answers) if answers else None,
         student_tap=None,
         teacher_tap=None,
@@ -128,5 +132,5 @@ def _together(labelled: Compared, without: Compared) -> Compared:
 def _counted(heard: Compared) -> Compared:
     """`labelled` as the terms take it: 1 on average, None where each clip counts alike."""
     assert heard.labelled is not None
-    known = None if bool(heard.labelled.all()) else heard.labelled / heard.labelled.mean().clamp_min(1e-9)
+    known = None if bool((heard.labelled == 1).all()) else heard.labelled / heard.labelled.mean().clamp_min(1e-9)
     return heard._replace(labelled=known)

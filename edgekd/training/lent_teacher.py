@@ -33,7 +33,17 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
         "augment": config.augment.model_dump(mode="json", include=asked if plain else None),
         **({"loss": {"terms": ["classification", "structural"]}} if silent_ones else {}),
         "training": {} if plain else config.training.model_dump(mode="json", include={"patience", "decay_power"}),
+        **_balance(config),
     }
+
+
+def _balance(config: DistillConfig) -> dict[str, Any]:
+    """How classes are balanced, where they are: the teacher's too."""
+    names = {"class_weights", "sampling"}
+    if config.teacher.adaptation == "none":
+        return {}
+    changed = config.training.model_dump(mode="json", include=names, exclude_defaults=True)
+    return {"balance": changed} if changed else {}
 
 
 def borrow_teacher(run: Run, data: RunData, lender: Run) -> Probabilities | None:

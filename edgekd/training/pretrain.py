@@ -204,6 +204,8 @@ def _checked(config: DistillConfig, progress: Progress, resume: bool, overwrite:
             f"teacher.adaptation = '{config.teacher.adaptation}': without labels no teacher is adapted. Leave it out; "
             "one that was adapted elsewhere is given with --teacher-weights."
         )
+    if config.training.class_weights != "none" or config.training.sampling != "natural":
+        raise UsageError("training.class_weights, training.sampling: there are no labels to balance. Leave them out.")
     check_models(config, taught=True)
     check_teacher(config.teacher)
     check_cut(config)

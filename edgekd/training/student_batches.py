@@ -20,6 +20,7 @@ from edgekd.models.teachers.base import Teacher
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.training.balance import class_weights
 from edgekd.training.batches import TrainingBatches, clips_beside, passes
 from edgekd.training.device_rows import (
     CPU,
@@ -81,7 +82,7 @@ def student_batches(
     made = settings.batches(data.store, data.index.labels, views, needs, repeated)
     if beside is not None:
         assert data.unlabelled is not None
-        of_index = data.unlabelled.index.labels
+        of_index = data.unlabelled.index.labels  # none of these counts
         without = settings.batches(data.unlabelled.store, of_index, beside, needs, repeated)
         if without.log_mels is None or made.log_mels is None:  # a student takes one or the other
             without, made = replace(without, log_mels=None), replace(made, log_mels=None)
@@ -129,6 +130,9 @@ class _Settings:
             if cache.warning and processes.is_first():
                 run.warn(cache.warning)
         clips = clips_on(store, views.rows, self.device, self.progress)
+        known = min(labels, default=-1) >= 0
+        kind = config.training.class_weights if known else "none"
+        weights = class_weights(kind, torch.tensor(labels), views.rows, len(run.classes))
         return TrainingBatches(
             stage=self.stage,
             seed=config.seed,
@@ -139,6 +143,8 @@ class _Settings:
             num_classes=len(run.classes),
             augment=config.augment,
             views=views,
+            class_weights=weights,
+            balanced=config.training.sampling == "balanced" and known,
             log_mels=_log_mels(self.student, clips, views, self.device, self.progress) if repeated else None,
             teacher=cache,
         )

@@ -1,0 +1,52 @@
+"""Classes of different size: how much a clip's label counts, and how often a clip is heard.
+
+    class_weights = "balanced":  w_c = N / (K n_c) for class c with n_c of N clips in K classes; the loss of a batch is
+                                 sum(w loss) / sum(w), over all of it, however many processes and parts it is in
+    sampling = "balanced":       an epoch draws N clips, N / K of each class
+
+Drawn so, the clips of a small class are heard several times an epoch, each in other views, and some of a large one not
+at all: which, is drawn anew in each epoch. Weights hear every clip once and let those of small classes count for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def class_weights(
+    kind: Literal["none", "balanced"], labels: Tensor, rows: Sequence[int], num_classes: int
+) -> Tensor | None:
+    """How much a label of each class counts, `(K,)`, 1 on average over the clips `rows`; None where all count alike.
+
+    `labels`: of the index. A class without clips weighs as one with a single clip.
+    """
+    if kind == "none":
+        return None
+    counts = torch.bincount(labels[torch.tensor(rows)], minlength=num_classes)
+    present = int((counts > 0).sum())
+    return len(rows) / (present * counts.clamp_min(1).float())
+
+
+def weights_of(targets: Tensor, weights: Tensor) -> Tensor:
+    """How much each clip counts, `(B,)`, whose `targets` are classes `(B,)` or shares of each `(B, K)`."""
+    return targets.float() @ weights if targets.ndim == 2 else weights[targets]
+
+
+def balanced_rows(rows: Sequence[int], labels: Tensor, generator: torch.Generator | None = None) -> list[int]:
+    """As many of `rows` as there are, every class as often as any other, up to one; `labels`: of the index."""
+    drawn = torch.tensor(rows)
+    of = labels[drawn]
+    classes = of.unique()
+    quota, more = divmod(len(rows), len(classes))
+    found = []
+    for place, number in enumerate(torch.randperm(len(classes), generator=generator).tolist()):
+        members = drawn[of == classes[number]]
+        wanted = quota + (place < more)
+        passes = -(-wanted // len(members))
+        order = [torch.randperm(len(members), generator=generator) for _ in range(passes)]
+        found.append(members[torch.cat(order)[:wanted]] if passes else members[:0])
+    return torch.cat(found).tolist()
