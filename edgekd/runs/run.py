@@ -22,7 +22,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,7 +98,7 @@ class Run:
         """
         out, folder = config.out, None
         try:
-            folder = cls._folder_to_begin(out, resume)
+            folder = cls._folder_to_begin(config, resume)
             write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
             write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
             write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
@@ -112,11 +112,12 @@ class Run:
             raise InputError(f"{out}: no run could be begun: {reason}. Make room, or name another (--out).") from None
 
     @staticmethod
-    def _folder_to_begin(out: Path, resume: bool) -> Path:
+    def _folder_to_begin(config: DistillConfig, resume: bool) -> Path:
+        out = config.out
         if resume:
             folder = to_resume(out)
             folders.tidy(folder)
-        elif out.is_dir() and _is_scrap(out):
+        elif out.is_dir() and _is_scrap(out, config):
             folder = out
             folders.tidy(folder)
             (folder / BEGINS).touch()
@@ -280,7 +281,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
                 "Leave them out, or start another run."
             )
-    elif folder.exists() and not (folder.is_dir() and _is_scrap(folder)):
+    elif folder.exists() and not (folder.is_dir() and _is_scrap(folder, config)):
         if not overwrite:
             raise UsageError(
                 f"{folder} exists already. Go on with it (--resume), replace it (--overwrite) or name another (--out)."
@@ -299,7 +300,9 @@ def to_resume(out: Path) -> Path:
 
 def is_begun(folder: Path) -> bool:
     """Whether there is a run folder that can be opened."""
-    return all((folder / name).is_file() for name in ("config.toml", "classes.json")) and not _is_scrap(folder)
+    return (
+        all((folder / name).is_file() for name in ("config.toml", "classes.json")) and not (folder / BEGINS).is_file()
+    )
 
 
 def run_of(config: DistillConfig) -> Run | None:
@@ -322,10 +325,14 @@ def _changed(run: Run, config: DistillConfig) -> list[str]:
     return differences(run.config.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
 
 
-def _is_scrap(folder: Path) -> bool:
-    """Whether an existing folder is empty but for what a run has left that was killed as it began."""
+def _is_scrap(folder: Path, config: DistillConfig) -> bool:
+    """Whether an existing folder is empty but for what a run of `config` has left that was killed as it began."""
     names = {path.name for path in folder.iterdir() if not is_partial(path.name)} - {LOCK}
-    return BEGINS in names or names <= {"config.toml"}  # which older versions wrote first
+    if names == {"config.toml"}:  # which older versions wrote first; anybody else's is not ours to write over
+        with suppress(UsageError, InputError):
+            stored = parse(DistillConfig, read_toml(folder / "config.toml"), "config.toml")
+            return not differences(stored.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+    return BEGINS in names or not names
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -122,8 +122,16 @@ def test_a_run_that_was_killed_as_it_began_is_begun_again(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / left).touch()
-    done = quick("--data-dir", recordings, "--out", out, "--no-quantize")
+    anew = ("--data-dir", recordings, "--out", out, "--no-quantize")
+    (out / left).write_text(quick(*anew, "--dry-run").out)
+    done = quick(*anew)
     assert done.code == 0, done.err
     assert contents(out)["student/best.safetensors"] == contents(finished)["student/best.safetensors"]
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_settings_of_the_user_s_own_are_not_written_over(quick: Callable, recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("seed = 77\n")
+    line = quick("--data-dir", recordings, "--out", tmp_path, "--no-quantize").refusal(2)
+    assert "exists already" in line
+    assert (tmp_path / "config.toml").read_text() == "seed = 77\n"
