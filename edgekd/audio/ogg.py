@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import BinaryIO
 
 from edgekd.audio.checksums import checksum
 from edgekd.audio.parts import WHOLE, Part, Parts
@@ -11,29 +12,38 @@ from edgekd.errors import InputError
 
 _PAGE = 65_307  # bytes, at most
 _CRC = 0x104C11DB7
+_PIECE = 1 << 20
+_MARK = b"OggS\0"
 _BEGINS = b"OggS\0\2"  # the first page of a stream
 
 
-def parts(path: Path) -> Parts:
+def parts(path: Path, file: BinaryIO, size: int) -> Parts:
     """How the Ogg file is decoded: libsndfile decodes the first stream of a chain, so each is shown to it alone.
 
     Raises `InputError` for a file that ends within a page.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        begin = max(0, data.rfind(b"OggS\0"))
-        page = data[begin : begin + _PAGE]
-        size = _page_size(page, 0)
-        if size > len(page):
-            raise InputError(
-                f"{path}: truncated: {len(page)} bytes of its last page, which has {size} or more. Copy it again."
-            )
-        begins = _links(data) or [0]
-        last = _ended(page[:size])
-        if len(begins) < 2 and last == page[:size]:
-            return WHOLE
-        ends = [*begins[1:], begin]
-        parts = [Part(((start, end - start),)) for start, end in zip(begins, ends, strict=True)]
-        return (*parts[:-1], Part((*parts[-1].pieces, last)))
+    file.seek(0)
+    if size <= _PIECE:
+        return _parts(path, file.read())
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _parts(path, data)
+
+
+def _parts(path: Path, data: mmap.mmap | bytes) -> Parts:
+    begin = _last_page(data)
+    page = data[begin : begin + _PAGE]
+    size = _page_size(page, 0)
+    if size > len(page):
+        raise InputError(
+            f"{path}: truncated: {len(page)} bytes of its last page, which has {size} or more. Copy it again."
+        )
+    begins = _links(data) or [0]
+    last = _ended(page[:size])
+    if len(begins) < 2 and last == page[:size]:
+        return WHOLE
+    ends = [*begins[1:], begin]
+    parts = [Part(((start, end - start),)) for start, end in zip(begins, ends, strict=True)]
+    return (*parts[:-1], Part((*parts[-1].pieces, last)))
 
 
 def _ended(page: bytes) -> bytes:
@@ -53,14 +63,29 @@ def _page_size(data: mmap.mmap | bytes, position: int) -> int:
     return 27 + head[26] + sum(segments)
 
 
-def _links(data: mmap.mmap) -> list[int]:
+def _links(data: mmap.mmap | bytes) -> list[int]:
     """Where the streams of a chain begin. Streams side by side begin with pages that follow one another."""
     begins: list[int] = []
     follows = -1
-    place = data.find(_BEGINS)
+    place = _find_begin(data, 0)
     while place >= 0:
         if place != follows:
             begins.append(place)
         follows = place + _page_size(data, place)
-        place = data.find(_BEGINS, place + 1)
+        place = _find_begin(data, place + 1)
     return begins
+
+
+def _find_begin(data: mmap.mmap | bytes, position: int) -> int:
+    # Bytes are searched several times as fast as a map is.
+    for begin in range(position, len(data), _PIECE):
+        place = data[begin : begin + _PIECE + len(_BEGINS) - 1].find(_BEGINS)
+        if place >= 0:
+            return begin + place
+    return -1
+
+
+def _last_page(data: mmap.mmap | bytes) -> int:
+    begin = max(0, len(data) - 2 * _PAGE)
+    place = data[begin:].rfind(_MARK)
+    return begin + place if place >= 0 else max(0, data.rfind(_MARK))

@@ -129,13 +129,13 @@ class Streams:
 def _parts(path: Path, file: BinaryIO, size: int) -> Parts:
     file.seek(0)
     head = file.read(12)
+    if head[:4] == b"OggS":
+        return ogg.parts(path, file, size)
     begin = mpeg.after_id3(file, size)
     file.seek(begin)
     magic = file.read(4)
     if magic == b"fLaC":
         return flac.parts(path, file, begin, size)
-    if head[:4] == b"OggS":
-        return ogg.parts(path)
     if (found := sizes.parts(path, file, size)) is not None:
         return found
     if begin or path.suffix.lower() in _MPEG_SUFFIXES or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):

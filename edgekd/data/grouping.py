@@ -6,6 +6,7 @@ used or, where it needs a decision, named in a note.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 
 from edgekd.config import DataConfig
@@ -33,13 +34,19 @@ def grouped(index: ClipIndex, config: DataConfig) -> ClipIndex:
 def spelled_once(index: ClipIndex) -> ClipIndex:
     """`index` with groups whose names are alike as one, under the first one's name."""
     spelling = one_spelling(clip.group for clip in index)
-    others = [f"{name!r} = {first!r}" for name, first in spelling.items() if name != first]
+    others = [_shown(name, first) for name, first in spelling.items() if name != first]
     if not others:
         return index
     some = ", ".join(others[:3]) + (", ..." if others[3:] else "")
     note = Note("groups", f"{len(others)} name(s) of groups are taken for another spelling of one: {some}.")
     clips = tuple(replace(clip, group=spelling[clip.group]) for clip in index)
     return replace(index, clips=clips, notes=(*index.notes, note))
+
+
+def _shown(name: str, other: str) -> str:
+    """Two spellings side by side, in codes where they look the same."""
+    same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+    return f"{name!a} = {other!a}" if same else f"{name!r} = {other!r}"
 
 
 def joined_by_table(index: ClipIndex) -> ClipIndex:

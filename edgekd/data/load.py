@@ -14,7 +14,7 @@ from edgekd.data.grouping import grouped
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.data.layouts.table_text import is_table
+from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
@@ -168,7 +168,8 @@ def _check_place(data_dir: Path, table: bool) -> None:
     if table and data_dir.is_file() and is_table(data_dir):
         return
     if not data_dir.is_dir():
-        raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")
+        kinds = f" (tables: {' '.join(TABLE_SUFFIXES)})" if table else ""
+        raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir{kinds}.")
     if not any(data_dir.iterdir()):
         raise InputError(f"{data_dir}: the folder is empty. Put the data set there, or check --data-dir.")
 

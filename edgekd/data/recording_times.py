@@ -79,12 +79,8 @@ def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
     """
     times = {name: time for name, time in _own(index).items() if time is not None}
     if not times:
-        why = (
-            "none of them is named by the time it began" if _own(index) else "each has a group by the data set's table"
-        )
-        raise UsageError(
-            f"data.group_by = '{group_by}': {index.root}: of {len(index)} clips' recordings {why}. Unset it."
-        )
+        why = "no recording is named by the time it began" if _own(index) else "each recording has a group by a table"
+        raise UsageError(f"data.group_by = '{group_by}': {index.root}: {why}. Unset it.")
     groups = {name: group_of(time, group_by) for name, time in times.items()}
     clips = tuple(replace(clip, group=groups.get(clip.group, clip.group)) for clip in index)
     left = len(_own(index)) - len(times)

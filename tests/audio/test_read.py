@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from pathlib import Path
@@ -247,25 +248,25 @@ def test_every_real_clip_is_whole(esc10: Path) -> None:
 
 # Whole files of every kind
 
+MONO = ("GSM", "G72", "NMS")  # codecs of one channel
 KINDS = [
-    (kind, subtype)
+    (kind, subtype, channels)
     for kind in ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST", "FLAC", "OGG", "MP3")
     for subtype in soundfile.available_subtypes(kind)
-    if not subtype.startswith("DWVW")  # of which soundfile itself fails: it seeks after reading
+    for channels in ((1,) if subtype.startswith(MONO) else (1, 2))
+    # soundfile itself fails of DWVW (it seeks after reading); of MPEG audio libsndfile writes layer III, as mp3.
+    if not subtype.startswith(("DWVW", "MPEG_LAYER_I")) or (kind, subtype) == ("MP3", "MPEG_LAYER_III")
 ]
 
 
-@pytest.mark.parametrize(("kind", "subtype"), KINDS)
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("kind", "subtype", "channels"), KINDS)
 def test_whole_files_are_heard_as_libsndfile_hears_them(tmp_path: Path, kind: str, subtype: str, channels: int) -> None:
     path = tmp_path / f"a.{kind.lower()}"
     samples = np.stack([noise(4_001, seed) for seed in range(channels)], axis=1)
-    try:
-        with soundfile.SoundFile(path, "w", 48_000, channels, subtype, format=kind) as file:
+    with soundfile.SoundFile(path, "w", 48_000, channels, subtype, format=kind) as file:
+        with contextlib.suppress(soundfile.LibsndfileError):  # some kinds have no place for it
             file.comment = "a tag"
-            file.write(samples)
-    except soundfile.LibsndfileError:
-        pytest.skip("libsndfile does not write it")
+        file.write(samples)
     with recording.opened(path) as opened:
         heard = opened.read(0, opened.info.frames)
     with soundfile.SoundFile(path) as file:

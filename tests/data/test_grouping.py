@@ -173,7 +173,7 @@ def test_a_name_that_is_no_utf_8_is_named_and_refused(root: Path, place: bytes) 
     target = Path(os.fsdecode(os.fsencode(root) + b"/" + place))
     target.parent.mkdir(exist_ok=True)
     (root / "tug" / "0.wav").rename(target)
-    with pytest.raises(InputError, match=r"F\\xe4hre.*: its name is not UTF-8 \(1 such\)\. Rename it") as refused:
+    with pytest.raises(InputError, match=r"F\\(xe4|udce4)hre.* (name is not|not named in) UTF-8.* Rename") as refused:
         load(root)
     str(refused.value).encode()
     with pytest.raises(InputError, match="its name is not UTF-8"):

@@ -112,7 +112,7 @@ def test_a_deployment_is_a_group_and_what_has_none_stays_so() -> None:
 
 
 def test_a_setting_that_would_do_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"data.group_by = 'day': .* none of them is named by the time it began"):
+    with pytest.raises(UsageError, match=r"data.group_by = 'day': .*: no recording is named by the time it began"):
         by_time(index_of("a/1.wav", "b/2.wav"), "day")
-    with pytest.raises(UsageError, match="each has a group by the data set's table"):
+    with pytest.raises(UsageError, match="each recording has a group by a table"):
         by_time(index_of("a/20240501_120000.wav", "b/2.wav", group=lambda _: "x"), "day")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgekd.audio.read import AudioInfo, probe
-from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.index import SIDES, Clip, ClipIndex, Note, Side
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.folder import cut
 from edgekd.data.layouts.layout import WrongLayout
@@ -91,7 +91,7 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
         for region, side, fold in zip(regions, sides, folds, strict=True)
         for start, length in cut(region.start, region.stop, config.clip_seconds * region.rate)
     ]
-    return ClipIndex("manifest", root, tuple(classes), tuple(clips))
+    return ClipIndex("manifest", root, tuple(classes), tuple(clips), notes=_without_group(lines))
 
 
 # Where a line belongs
@@ -188,6 +188,21 @@ def _groups(root: Path, lines: list[Line], paths: list[Path]) -> dict[Path, str]
         below = path.relative_to(root) if path.is_relative_to(root) else path
         groups.setdefault(path, line.text("group") or below.as_posix())
     return groups
+
+
+def _without_group(lines: list[Line]) -> tuple[Note, ...]:
+    """A note where some lines have a group and others none."""
+    without = [line for line in lines if not line.text("group")]
+    if not without or len(without) == len(lines):
+        return ()
+    first = without[0]
+    return (
+        Note(
+            "groups",
+            f"{first.table}: {len(without)} of {len(lines)} lines have no group (line {first.number}, ...): each file "
+            "of theirs is a group of its own.",
+        ),
+    )
 
 
 # Regions

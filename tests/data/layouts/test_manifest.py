@@ -96,6 +96,14 @@ def test_regions_of_one_file_share_a_group(root: Path) -> None:
     assert {clip.group for clip in index if clip.path.name == "a.wav"} == {"a.wav"}
 
 
+def test_lines_without_a_group_among_others_that_have_one_are_counted(root: Path) -> None:
+    header = "path,label,group"
+    (note,) = load(root, header, "a.wav,tug,Ever Given", "b.flac,tug,", "deep/c.wav,cargo,Ever Given").notes
+    assert "manifest.csv: 1 of 3 lines have no group (line 3, ...): each file of theirs is a group of" in note.message
+    assert load(root, header, "a.wav,tug,x", "b.flac,cargo,y").notes == ()
+    assert load(root, header, "a.wav,tug,", "b.flac,cargo,").notes == ()
+
+
 def test_an_empty_group_is_the_file(root: Path) -> None:
     index = load(root, "path,label,group", "a.wav,tug,Ever Given", "b.flac,tug,", "deep/c.wav,cargo,Ever Given")
     groups = {clip.path.name: clip.group for clip in index}
