@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgekd.checks import fingerprint, joined_groups
 from edgekd.checks.audit import audit_data, refuse
 from edgekd.checks.joined_groups import check_groups_file, write_groups
 from edgekd.config import DataConfig
@@ -79,3 +80,12 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
         check_groups_file(tmp_path / "groups.csv", overwrite=False)
     check_groups_file(tmp_path / "groups.csv", overwrite=True)
     check_groups_file(tmp_path / "other.csv", overwrite=False)
+
+
+def test_it_is_looked_for_again_until_no_two_groups_share_audio(
+    chained: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = fingerprint.near_duplicates
+    monkeypatch.setattr(joined_groups, "near_duplicates", lambda *asked: found(*asked)[:1])  # one at a time
+    index = load_index(chained)
+    assert write_groups(index.root / "new.csv", index, open_store(index, chained)).after == 9
