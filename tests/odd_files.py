@@ -7,7 +7,7 @@ ends as it should with exit code 2 or 3 and one line that says why, or, where th
 nothing were wrong; never with a traceback, and never with 1. `test_odd_files` runs a part of them.
 """
 
-# ruff: noqa: PLR0912, PLR0915, E501
+# ruff: noqa: PLR0912, PLR0915
 from __future__ import annotations
 
 import contextlib
