@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgekd.audio.sndfile import BLOCK
 from edgekd.audio.streams import Streams
 from edgekd.device.runner import RunnerError
-from edgekd.device.runner.wav import WavFile, decodable, mix_down
+from edgekd.device.runner.wav import WavFile, decodable
 from edgekd.device.runner.wav_header import ALAW, FLOAT, MOST_CHANNELS, PCM, RATES, ULAW, read_header, said_bounds
 from edgekd.errors import InputError
 
@@ -87,14 +87,6 @@ class Recording:
         step = max(1, BLOCK // self.info.channels)
         for start in range(0, self.info.frames, step):
             yield self.read(start, min(step, self.info.frames - start))
-
-    def mono(self, start: int, length: int) -> Samples:
-        """`read`, with the channels mixed to one: `(length,)`."""
-        return mix_down(self.read(start, length))
-
-    def mono_blocks(self) -> Iterator[Samples]:
-        """`blocks`, with the channels mixed to one: pieces `(samples,)`."""
-        return map(mix_down, self.blocks())
 
 
 @contextmanager

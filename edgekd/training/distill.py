@@ -281,7 +281,9 @@ def _begin(
         write_splits(config.out / "splits.csv", index, split)
         run.update_report("audit", audited.to_dict())
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
-        for warning in (*let_pass, f"left out of the data: {missing}." if missing else None, unknown):
+        left_out = f"left out of the data: {missing}." if missing else None
+        cancelled = [each.message for each in audited.warnings if each.kind == "cancelled"]
+        for warning in (*let_pass, left_out, unknown, *cancelled):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:
