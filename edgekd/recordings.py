@@ -11,7 +11,7 @@ from edgekd.section import InputPath, Section
 LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
 SHORTEST_CLIP = 0.1  # s
 
-Channel = Literal["mean"] | Annotated[StrictInt, Field(ge=0, le=63)]
+Channel = Literal["mean"] | Annotated[StrictInt, Field(ge=0, le=1023)]
 """What is heard of a recording with several channels: their mean, or the one with this number, from 0."""
 
 
@@ -54,6 +54,9 @@ class DataConfig(Section):
     )
     split_seed: int = 0
     given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
+    group_by: Literal["day", "deployment"] | None = Field(
+        default=None, description="recordings named by the time they began: what of them is one group, if no table says"
+    )
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
         default=None,
         description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _LINES = re.compile(
-    rb"^(\[[^\]\n]*libmpg123[^\]\n]*\][^\n]*|Note: [^\n]*|Warning: (Xing|Encountered|Frame|Cannot|Real|Big)[^\n]*)\n?",
-    re.MULTILINE,
+    rb"(?:\[[^\]\n]*libmpg123[^\]\n]*\]|Warning: Xing stream size off|Note: (?:Skipped|Trying to resync|Xing|Info:|"
+    rb"Input data end|broken frame|Cut frame|free format|Junk at|Looks like a RIFF|Illegal Audio-MPEG|Could be a BMP|"
+    rb"Hit end|ID3v2|RVA|doing RVA|frame of group|Ignoring Xing|missing \d+ bytes))[^\n]*\n?"
 )
 
 _lock = threading.Lock()

@@ -27,7 +27,7 @@ def parts(path: Path) -> Parts:
             raise InputError(
                 f"{path}: truncated: {len(page)} bytes of its last page, which has {size} or more. Copy it again."
             )
-        begins = _links(data)
+        begins = _links(data) or [0]
         last = _ended(page[:size])
         if len(begins) < 2 and last == page[:size]:
             return WHOLE

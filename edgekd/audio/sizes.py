@@ -40,18 +40,18 @@ def parts(path: Path, file: BinaryIO, size: int) -> Parts | None:
     if magic[:4] == b".snd":
         promise = _au(magic)
     elif magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
-        promise = _aiff(file)
+        promise = _aiff(file, size)
     elif magic[:16] == _W64_RIFF:
-        promise = _wave_64(file)
+        promise = _wave_64(file, size)
     elif magic[:4] == b"caff":
-        promise = _caf(file)
+        promise = _caf(file, size)
     elif magic[:7] == b"NIST_1A":
         promise = _sphere(file)
     else:
         return None
     if promise is None or promise.length is None:
         return WHOLE
-    held = size - promise.begin
+    held = max(0, size - promise.begin)
     if promise.length > held:
         raise InputError(
             f"{path}: truncated: {held} bytes of the {promise.length} of samples its header promises. Copy it again."
@@ -74,9 +74,13 @@ def _au(magic: bytes) -> _Promise | None:
     return _Promise(begin, None if length == 0xFFFFFFFF else length, patches=((8, ">I"),))
 
 
-def _chunks(file: BinaryIO, position: int, head: struct.Struct, even: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(
+    file: BinaryIO, end: int, position: int, head: struct.Struct, even: int
+) -> Iterator[tuple[bytes, int, int]]:
     """Name, size and begin of each chunk from `position`; chunks are padded to multiples of `even` bytes."""
     for _ in range(_MOST_CHUNKS):
+        if position > end:
+            return
         file.seek(position)
         if len(read := file.read(head.size)) < head.size:
             return
@@ -88,9 +92,9 @@ def _chunks(file: BinaryIO, position: int, head: struct.Struct, even: int) -> It
         position += head.size + size + -size % even
 
 
-def _aiff(file: BinaryIO) -> _Promise | None:
+def _aiff(file: BinaryIO, end: int) -> _Promise | None:
     most = None
-    for name, size, begin in _chunks(file, 12, struct.Struct(">4sI"), 2):
+    for name, size, begin in _chunks(file, end, 12, struct.Struct(">4sI"), 2):
         if name == b"COMM":
             file.seek(begin + 2)
             most = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0] or None
@@ -102,9 +106,11 @@ def _aiff(file: BinaryIO) -> _Promise | None:
     return None
 
 
-def _wave_64(file: BinaryIO) -> _Promise | None:
+def _wave_64(file: BinaryIO, end: int) -> _Promise | None:
     most, position = None, 40
     for _ in range(_MOST_CHUNKS):
+        if position > end:
+            return None
         file.seek(position)
         if len(head := file.read(24)) < 24:
             return None
@@ -118,8 +124,8 @@ def _wave_64(file: BinaryIO) -> _Promise | None:
     return None
 
 
-def _caf(file: BinaryIO) -> _Promise | None:
-    for name, size, begin in _chunks(file, 8, struct.Struct(">4sq"), 1):  # of -1, where it goes on to the end
+def _caf(file: BinaryIO, end: int) -> _Promise | None:
+    for name, size, begin in _chunks(file, end, 8, struct.Struct(">4sq"), 1):  # of -1, where it goes on to the end
         if name == b"data":
             return _Promise(begin + 4, max(0, size - 4), patches=((begin - 8, ">q"),), overhead=4)
     return None

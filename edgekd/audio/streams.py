@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.audio import flac, mpeg, ogg, sizes
-from edgekd.audio.parts import WHOLE, Part, Parts
+from edgekd.audio.parts import Part, Parts
 from edgekd.audio.sndfile import Stream
 from edgekd.device.runner.wav_header import WavHeader
 from edgekd.errors import InputError
 
 _MPEG_SUFFIXES = frozenset({".mp3", ".mp2", ".mp1", ".mpga"})
 _MPEG_IN_WAV = (0x50, 0x55)
+_UNKNOWN: Parts = (Part(loud=True),)  # libsndfile may find that it is MPEG audio
 _REMEMBERED = 1 << 16  # files
 _MOST_A_BYTE = 8192  # samples that a byte can stand for: FLAC packs 65 535 equal ones into a dozen
 
@@ -66,8 +67,8 @@ class Streams:
     def _found(self, file: BinaryIO, size: int, header: WavHeader | None) -> _Layout:
         self._parts = _parts_of_codec(self._path, header) if header is not None else _parts(self._path, file, size)
         first = self._part(0)
-        if self._parts == WHOLE and first.format == "MP3":  # after something that is none
-            self._parts = mpeg.parts(self._path) or WHOLE
+        if self._parts is _UNKNOWN and first.format == "MP3":
+            self._parts = mpeg.parts(self._path) or _UNKNOWN
             self.close()
             first = self._part(0)
         rate, channels, subtype = first.rate, first.channels, first.subtype
@@ -136,8 +137,8 @@ def _parts(path: Path, file: BinaryIO, size: int) -> Parts:
     if (found := sizes.parts(path, file, size)) is not None:
         return found
     if begin or path.suffix.lower() in _MPEG_SUFFIXES or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):
-        return mpeg.parts(path) or WHOLE
-    return WHOLE
+        return mpeg.parts(path) or _UNKNOWN
+    return _UNKNOWN
 
 
 def _parts_of_codec(path: Path, header: WavHeader) -> Parts:

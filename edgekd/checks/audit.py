@@ -52,7 +52,7 @@ Rule = Literal["refuse", "warn", "off"]
 class Finding:
     """One thing found: what kind, a line for people, and what it is about for programs."""
 
-    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "cancelled"]
+    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "cancelled", "groups", "folds"]
     message: str
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, 
     """
     side_of = {row: side for side in SIDES for row in split.side(side)}
     leaks = list(_shared_groups(index, side_of))
-    warnings: list[Finding] = []
+    warnings = [Finding(note.kind, note.message) for note in index.notes]
     contradictions: list[Finding] = []
     searched = config.near_duplicates != "off"
     level = None

@@ -102,6 +102,7 @@ class Inspection:
     unreadable: dict[str, str]
     fitting: Fitting
     left_out: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -306,6 +307,7 @@ def _summed_up(
             config,
         ),
         left_out=reasons(index),
+        notes=tuple(note.message for note in index.notes),
     )
 
 

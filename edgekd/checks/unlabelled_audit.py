@@ -19,6 +19,7 @@ from edgekd.checks.silence import cancelled_clips, silent_clips
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex, Side, Split
+from edgekd.data.layouts.spelling import alike
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
@@ -110,10 +111,12 @@ def audit_unlabelled(
 
 
 def _by_group(unlabelled: ClipIndex, index: ClipIndex, split: Split) -> Iterator[Shared]:
-    held_out = {index.clips[row].group: (index.clips[row], side) for side in HELD_OUT for row in split.side(side)}
+    held_out = {
+        alike(index.clips[row].group): (index.clips[row], side) for side in HELD_OUT for row in split.side(side)
+    }
     for clip in {clip.group: clip for clip in reversed(unlabelled.clips)}.values():
-        if clip.group in held_out:
-            other, side = held_out[clip.group]
+        if alike(clip.group) in held_out:
+            other, side = held_out[alike(clip.group)]
             yield Shared(clip.group, "group", unlabelled.name(clip), _seconds(clip), index.name(other), side)
 
 

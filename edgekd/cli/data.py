@@ -1,4 +1,4 @@
-"""`edgekd data`: what is in a data set, does its split leak, and decode it once and for all."""
+"""`edgekd data`: what is in a data set, does its split leak; decode it once and for all; a table from file names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekd.config import DistillConfig
 
 app = typer.Typer(
-    help="What is in a data set, does its split leak; decode it beforehand.",
+    help="What is in a data set, does its split leak; decode it beforehand; a table from the names of files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -156,6 +156,38 @@ def prepare(
         print_json(prepared.to_dict())
     else:
         print_preparation(prepared)
+
+
+@app.command("manifest")
+def manifest(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recordings are, at any depth.")],
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="How files are named: '{_}_{label}_{group}_{_}', '{label}/{group}_{_}.wav'. Fields: label, group, "
+            "fold, split; {_} is anything.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The table [default: DIR/manifest.csv].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and stop.")] = False,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+) -> None:
+    """Write a manifest (path, label, group, ...) from the names of files."""
+    from edgekd.data.file_names import parse_pattern, read_names, write_manifest
+    from edgekd.report.terminal import line, print_json
+    from edgekd.report.terminal_data import print_named_files
+
+    table = folder / "manifest.csv" if out is None else out
+    named = read_names(folder, parse_pattern(pattern))
+    if not dry_run:
+        write_manifest(table, named, overwrite)
+    if json_:
+        print_json({**named.to_dict(), "written": None if dry_run else str(table)})
+        return
+    print_named_files(named)
+    line("Nothing was written (--dry-run)." if dry_run else f"Written: {table}")
 
 
 def _settings(

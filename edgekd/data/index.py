@@ -30,6 +30,14 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What whoever uses a data set should know of how it was read: of what kind, for programs, and in a line."""
+
+    kind: Literal["groups", "folds"]
+    message: str
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """A file or folder of a data set that is no clip, and why. `lost`: it may have been meant to be one; not so a
     text beside the recordings, or what another subset has."""
@@ -51,6 +59,7 @@ class ClipIndex:
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clips)

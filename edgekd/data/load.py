@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgekd.audio.read import probe
 from edgekd.config import DataConfig
+from edgekd.data.folds import missing_folds
+from edgekd.data.grouping import grouped
 from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.data.walk import left_out, why_no_audio
+from edgekd.data.layouts.table_text import is_table
+from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
 from edgekd.recordings import SHORTEST_CLIP
@@ -44,9 +48,15 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         root = config.data_dir
         _check_place(root, table=layout.table)
     try:
-        return _with_left_out(layout.load(root, config), layout, root)
+        index = _with_left_out(layout.load(root, config), layout, root)
     except WrongLayout:
         raise _refused(root, layout, layouts) from None
+    except UnicodeEncodeError:  # libsndfile's binding takes no such name either
+        check_names_of_files(audio_files(root))
+        raise
+    check_names_of_files(clip.path for clip in index)
+    index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
+    return grouped(index, config)
 
 
 def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
@@ -56,7 +66,8 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
     if not fitting:
         known = "; ".join(f"{layout.name}: {layout.expected}" for layout in layouts)
         raise InputError(
-            f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)}"
+            f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)} "
+            "Where file names tell the class, 'edgekd data manifest' writes the table."
         )
     if len(fitting) > 1:
         parts = " and of ".join(f"'{layout.name}' ({layout.expected})" for layout in fitting)
@@ -65,6 +76,16 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
             f"--dataset {fitting[0].name}."
         )
     return fitting[0]
+
+
+def check_names_of_files(files: Iterable[Path]) -> None:
+    """Raises `InputError` for files whose names are no UTF-8: no table, archive or page could name them again."""
+    odd = [path for path in dict.fromkeys(files) if _is_odd(path)]
+    if odd:
+        name = repr(os.fsencode(odd[0]))[2:-1]
+        raise InputError(
+            f"{name}: its name is not UTF-8 ({len(odd)} such). Rename it, e.g. with: convmv -f latin1 -t utf8 --notest"
+        )
 
 
 def check_dataset(name: str | None) -> None:
@@ -86,6 +107,14 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
             f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
             f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {fitting:.2g}."
         )
+
+
+def _is_odd(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:
@@ -135,10 +164,10 @@ def _refused(root: Path, layout: Layout, layouts: Sequence[Layout]) -> InputErro
 
 
 def _check_place(data_dir: Path, table: bool) -> None:
-    """`table`: a CSV file will do, too."""
+    """`table`: a table will do, too."""
     if not data_dir.exists():
         raise InputError(f"{data_dir}: no such {'file' if data_dir.suffix else 'folder'}. Check --data-dir.")
-    if table and data_dir.is_file() and data_dir.suffix.lower() == ".csv":
+    if table and data_dir.is_file() and is_table(data_dir):
         return
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: a file, where the folder of a data set is expected. Check --data-dir.")

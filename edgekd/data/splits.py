@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.config import DataConfig
+from edgekd.data.folds import folds_of, validation_fold
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.escaping import csv_text, from_csv_text
@@ -32,7 +33,7 @@ COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
 def make_split(index: ClipIndex, config: DataConfig) -> Split:
     """Train, validation and test rows: by the data set's own sides, or folds, where every clip has one, else by group.
 
-    By fold: `fold` is the test side, `val_fold` (None: the next one, cyclically) validation. By group, or when
+    By fold: `fold` is the test side, `val_fold` (None: the next one there, cyclically) validation. By group, or when
     `given_split` is off: `split` gives the shares of each class's clips, met as nearly as whole groups permit,
     `split_seed` which groups.
 
@@ -89,7 +90,11 @@ def write_splits(path: Path, index: ClipIndex, split: Split) -> None:
 
 
 def read_splits(path: Path, index: ClipIndex) -> Split:
-    """The split in a `splits.csv`. Raises `InputError` where it is unreadable or its clips are not those of `index`."""
+    """The split in a `splits.csv`. Raises `InputError` where it is unreadable or its clips are not those of `index`.
+
+    Groups that have become one since, by a table or a rule that was not there when the split was made, are no other
+    data; whether it still keeps groups apart is for `check_no_leak` to say.
+    """
     header, *lines = read_csv(path)
     if tuple(header) != COLUMNS:
         raise InputError(f"{path}: columns are {', '.join(header)}; needed: {', '.join(COLUMNS)}.")
@@ -98,9 +103,17 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
             f"{path}: {len(lines)} clips, but {index.root} now has {len(index)}. Restore the data of the run."
         )
     sides: list[Side] = []
+    became: defaultdict[str, set[str]] = defaultdict(set)
+    group = COLUMNS.index("group")
+    for line, expected in zip(lines, _lines(index), strict=True):
+        if len(line) == len(COLUMNS):
+            became[line[group]].add(expected[group])
     for number, (line, expected) in enumerate(zip(lines, _lines(index), strict=True), 2):
         side = next((side for side in SIDES if side == line[-1]), None) if line else None
-        if not _same(line[:-1], expected) or side is None:
+        found = line[:-1]
+        if len(line) == len(COLUMNS) and not _same(found, expected) and len(became[line[group]]) == 1:
+            found = [*line[:group], expected[group], *line[group + 1 : -1]]
+        if not _same(found, expected) or side is None:
             raise InputError(
                 f"{path}, line {number}: {','.join(line)} does not match the data, which has {','.join(expected)} "
                 f"there (side: one of {', '.join(SIDES)}). Restore the data of the run."
@@ -144,7 +157,7 @@ def _given(index: ClipIndex) -> Literal["side", "fold"] | None:
 
 
 def _by_fold(index: ClipIndex, config: DataConfig) -> list[Side]:
-    folds = sorted({clip.fold for clip in index if clip.fold is not None})
+    folds = folds_of(index)
     available = ", ".join(map(str, folds))
     if len(folds) < 3:
         raise InputError(f"{index.root}: only folds {available}; train, validation and test need at least three.")
@@ -153,8 +166,7 @@ def _by_fold(index: ClipIndex, config: DataConfig) -> list[Side]:
             raise UsageError(f"{name} = {fold}: {index.dataset} has no such fold. Available: {available}.")
     if config.val_fold == config.fold:
         raise UsageError(f"val_fold = {config.val_fold}: is the test fold. Choose another of {available}.")
-    following = folds[(folds.index(config.fold) + 1) % len(folds)]
-    validation = following if config.val_fold is None else config.val_fold
+    validation = validation_fold(folds, config)
 
     def side(clip: Clip) -> Side:
         return "test" if clip.fold == config.fold else "validation" if clip.fold == validation else "train"

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
+from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import groups_of, windows
+from edgekd.data.load import check_names_of_files
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
@@ -38,6 +40,7 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         group_of.update((path, groups[path]) for path in files if path.resolve() not in seen)
         seen.update(path.resolve() for path in files)
     files = list(group_of)
+    check_names_of_files(files)
     cut: dict[Path, list[tuple[int, int]]] = {}
     for done, (path, pieces) in enumerate(threaded(lambda path: windows(path, config.clip_seconds), files), 1):
         cut[path] = pieces
@@ -46,7 +49,8 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
     beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
-    return ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
+    index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
+    return spelled_once(index)
 
 
 def _recordings(folder: Path) -> list[Path]:

@@ -1451,7 +1451,7 @@ class Stream:
         data = self.rest + data
         whole = len(data) - len(data) % self.frame_bytes
         self.rest = data[whole:]
-        if not self.frames and data[:4] == b"RIFF":
+        if not self.frames and data[:4] in (b"RIFF", b"RIFX", b"RF64"):
             raise RunnerError(
                 "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
             )

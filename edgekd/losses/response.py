@@ -58,7 +58,8 @@ def distillation_loss(
 
     - `kind="emd"`, the paper's: the squared distance of the two cumulative distributions, summed over the classes, mean
       over the batch (Hou, Yu and Samaras, 2016). It takes neighbouring class numbers for similar classes: for nominal
-      classes its value depends on their arbitrary order. It has no temperature.
+      classes its value depends on their arbitrary order. Logits are divided by `temperature` before the softmax, as in
+      the authors' published code, which has T = 2; the value is not multiplied by T^2, as theirs is not.
     - `kind="kl"`: `T^2 * KL(teacher || student)` at `temperature` T (Hinton, Vinyals and Dean, 2015), mean over the
       batch; the order of the classes does not matter. Gradients of softened targets shrink as 1/T^2, hence T^2.
 
@@ -67,7 +68,7 @@ def distillation_loss(
     """
     match kind:
         case "emd":
-            difference = student_logits.softmax(1) - teacher_logits.softmax(1)
+            difference = (student_logits / temperature).softmax(1) - (teacher_logits / temperature).softmax(1)
             distance = difference.cumsum(1).square().sum(1)
         case "kl":
             student = F.log_softmax(student_logits / temperature, dim=1)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 31  # bytes of an ONNX file: what protobuf holds
 _LONGEST = 1 << 28  # samples of a clip, a gigabyte in float32
 _SUM = 0.01  # how far from 1 a row of probabilities in float16 may be
-_FIXED = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
+_FIXED = "python -P -m onnxruntime.tools.make_dynamic_shape_fixed"
 
 
 class Guest(OnnxGraph):

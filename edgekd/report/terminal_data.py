@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgekd.checks.joined_groups import JoinedGroups
     from edgekd.checks.prepare import Preparation
     from edgekd.checks.unlabelled_audit import UnlabelledAudit
+    from edgekd.data.file_names import NamedFiles
     from edgekd.data.index import ClipIndex
     from edgekd.data.walk import Reason
 
@@ -87,6 +88,8 @@ def print_inspection(inspection: Inspection) -> None:
     line(f"Unreadable: {len(inspection.unreadable)} file(s).")
     _list([f"{name}: {why}" for name, why in inspection.unreadable.items()])
     _print_left_out(inspection.left_out)
+    for note in inspection.notes:
+        line(f"Note: {note}")
 
 
 def print_audit(audit: Audit, index: ClipIndex) -> None:
@@ -141,6 +144,20 @@ def print_unlabelled_audit(audit: UnlabelledAudit) -> None:
         ]
     )
     _print_left_out(audit.left_out)
+
+
+def print_named_files(named: NamedFiles) -> None:
+    """The first rows of a manifest, how much of each label there is, and what does not fit."""
+    table(named.columns, [tuple(row[column] for column in named.columns) for row in named.rows[:LISTED]])
+    line(f"Files: {len(named.rows)} in {named.groups} groups" + _ungrouped(named))
+    line(f"Labels: {_counts(named.labels)}")
+    if named.unfit:
+        line(f"Left out: {len(named.unfit)} file(s) whose names do not fit.")
+        _list(named.unfit)
+
+
+def _ungrouped(named: NamedFiles) -> str:
+    return "." if "group" in named.columns else ", each file its own: the pattern has no {group}."
 
 
 def print_preparation(prepared: Preparation) -> None:

@@ -282,8 +282,9 @@ def _begin(
         run.update_report("audit", audited.to_dict())
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
         left_out = f"left out of the data: {missing}." if missing else None
-        cancelled = [each.message for each in audited.warnings if each.kind == "cancelled"]
-        for warning in (*let_pass, left_out, unknown, *cancelled):
+        cancelled = (each.message for each in audited.warnings if each.kind == "cancelled")
+        notes = (note.message for note in index.notes)
+        for warning in (*let_pass, left_out, unknown, *notes, *cancelled):
             if warning is not None:
                 run.warn(warning)
         if without is None or beside is None:

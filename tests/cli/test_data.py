@@ -269,3 +269,47 @@ def test_inspect_ends_with_a_command_that_trains(
     mixed = shlex.split(command)[1:-2]
     (warning, *_) = edgekd(*mixed, *quickly, "--set", "data.split_seed=1", "--overwrite", "--json").json()["warnings"]
     assert "6 clips are lost when their channels are averaged" in warning
+
+
+def test_a_manifest_is_written_from_names_shown_and_read(edgekd: Callable, tmp_path: Path) -> None:
+    for name in ("a_tug_swift_1.wav", "a_tug_swift_2.wav", "a_cargo_poyang_1.wav", "notes.wav"):
+        soundfile.write(tmp_path / name, [0.1] * RATE, RATE)
+    pattern = ["data", "manifest", tmp_path, "--pattern", "{_}_{label}_{group}_{_}"]
+    shown = edgekd(*pattern, "--dry-run")
+    assert shown.code == 0
+    assert not (tmp_path / "manifest.csv").exists()
+    done = edgekd(*pattern)
+    assert done.code == 0
+    for words in (
+        "a_tug_swift_2.wav",
+        "Files: 3 in 2 groups",
+        "cargo (1)",
+        "Left out: 1 file(s)",
+        "notes.wav",
+        "Written: ",
+    ):
+        assert words in done.out
+    text = (tmp_path / "manifest.csv").read_text()
+    assert text.splitlines()[:2] == ["path,label,group", "a_cargo_poyang_1.wav,cargo,poyang"]
+    again = edgekd(*pattern)
+    assert again.code == 2
+    assert "is there already" in again.err
+    assert edgekd(*pattern, "--overwrite", "--json").json()["labels"] == {"cargo": 1, "tug": 2}
+    assert edgekd("data", "manifest", tmp_path, "--pattern", "{label}{group}").code == 2
+    assert edgekd("data", "manifest", tmp_path, "--pattern", "{label}+{_}", "--overwrite").code == 3
+
+
+def test_neighbours_in_time_are_told_of_until_they_are_grouped(edgekd: Callable, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("owl", "rain"):
+        (tmp_path / "night" / label).mkdir(parents=True)
+        for day in range(1, 6):
+            for minute in range(3):
+                sound = 0.1 * rng.standard_normal(RATE // 2)
+                soundfile.write(tmp_path / "night" / label / f"{label}_2024050{day}_12{minute:02d}00.WAV", sound, RATE)
+    command = ["data", "audit", "--data-dir", tmp_path / "night", *FORM]
+    told = edgekd(*command)
+    assert told.code == 0
+    assert "Warning: 30 recordings of 1 deployment are named by times within an hour" in told.out
+    grouped = edgekd(*command, "--set", "data.group_by=day", "--json").json()
+    assert (grouped["groups"], [each for each in grouped["warnings"] if each["kind"] == "groups"]) == (5, [])

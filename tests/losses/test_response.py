@@ -25,11 +25,19 @@ def test_classification_is_the_mean_over_the_clips_that_have_a_label() -> None:
 def test_emd_is_the_squared_distance_of_cumulative_distributions() -> None:
     student, teacher = torch.randn(2, 4, 6, dtype=torch.float64)
     expected = 0.0
-    for s, t in zip(student.softmax(1).tolist(), teacher.softmax(1).tolist(), strict=True):
+    for s, t in zip((student / 3).softmax(1).tolist(), (teacher / 3).softmax(1).tolist(), strict=True):
         steps = zip(itertools.accumulate(s), itertools.accumulate(t), strict=True)
         expected += sum((x - y) ** 2 for x, y in steps) / 4
-    assert distillation_loss(student, teacher, "emd").item() == pytest.approx(expected, rel=1e-12)
-    assert distillation_loss(student, teacher, "emd", temperature=7.0).item() == pytest.approx(expected, rel=1e-12)
+    assert distillation_loss(student, teacher, "emd", 3.0).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("temperature", "value"), [(2.0, 0.4768), (1.0, 1.2857)])
+def test_emd_softens_as_the_published_code_does(temperature: float, value: float) -> None:
+    """Worked out by hand; docs/method.md names the same numbers."""
+    student, teacher = torch.tensor([[2.0, 0, -1]]), torch.tensor([[0.0, 1, 3]])
+    assert distillation_loss(student, teacher, "emd", temperature).item() == pytest.approx(value, abs=1e-4)
+    loss = Distillation("emd", temperature)(Compared(student, torch.zeros(1), None, teacher, None, None))
+    assert loss.item() == pytest.approx(value, abs=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])

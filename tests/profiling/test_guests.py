@@ -298,7 +298,7 @@ def with_an_axis(model: ModelProto) -> None:
     [
         (graph(change=renamed), "2 inputs (waveform, rate); a graph that maps one input"),
         (graph(change=with_logits_too), "2 outputs (scores, logits); a graph that maps one input"),
-        (graph(sound=["batch", "time"]), "(?, ?): how many samples it hears is not fixed. Fix it: python -m onnxrunt"),
+        (graph(sound=["batch", "time"]), "(?, ?): how many samples it hears is not fixed. Fix it: python -P -m onnxr"),
         (graph(sound=[4, SAMPLES]), f"(4, {SAMPLES}): it takes 4 clips at a time. Export it for a batch of any size"),
         (graph(sound=["batch", 1, SAMPLES]), f"(?, 1, {SAMPLES}); a graph that maps one input"),
         (graph(sound=[SAMPLES]), f"({SAMPLES}); a graph that maps one input"),

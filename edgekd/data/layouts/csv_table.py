@@ -1,25 +1,30 @@
 """CSV tables that people write and spreadsheets export, with every complaint at its line.
 
-Columns are separated by commas, semicolons or tabs, whichever the first line has most of, and quoted as in RFC 4180;
-the text is UTF-8, with a byte order mark or without. Lines without any value are skipped.
+Columns are separated by commas, semicolons, tabs or bars and quoted as in RFC 4180 (`table_text` finds out by what, and
+in which encoding). Their names count without regard to case and blanks. Lines without any value are skipped, and so are
+columns that only number the lines, as data frames write them.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TextIO
 
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import separated, text_of
 from edgekd.errors import InputError, unknown_name
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 160
+_UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls the column of row numbers that it wrote itself
+_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,24 @@ class Line:
         return self.values.get(column, "").strip()
 
     def whole(self, column: str) -> int:
-        """The value as a whole number. Raises `InputError`."""
+        """The value as a whole number (`3.0` is one: data frames write it). Raises `InputError`."""
         try:
-            return int(self.text(column))
+            return int(re.sub(r"[.,]0+$", "", self.text(column)))
         except ValueError:
             raise self.error(f"{column} must be a whole number, not {_shown(self.text(column))}.") from None
 
     def number_or(self, column: str, default: float) -> float:
         """The value as a finite number, `default` where it is empty. Raises `InputError`.
 
-        With semicolons between columns, as spreadsheets write where the decimal sign is a comma, that is read too.
+        A decimal comma, as spreadsheets write it, is read where columns are not parted by commas; after a tab not
+        where it may as well part thousands.
         """
         text = self.text(column)
         if not text:
             return default
+        comma = self.separator == ";" or (self.separator != "," and not _THOUSANDS.fullmatch(text))
         try:
-            number = float(text.replace(",", ".") if self.separator == ";" else text)
+            number = float(text.replace(",", ".") if comma else text)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
@@ -63,38 +70,72 @@ class Line:
 
 
 def read_table(table: Path, needed: Sequence[str], optional: Sequence[str] | None = None) -> list[Line]:
-    """The lines of a CSV file. `optional` are the other columns it may have (None: any, and they are ignored).
+    """The lines of a table. `optional` are the other columns it may have (None: any, and they are ignored).
 
-    Raises `InputError` for a file that cannot be read or is no table in UTF-8, a needed column that is absent, one
-    that is unknown or there twice, a line with too few or too many values, and a table without lines.
+    Raises `InputError` for a file that cannot be read or is no table, a needed column that is absent, one that is
+    unknown or there twice, a line with too few or too many values, and a table without lines.
     """
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = _lines(table, file, needed, optional)
-    except FileNotFoundError:
-        raise InputError(f"{table}: no such file.") from None
-    except OSError as failure:
-        raise InputError(f"{table}: cannot be read: {failure.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{table}: not a CSV table in UTF-8. Save it as 'CSV UTF-8'.") from None
+    separator, text, above = separated(text_of(table), (*needed, *(optional or ())))
+    columns: list[str] | None = None
+    lines = []
+    for number, values in records(table, text, separator, above):
+        if columns is None:
+            columns = _names(values, (*needed, *(optional or ())))
+            _check_columns(table, columns, needed, optional)
+            continue
+        line = Line(table, number, dict(zip(columns, values, strict=False)), separator)
+        if len(values) != len(columns):
+            quote = f" Put quotes around a value with {separator!r} in it." if len(values) > len(columns) else ""
+            raise line.error(f"has {len(values)} values for {len(columns)} columns.{quote}")
+        lines.append(line)
+    if columns is None:
+        _check_columns(table, [], needed, optional)
+    elif optional is not None:
+        _check_unknown(table, columns, lines, needed, optional)
     if not lines:
         raise InputError(f"{table}: has no lines below the names of its columns.")
     return lines
 
 
+def records(
+    table: Path, text: str, separator: str, above: int = 0, strict: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line with a value in it, in a file with `above` lines before `text`, and its values.
+
+    Not `strict`, blanks before quotes and quotes inside values are let pass. Raises `InputError`, with the line, for
+    what is no CSV.
+    """
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=separator, strict=strict, skipinitialspace=not strict)
+    try:
+        for values in reader:
+            if any(value.strip() for value in values):
+                yield above + reader.line_num, values
+    except csv.Error as failure:
+        raise InputError(f"{table}, line {above + reader.line_num}: not a CSV table ({failure}).") from None
+
+
 def check_names(names: Iterable[tuple[Line, str]]) -> None:
-    """Raises `InputError` for a name that is empty, and for two that differ only in case or in blanks."""
+    """Raises `InputError` for a name that is empty, and for two that are `alike`."""
     first: dict[str, tuple[Line, str]] = {}
     for line, name in names:
-        alike = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-        if not alike:
+        plain = alike(name)
+        if not plain:
             raise line.error("the class has no name.")
-        other, spelled = first.setdefault(alike, (line, name))
+        other, spelled = first.setdefault(plain, (line, name))
         if spelled != name:
             raise line.error(
-                f"class {_shown(name)} is {_shown(spelled)} in line {other.number}: they differ only in case or "
-                "blanks. Write them alike."
+                f"class {_shown(name)} is {_shown(spelled)} in line {other.number}: they differ only in "
+                f"{difference(name, spelled)}. Write them alike."
             )
+
+
+def difference(name: str, other: str) -> str:
+    """What two names that are `alike` differ in, in words."""
+    if name.strip().replace(".", "").replace(",", "").lstrip("+-").isdigit():
+        return "how the number is written"
+    composed = (unicodedata.normalize("NFC", each) for each in (name, other))
+    return "Unicode form (NFC, NFD)" if len(set(composed)) == 1 else "case or blanks"
 
 
 def missing_files(files: Iterable[tuple[Line, Path]]) -> dict[Path, Line]:
@@ -117,37 +158,39 @@ def _shown(value: str) -> str:
     return _SHORT.repr(value)
 
 
-def _lines(table: Path, file: TextIO, needed: Sequence[str], optional: Sequence[str] | None) -> list[Line]:
-    first = file.readline()
-    separator = max(",;\t", key=first.count)
-    reader = csv.reader(chain([first], file), delimiter=separator, strict=True)
-    try:
-        columns = [name.strip() for name in next(reader)] if first else []
-        _check_columns(table, columns, needed, optional)
-        lines = []
-        for values in reader:
-            if not any(value.strip() for value in values):
-                continue
-            line = Line(table, reader.line_num, dict(zip(columns, values, strict=False)), separator)
-            if len(values) != len(columns):
-                quote = f" Put quotes around a value with {separator!r} in it." if len(values) > len(columns) else ""
-                raise line.error(f"has {len(values)} values for {len(columns)} columns.{quote}")
-            lines.append(line)
-    except csv.Error as failure:
-        raise InputError(f"{table}, line {reader.line_num}: not a CSV table ({failure}).") from None
-    return lines
+def _names(values: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names of the columns, a known one as it is known."""
+    spelled = {alike(name): name for name in known}
+    return [spelled.get(alike(value), value.strip()) for value in values]
 
 
 def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optional: Sequence[str] | None) -> None:
-    if optional is not None:
-        for name in columns:
-            if name and name not in (*needed, *optional):  # unnamed: line numbers of a data frame, or nothing
-                raise InputError(f"{table}: {unknown_name('column', name[:80], (*needed, *optional))}")
     absent = [name for name in needed if name not in columns]
     if absent:
+        for name in _unknown(columns, needed, optional):  # it may be the one that is absent, misspelled
+            raise InputError(f"{table}: {unknown_name('column', name[:80], (*needed, *(optional or ())))}")
         raise InputError(
             f"{table}: no column {', '.join(absent)}; needed: {', '.join(needed)}. The first line names the columns."
         )
     twice = [name for name in columns if name and columns.count(name) > 1]
     if twice:
         raise InputError(f"{table}: column '{twice[0]}' is there twice.")
+
+
+def _check_unknown(
+    table: Path, columns: list[str], lines: Sequence[Line], needed: Sequence[str], optional: Sequence[str]
+) -> None:
+    for name in _unknown(columns, needed, optional):
+        if not _numbers_lines([line.text(name) for line in lines]):
+            raise InputError(f"{table}: {unknown_name('column', name[:80], (*needed, *optional))}")
+
+
+def _unknown(columns: list[str], needed: Sequence[str], optional: Sequence[str] | None) -> list[str]:
+    """The columns that the table should not have, but for those whose name says that they number its lines."""
+    known = columns if optional is None else (*needed, *optional)
+    return [name for name in columns if name and name not in known and not _UNNAMED.fullmatch(name)]
+
+
+def _numbers_lines(values: list[str]) -> bool:
+    """Whether a column holds 0, 1, 2, ... or 1, 2, 3, ... and so nothing."""
+    return any(values == [str(number) for number in range(first, first + len(values))] for first in (0, 1))

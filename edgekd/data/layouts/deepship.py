@@ -7,6 +7,9 @@
         SEASPAN SWIFT/*.wav                     or a folder a vessel, or any other folder of recordings
     root/Cargo/cargo-metafile, or root/cargo-metafile     optional: id, AIS type, ship's name, date, time, seconds, ...
 
+Some of the four are enough, and with a metafile there may be others beside them (Background). A `groups.csv` joins what
+it says to what the metafiles do.
+
 A recording is cut into windows of a clip, and its windows stay together. So do, in all classes, the recordings of one
 ship, where the metafile tells: by date and time if they are in the path, else by the id or by the folder named after
 the ship. The published metafiles start to count again in the middle (Tanker has three ships numbered 9): of several
@@ -19,18 +22,20 @@ short when the data were published ('QUEEN OF'): all ferries of that name are on
 
 from __future__ import annotations
 
-import csv
-import io
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.audio.read import probe
-from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.index import Clip, ClipIndex, Note
+from edgekd.data.layouts.csv_table import records
 from edgekd.data.layouts.folder import GROUPS, class_folders, windows
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import separated, table_at, text_of
 from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
 
@@ -47,22 +52,23 @@ _TRANSIT = re.compile(r"20\d{6}[a-z]*-0*(?P<number>\d+)", re.IGNORECASE)
 
 
 def recognise(root: Path) -> bool:
-    """Whether `root` has a folder for each of the four classes and no other folder of recordings."""
+    """Whether `root` has a folder for each of the four classes and no other folder of recordings, or for some of them,
+    others beside them, and a metafile."""
     folders = [path for path in class_folders(root) if _class_of(path.name) or holds_audio(path)]
-    return {_class_of(path.name) for path in folders} == set(CLASSES) and not (root / GROUPS).is_file()
+    ships = [path for path in folders if _class_of(path.name)]
+    if len(folders) > 1 and any(_metafiles_in(folder) for folder in (root, *ships)):
+        return bool(ships)
+    return {_class_of(path.name) for path in folders} == set(CLASSES) and table_at(root, GROUPS) is None
 
 
 def load(root: Path, config: DataConfig) -> ClipIndex:
-    """The windows of every recording, class by class.
+    """The windows of every recording, class by class. The four, alone and without a `groups.csv`, have the names in
+    `CLASSES`; else each class has that of its folder.
 
-    Raises `InputError` when a class has no folder, two, or no audio, for a folder of recordings that is no class, for
-    a `groups.csv` (of the layout 'folder'), unreadable audio, and a metafile that cannot be read, contradicts itself
-    or lists none of its class's recordings.
+    Raises `InputError` when there are fewer than two classes, for one with two folders or no audio, unreadable audio,
+    and a metafile that cannot be read, contradicts itself or lists none of its class's recordings.
     """
     folders = _class_folders(root)
-    if not folders:
-        raise WrongLayout(root)
-    _check_folders(root, folders)
     recordings = {name: audio_files(folder) for name, folder in folders.items()}
     for name, files in recordings.items():
         if not files:
@@ -70,14 +76,14 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
                 f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS)."
                 f"{why_no_audio(folders[name])}"
             )
-    groups = _groups(root, folders, recordings)
+    groups, notes = _groups(root, folders, recordings)
     clips = [
         Clip(path, label, groups[path], None, start, length)
-        for label, name in enumerate(CLASSES)
+        for label, name in enumerate(folders)
         for path in recordings[name]
         for start, length in windows(path, config.clip_seconds)
     ]
-    return ClipIndex("deepship", root, CLASSES, tuple(clips))
+    return ClipIndex("deepship", root, tuple(folders), tuple(clips), notes=tuple(notes))
 
 
 # Classes
@@ -85,36 +91,29 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
 
 def _class_of(name: str) -> str | None:
     """The class a folder's name stands for."""
-    return _SPELLED.get(name.lower())
+    return _SPELLED.get(alike(name))
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
+    """The classes and their folders, in the order of labels."""
+    ships: dict[str, Path] = {}
+    others = []
     for path in class_folders(root):
         name = _class_of(path.name)
-        if name is not None and folders.setdefault(name, path) != path:
+        if name is None:
+            others += [path] if holds_audio(path) else []
+        elif ships.setdefault(name, path) != path:
             raise InputError(
-                f"{root}: '{folders[name].name}' and '{path.name}' are both class '{name}'. Put their recordings "
+                f"{root}: '{ships[name].name}' and '{path.name}' are both class '{name}'. Put their recordings "
                 "together."
             )
-    return folders
-
-
-def _check_folders(root: Path, folders: dict[str, Path]) -> None:
-    absent = [name for name in CLASSES if name not in folders]
-    if absent:
-        raise InputError(
-            f"{root}: no folder for class {', '.join(absent)}. DeepShip has {', '.join(CLASSES)}; for other classes "
-            "pass --dataset folder."
-        )
-    for path in class_folders(root):
-        if path not in folders.values() and holds_audio(path):
-            raise InputError(
-                f"{path}: recordings of '{path.name}', which is no class of DeepShip. Take it out, or pass --dataset "
-                "folder."
-            )
-    if (root / GROUPS).is_file():
-        raise InputError(f"{root / GROUPS}: belongs to the layout 'folder'. Pass --dataset folder, or take it out.")
+    if not ships:
+        raise WrongLayout(root)
+    if len(ships) + len(others) < 2:
+        raise InputError(f"{root}: only one class folder ('{next(iter(ships))}'); a classifier needs at least two.")
+    if len(ships) == len(CLASSES) and not others and table_at(root, GROUPS) is None:
+        return {name: ships[name] for name in CLASSES}
+    return {path.name: path for path in sorted([*ships.values(), *others])}
 
 
 # Ships
@@ -132,12 +131,15 @@ class _Row:
     seconds: float | None
 
 
-def _groups(root: Path, folders: dict[str, Path], recordings: dict[str, list[Path]]) -> dict[Path, str]:
-    """The group of each recording: its ship, else its folder, else itself."""
-    tables = {name: _metafile(root, folder, name) for name, folder in folders.items()}
+def _groups(
+    root: Path, folders: dict[str, Path], recordings: dict[str, list[Path]]
+) -> tuple[dict[Path, str], list[Note]]:
+    """The group of each recording: its ship, else its folder, else itself; and what of the ships is not known."""
+    tables = {name: _metafile(root, folder, list(folders)) for name, folder in folders.items()}
     rows = {name: [] if table is None else _read(table) for name, table in tables.items()}
     known = {row.ship for listed in rows.values() for row in listed}
     groups: dict[Path, str] = {}
+    unknown = []
     for name, files in recordings.items():
         ships = _ships(folders[name], files, rows[name], known)
         if rows[name] and not ships:
@@ -148,6 +150,7 @@ def _groups(root: Path, folders: dict[str, Path], recordings: dict[str, list[Pat
         ships_in = defaultdict(set)
         for path, ship in ships.items():
             ships_in[_home(path, folders[name])].add(ship)
+        without = 0
         for path in files:
             home = _home(path, folders[name])
             if path in ships:
@@ -156,7 +159,20 @@ def _groups(root: Path, folders: dict[str, Path], recordings: dict[str, list[Pat
                 groups[path] = next(iter(ships_in[home]))
             else:
                 groups[path] = home.relative_to(root).as_posix()
-    return groups
+                without += 1
+        if without:
+            unknown.append(
+                f"{name} {without} of {len(files)} ({'no metafile' if tables[name] is None else 'unlisted'})"
+            )
+    if not unknown:
+        return groups, []
+    return groups, [
+        Note(
+            "groups",
+            f"recordings whose ship is not known: {', '.join(unknown)}. Each is a group of its own, or its folder is: "
+            "a ship that passed twice may be on two sides. Add the metafiles (cargo-metafile, ...), or a groups.csv.",
+        )
+    ]
 
 
 def _home(path: Path, folder: Path) -> Path:
@@ -201,26 +217,29 @@ def _fitting(below: Path, rows: list[_Row], is_id: bool) -> list[_Row]:
 
 def _ship(name: str) -> str:
     """A ship's name as it is compared: upper case, single blanks, no MMSI number at the end."""
-    return re.sub(r" \d{9}$", "", " ".join(name.replace("_", " ").upper().split()))
+    plain = unicodedata.normalize("NFKC", name).replace("_", " ").upper()
+    return re.sub(r" \d{9}$", "", " ".join(plain.split()))
 
 
 # Metafiles
 
 
-def _metafile(root: Path, folder: Path, name: str) -> Path | None:
+def _metafile(root: Path, folder: Path, classes: list[str]) -> Path | None:
     """The metafile of a class, in its folder or at the root."""
     found = _metafiles_in(folder)
+    spelled = {alike(name): name for name in classes}
     for path in _metafiles_in(root):
-        named = _class_of(re.split(r"[^a-z]", path.name.lower())[0])
+        word = re.split(r"[^a-z]", path.name.lower())[0]
+        named = _class_of(word) or spelled.get(word)
         if named is None:
             raise InputError(
                 f"{path}: a metafile of which class? Call it cargo-metafile, tanker-metafile, ..., or put it into the "
                 "folder of its class."
             )
-        if named == name:
+        if named == (_class_of(folder.name) or folder.name):
             found.append(path)
     if len(found) > 1:
-        raise InputError(f"{found[0]} and {found[1]}: two metafiles of class '{name}'. Take one out.")
+        raise InputError(f"{found[0]} and {found[1]}: two metafiles of class '{folder.name}'. Take one out.")
     return found[0] if found else None
 
 
@@ -234,31 +253,23 @@ def _metafiles_in(folder: Path) -> list[Path]:
 
 def _read(table: Path) -> list[_Row]:
     """The lines of a metafile, which has no header (one is skipped) and commas, semicolons or tabs between values."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except OSError as failure:
-        raise InputError(f"{table}: cannot be read: {failure.strerror}.") from None
-    except UnicodeDecodeError as failure:
-        raise InputError(f"{table}: not a metafile: no text in UTF-8 ({failure.reason}).") from None
-    separator = max(",;\t", key=text.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    separator, text, above = separated(text_of(table))
+    if not above:
+        separator = max(",;\t", key=text.count)
     rows: list[_Row] = []
     at: dict[tuple[str, str], _Row] = {}
-    try:
-        for values in reader:
-            fields = [value.strip() for value in values]
-            if not any(fields) or (reader.line_num == 1 and not any(map(str.isdigit, fields[0]))):
-                continue
-            row = _row(table, reader.line_num, fields)
-            rows.append(row)
-            other = at.setdefault((row.date, row.time), row)
-            if row.date and row.time and other.ship != row.ship:
-                raise InputError(
-                    f"{table}, lines {other.line} and {row.line}: two ships at {row.date} {row.time}, '{other.ship}' "
-                    f"and '{row.ship}'. Correct one."
-                )
-    except csv.Error as failure:
-        raise InputError(f"{table}, line {reader.line_num}: not a CSV table ({failure}).") from None
+    for number, values in records(table, text, separator, above, strict=False):
+        fields = [value.strip() for value in values]
+        if number == above + 1 and not any(map(str.isdigit, fields[0])):
+            continue
+        row = _row(table, number, fields)
+        rows.append(row)
+        other = at.setdefault((row.date, row.time), row)
+        if row.date and row.time and other.ship != row.ship:
+            raise InputError(
+                f"{table}, lines {other.line} and {row.line}: two ships at {row.date} {row.time}, '{other.ship}' "
+                f"and '{row.ship}'. Correct one."
+            )
     if not rows:
         raise InputError(f"{table}: lists no recording. Restore it or take it out.")
     return rows

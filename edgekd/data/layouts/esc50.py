@@ -1,6 +1,6 @@
 """ESC-50 and its subset ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015).
 
-    root/meta/esc50.csv    filename, fold, target, category, esc10, src_file, take
+    root/meta/esc50.csv    (or .tsv, .txt) filename, fold, target, category, esc10, src_file, take
     root/audio/            the clips, named as the table says (any format)
 
 Clips cut from one source recording share `src_file`: that is the group. The five folds are the authors' own.
@@ -15,6 +15,7 @@ from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import Clip, ClipIndex, LeftOut
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.layouts.table_text import table_at
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,19 +81,21 @@ def load_subset(root: Path, subset: Subset) -> ClipIndex:
 
 def subset_at(root: Path) -> Subset | None:
     """What the table of `root` lists: clips of ESC-10 alone, or others too; None where there is no table."""
-    if not (root / TABLE).is_file():
+    if _table(root) is None:
         return None
     return "esc10" if all(row.in_esc10 for row in _rows(root)) else "esc50"
 
 
 def _check_layout(root: Path) -> None:
-    table, audio = root / TABLE, root / "audio"
-    if table.is_file() and audio.is_dir():
+    table, audio = _table(root), root / "audio"
+    if table is not None and audio.is_dir():
         return
-    if table.is_file():
+    if table is not None:
         raise InputError(f"{audio}: no such folder, but {table} lists the clips in it. Put it there.")
     if audio.is_dir() and any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.iterdir()):
-        raise InputError(f"{table}: not there; it tells the clips' classes and folds. Download it with the data set.")
+        raise InputError(
+            f"{root / TABLE}: not there; it tells the clips' classes and folds. Download it with the data set."
+        )
     raise WrongLayout(root)
 
 
@@ -107,8 +110,12 @@ def _rows(root: Path) -> list[_Row]:
             line.text("src_file"),
             line.text("esc10").lower() in ("true", "1"),
         )
-        for line in read_table(root / TABLE, COLUMNS)
+        for line in read_table(_table(root) or root / TABLE, COLUMNS)
     ]
+
+
+def _table(root: Path) -> Path | None:
+    return table_at(root / TABLE.parent, TABLE.name)
 
 
 def _categories(rows: list[_Row]) -> dict[int, str]:

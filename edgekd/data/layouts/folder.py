@@ -1,7 +1,7 @@
 """A folder a class: the layout for one's own recordings.
 
     root/<class>/**/<recording>.wav      any format libsndfile reads
-    root/groups.csv                      optional: path (relative to root), group
+    root/groups.csv                      optional: path (relative to root), group; any table (`table_text`)
 
 A recording longer than a clip is cut into consecutive windows; its windows, and all recordings with the same group (a
 vessel, a hydrophone, a day), stay on one side of every split. Without `groups.csv` each file is its own group.
@@ -9,15 +9,18 @@ vessel, a hydrophone, a day), stay on one side of every split. Without `groups.c
 
 from __future__ import annotations
 
-import csv
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
+from edgekd.data.layouts.csv_table import difference, read_table
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import table_at
 from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
 
@@ -44,7 +47,7 @@ def several_classes(root: Path) -> bool:
 def load(root: Path, config: DataConfig, dataset: str = "folder") -> ClipIndex:
     """The windows of every recording, class by class in alphabetical order.
 
-    Raises `InputError` when there are no class folders, fewer than two, two whose names differ only in case, one
+    Raises `InputError` when there are no class folders, fewer than two, two whose names are alike, one
     without audio, an unreadable recording, or a `groups.csv` that names an unknown file or leaves one out.
     """
     folders = class_folders(root)
@@ -91,14 +94,14 @@ def holds_sides(folder: Path) -> bool:
 
 
 def check_spelling(folders: Iterable[Path]) -> None:
-    """Raises `InputError` for two class folders whose names differ only in case: the same class, or a mistake."""
+    """Raises `InputError` for two class folders whose names are alike: the same class, or a mistake."""
     spelled: dict[str, Path] = {}
     for folder in folders:
-        other = spelled.setdefault(folder.name.casefold(), folder)
+        other = spelled.setdefault(alike(folder.name), folder)
         if other.name != folder.name:
             raise InputError(
-                f"{folder}: class '{folder.name}' differs from '{other.name}' ({other}) only in case. Rename one, or "
-                "put their recordings together."
+                f"{folder}: class {folder.name!r} differs from {other.name!r} ({other}) only in "
+                f"{difference(folder.name, other.name)}. Rename one, or put their recordings together."
             )
 
 
@@ -132,27 +135,33 @@ def groups_of(root: Path, recordings: list[Path], prefix: str = "") -> dict[Path
     """The group of each of the `recordings` below `root`: that of `groups.csv`, or without one the file, under
     `prefix`. Raises `InputError` for a table that names an unknown file or leaves one out."""
     names = {path.relative_to(root).as_posix(): path for path in recordings}
-    table = root / GROUPS
-    if not table.is_file():
+    table = table_at(root, GROUPS)
+    if table is None:
         return {path: prefix + name for name, path in names.items()}
-    groups: dict[Path, str] = {}
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            absent = [column for column in ("path", "group") if column not in (reader.fieldnames or ())]
-            if absent:
-                raise InputError(f"{table}: no column {', '.join(absent)}; needed: path, group.")
-            for line in reader:
-                if line["path"] not in names:
-                    raise InputError(
-                        f"{table}, line {reader.line_num}: '{line['path']}' is no audio file under {root}."
-                    )
-                path = names[line["path"]]
-                if not line["group"] or groups.setdefault(path, line["group"]) != line["group"]:
-                    raise InputError(f"{table}, line {reader.line_num}: '{line['path']}' needs exactly one group.")
-    except (UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{table}: not a CSV table ({failure}).") from None
+    groups = listed_groups(root, table, recordings)
     left_out = [name for name, path in names.items() if path not in groups]
     if left_out:
         raise InputError(f"{table}: no group for '{left_out[0]}' ({len(left_out)} left out). Add a line for each.")
     return groups
+
+
+def listed_groups(root: Path, table: Path, recordings: Iterable[Path]) -> dict[Path, str]:
+    """The group of each of the `recordings` below `root` that a `groups.csv` lists.
+
+    Raises `InputError` for an unknown file, one without a group, and one with two.
+    """
+    names = {_path_as_written(path.relative_to(root).as_posix()): path for path in recordings}
+    groups: dict[Path, str] = {}
+    for line in read_table(table, ("path", "group")):
+        path = names.get(_path_as_written(line.text("path"))) or names.get(_path_as_written(line.values["path"]))
+        if path is None:
+            raise line.error(f"'{line.text('path')}' is no audio file under {root}.")
+        group = line.text("group")
+        if not group or alike(groups.setdefault(path, group)) != alike(group):
+            raise line.error(f"'{line.text('path')}' needs exactly one group.")
+    return groups
+
+
+def _path_as_written(path: str) -> str:
+    """A path as tables may have it: from Windows, from here, in another Unicode form than the disk's."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/").removeprefix("./"))

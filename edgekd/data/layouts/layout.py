@@ -39,6 +39,8 @@ class Layout:
     load: Load
     table: bool = False
     """Whether a CSV file, too, may be given in place of a folder."""
+    folds: int = 0
+    """How many folds its authors made; 0: none, or as many as a table says."""
     named: bool = False
     """Whether a table names the recordings, so that what it does not name is left out on purpose."""
     class_folders: bool = False

@@ -13,6 +13,9 @@ half of the shorter one: a clip has one label.
 
 from __future__ import annotations
 
+import contextlib
+import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +25,9 @@ from edgekd.data.index import SIDES, Clip, ClipIndex, Side
 from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.folder import cut
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.errors import InputError, unknown_name
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import table_at
+from edgekd.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig
@@ -52,8 +57,8 @@ class _Region(NamedTuple):
 
 
 def recognise(root: Path) -> bool:
-    """Whether there is a `manifest.csv`."""
-    return (root / TABLE).is_file()
+    """Whether there is a `manifest.csv`, or another table of that name."""
+    return table_at(root, TABLE) is not None
 
 
 def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
@@ -63,11 +68,9 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
     in the table is not as described above, and for files that are missing or unreadable. A group on two given sides is
     left to the split to refuse.
     """
-    table = table_or_folder
-    if table.is_dir():
-        table /= TABLE
-        if not table.is_file():
-            raise WrongLayout(table_or_folder)
+    table = table_at(table_or_folder, TABLE) if table_or_folder.is_dir() else table_or_folder
+    if table is None:
+        raise WrongLayout(table_or_folder)
     root = table.parent
     lines = read_table(table, NEEDED, OPTIONAL)
     check_names((line, line.values["label"]) for line in lines)
@@ -102,22 +105,40 @@ def _check_all_or_none(lines: list[Line], column: str) -> None:
         )
 
 
-def _side(line: Line) -> Side | None:
-    name = line.text("split")
+def read_side(name: str) -> Side | None:
+    """The side that `name` says, None where it is empty. Raises `UsageError` for one that is none."""
     if not name:
         return None
     if name.lower() not in _SIDES:
-        raise line.error(str(unknown_name("split", name, SIDES)))
+        raise unknown_name("split", name, SIDES)
     return _SIDES[name.lower()]
+
+
+def read_fold(text: str) -> int | None:
+    """The fold that `text` says, None where it is empty. Raises `UsageError` for one that is none."""
+    if not text:
+        return None
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise UsageError(f"fold must be a whole number, not {text[:80]!r}.")
+    if int(text) < 1:
+        raise UsageError(f"fold is {text}; folds are counted from 1.")
+    return int(text)
+
+
+def _side(line: Line) -> Side | None:
+    try:
+        return read_side(line.text("split"))
+    except UsageError as mistake:
+        raise line.error(str(mistake)) from None
 
 
 def _fold(line: Line) -> int | None:
     if not line.text("fold"):
         return None
-    fold = line.whole("fold")
-    if fold < 1:
-        raise line.error(f"fold is {fold}; folds are counted from 1.")
-    return fold
+    try:
+        return read_fold(str(line.whole("fold")))
+    except UsageError as mistake:
+        raise line.error(str(mistake)) from None
 
 
 # Files
@@ -130,7 +151,7 @@ def _paths(root: Path, lines: list[Line]) -> list[Path]:
         if not line.text("path"):
             raise line.error("has no path.")
         try:
-            written.append(root / Path(line.text("path")).expanduser())
+            written.append(_file(root, line))
         except RuntimeError:
             raise line.error(f"no user's home is known for {line.text('path')!r}.") from None
     missing = missing_files(zip(lines, written, strict=True))
@@ -141,19 +162,31 @@ def _paths(root: Path, lines: list[Line]) -> list[Path]:
     return [spelling.setdefault(path.resolve(), path) for path in written]
 
 
+def _file(root: Path, line: Line) -> Path:
+    """The file that a line names: as it is written, or else in another Unicode form, with the blanks at its ends, or
+    with the separators of Windows. Raises `RuntimeError` for the home of a user who is not known."""
+    text = line.text("path")
+    path = root / Path(text).expanduser()
+    forms = (text, line.values["path"], text.replace("\\", "/"))
+    others = [root / unicodedata.normalize(form, each) for each in forms for form in ("NFC", "NFD")]
+    with contextlib.suppress(OSError):  # names that no file can have are named later
+        return next((each for each in (path, *others) if each.is_file()), path)
+    return path
+
+
 def _groups(root: Path, lines: list[Line], paths: list[Path]) -> dict[Path, str]:
     """The group of each file."""
     first: dict[Path, Line] = {}
     groups: dict[Path, str] = {}
     for line, path in zip(lines, paths, strict=True):
         other = first.setdefault(path, line)
-        if line.text("group") != other.text("group"):
+        if alike(line.text("group")) != alike(other.text("group")):
             raise line.error(
                 f"the group of {line.text('path')!r} is {line.text('group')!r}, but {other.text('group')!r} in line "
                 f"{other.number}. A recording has one group."
             )
         below = path.relative_to(root) if path.is_relative_to(root) else path
-        groups[path] = line.text("group") or below.as_posix()
+        groups.setdefault(path, line.text("group") or below.as_posix())
     return groups
 
 

@@ -46,9 +46,9 @@ def _simulated(config: DataConfig, progress: Progress) -> Path:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("esc50", "meta/esc50.csv and audio/", *_of("esc50"), named=True),
-    Layout("esc10", "meta/esc50.csv and audio/, the rows with esc10 = True", *_of("esc10"), named=True),
-    Layout("urbansound8k", "audio/fold1 to fold10 (and metadata/UrbanSound8K.csv)", *_of("urbansound8k")),
+    Layout("esc50", "meta/esc50.csv and audio/", *_of("esc50"), named=True, folds=5),
+    Layout("esc10", "meta/esc50.csv and audio/, the rows with esc10 = True", *_of("esc10"), named=True, folds=5),
+    Layout("urbansound8k", "audio/fold1 to fold10 (and metadata/UrbanSound8K.csv)", *_of("urbansound8k"), folds=10),
     Layout(
         "manifest",
         "manifest.csv, or any table as --data-dir: path,label[,group,split,fold,start_s,end_s]",

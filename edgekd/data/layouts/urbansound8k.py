@@ -21,6 +21,7 @@ from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.csv_table import Line, check_names, read_table
 from edgekd.data.layouts.folder import class_folders
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.layouts.table_text import table_at
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError
 
@@ -62,7 +63,7 @@ def load(root: Path, _: DataConfig) -> ClipIndex:
     slices = [_named(path, fold) for fold, folder in _folds(root) for path in audio_files(folder)]
     if not slices:
         raise WrongLayout(root)
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    table = next((found for name in TABLES if (found := table_at(root / name.parent, name.name))), None)
     names = dict(enumerate(CLASSES)) if table is None else _names_agreed(table, slices)
     for slice_ in slices:
         if slice_.target not in names:

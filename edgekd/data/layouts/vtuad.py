@@ -22,10 +22,12 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edgekd.data.index import Clip, ClipIndex
+from edgekd.data.index import Clip, ClipIndex, Note, Side
 from edgekd.data.layouts.csv_table import Line, read_table
 from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import is_table, separated, table_at, text_of
 from edgekd.data.walk import audio_files, why_no_audio
 from edgekd.errors import InputError
 
@@ -60,20 +62,28 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     if len(classes) < 2:
         raise InputError(f"{root}: only one class folder ('{classes[0]}'); a classifier needs at least two.")
     clips = []
+    unknown = []
     for side, folder in parts:
-        groups = _groups(folder / METADATA)
+        table = _table(folder)
+        groups = {} if table is None else _groups(table)
+        files = unlisted = 0
         for class_folder in class_folders(folder / "audio"):
             label = classes.index(class_folder.name)
             for path in audio_files(class_folder):
                 file = path.relative_to(root).as_posix()
-                group = groups.get((class_folder.name.casefold(), path.stem), file)
+                group = groups.get((alike(class_folder.name), alike(path.stem)), file)
+                files += 1
+                unlisted += group == file
                 clips += [
                     Clip(path, label, group, None, start, length, side)
                     for start, length in windows(path, config.clip_seconds)
                 ]
+        if unlisted:
+            where = folder.relative_to(root).as_posix()
+            unknown.append(f"{where} {unlisted} of {files} ({'no metadata.csv' if table is None else 'unlisted'})")
     if not clips:
         raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
-    return ClipIndex("vtuad", root, classes, tuple(clips))
+    return ClipIndex("vtuad", root, classes, tuple(clips), notes=_notes(root, parts, unknown))
 
 
 def _scenarios(root: Path) -> list[Path]:
@@ -96,16 +106,46 @@ def _scenarios(root: Path) -> list[Path]:
     return inside
 
 
+def _table(folder: Path) -> Path | None:
+    """The table of a side, in its folder, or where copies have it."""
+    places = (folder, folder / "audio", folder / "metadata")
+    return next((found for place in places if (found := table_at(place, METADATA)) is not None), None)
+
+
 def _groups(table: Path) -> dict[tuple[str, str], str]:
-    """The group of each file, by class (case-folded) and name without suffix; empty where there is no table."""
-    if not table.is_file():
-        return {}
+    """The group of each file, by class and name without suffix, both `alike`."""
     groups = {}
     for line in read_table(table, ("label", "file_index", "MMSI")):
-        file = line.text("label").casefold(), str(line.whole("file_index"))
+        file = alike(line.text("label")), str(line.whole("file_index"))
         if group := _group(line):
             groups[file] = group
     return groups
+
+
+def _notes(root: Path, parts: list[tuple[Side, Path]], unknown: list[str]) -> tuple[Note, ...]:
+    """What is not known of ships, and tables that know of them but do not lie in their side's folder."""
+    if not unknown:
+        return ()
+    read = {_table(folder) for _, folder in parts}
+    places = dict.fromkeys((root, *(folder.parent for _, folder in parts)))
+    elsewhere = [path for place in places for path in sorted(place.iterdir()) if is_table(path) and path not in read]
+    unread = [str(path) for path in elsewhere if path.is_file() and _knows_ships(path)]
+    also = f" Not read, for it lies beside the sides: {', '.join(unread)}." if unread else ""
+    return (
+        Note(
+            "groups",
+            f"seconds whose ship or recording is not known: {', '.join(unknown)}. Each is a group of its own, and "
+            f"others of the same recording may be on another side.{also} Add {METADATA} to each side's folder.",
+        ),
+    )
+
+
+def _knows_ships(table: Path) -> bool:
+    try:
+        separator, text, _ = separated(text_of(table), ("MMSI",))
+    except InputError:
+        return False
+    return "mmsi" in {alike(name) for name in text.partition("\n")[0].split(separator)}
 
 
 def _group(line: Line) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -102,24 +103,83 @@ def test_a_class_in_two_folders_is_refused(root: Path) -> None:
         deepship.load(root, CONFIG)
 
 
-def test_an_absent_class_is_named(root: Path) -> None:
+def test_some_of_the_classes_and_others_beside_them_keep_their_ships(root: Path) -> None:
+    """A missing class, or one more, must not make recordings of a ship groups of their own."""
+    write(
+        root / "Cargo" / "cargo-metafile", "1,70,SEASPAN SWIFT,20171104\n2,70,SEASPAN SWIFT,20171105\n3,70,POYANG,,\n"
+    )
+    (root / "Passengership").rename(root.parent / "Passengership")
+    record(root / "Background" / "1.wav")
+    assert recognise(root).name == "deepship"
+    index = load_index(DataConfig(data_dir=root, clip_seconds=1.0))
+    assert index.classes == ("Background", "Cargo", "Tanker", "Tug")
+    assert [clip.group for clip in index if clip.label == 1] == ["SEASPAN SWIFT", "SEASPAN SWIFT", "POYANG"]
+    (note,) = index.notes
+    assert "Background 1 of 1 (no metafile), Tanker 3 of 3 (no metafile), Tug 3 of 3 (no metafile)" in note.message
+
+
+@pytest.mark.parametrize("kept", [combination for n in (1, 2, 3) for combination in combinations(deepship.CLASSES, n)])
+def test_a_ship_is_on_one_side_with_any_subset_of_classes(root: Path, kept: tuple[str, ...]) -> None:
+    for name in set(deepship.CLASSES) - set(kept):
+        (root / name).rename(root.parent / name)
+    if len(kept) == 1:
+        record(root / "Background" / "1.wav")
+        record(root / "Background" / "2.wav")
+        record(root / "Background" / "3.wav")
+    for name in kept:
+        lines = [f"{number},70,{name} {number % 4},," for number in range(1, 13)]
+        write(root / name / f"{name.lower()}-metafile", "\n".join(lines))
+        for number in range(1, 13):
+            record(root / name / f"{number}.wav")
+    for seed in range(4):
+        config = DataConfig(data_dir=root, clip_seconds=1.0, split_seed=seed)
+        index = load_index(config)
+        split = make_split(index, config)
+        sides = defaultdict(set)
+        for side in SIDES:
+            for row in split.side(side):
+                clip = index.clips[row]
+                if index.classes[clip.label] in kept:
+                    sides[index.classes[clip.label], int(clip.path.stem) % 4].add(side)
+        assert all(len(on) == 1 for on in sides.values())
+
+
+def test_without_metafiles_folders_of_some_of_the_classes_are_anybody_s(root: Path) -> None:
     (root / "Tug").rename(root.parent / "Tug")
-    with pytest.raises(InputError, match=r"no folder for class Tug\. .*--dataset folder"):
-        deepship.load(root, CONFIG)
-
-
-def test_recordings_of_another_class_are_not_left_out_silently(root: Path) -> None:
+    assert recognise(root).name == "folder"
+    assert deepship.load(root, CONFIG).classes == ("Cargo", "Passengership", "Tanker")
     record(root / "dog" / "1.wav")
     assert recognise(root).name == "folder"
-    with pytest.raises(InputError, match=r"recordings of 'dog', which is no class of DeepShip"):
+    assert deepship.load(root, CONFIG).classes == ("Cargo", "Passengership", "Tanker", "dog")
+
+
+def test_one_class_is_not_enough(root: Path) -> None:
+    for name in deepship.CLASSES[1:]:
+        (root / name).rename(root.parent / name)
+    with pytest.raises(InputError, match=r"only one class folder \('Cargo'\)"):
         deepship.load(root, CONFIG)
 
 
-def test_a_table_of_groups_belongs_to_another_layout(root: Path) -> None:
-    write(root / "groups.csv", "path,group\n")
+def test_a_table_of_groups_joins_what_the_metafiles_know(root: Path) -> None:
+    write(root / "groups.csv", "path,group\nCargo/3.wav,swift\nCargo/1.wav,swift\n")
     assert recognise(root).name == "folder"
-    with pytest.raises(InputError, match=r"groups.csv: belongs to the layout 'folder'"):
-        deepship.load(root, CONFIG)
+    write(root / "Cargo" / "cargo-metafile", "1,70,SEASPAN SWIFT,20171104\n2,70,SEASPAN SWIFT,20171105\n")
+    assert recognise(root).name == "deepship"
+    index = load_index(DataConfig(data_dir=root, clip_seconds=1.0))
+    assert [clip.group for clip in index if clip.label == 0] == ["swift"] * 3
+
+
+def test_metafiles_that_another_layout_leaves_unread_are_named(root: Path) -> None:
+    write(root / "Cargo" / "cargo-metafile", CARGO)
+    index = load_index(DataConfig(dataset="folder", data_dir=root, clip_seconds=1.0))
+    (note,) = index.notes
+    assert "cargo-metafile: a metafile of DeepShip, not heeded. --dataset deepship reads it." in note.message
+
+
+def test_every_recording_listed_leaves_nothing_to_say(root: Path) -> None:
+    for name in deepship.CLASSES:
+        write(root / f"{name.lower()}-metafile.txt", "".join(f"{n},70,{name} {n},,\n" for n in (1, 2, 3)))
+    assert load_index(DataConfig(data_dir=root, clip_seconds=1.0)).notes == ()
 
 
 def test_a_class_without_audio_is_named(root: Path) -> None:
@@ -175,6 +235,7 @@ def test_one_ship_in_two_classes_is_one_group(root: Path) -> None:
         "1,Istra Ace,2017-11-04,20:36:23",
         "\ufeffid,type,ship,date\n1,70,ISTRA ACE 477669100,20171104",
         "1.wav,70,  ISTRA ACE,,,",
+        "sep=;\r\n1;70;ISTRA ACE\u00a0;20171104\r\n",
     ],
 )
 def test_separators_quotes_blanks_and_a_header_make_no_difference(root: Path, line: str) -> None:
@@ -257,7 +318,7 @@ def test_an_unlisted_recording_stays_with_its_folder_and_its_folder_with_the_shi
     ("content", "says"),
     [
         (b"", "lists no recording"),
-        (b"\xff\xfe1\x00,\x00", "no text in UTF-8"),
+        (b"\xff\xfe1\x00,", "line 1: not text in UTF-16-LE"),
         (b"1,70,ISTRA ACE,20171104\nseven,70,NYK REMUS,20171106\n", "line 2: the id must be a whole number, not 'sev"),
         (b"1,70,,20171104,203623\n", "line 1: there is no ship's name"),
         (b"1,70\n", "line 1: there is no ship's name"),

@@ -126,7 +126,7 @@ def test_a_truncated_clip_is_named(tmp_path: Path) -> None:
 
 def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
     (make_esc50(tmp_path) / "meta" / "esc50.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match=r"esc50.csv: not a CSV table"):
+    with pytest.raises(InputError, match=r"esc50.csv: no column filename"):
         esc50.load(tmp_path, CONFIG)
 
 

@@ -93,7 +93,9 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
 
 def test_classes_that_differ_only_in_case_are_refused(root: Path) -> None:
     record(root / "Tug" / "b.wav")
-    with pytest.raises(InputError, match=r"tug: class 'tug' differs from 'Tug' \(.*/Tug\) only in case. Rename one"):
+    with pytest.raises(
+        InputError, match=r"tug: class 'tug' differs from 'Tug' \(.*/Tug\) only in case or blanks\. Ren"
+    ):
         folder.load(root, CONFIG)
 
 

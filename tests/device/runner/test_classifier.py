@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 
 from edgekd.audio import read as audio
 from edgekd.config import DataConfig
-from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.classifier import Runner, windows
 from edgekd.device.runner.commands import main
 from edgekd.device.runner.errors import RunnerError, WrongUsage
+from edgekd.device.runner.wav import open_wav
 
 if TYPE_CHECKING:
     from tests.device.conftest import Toy
@@ -47,6 +50,42 @@ def test_a_long_waveform_is_the_mean_over_its_windows(toy: Toy, written: Path, s
     starts = {start for start in range(0, samples, HOP) if start + CLIP <= samples} | {samples - CLIP}
     windows = np.stack([waveform[start : start + CLIP] for start in sorted(starts)])
     np.testing.assert_allclose(Runner(written).predict(waveform, RATE), toy.scores(windows).mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+@pytest.mark.parametrize("piece", [1, 700, 100_000])
+def test_pieces_give_the_numbers_of_the_whole(toy: Toy, written: Path, rate: int, piece: int) -> None:
+    waveform, runner = toy.noise(rate if piece > 1 else 2_500), Runner(written)
+    pieces = [waveform[start : start + piece] for start in range(0, len(waveform), piece)]
+    np.testing.assert_array_equal(runner.predict_pieces(pieces, rate), runner.predict(waveform, rate))
+
+
+def test_windows_that_do_not_touch_are_cut_from_pieces(toy: Toy) -> None:
+    waveform = toy.noise(5_003)
+    starts = [0, 2_000, 4_000, 5_003 - CLIP]
+    for piece in (100, 999, 5_003):
+        pieces = [waveform[start : start + piece] for start in range(0, len(waveform), piece)]
+        found = np.concatenate(list(windows(pieces, CLIP, 2_000, "zeros")))
+        np.testing.assert_array_equal(found, [waveform[start : start + CLIP] for start in starts])
+
+
+def test_a_long_file_takes_little_memory(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd.device.runner.wav.BLOCK_BYTES", 1 << 16)
+    path, size = tmp_path / "long.wav", 1 << 22
+    header = struct.pack(
+        "<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, 96_000, 192_000, 2, 16, b"data", size
+    )
+    path.write_bytes(header)
+    with open(path, "r+b") as file:
+        file.truncate(44 + size)
+    runner = Runner(written)
+    tracemalloc.start()
+    with open_wav(path) as wav:
+        assert wav.frames == size // 2
+        assert runner.predict_pieces(wav.blocks(), wav.rate).shape == (3,)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < size // 2
 
 
 @pytest.mark.parametrize("waveform", [np.zeros(0, np.float32), np.zeros((2, 800), np.float32)])

@@ -1,0 +1,136 @@
+"""Tables that lie beside recordings and say which of them belong together, where that is not heeded.
+
+A table counts by the names of its columns: one of files, one of vessels, sources, sessions, ... Whether its layout read
+it or not, what counts is whether it would join recordings that are now groups of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from edgekd.data.index import ClipIndex, Note
+from edgekd.data.layouts.csv_table import records
+from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.table_text import is_table, separated, text_of
+from edgekd.errors import InputError
+
+_WORDS = frozenset(
+    {
+        *("group", "groups", "vessel", "vessels", "ship", "ships", "boat", "mmsi", "imo", "machine"),
+        *("deployment", "session", "cruise", "mooring", "site", "station", "location", "track", "tape"),
+        *("source", "src", "srcfile", "fsid", "freesound", "recording", "original", "parent"),
+        *("speaker", "subject", "patient", "individual", "animal", "bird"),
+    }
+)
+_SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
+_NAMES = frozenset({"group", "groups", "manifest", "metadata", "meta", "recordings", "labels"})
+_DEPTH, _TABLES, _LARGEST = 2, 20, 64 << 20  # folders below the root, tables, bytes
+
+
+def unheeded(index: ClipIndex) -> list[Note]:
+    """A note for each table beside the recordings of `index` by which some of them belong together that do not."""
+    files = dict.fromkeys((index.name(clip), clip.path, clip.group) for clip in index)
+    notes = []
+    for path in islice(_tables(index.root), _TABLES):
+        if path.suffix.lower() in _SPREADSHEETS:
+            notes.append(Note("groups", f"{path}: a spreadsheet, which is not read. Save it as 'CSV UTF-8'."))
+            continue
+        if "metafile" in path.name.lower():
+            if index.dataset != "deepship":
+                notes.append(
+                    Note("groups", f"{path}: a metafile of DeepShip, not heeded. --dataset deepship reads it.")
+                )
+            continue
+        found = _joins(path, list(files))
+        if found is not None:
+            column, recordings, wanted, groups = found
+            notes.append(
+                Note(
+                    "groups",
+                    f"{path}: its column '{column}' is not heeded: by it {recordings} recordings are {wanted} groups, "
+                    f"and they count as {groups}. If they belong together, say so in groups.csv (path, group).",
+                )
+            )
+    return notes
+
+
+def _tables(root: Path) -> Iterator[Path]:
+    """The tables in `root` and in the folders below it, and spreadsheets that are called as a table would be."""
+    if not root.is_dir():
+        return
+    for folder, folders, names in os.walk(root):
+        below = Path(folder).relative_to(root)
+        folders[:] = sorted(each for each in folders if not each.startswith(".")) if len(below.parts) < _DEPTH else []
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith("."):
+                continue
+            spreadsheet = path.suffix.lower() in _SPREADSHEETS and _NAMES.intersection(_words(path.stem))
+            table = is_table(path) or "metafile" in name.lower()
+            if spreadsheet or (table and path.is_file() and path.stat().st_size <= _LARGEST):
+                yield path
+
+
+def _joins(table: Path, files: list[tuple[str, Path, str]]) -> tuple[str, int, int, int] | None:
+    """The column of a table that joins most, how many recordings it joins, into how many groups, out of how many."""
+    try:
+        separator, text, above = separated(text_of(table))
+        lines = [values for _, values in records(table, text, separator, above)]
+    except InputError:
+        return None  # no table, or the layout's own, which complains itself
+    if len(lines) < 3:
+        return None
+    header, *rows = lines
+    rows = [row for row in rows if len(row) == len(header)]
+    wanted = [place for place, name in enumerate(header) if _WORDS.intersection(_words(name))]
+    if not wanted or not rows:
+        return None
+    found = _files_of(rows, table.parent, files)
+    best: tuple[str, int, int, int] | None = None
+    for place in wanted:
+        members: defaultdict[str, set[str]] = defaultdict(set)
+        recordings: defaultdict[str, set[str]] = defaultdict(set)
+        for row, (name, group) in found:
+            value = alike(row[place])
+            if value not in ("", "nan", "none", "na", "-", "?"):
+                members[value].add(group)
+                recordings[value].add(name)
+        joined = [value for value, groups in members.items() if len(groups) > 1]
+        count = sum(len(recordings[value]) for value in joined)
+        if joined and (best is None or count > best[1]):
+            best = header[place].strip(), count, len(joined), len(set().union(*(members[value] for value in joined)))
+    return best
+
+
+def _files_of(
+    rows: list[list[str]], folder: Path, files: list[tuple[str, Path, str]]
+) -> list[tuple[list[str], tuple[str, str]]]:
+    """The rows that name a recording, by its path or else by its name where that is only one's, each with the name and
+    the group. The column is the one that names most."""
+    ways: dict[str, dict[str, tuple[str, str] | None]] = {"path": {}, "name": {}, "stem": {}}
+    for name, path, group in files:
+        below = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+        for kind, key in (("path", name), ("path", below), ("name", path.name), ("stem", path.stem)):
+            known = ways[kind].setdefault(key, (name, group))
+            if known is not None and known[0] != name:
+                ways[kind][key] = None
+    best: list[tuple[list[str], tuple[str, str]]] = []
+    for place in range(len(rows[0])):
+        for way in ways.values():
+            found = [
+                (row, file) for row in rows if (file := way.get(row[place].strip().replace("\\", "/"))) is not None
+            ]
+            if len(found) > len(best):
+                best = found
+    return best
+
+
+def _words(name: str) -> list[str]:
+    """The words of a column's or a file's name: `srcFile_ID` is `srcfile` and `id`, `src`, `file`."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return [*re.findall(r"[a-z]+", name.lower()), *re.findall(r"[a-z]+", apart.lower())]
