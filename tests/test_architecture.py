@@ -60,7 +60,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "file_names": {"index", "walk", "layouts"},
         "load": {"index", "walk", "layouts", "folds", "grouping"},
         "splits": {"index", "folds"},
-        "unlabelled": {"index", "walk", "layouts", "grouping", "load"},
+        "unlabelled": {"index", "walk", "layouts", "recording_times", "grouping", "load"},
         "clip_store": {"index"},
     },
     "models": {

@@ -76,11 +76,8 @@ def at_full_scale(
     return channels
 
 
-def as_heard(path: Path, channels: NDArray[np.float32], hearing: Hearing | None) -> tuple[Waveform, float]:
-    """What is heard `(S,)` of `channels (S, C)`, and `HeardClip.left` of it.
-
-    Raises `InputError` for a channel that is not there.
-    """
+def as_heard(path: Path, channels: NDArray[np.float32], hearing: Hearing | None) -> Waveform:
+    """What is heard `(S,)` of `channels (S, C)`. Raises `InputError` for a channel that is not there."""
     channel = "mean" if hearing is None else hearing.channel
     count = channels.shape[1]
     if channel != "mean" and channel >= count:
@@ -88,11 +85,26 @@ def as_heard(path: Path, channels: NDArray[np.float32], hearing: Hearing | None)
             f"{path}: has {count} channel(s), counted from 0, so none with number {channel}. Choose one that every "
             "file has (data.channel), or leave it out: the mean."
         )
-    waveform = np.ascontiguousarray(mix_down(channels, channel))
-    if channel != "mean" or count == 1:
-        return waveform, 1.0
-    whole = float(np.mean(np.square(channels, dtype=np.float64)))
-    return waveform, float(np.mean(np.square(waveform, dtype=np.float64))) / whole if whole > 0 else 1.0
+    return np.ascontiguousarray(mix_down(channels, channel))
+
+
+def heard_window(recording: Recording, start: int, length: int, hearing: Hearing | None) -> tuple[Waveform, float]:
+    """`length` samples from `start` as they are heard, and `HeardClip.left` of them.
+
+    Raises `InputError` as `Recording.read`, `at_full_scale` and `as_heard` do.
+    """
+    path, info = recording.path, recording.info
+    mixes = info.channels > 1 and (hearing is None or hearing.channel == "mean")
+    one = of_all = 0.0
+    pieces = []
+    for block in recording.blocks(start, length) if info.channels > 1 else (recording.read(start, length),):
+        channels = at_full_scale(path, block, info.subtype, hearing)
+        heard = as_heard(path, channels, hearing)
+        if mixes:
+            one += float(np.sum(np.square(heard, dtype=np.float64)))
+            of_all += float(np.sum(np.square(channels, dtype=np.float64))) / info.channels
+        pieces.append(heard)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces), one / of_all if of_all > 0 else 1.0
 
 
 def audible(waveform: Waveform, subtype: str) -> Waveform:
@@ -119,6 +131,6 @@ def heard_pieces(recording: Recording, hearing: Hearing, stretches: Stretches) -
     """
     subtype = recording.info.subtype
     for block in recording.blocks():
-        heard, _ = as_heard(recording.path, at_full_scale(recording.path, block, subtype, hearing), hearing)
+        heard = as_heard(recording.path, at_full_scale(recording.path, block, subtype, hearing), hearing)
         stretches.push(audible(heard, subtype))
         yield heard

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgekd.audio.hearing import ClipHearing, HeardClip, Hearing, Waveform, as_heard, at_full_scale, audible
+from edgekd.audio.hearing import ClipHearing, HeardClip, Hearing, Waveform, audible, heard_window
 from edgekd.audio.recording import AudioInfo, opened
 from edgekd.device.runner import level
 from edgekd.device.runner import resample as resampling
@@ -137,8 +137,7 @@ def _read(
             )
         margin = resampling.reach(rate, sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF)
         first, last = max(0, start - margin), min(frames, stop + margin)
-        channels = recording.read(first, last - first)
-        around, left = as_heard(path, at_full_scale(path, channels, recording.info.subtype, hearing), hearing)
+        around, left = heard_window(recording, first, last - first, hearing)
         outputs = ceil((stop - start) * sample_rate / rate)
         waveform = resample(around, rate, sample_rate, start - first, outputs)
         return waveform, around[start - first : stop - first], left

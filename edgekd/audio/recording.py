@@ -82,11 +82,13 @@ class Recording:
             raise InputError(f"{self.path}: sample {bad} is NaN or infinite. Replace the file or take it out.")
         return channels
 
-    def blocks(self) -> Iterator[Samples]:
-        """The whole recording, in pieces `(samples, channels)`. Raises as `read` does."""
+    def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Samples]:
+        """`length` samples from `start` (None: all that follow), in pieces `(samples, channels)`. Raises as `read`
+        does."""
         step = max(1, BLOCK // self.info.channels)
-        for start in range(0, self.info.frames, step):
-            yield self.read(start, min(step, self.info.frames - start))
+        stop = self.info.frames if length is None else start + length
+        for first in range(start, stop, step):
+            yield self.read(first, min(step, stop - first))
 
 
 @contextmanager

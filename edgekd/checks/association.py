@@ -44,14 +44,14 @@ def typical_value(values: Sequence[Any]) -> Any:
 def binned(values: list[Any], shown: Callable[[Any], str]) -> tuple[NDArray[np.intp], list[str]]:
     """The number of each value's bin, and what the bins hold: one value each, or a range where there are many.
 
-    A value that many share, such as no silence at all, is a bin of its own.
+    A value that many share, such as no silence at all, is a bin of its own; as many others make one.
     """
     counts = Counter(values)
     distinct = sorted(counts)
     if isinstance(values[0], float) and len(distinct) > _BINS:
         common = [value for value in distinct if counts[value] > len(values) / _BINS]
         rest = np.array([value for value in values if value not in common])
-        ranges = max(1, _BINS - len(common))
+        ranges = max(1, round(_BINS * len(rest) / len(values)))
         edges = np.unique(np.quantile(rest, np.arange(1, ranges) / ranges))
         place = {value: number for number, value in enumerate(common)}
         codes = np.array(

@@ -226,7 +226,7 @@ def _measured(recording: Recording, clips: Sequence[Clip], hearing: Hearing) -> 
     for block in recording.blocks():
         content.update(block.tobytes())
         channels = at_full_scale(path, block, info.subtype, hearing)
-        heard = audible(as_heard(path, channels, hearing)[0], info.subtype)
+        heard = audible(as_heard(path, channels, hearing), info.subtype)
         full_scale += int((np.abs(channels) >= _FULL_SCALE).sum())
         while waiting and clips[waiting[-1]].start < position + len(block):
             begun.append(waiting.pop())

@@ -78,15 +78,24 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    resolved = options.resolve(config, flags, set_, trust)
-    chosen = _methods(methods)
-    numbers = _seeds(seeds, resolved.seed)
-    tested = None if folds == "all" else _numbers("--folds", folds)
-
     from edgekd.experiments.names import check_names
     from edgekd.experiments.plan import plan_cells, plan_text
+    from edgekd.report.terminal import line
+    from edgekd.training.default_teacher import with_default_teacher
+    from edgekd.training.new_teacher import settled
 
-    for cell in plan_cells(resolved, chosen, {"any": {}}, numbers[:1]):
+    combined = options.combine(config, flags, set_, trust)
+    resolved, chosen = settled(combined), _methods(methods)
+    numbers = _seeds(seeds, resolved.seed)
+    tested = None if folds == "all" else _numbers("--folds", folds)
+    cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+    if any(cell.teacher is not None for cell in cells):
+        taught, why = with_default_teacher(combined)
+        resolved = settled(taught)
+        cells = plan_cells(resolved, chosen, {"any": {}}, numbers[:1])
+        if why is not None and not quiet:
+            line(why, err=True)
+    for cell in cells:
         check_names(cell.config, int8=quantize)
     if dry_run:
         typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
@@ -94,7 +103,7 @@ def compare(
 
     from edgekd.experiments.compare import compare as compare_methods
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import line, print_comparison, print_json
+    from edgekd.report.terminal import print_comparison, print_json
 
     def advice() -> str:
         return f"What is finished is in {quote(str(resolved.out))}. Go on with the same command."

@@ -61,6 +61,8 @@ def distill(
     from edgekd.errors import UsageError
     from edgekd.experiments.names import check_names
     from edgekd.models.build import with_default_student
+    from edgekd.report.terminal import line
+    from edgekd.training.default_teacher import with_default_teacher
     from edgekd.training.new_teacher import settled
 
     flags = {
@@ -96,9 +98,12 @@ def distill(
         from edgekd.runs.run import Run
 
         config = Run.open(out).folder / "config.toml"
-    resolved = settled(with_default_student(options.combine(config, flags, set_, trust)))
-    check_names(resolved, int8=not no_quantize)
+    taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust))
+    resolved = settled(with_default_student(taught))
     first = options.is_first_process()
+    if chosen is not None and first and not quiet:
+        line(chosen, err=True)
+    check_names(resolved, int8=not no_quantize)
     if dry_run:
         from edgekd.toml_files import to_toml
 

@@ -65,6 +65,12 @@ def begun(below: PurePosixPath, class_name: str = "") -> Begun | None:
     return Begun("/".join([*parts, prefix]).strip("/_-. "), found[1])
 
 
+def group_of(time: Begun, group_by: GroupBy) -> str:
+    """The group of a recording that began at `time`."""
+    day = f"{time.time:%Y-%m-%d}" if group_by == "day" else "deployment" if not time.deployment else ""
+    return f"{time.deployment} {day}".strip()
+
+
 def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
     """`index` where recordings that are a group of their own, and named by a time, are one group a day of their
     deployment, or one a deployment.
@@ -79,7 +85,7 @@ def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
         raise UsageError(
             f"data.group_by = '{group_by}': {index.root}: of {len(index)} clips' recordings {why}. Unset it."
         )
-    groups = {name: _group(time, group_by) for name, time in times.items()}
+    groups = {name: group_of(time, group_by) for name, time in times.items()}
     clips = tuple(replace(clip, group=groups.get(clip.group, clip.group)) for clip in index)
     left = len(_own(index)) - len(times)
     notes = index.notes
@@ -122,18 +128,15 @@ def _own(index: ClipIndex) -> dict[str, Begun | None]:
     """The recordings that are a group of their own, each with what its name says."""
     own: dict[str, Begun | None] = {}
     for clip in index:
-        if clip.group not in own and clip.group == index.name(clip):
-            own[clip.group] = begun(PurePosixPath(index.name(clip)), _class(index, clip))
+        # Cheap questions first: there may be hundreds of thousands of clips.
+        if clip.group not in own and clip.group.endswith(clip.path.name) and clip.group == index.name(clip):
+            may_tell = sum(map(str.isdigit, clip.group)) >= 8 or _HEXADECIMAL.fullmatch(clip.path.stem)
+            own[clip.group] = begun(PurePosixPath(clip.group), _class(index, clip)) if may_tell else None
     return own
 
 
 def _class(index: ClipIndex, clip: Clip) -> str:
     return index.classes[clip.label] if clip.label >= 0 else ""
-
-
-def _group(time: Begun, group_by: GroupBy) -> str:
-    day = f"{time.time:%Y-%m-%d}" if group_by == "day" else "deployment" if not time.deployment else ""
-    return f"{time.deployment} {day}".strip()
 
 
 def _found(stem: str) -> tuple[int, datetime] | None:

@@ -4,13 +4,15 @@
     folder/groups.csv              optional: path (relative to the folder), group
 
 Recordings are cut into clips as in the folder layout. A group is the recording, or what `groups.csv` says: the source
-that several files were cut from, by the name that the labelled clips of the same source have.
+that several files were cut from, by the name that the labelled clips of the same source have; or with `data.group_by`
+the day or the deployment that the name of the file tells.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
@@ -18,6 +20,8 @@ from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import groups_of, windows
 from edgekd.data.load import check_names_of_files
+from edgekd.data.recording_times import GroupBy, begun
+from edgekd.data.recording_times import group_of as of_time
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
 from edgekd.files.threads import threaded
@@ -37,6 +41,8 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         files = _recordings(folder)
         # By its full path a recording without a given group has no namesake among labelled ones.
         groups = groups_of(folder, files, str(folder) + os.sep)
+        if config.group_by is not None:
+            groups |= _by_time(folder, groups, config.group_by)
         group_of.update((path, groups[path]) for path in files if path.resolve() not in seen)
         seen.update(path.resolve() for path in files)
     files = list(group_of)
@@ -51,6 +57,16 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
     index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
     return spelled_once(index)
+
+
+def _by_time(folder: Path, groups: Mapping[Path, str], group_by: GroupBy) -> dict[Path, str]:
+    """The groups of recordings that no table groups and that are named by a time: those that labelled recordings of the
+    same day or deployment have."""
+    own = [
+        path for path, group in groups.items() if group == str(folder) + os.sep + path.relative_to(folder).as_posix()
+    ]
+    times = {path: begun(PurePosixPath(path.relative_to(folder).as_posix())) for path in own}
+    return {path: of_time(time, group_by) for path, time in times.items() if time is not None}
 
 
 def _recordings(folder: Path) -> list[Path]:

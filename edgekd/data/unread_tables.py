@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from edgekd.data.index import ClipIndex, Note
+from edgekd.data.index import Clip, ClipIndex, Note
 from edgekd.data.layouts.csv_table import records
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.layouts.table_text import is_table, separated, text_of
@@ -34,8 +34,8 @@ _DEPTH, _TABLES, _LARGEST = 2, 20, 64 << 20  # folders below the root, tables, b
 
 def unheeded(index: ClipIndex) -> list[Note]:
     """A note for each table beside the recordings of `index` by which some of them belong together that do not."""
-    files = dict.fromkeys((index.name(clip), clip.path, clip.group) for clip in index)
     notes = []
+    files: list[tuple[str, Path, str]] = []
     for path in islice(_tables(index.root), _TABLES):
         if path.suffix.lower() in _SPREADSHEETS:
             notes.append(Note("groups", f"{path}: a spreadsheet, which is not read. Save it as 'CSV UTF-8'."))
@@ -46,7 +46,11 @@ def unheeded(index: ClipIndex) -> list[Note]:
                     Note("groups", f"{path}: a metafile of DeepShip, not heeded. --dataset deepship reads it.")
                 )
             continue
-        found = _joins(path, list(files))
+        rows = _rows(path)
+        if rows is None:
+            continue
+        files = files or [(index.name(clip), clip.path, clip.group) for clip in _one_a_file(index)]
+        found = _joins(*rows, path.parent, files)
         if found is not None:
             column, recordings, wanted, groups = found
             notes.append(
@@ -76,23 +80,35 @@ def _tables(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _joins(table: Path, files: list[tuple[str, Path, str]]) -> tuple[str, int, int, int] | None:
-    """The column of a table that joins most, how many recordings it joins, into how many groups, out of how many."""
+def _one_a_file(index: ClipIndex) -> Iterator[Clip]:
+    return iter({str(clip.path): clip for clip in index}.values())
+
+
+def _rows(table: Path) -> tuple[list[str], list[list[str]]] | None:
+    """The names of a table's columns and its lines, where some of them may say what belongs together."""
     try:
         separator, text, above = separated(text_of(table))
         lines = [values for _, values in records(table, text, separator, above)]
     except InputError:
         return None  # no table, or the layout's own, which complains itself
-    if len(lines) < 3:
+    if len(lines) < 3 or not _wanted(lines[0]):
         return None
     header, *rows = lines
-    rows = [row for row in rows if len(row) == len(header)]
-    wanted = [place for place, name in enumerate(header) if _WORDS.intersection(_words(name))]
-    if not wanted or not rows:
-        return None
-    found = _files_of(rows, table.parent, files)
+    return header, [row for row in rows if len(row) == len(header)]
+
+
+def _wanted(header: list[str]) -> list[int]:
+    return [place for place, name in enumerate(header) if _WORDS.intersection(_words(name))]
+
+
+def _joins(
+    header: list[str], rows: list[list[str]], folder: Path, files: list[tuple[str, Path, str]]
+) -> tuple[str, int, int, int] | None:
+    """The column of a table in `folder` that joins most, how many recordings it joins, into how many groups, out of how
+    many."""
+    found = _files_of(rows, folder, files) if rows else []
     best: tuple[str, int, int, int] | None = None
-    for place in wanted:
+    for place in _wanted(header):
         members: defaultdict[str, set[str]] = defaultdict(set)
         recordings: defaultdict[str, set[str]] = defaultdict(set)
         for row, (name, group) in found:
@@ -113,8 +129,9 @@ def _files_of(
     """The rows that name a recording, by its path or else by its name where that is only one's, each with the name and
     the group. The column is the one that names most."""
     ways: dict[str, dict[str, tuple[str, str] | None]] = {"path": {}, "name": {}, "stem": {}}
+    inside = f"{folder.as_posix()}/"
     for name, path, group in files:
-        below = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+        below = path.as_posix().removeprefix(inside)
         for kind, key in (("path", name), ("path", below), ("name", path.name), ("stem", path.stem)):
             known = ways[kind].setdefault(key, (name, group))
             if known is not None and known[0] != name:

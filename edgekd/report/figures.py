@@ -145,7 +145,7 @@ GLOSSARY = {  # by the figure that brings it into a report
     "accuracy_difference": (
         "Less the baseline",
         "The subject's accuracy less the baseline's on the same clips, in points of a per cent. An interval that holds "
-        "0 shows no difference.",
+        "0 shows none: the recordings are too few to tell so small a difference.",
     ),
     "mcnemar_p": (
         "McNemar p",

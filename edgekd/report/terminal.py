@@ -233,6 +233,8 @@ def print_engines(engines: dict[str, Any]) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """What each method scored, and how sure its difference to the first is; then where the rest is."""
+    from edgekd.report.verdict import undecided
+
     results = [*comparison.methods, *comparison.teachers]
     int8 = any(result.int8_accuracy is not None for result in results)
     columns = ["", "cells", "accuracy", "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
@@ -269,6 +271,9 @@ def print_comparison(comparison: Comparison) -> None:
             ],
             numbers=columns[1:],
         )
+        for result in compared:
+            if result.difference is not None and not result.difference.shown:
+                line(f"{result.method}: {undecided(result.difference)}.")
     line()
     line("Mean over cells ± standard deviation over seeds.")
     if compared or int8:

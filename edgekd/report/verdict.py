@@ -1,6 +1,7 @@
 """The sentences that a profile is read for: what was gained, what was given up, and how sure that is.
 
-A difference whose 95 % interval holds 0 (or, of times, 1) is not called one.
+A difference whose 95 % interval holds 0 (or, of times, 1) is not called one. Of accuracy, that is no finding either:
+what is said is how large a difference the recordings could have told.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, .
         _alone(subject) if subject.versus is None else _compared(subject, subject.versus.baseline)
         for subject in subjects
         if subject.name != baseline
+    )
+
+
+def undecided(difference: Difference) -> str:
+    """What is to be said of a `difference` in accuracy that is not shown: the recordings are too few for it."""
+    count = difference.recordings
+    tested = "its recordings are" if count is None else "1 recording is" if count == 1 else f"{count:,} recordings are"
+    if difference.runs_resampled:
+        tested = tested.replace("recordings are", f"recordings in {difference.trials} runs are")
+    ends = interval(*difference.accuracy_interval, points)
+    return (
+        f"{tested} too few to tell less than {_unsigned(difference.least_told)} points of accuracy "
+        f"(found {points(difference.accuracy)}, {ends})"
     )
 
 
@@ -72,10 +86,8 @@ def _size(smaller: float) -> str:
 
 def _accuracy(difference: Difference) -> str:
     low, high = difference.accuracy_interval
-    if low <= 0 <= high:
-        return (
-            f"no difference in accuracy is shown ({points(difference.accuracy)} points, {interval(low, high, points)})"
-        )
+    if not difference.shown:
+        return undecided(difference)
     if difference.accuracy < 0:
         return f"its accuracy is {_unsigned(-difference.accuracy)} points lower ({interval(-high, -low, _unsigned)})"
     return f"its accuracy is {_unsigned(difference.accuracy)} points higher ({interval(low, high, _unsigned)})"

@@ -47,7 +47,8 @@ class Difference:
     `mcnemar` counts the clips, of all trials, that only the first and only the second got right, and the p-value of
     McNemar's exact test. It takes each clip of each seed for independent, which windows of a recording and seeds of a
     clip are not, so it is too small; `sign_flip` is the p-value of a permutation test over whole recordings.
-    `runs_resampled` tells whether the intervals are over runs too.
+    `runs_resampled` tells whether the intervals are over runs too, `recordings` how many were tested (None: in a report
+    from before they were counted).
     """
 
     trials: int
@@ -60,6 +61,20 @@ class Difference:
     mcnemar: float
     sign_flip: float
     runs_resampled: bool
+    recordings: int | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a difference in accuracy: its interval does not hold 0."""
+        low, high = self.accuracy_interval
+        return not low <= 0 <= high
+
+    @property
+    def least_told(self) -> float:
+        """What the accuracies would have to differ by, as a share, for these recordings to tell: the longer arm of the
+        interval, which is half of it where both are alike."""
+        low, high = self.accuracy_interval
+        return max(high - self.accuracy, self.accuracy - low)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,6 +129,7 @@ def difference(
         mcnemar=mcnemar(only_first, only_second),
         sign_flip=sign_flip(surplus, rng, flips),
         runs_resampled=freedom > 0,
+        recordings=len(names),
     )
 
 

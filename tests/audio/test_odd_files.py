@@ -113,6 +113,7 @@ ANOTHER_SIGNAL = re.compile(r"4[1-4]_|80_|9\d_|a2_|69_|b[1-6]")
 REFUSED = {
     r"08_.*": ("128000", "64000"),
     r"13_.*": ("57600000", "64000"),
+    r"4[124]_.*": ("samples reach", "where full scale is 1", "data.full_scale"),
     r"45_.*": ("sample 99 is NaN",),
     r"71_.*": ("truncated: 15552 samples of the 33408",),
     r"74_.*|a6_.*|99_(html|lfs).wav": ("not an audio file",),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -143,6 +144,22 @@ def test_a_clip_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.
     assert clip.shape == (RATE,)
     assert clip.dtype == np.float32
     assert asked[0] < 48_100
+
+
+def test_many_channels_are_mixed_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = np.stack([noise(5_000, seed) for seed in range(7)], axis=1)
+    path = write(tmp_path / "a.wav", channels, subtype="FLOAT")
+    whole = audio.read(path, RATE)
+    monkeypatch.setattr("edgekd.audio.recording.BLOCK", 100)
+    np.testing.assert_array_equal(audio.read(path, RATE), whole)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "ogg"])
+def test_a_name_that_is_no_text_is_read_like_any_other(tmp_path: Path, ending: str) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff." + ending.encode()))
+    write(tmp_path / f"a.{ending}", noise(RATE)).rename(path)
+    assert audio.probe(path).frames == RATE
+    assert audio.read(path, RATE).shape == (RATE,)
 
 
 # Bad files: one line each, with the file's name

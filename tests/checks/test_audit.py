@@ -228,7 +228,7 @@ def test_digital_silence_that_tells_the_class_is_named_with_what_takes_it_away(t
     index = dataset(tmp_path / "data", sounds)
     found = audited(index, in_thirds(24))
     (warning,) = (each for each in found.warnings if each.about.get("attribute") == "digital silence at the end")
-    assert "0.00 s in 100% of 'a', in 17% of the rest. It alone tells the class of 75%" in warning.message
+    assert "0.00 s in 100% of 'a', in 17% of the rest. It alone tells the class of 92%" in warning.message
     assert warning.message.endswith("Leave it out: --set data.trim_silence=true.")
     trimmed = audited(index, in_thirds(24), CONFIG.model_copy(update={"trim_silence": True}))
     assert not any("digital silence" in each.message for each in trimmed.warnings)

@@ -107,7 +107,7 @@ def test_no_data_at_all_says_what_to_pass(quick: Callable, tmp_path: Path) -> No
 
 
 BROKEN = {
-    "truncated": "truncated: 9000 bytes of the 16044 its header promises. Copy it again.",
+    "truncated": "truncated: the header promises 16000 bytes of samples, 8956 follow. Copy it again.",
     "empty": "the file is empty (0 bytes). Replace it or take it out.",
     "without samples": "holds no samples. Replace it or take it out.",
     "not audio": "not an audio file that can be read",
@@ -217,6 +217,20 @@ def test_resuming_a_finished_run_needs_no_settings_and_changes_no_weights(edgekd
 
 
 # The teacher
+
+
+def test_without_a_teacher_the_first_line_says_which_it_is(
+    edgekd: Callable, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    quicker = ["--epochs", "1", "--set", "teacher.epochs=1", "--batch-size", "4", "--clip-seconds", "0.5"]
+    done = edgekd("distill", "--data-dir", recordings, *quicker, "--no-quantize", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[0].startswith("Teacher: convnet, trained in full on your data alone, for no published")
+    run = Run.open(tmp_path / "runs" / "edgekd")
+    assert (run.config.teacher.name, run.config.teacher.adaptation) == ("convnet", "full")
+    assert edgekd("distill", "--data-dir", recordings, "--dry-run", "--quiet").err == ""
 
 
 @pytest.mark.parametrize(

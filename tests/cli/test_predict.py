@@ -55,7 +55,7 @@ def test_files_that_cannot_be_read_are_named_and_the_others_classified(
         "gone.wav": "no such file",
         "empty.wav": "the file is empty (0 bytes)",
         "page.wav": "not an audio file that can be read",
-        "cut.wav": "truncated: 5000 bytes of the 12044 its header promises",
+        "cut.wav": "truncated: the header promises 12000 bytes of samples, 4956 follow",
         "nan.wav": "sample 0 is NaN or infinite",
     }
     model = tiny_run.folder if kind == "run" else tiny_bundle

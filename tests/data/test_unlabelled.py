@@ -70,3 +70,11 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"a\.wav"):
         load_unlabelled(config(tmp_path / "damaged"))
+
+
+def test_days_are_groups_by_the_name_that_labelled_recordings_of_them_have(tmp_path: Path) -> None:
+    for name in ("a/AM1_20240501_120000.WAV", "a/AM1_20240501_130000.WAV", "a/b.wav", "c/AM1_20240502_120000.WAV"):
+        record(tmp_path / name, 2.0)
+    settings = config(tmp_path / "a", tmp_path / "c").model_copy(update={"group_by": "day"})
+    groups = [clip.group for clip in load_unlabelled(settings)]
+    assert groups == ["AM1 2024-05-01", "AM1 2024-05-01", str(tmp_path / "a" / "b.wav"), "AM1 2024-05-02"]

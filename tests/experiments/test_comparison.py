@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from edgekd.config import DistillConfig
 from edgekd.experiments.compare import compare, write_comparison, write_tables
 from edgekd.experiments.comparison import Comparison
+from edgekd.report.terminal import print_comparison
 from tests.experiments.made import Made
 
 TinyConfig = Callable[..., DistillConfig]
@@ -52,6 +54,21 @@ def test_int8_is_compared_with_the_float_student_it_comes_from(found: Comparison
         expected = np.mean(list(int8.values())) - np.mean(list(floats.values()))
         assert result.int8_difference.accuracy == pytest.approx(expected, abs=1e-6)
         assert result.int8_difference.only_first == 0
+
+
+def test_a_method_that_recordings_cannot_tell_from_the_first_is_said_to_be(
+    found: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (difference,) = [result.difference for result in found.methods if result.difference is not None]
+    assert difference.recordings is not None
+    said = f"kd: {difference.recordings} recordings in 4 runs are too few to tell less than 25.0 points of accuracy"
+    for accuracy, expected in ((0.0, True), (0.3, False)):
+        shown = replace(difference, accuracy=accuracy, accuracy_interval=(accuracy - 0.2, accuracy + 0.25))
+        methods = tuple(
+            replace(result, difference=None if result.difference is None else shown) for result in found.methods
+        )
+        print_comparison(replace(found, methods=methods))
+        assert (said in capsys.readouterr().out) == expected
 
 
 def test_the_folder_holds_the_result_in_every_form(found: Comparison) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgekd.report.results import Estimate, Profile
-from edgekd.report.verdict import verdict
+from edgekd.report.verdict import undecided, verdict
 
 
 def sentence_of(
@@ -16,7 +18,12 @@ def sentence_of(
     assert student.versus.accuracy is not None
     value, low, high = (point / 100 for point in points)
     paired = student.versus.accuracy.__class__(
-        **{**student.versus.accuracy.to_dict(), "accuracy": value, "accuracy_interval": (low, high)}
+        **{
+            **student.versus.accuracy.to_dict(),
+            "accuracy": value,
+            "accuracy_interval": (low, high),
+            "recordings": 50,
+        }
     )
     times = Estimate(value=speedup[0], low=speedup[1], high=speedup[2])
     versus = student.versus.model_copy(update={"accuracy": paired, "speedup": times, "smaller": smaller})
@@ -38,8 +45,15 @@ def sentence_of(
             (1.02, 0.97, 1.07),
             (-0.5, -2.0, 1.0),
             1.0,
-            "student is as fast as teacher (0.97 to 1.07) and as large; no difference in accuracy is shown "
-            "(\N{MINUS SIGN}0.5 points, \N{MINUS SIGN}2.0 to +1.0).",
+            "student is as fast as teacher (0.97 to 1.07) and as large; 50 recordings are too few to tell less than "
+            "1.5 points of accuracy (found \N{MINUS SIGN}0.5, \N{MINUS SIGN}2.0 to +1.0).",
+        ),
+        (
+            (1.02, 0.97, 1.07),
+            (-6.5, -11.0, 0.5),
+            1.0,
+            "student is as fast as teacher (0.97 to 1.07) and as large; 50 recordings are too few to tell less than "
+            "7.0 points of accuracy (found \N{MINUS SIGN}6.5, \N{MINUS SIGN}11.0 to +0.5).",
         ),
         (
             (0.5, 0.4, 0.8),
@@ -49,7 +63,7 @@ def sentence_of(
             "points higher (0.5 to 3.0).",
         ),
     ],
-    ids=["better", "equal", "slower"],
+    ids=["better", "equal", "few", "slower"],
 )
 def test_the_sentence_says_what_the_intervals_show(
     sample_profile: Profile,
@@ -59,6 +73,21 @@ def test_the_sentence_says_what_the_intervals_show(
     words: str,
 ) -> None:
     assert sentence_of(sample_profile, speedup, points, smaller) == words
+
+
+def test_what_is_not_shown_is_said_with_what_was_tested(sample_profile: Profile) -> None:
+    versus = sample_profile.subjects[1].versus
+    assert versus is not None
+    assert versus.accuracy is not None
+    found = replace(versus.accuracy, accuracy=0.0, accuracy_interval=(-0.02, 0.02), trials=15)
+    rest = "too few to tell less than 2.0 points of accuracy (found +0.0, \N{MINUS SIGN}2.0 to +2.0)"
+    for recordings, runs, words in (
+        (None, False, "its recordings are"),
+        (1, False, "1 recording is"),
+        (1_200, False, "1,200 recordings are"),
+        (400, True, "400 recordings in 15 runs are"),
+    ):
+        assert undecided(replace(found, recordings=recordings, runs_resampled=runs)) == f"{words} {rest}"
 
 
 def test_a_subject_alone_is_told_by_its_own_figures(sample_profile: Profile) -> None:

@@ -65,13 +65,14 @@ def test_methods_that_never_differed_might_on_other_recordings() -> None:
     assert found is not None
     bound = stats.binomtest(0, 60).proportion_ci(method="exact").high
     assert found.accuracy_interval == pytest.approx((-bound, bound))
+    assert (found.shown, found.least_told) == (False, pytest.approx(bound))
 
 
 def test_windows_of_one_recording_deceive_mcnemar_and_not_the_other_test() -> None:
     first, second = one_run([1, 1, 1, 1, 0, 1], [0, 0, 0, 1, 0, 1], clips=20)
     found = difference(first, second, CLASSES)
     assert found is not None
-    assert (found.only_first, found.only_second) == (60, 0)
+    assert (found.only_first, found.only_second, found.recordings) == (60, 0, 6)
     assert found.mcnemar < 1e-15
     assert found.sign_flip == pytest.approx(0.25, abs=0.02), "three coins"
 

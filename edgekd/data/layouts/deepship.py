@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.audio.read import probe
-from edgekd.data.index import Clip, ClipIndex, Note
+from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
 from edgekd.data.layouts.csv_table import records
 from edgekd.data.layouts.folder import GROUPS, class_folders, windows
 from edgekd.data.layouts.layout import WrongLayout
@@ -76,14 +76,14 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
                 f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS)."
                 f"{why_no_audio(folders[name])}"
             )
-    groups, notes = _groups(root, folders, recordings)
+    groups, absent, notes = _groups(root, folders, recordings)
     clips = [
         Clip(path, label, groups[path], None, start, length)
         for label, name in enumerate(folders)
         for path in recordings[name]
         for start, length in windows(path, config.clip_seconds)
     ]
-    return ClipIndex("deepship", root, tuple(folders), tuple(clips), notes=tuple(notes))
+    return ClipIndex("deepship", root, tuple(folders), tuple(clips), tuple(absent), tuple(notes))
 
 
 # Classes
@@ -133,13 +133,15 @@ class _Row:
 
 def _groups(
     root: Path, folders: dict[str, Path], recordings: dict[str, list[Path]]
-) -> tuple[dict[Path, str], list[Note]]:
-    """The group of each recording: its ship, else its folder, else itself; and what of the ships is not known."""
+) -> tuple[dict[Path, str], list[LeftOut], list[Note]]:
+    """The group of each recording: its ship, else its folder, else itself; what the metafiles list and is not there;
+    and what of the ships is not known."""
     tables = {name: _metafile(root, folder, list(folders)) for name, folder in folders.items()}
     rows = {name: [] if table is None else _read(table) for name, table in tables.items()}
     known = {row.ship for listed in rows.values() for row in listed}
     groups: dict[Path, str] = {}
     unknown = []
+    absent: list[LeftOut] = []
     for name, files in recordings.items():
         ships = _ships(folders[name], files, rows[name], known)
         if rows[name] and not ships:
@@ -147,6 +149,7 @@ def _groups(
                 f"{tables[name]}: lists none of the {len(files)} recordings of class '{name}' ({files[0].name}, ...), "
                 "which are looked up by id (7.wav) or date and time (20171104-7/203623.wav). Correct it or take it out."
             )
+        absent += _absent(folders[name], files, rows[name])
         ships_in = defaultdict(set)
         for path, ship in ships.items():
             ships_in[_home(path, folders[name])].add(ship)
@@ -165,13 +168,24 @@ def _groups(
                 f"{name} {without} of {len(files)} ({'no metafile' if tables[name] is None else 'unlisted'})"
             )
     if not unknown:
-        return groups, []
-    return groups, [
-        Note(
-            "groups",
-            f"recordings whose ship is not known: {', '.join(unknown)}. Each is a group of its own, or its folder is: "
-            "a ship that passed twice may be on two sides. Add the metafiles (cargo-metafile, ...), or a groups.csv.",
-        )
+        return groups, absent, []
+    note = (
+        f"recordings whose ship is not known: {', '.join(unknown)}. Each is a group of its own, or its folder is: a "
+        "ship that passed twice may be on two sides. Add the metafiles (cargo-metafile, ...), or a groups.csv."
+    )
+    return groups, absent, [Note("groups", note)]
+
+
+def _absent(folder: Path, files: list[Path], rows: list[_Row]) -> list[LeftOut]:
+    """The rows that describe none of the recordings in a class folder, by the name that one would have. Of a ship with
+    a folder of its own nobody can tell."""
+    below = [path.relative_to(folder) for path in files]
+    fitting = {row.line for path in below for row in _fitting(path, rows, is_id=True)}
+    ships = {_ship(part) for path in below for part in path.parts[:-1]}
+    return [
+        LeftOut(folder / f"{row.number}.wav", "listed by its metafile, but not there")
+        for row in rows
+        if row.line not in fitting and row.ship not in ships
     ]
 
 

@@ -18,9 +18,11 @@ _BLANKS = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # between two digits a blank keep
 def alike(name: str) -> str:
     """What two names that differ only in blanks, case, Unicode form (NFC, NFD, full-width) or, where all of the name is
     a whole number, in how that is written, have in common."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    plain = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf").strip()
-    plain = re.sub(r"\s+", " ", _BLANKS.sub("", plain))
+    plain = name.casefold()
+    if not name.isascii():
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    plain = re.sub(r"\s+", " ", _BLANKS.sub("", plain.strip()))
     number = _WHOLE.fullmatch(plain)
     return plain if number is None else f"{number[1].replace('+', '')}{number[2]}"
 

@@ -22,7 +22,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edgekd.data.index import Clip, ClipIndex, Note, Side
+from edgekd.data.index import Clip, ClipIndex, LeftOut, Note, Side
 from edgekd.data.layouts.csv_table import Line, read_table
 from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgekd.config import DataConfig
 
 METADATA = "metadata.csv"
+_ABSENT = f"named by {METADATA}, but not there"
 SCENARIO = re.compile(r"inclusion_\d+_exclusion_\d+", re.IGNORECASE)
 
 
@@ -63,27 +64,32 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         raise InputError(f"{root}: only one class folder ('{classes[0]}'); a classifier needs at least two.")
     clips = []
     unknown = []
+    missing: list[LeftOut] = []
     for side, folder in parts:
         table = _table(folder)
         groups = {} if table is None else _groups(table)
         files = unlisted = 0
+        absent = dict.fromkeys(groups)
         for class_folder in class_folders(folder / "audio"):
             label = classes.index(class_folder.name)
             for path in audio_files(class_folder):
                 file = path.relative_to(root).as_posix()
-                group = groups.get((alike(class_folder.name), alike(path.stem)), file)
+                listed = alike(class_folder.name), alike(path.stem)
+                group = groups.get(listed) or file
+                absent.pop(listed, None)
                 files += 1
                 unlisted += group == file
                 clips += [
                     Clip(path, label, group, None, start, length, side)
                     for start, length in windows(path, config.clip_seconds)
                 ]
+        missing += [LeftOut(folder / "audio" / label / f"{number}.wav", _ABSENT) for label, number in absent]
         if unlisted:
             where = folder.relative_to(root).as_posix()
             unknown.append(f"{where} {unlisted} of {files} ({'no metadata.csv' if table is None else 'unlisted'})")
     if not clips:
         raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
-    return ClipIndex("vtuad", root, classes, tuple(clips), notes=_notes(root, parts, unknown))
+    return ClipIndex("vtuad", root, classes, tuple(clips), tuple(missing), _notes(root, parts, unknown))
 
 
 def _scenarios(root: Path) -> list[Path]:
@@ -113,12 +119,11 @@ def _table(folder: Path) -> Path | None:
 
 
 def _groups(table: Path) -> dict[tuple[str, str], str]:
-    """The group of each file, by class and name without suffix, both `alike`."""
-    groups = {}
+    """The group of each file, empty where none is known, by class and name without suffix, both `alike`."""
+    groups: dict[tuple[str, str], str] = {}
     for line in read_table(table, ("label", "file_index", "MMSI")):
         file = alike(line.text("label")), str(line.whole("file_index"))
-        if group := _group(line):
-            groups[file] = group
+        groups[file] = _group(line) or groups.get(file, "")
     return groups
 
 

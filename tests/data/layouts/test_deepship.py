@@ -58,6 +58,14 @@ def groups(root: Path, name: str = "Cargo") -> dict[str, str]:
     return {"/".join(path.relative_to(root).parts[1:]): group for path, group in paths.items()}
 
 
+def test_what_a_metafile_lists_and_is_not_there_is_told_of(root: Path) -> None:
+    write(root / "cargo-metafile", CARGO)
+    record(root / "Cargo" / "PRINCESS SUPERIOR" / "north.wav")
+    left = deepship.load(root, CONFIG).left_out
+    assert [each.path.relative_to(root).as_posix() for each in left] == ["Cargo/31.wav"], "of the other nobody can tell"
+    assert {each.why for each in left} == {"listed by its metafile, but not there"}
+
+
 # Classes and windows
 
 

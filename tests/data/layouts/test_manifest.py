@@ -91,12 +91,6 @@ def test_a_region_is_counted_at_the_rate_of_its_file(root: Path) -> None:
     assert [(clip.start, clip.length) for clip in index] == [(22_050, 88_200), (4_000, 16_000)]
 
 
-def test_a_rate_at_which_a_clip_has_no_sample_makes_clips_of_one(root: Path) -> None:
-    record(root / "slow.wav", 3.0, 1)
-    index = load(root, "path,label", "slow.wav,tug", "a.wav,cargo", clip_seconds=0.2)
-    assert [(clip.start, clip.length) for clip in index][:3] == [(0, 1), (1, 1), (2, 1)]
-
-
 def test_regions_of_one_file_share_a_group(root: Path) -> None:
     index = load(root, "path,label,start_s,end_s", "a.wav,tug,0,4", "b.flac,cargo,,", "a.wav,cargo,4,8")
     assert {clip.group for clip in index if clip.path.name == "a.wav"} == {"a.wav"}

@@ -57,6 +57,13 @@ def root(tmp_path: Path) -> Path:
     return write_sides(tmp_path / "vtuad")
 
 
+def test_what_a_table_names_and_is_not_there_is_told_of(root: Path) -> None:
+    write_metadata(root / "test", [cut_from("tug", number, 1, "20170101") for number in (4, 9, 14)])
+    (left,) = load_index(DataConfig(data_dir=root, clip_seconds=1.0, given_split=False)).left_out[:1]
+    assert left.path == root / "test" / "audio" / "tug" / "14.wav"
+    assert (left.why, left.lost) == ("named by metadata.csv, but not there", True)
+
+
 def test_the_sides_and_classes_are_the_folders(root: Path) -> None:
     assert recognise(root).name == "vtuad"
     index = vtuad.load(root, CONFIG)
@@ -159,6 +166,34 @@ def test_metadata_that_does_not_fit_is_refused(root: Path, content: str, says: s
     (root / "train" / "metadata.csv").write_text(content)
     with pytest.raises(InputError, match=rf"train/metadata.csv.*{says}"):
         vtuad.load(root, CONFIG)
+
+
+def test_what_is_not_known_of_ships_is_counted_by_side(root: Path) -> None:
+    assert (
+        "train 10 of 10 (no metadata.csv), validation 10 of 10 (no metadata.csv)"
+        in vtuad.load(root, CONFIG).notes[0].message
+    )
+    for side in SIDES:
+        write_metadata(root / side, [cut_from(CLASSES[n % 5], n, n, "x") for n in range(10 if side != "test" else 7)])
+    (note,) = vtuad.load(root, CONFIG).notes
+    assert note.message.startswith("seconds whose ship or recording is not known: test 3 of 10 (unlisted). Each is")
+    write_metadata(root / "test", [cut_from(CLASSES[n % 5], n, n, "x") for n in range(10)])
+    assert vtuad.load(root, CONFIG).notes == ()
+
+
+@pytest.mark.parametrize("place", ["Metadata.CSV", "audio/metadata.csv", "metadata/metadata.tsv"])
+def test_the_table_of_a_side_is_found_where_copies_have_it(root: Path, place: str) -> None:
+    target = root / "test" / place
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("label,file_index,MMSI\nTug,4.0,316\nTug,0009,316\n")
+    assert [clip.group for clip in load_test(root) if clip.path.parent.name == "tug"] == ["MMSI 316"] * 2
+
+
+def test_a_table_that_lies_beside_the_sides_is_named(root: Path) -> None:
+    (root / "metadata.csv").write_text("split,label,file_index,MMSI\ntest,tug,4,316\n")
+    (root / "other.csv").write_text("split,label\ntest,tug\n")
+    (note,) = vtuad.load(root, CONFIG).notes
+    assert f"Not read, for it lies beside the sides: {root / 'metadata.csv'}. Add metadata.csv to each" in note.message
 
 
 # Bad input
