@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, shown
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
 from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
 from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
@@ -24,6 +24,7 @@ from edgekd.teacher_settings import CacheMode as CacheMode  # noqa: PLC0414
 from edgekd.teacher_settings import TeacherConfig as TeacherConfig  # noqa: PLC0414
 
 Model = TypeVar("Model", bound=BaseModel)
+MISTAKES = 20  # of one file that are told at once
 
 
 class LossConfig(Section):
@@ -94,12 +95,12 @@ class AugmentConfig(Section):
     gain_db: float = Field(
         default=0.0, ge=0, le=60, description="by how much the level of a view is changed at most, up or down; 0: not"
     )
-    time_masks: int = Field(default=2, ge=0)
+    time_masks: int = Field(default=2, ge=0, le=1000)
     time_mask_share: float = Field(
         default=0.096, gt=0, le=1, description="the widest, as a share of the clip; the paper's 48 frames in 5 s"
     )
     time_mask_frames: int | None = Field(default=None, ge=1, description="the widest, in place of time_mask_share")
-    frequency_masks: int = Field(default=2, ge=0)
+    frequency_masks: int = Field(default=2, ge=0, le=1000)
     frequency_mask_bins: int = Field(default=8, ge=1, description="the widest, before any bins are averaged")
 
     def time_mask(self, frames: int) -> int:
@@ -120,8 +121,8 @@ class AugmentConfig(Section):
 class TrainingConfig(Section):
     """The student's optimisation; defaults from the SSATKD paper where it gives them."""
 
-    epochs: int = Field(default=60, ge=1)
-    batch_size: int = Field(default=16, ge=2)
+    epochs: int = Field(default=60, ge=1, le=1_000_000)
+    batch_size: int = Field(default=16, ge=2, le=1_000_000)
     unlabelled_share: float = Field(
         default=0.5,
         gt=0,
@@ -166,7 +167,7 @@ class QuantizeConfig(Section):
     keep_float: tuple[str, ...] = Field(
         default=(), description="layers that stay in float, by their names in the student"
     )
-    epochs: int = Field(default=6, ge=1)
+    epochs: int = Field(default=6, ge=1, le=1_000_000)
     frozen_epochs: int = Field(default=2, ge=0, description="last epochs with the scales frozen")
     learning_rate: float = Field(
         default=3e-5, gt=0, description="low: int8 is to be the float student, not another one"
@@ -187,10 +188,10 @@ class ProfileConfig(Section):
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="of PyTorch")
     provider: str = Field(default="CPUExecutionProvider", description="of ONNX Runtime")
-    threads: int = Field(default=1, ge=1, description="CPU threads while latencies are taken")
+    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads while latencies are taken")
     repetitions: int = Field(default=200, ge=1, description="timed calls of a subject")
     seconds: float = Field(default=10.0, gt=0, description="of timing a subject at most")
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    batches: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         default=(1, 8, 32), description="of throughput; none: left out"
     )
     noise: str | None = Field(default="pink", description="white, pink or a recording; None: robustness is left out")
@@ -207,7 +208,7 @@ class DistillConfig(Section):
     """Everything that decides the outcome of a run."""
 
     out: Path = Path("runs/edgekd")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     student: str = Field(
         default="hltdnn_ds", description="see 'edgekd students', or package.module:factory, one of your own"
@@ -261,11 +262,14 @@ def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
 
     `source` names where the values come from (a file, "command line") for the message.
     """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{source}: {shown(values)}: keys and values are wanted")
     try:
         return model.model_validate(dict(values))
     except ValidationError as failure:
-        lines = [_describe(model, error) for error in failure.errors(include_url=False)]
-        raise UsageError(f"{source}: " + "; ".join(lines)) from None
+        lines = [_describe(model, error) for error in failure.errors(include_url=False)[:MISTAKES]]
+        more = f"; and {failure.error_count() - MISTAKES} more" if failure.error_count() > MISTAKES else ""
+        raise UsageError(f"{source}: " + "; ".join(lines) + more) from None
 
 
 def differences(
@@ -297,7 +301,7 @@ def _describe(model: type[BaseModel], error: Any) -> str:
         return message
     if error["type"] == "value_error" and isinstance(error["input"], Mapping):  # of a section: it names the setting
         return f"{place}.{message}"
-    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{place} = {shown(error['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 
+LONGEST_SHOWN = 160  # letters of a value in a message
+
 
 class EdgekdError(Exception):
     """Base of every error that is shown without a traceback."""
@@ -43,6 +45,15 @@ def explained(error: BaseException) -> tuple[str, int]:
         advice = "Check the path, its permissions and the space on its disk."
         return f"error: {where}{error.strerror}. {advice}", InputError.exit_code
     return f"unforeseen failure: {type(error).__name__}: {error} (EDGEKD_DEBUG=1 shows where)", 1
+
+
+def shown(value: object) -> str:
+    """A value in a message: on one line, and only how it begins where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python prints no integer of more than 4,300 digits
+        return f"a value too large to print ({type(value).__name__})"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

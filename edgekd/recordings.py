@@ -8,6 +8,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from edgekd.section import InputPath, Section
 
+Decibels = Annotated[float, Field(ge=-200, le=200)]
 LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
 SHORTEST_CLIP = 0.1  # s
 
@@ -18,10 +19,14 @@ Channel = Literal["mean"] | Annotated[StrictInt, Field(ge=0, le=1023)]
 class SimulationConfig(Section):
     """Size and difficulty of the simulated passive-sonar data set (`sonar_sim`)."""
 
-    vessels_per_class: int = Field(default=20, ge=5, description="distinct vessels a class; a vessel is a group")
-    windows_per_vessel: int = Field(default=8, ge=1, description="clips cut from one vessel's recording")
-    snr_db: tuple[float, float] = Field(default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB")
-    seed: int = 0
+    vessels_per_class: int = Field(
+        default=20, ge=5, le=100_000, description="distinct vessels a class; a vessel is a group"
+    )
+    windows_per_vessel: int = Field(default=8, ge=1, le=100_000, description="clips cut from one vessel's recording")
+    snr_db: tuple[Decibels, Decibels] = Field(
+        default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB"
+    )
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 class DataConfig(Section):
@@ -52,7 +57,7 @@ class DataConfig(Section):
     split: tuple[float, float, float] = Field(
         default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
     )
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0, lt=1 << 63)
     given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"

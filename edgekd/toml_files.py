@@ -19,8 +19,10 @@ def read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such configuration file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+    except ValueError as failure:  # besides what is no TOML or no UTF-8, an integer of more than 4,300 digits
         raise UsageError(f"{path}: not valid TOML: {failure}.") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid TOML: nested too deeply.") from None
     except OSError as failure:
         raise UsageError(f"{path}: cannot be read: {failure.strerror}.") from None
 

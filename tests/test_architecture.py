@@ -24,6 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
     *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
@@ -41,12 +42,17 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "exporting", "profiling", "cli"):
+for room in ("audio", "models", "exporting", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
 INSIDE: dict[str, dict[str, set[str]]] = {
-    "files": {"whole": set(), "caches": set(), "threads": set(), "row_table": {"caches", "threads"}},
+    "files": {
+        **{name: set() for name in ("locks", "caches", "threads")},
+        "whole": {"locks"},
+        "folders": {"locks", "whole"},
+        "row_table": {"caches", "threads"},
+    },
     "data": {
         "fourier": set(),
         "index": set(),

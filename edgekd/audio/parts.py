@@ -22,13 +22,14 @@ class Part:
     """A stream that libsndfile decodes: `pieces` of the file, `(offset, length)`, and bytes of ours, one after another;
     without any the file as it lies there.
 
-    `frames` is how many samples of a channel there are, where libsndfile cannot tell; `most` how many of them count:
-    what fills the last block of a codec is no sound. `loud`: its decoder, libmpg123, writes to standard error.
+    `frames` is how many samples of a channel there are, where libsndfile cannot tell. `most` is how many of them count:
+    what fills up the last `block` of a codec is no sound. `loud`: its decoder, libmpg123, writes to standard error.
     """
 
     pieces: tuple[Piece, ...] = ()
     frames: int | None = None
     most: int | None = None
+    block: int = 0
     loud: bool = False
 
 

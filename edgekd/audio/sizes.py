@@ -16,6 +16,11 @@ from edgekd.audio.parts import WHOLE, Part, Parts
 from edgekd.errors import InputError
 
 _MOST_CHUNKS = 4096
+_SLACK = 1 << 16  # bytes; so many zeros behind the samples are a disk's padding
+_BLOCK = 512  # samples of a channel in the last block of a codec, at most
+_LEAST = 16  # bytes; fewer are no sound
+_TAGS = (b"TAG", b"ID3", b"3DI", b"APETAGEX")  # of music players
+_AIFF_CHUNK, _CAF_CHUNK, _W64_CHUNK = struct.Struct(">4sI"), struct.Struct(">4sq"), struct.Struct("<16sQ")
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the GUID of a chunk, after its name
 
@@ -23,13 +28,19 @@ _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the GUID o
 @dataclass(frozen=True)
 class _Promise:
     """Where the samples begin, how many bytes of them there are (None: up to the end of the file), and how many samples
-    of a channel (None: it does not say). `patches` are bytes that would say the number of bytes that there are."""
+    of a channel (None: it does not say).
+
+    `place` is where this number of bytes stands, and its format; `overhead` what it counts beside the samples. `head`
+    is what the header of another chunk looks like, of those padded to multiples of `even` bytes.
+    """
 
     begin: int
     length: int | None
     most: int | None = None
-    patches: tuple[tuple[int, str], ...] = ()  # offset, format of the number; the size of the chunk
-    overhead: int = 0  # what that size counts beside the samples
+    place: tuple[int, str] | None = None
+    overhead: int = 0
+    head: struct.Struct | None = None
+    even: int = 1
 
 
 def parts(path: Path, file: BinaryIO, size: int) -> Parts | None:
@@ -56,22 +67,39 @@ def parts(path: Path, file: BinaryIO, size: int) -> Parts | None:
         raise InputError(
             f"{path}: truncated: {held} bytes of the {promise.length} of samples its header promises. Copy it again."
         )
-    if promise.length == 0 and held and promise.patches:
-        return (_patched(file, promise, held),)
-    return (Part(most=promise.most),)
+    end = promise.begin + promise.length
+    if not _more(file, promise, end, size):
+        return (Part(most=promise.most, block=_BLOCK),)
+    if promise.place is None or held < 2 * promise.length:
+        raise InputError(
+            f"{path}: damaged: its header promises {promise.length} bytes of samples, {held} follow. Store it anew."
+        )
+    offset, number = promise.place  # the size was never brought up to date
+    after = offset + struct.calcsize(number)
+    return (Part(((0, offset), struct.pack(number, held + promise.overhead), (after, size - after))),)
 
 
-def _patched(file: BinaryIO, promise: _Promise, held: int) -> Part:
-    file.seek(0)
-    head = bytearray(file.read(promise.begin))
-    for offset, kind in promise.patches:
-        struct.pack_into(kind, head, offset, held + promise.overhead)
-    return Part((bytes(head), (promise.begin, held)))
+def _more(file: BinaryIO, promise: _Promise, end: int, size: int) -> bool:
+    """Whether something that is no chunk, tag or padding follows the samples."""
+    file.seek(end)
+    rest = file.read(_SLACK)
+    if len(rest) < _LEAST or rest.startswith(_TAGS):
+        return False
+    head = promise.head
+    for skipped in {0, -promise.length % promise.even} if head is not None and promise.length else ():
+        assert head is not None
+        if len(rest) < skipped + head.size:
+            return False
+        name, length = head.unpack_from(rest, skipped)
+        named = length >= head.size if head is _W64_CHUNK else all(32 <= byte < 127 for byte in name)
+        if named and 0 <= length <= size - end:
+            return False
+    return not promise.length or size - end > _SLACK or any(rest)
 
 
 def _au(magic: bytes) -> _Promise | None:
     begin, length = struct.unpack(">II", magic[4:12].ljust(8, b"\0"))
-    return _Promise(begin, None if length == 0xFFFFFFFF else length, patches=((8, ">I"),))
+    return _Promise(begin, None if length == 0xFFFFFFFF else length, place=(8, ">I"))
 
 
 def _chunks(
@@ -94,15 +122,15 @@ def _chunks(
 
 def _aiff(file: BinaryIO, end: int) -> _Promise | None:
     most = None
-    for name, size, begin in _chunks(file, end, 12, struct.Struct(">4sI"), 2):
+    for name, size, begin in _chunks(file, end, 12, _AIFF_CHUNK, 2):
         if name == b"COMM":
             file.seek(begin + 2)
             most = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0] or None
         elif name == b"SSND":
             file.seek(begin)
             (offset,) = struct.unpack(">I", file.read(4).ljust(4, b"\0"))
-            patches = ((begin - 4, ">I"),) if size in (0, 8) else ()
-            return _Promise(begin + 8 + offset, max(0, size - 8 - offset), most, patches, 8 + offset)
+            first, length = begin + 8 + offset, max(0, size - 8 - offset)
+            return _Promise(first, length, most, (begin - 4, ">I"), 8 + offset, _AIFF_CHUNK, 2)
     return None
 
 
@@ -119,15 +147,15 @@ def _wave_64(file: BinaryIO, end: int) -> _Promise | None:
         if name == b"fact":
             most = int.from_bytes(file.read(8), "little") or None
         if name == b"data":
-            return _Promise(begin, max(0, size - 24), most, ((position + 16, "<Q"),), 24)
+            return _Promise(begin, max(0, size - 24), most, (position + 16, "<Q"), 24, _W64_CHUNK, 8)
         position += max(24, size + -size % 8)
     return None
 
 
 def _caf(file: BinaryIO, end: int) -> _Promise | None:
-    for name, size, begin in _chunks(file, end, 8, struct.Struct(">4sq"), 1):  # of -1, where it goes on to the end
+    for name, size, begin in _chunks(file, end, 8, _CAF_CHUNK, 1):  # of -1, where it goes on to the end
         if name == b"data":
-            return _Promise(begin + 4, max(0, size - 4), patches=((begin - 8, ">q"),), overhead=4)
+            return _Promise(begin + 4, max(0, size - 4), None, (begin - 8, ">q"), 4, _CAF_CHUNK)
     return None
 
 

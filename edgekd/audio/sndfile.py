@@ -15,7 +15,6 @@ from edgekd.audio.parts import Part, PartFile
 from edgekd.errors import InputError
 
 BLOCK = 1 << 18  # samples of all channels decoded at a time: bounds the memory of a thread
-_LARGEST_FILLING = 4096  # samples of a channel that a codec puts together, at most
 
 
 class _Sequential(soundfile.SoundFile):
@@ -37,9 +36,15 @@ class Stream:
         self.rate, self.channels = self._file.samplerate, self._file.channels
         self.subtype, self.format = self._file.subtype, self._file.format
         self.frames = self._file.frames if part.frames is None else part.frames
-        # What fills the last block of a codec is no sound.
-        if part.most is not None and 0 < self.frames - part.most < _LARGEST_FILLING:
-            self.frames = part.most
+        self.frames = self._trimmed(self.frames)
+
+    def _trimmed(self, frames: int) -> int:
+        most = self._part.most
+        if most is None or not 0 < frames - most < self._part.block:
+            return frames
+        # Some programs divide the count by the number of channels, which is another length altogether.
+        divided = self.channels > 1 and abs(frames - most * self.channels) < self.channels
+        return frames if divided else most
 
     def _open(self) -> None:
         self._source = PartFile(self._path, self._part) if self._part.pieces else None

@@ -21,6 +21,8 @@ from edgekd.errors import InputError
 
 _MPEG_SUFFIXES = frozenset({".mp3", ".mp2", ".mp1", ".mpga"})
 _MPEG_IN_WAV = (0x50, 0x55)
+_ADPCM = (0x02, 0x11)  # in WAV: they say how many samples a block has
+_BLOCKS = {0x31: 640, 0x40: 240}  # GSM 6.10, of which two blocks may be filled up; G.721
 _UNKNOWN: Parts = (Part(loud=True),)  # libsndfile may find that it is MPEG audio
 _REMEMBERED = 1 << 16  # files
 _MOST_A_BYTE = 8192  # samples that a byte can stand for: FLAC packs 65 535 equal ones into a dozen
@@ -154,4 +156,13 @@ def _parts_of_codec(path: Path, header: WavHeader) -> Parts:
     length = min(header.data_bytes, 0xFFFFFFFF - 1024)
     chunks += b"data" + number.pack(length)
     magic = b"RIFX" if header.order == ">" else b"RIFF"
-    return (Part((magic + number.pack(len(chunks) + length) + chunks, *header.extents), most=header.fact),)
+    prefix = magic + number.pack(len(chunks) + length) + chunks
+    return (Part((prefix, *header.extents), most=header.fact, block=_block(header)),)
+
+
+def _block(header: WavHeader) -> int:
+    """The samples of a channel that fill up the last block of a codec, or more."""
+    block = _BLOCKS.get(header.encoding, 160)
+    if header.encoding in _ADPCM and len(header.layout) >= 20:
+        (block,) = struct.unpack_from(header.order + "H", header.layout, 18)
+    return block

@@ -7,7 +7,6 @@ sound, which is mapped like the clips. So memory does not grow with the hours.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zipfile
 import zlib
 from functools import reduce
@@ -22,7 +21,7 @@ from edgekd.audio.read import Waveform, resample
 from edgekd.data.clip_store import ClipStore
 from edgekd.files.caches import locked
 from edgekd.files.threads import threaded
-from edgekd.files.whole import write_bytes
+from edgekd.files.whole import sweep, whole_file, write_bytes
 from edgekd.progress import Progress, silent
 
 FORMAT = 2
@@ -110,6 +109,7 @@ class Described(NamedTuple):
 def described(store: ClipStore, progress: Progress) -> Described:
     """What is known of all clips, from the folder of the store if it is there."""
     with locked(store.folder / "fingerprints.lock", lambda: progress("wait for another audit", 0, len(store))):
+        sweep(store.folder)
         return _read_description(store) or _describe(store, progress)
 
 
@@ -142,15 +142,12 @@ def _describe(store: ClipStore, progress: Progress) -> Described:
 
     audible = np.flatnonzero(store.peaks).tolist()
     path, total = store.folder / _LANDMARKS, 0
-    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
-        written = Path(folder) / path.name
-        with open(written, "wb") as file:
-            for done, (row, found) in enumerate(threaded(describe, audible), 1):
-                file.write(found.tobytes())
-                first[row], counts[row] = total, len(found)
-                total += len(found)
-                progress("fingerprint", done, len(audible))
-        written.rename(path)
+    with whole_file(path) as file:
+        for done, (row, found) in enumerate(threaded(describe, audible), 1):
+            file.write(found.tobytes())
+            first[row], counts[row] = total, len(found)
+            total += len(found)
+            progress("fingerprint", done, len(audible))
     marks = _mapped(path, total)
     kept = BytesIO()
     np.savez(

@@ -1,15 +1,17 @@
 """`edgekd`: joins the commands, and turns errors into one line and an exit code.
 
 0 done; 1 a bug or an unforeseen failure; 2 wrong usage or configuration; 3 bad or missing input; 4 a gate refused;
-130 interrupted. A traceback is shown only with EDGEKD_DEBUG=1.
+130 interrupted; 141 what reads its output has seen enough. A traceback is shown only with EDGEKD_DEBUG=1.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import getdoc
 from typing import Annotated, Any
 
@@ -54,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
 }
 SHARED = {"distill", "pretrain", "quantize"}  # what several processes do together, under torchrun
 TRAINING = {*SHARED, "demo"}
+OUTPUT_CLOSED = 141  # as a shell has it for a program that SIGPIPE ended
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 
 
@@ -82,6 +85,11 @@ class _BuiltWhenCalled(TyperGroup):
             if is_first_process():
                 print("\nInterrupted.", file=sys.stderr)
             raise typer.Exit(130) from None
+        except EOFError as failure:  # click would take it for a terminal that was closed, and say "Aborted!"
+            raise RuntimeError(f"EOFError: {failure}") from failure
+        except BrokenPipeError:  # click would end with 1
+            _let_go_of_output()
+            raise typer.Exit(OUTPUT_CLOSED) from None
         except BaseException as error:
             if isinstance(error, Exception):
                 raise
@@ -133,17 +141,46 @@ def main() -> None:
     """The entry point of the `edgekd` script."""
     set_up_threads()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would write of its steps
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is not in UTF-8, or not in the terminal's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it fails
+    except BrokenPipeError:
+        _let_go_of_output()
+        sys.exit(OUTPUT_CLOSED)
     except Exception as error:
         if os.environ.get("EDGEKD_DEBUG") == "1":
             raise
-        line, exit_code = explained(error)
+        line, exit_code = explained(_of_output(error))
         if _is_ours_to_say(error):
             print(terminal_text(f"edgekd: {line}", sys.stderr), file=sys.stderr)
         else:  # torchrun ends all processes with the first to go, which is to be the one that says why
             time.sleep(WAIT_SECONDS)
         sys.exit(exit_code)
+
+
+def _of_output(error: Exception) -> Exception:
+    """What is wrong with standard output, where that is what failed; else the error itself."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return error
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _let_go_of_output()
+        return InputError(
+            f"standard output cannot be written: {error.strerror}. Files that the command wrote are whole: make room, "
+            "and look there."
+        )
+    return error
+
+
+def _let_go_of_output() -> None:
+    """Have Python write nothing more to standard output, nor complain of what it holds, when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_ours_to_say(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import typer
 from edgekd.cli import options
 
 Flag = typer.Option
+MOST_SEEDS = 10_000
 
 
 def compare(
@@ -23,9 +24,9 @@ def compare(
         ),
     ] = "labels,kd,ssatkd",
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
-    splits: Annotated[int, Flag(min=1, help="Number of splits by groups, where there are no folds.")] = 1,
+    splits: Annotated[int, Flag(min=1, max=10_000, help="Number of splits by groups, where there are no folds.")] = 1,
     seeds: Annotated[str, Flag(help="How many, from --seed on; or which, by comma (5, has one).")] = "3",
-    jobs: Annotated[int, Flag(min=1, help="Cells trained at the same time.")] = 1,
+    jobs: Annotated[int, Flag(min=1, max=1024, help="Cells trained at the same time.")] = 1,
     quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -153,23 +154,23 @@ def _methods(text: str) -> dict[str, Any]:
 
 def _seeds(text: str, first: int) -> list[int]:
     """`3` is how many, from `first` on; `5,` and `0,5` are which."""
-    from edgekd.errors import UsageError
+    from edgekd.errors import UsageError, shown
 
     numbers = _numbers("--seeds", text)
     if "," in text:
         return numbers
-    if numbers == [0]:
-        raise UsageError("--seeds 0: at least one.")
+    if not 1 <= numbers[0] <= MOST_SEEDS:
+        raise UsageError(f"--seeds {shown(text)}: how many, from 1 to {MOST_SEEDS}.")
     return list(range(first, first + numbers[0]))
 
 
 def _numbers(option: str, text: str) -> list[int]:
     """Whole numbers by comma, none twice."""
-    from edgekd.errors import UsageError
+    from edgekd.errors import UsageError, shown
 
     items = _items(text)
-    if not items or not all(item.isdecimal() for item in items):
-        raise UsageError(f"{option} {text}: whole numbers by comma, such as 1,3.")
+    if not items or not all(item.isdecimal() and item.isascii() and len(item) < 19 for item in items):
+        raise UsageError(f"{option} {shown(text)}: whole numbers by comma, such as 1,3.")
     return list(dict.fromkeys(map(int, items)))
 
 

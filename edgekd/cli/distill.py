@@ -95,9 +95,9 @@ def distill(
     if resume and config is None:
         if out is None:
             raise UsageError("--resume: say which run is to go on, with --out FOLDER.")
-        from edgekd.runs.run import Run
+        from edgekd.runs.run import Run, to_resume
 
-        config = Run.open(out).folder / "config.toml"
+        config = Run.open(to_resume(out)).folder / "config.toml"
     taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust))
     resolved = settled(with_default_student(taught))
     first = options.is_first_process()
@@ -114,9 +114,10 @@ def distill(
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_run
+    from edgekd.runs.run import can_go_on
 
     def advice() -> str:
-        if not (resolved.out / "config.toml").is_file():
+        if not can_go_on(resolved):
             return NOTHING_WRITTEN
         return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
 

@@ -54,8 +54,9 @@ def export(
     if build_engine and builder is None:
         raise UsageError(f"--build-engine: target '{board.name}' runs {board.runtime}, which has no engines.")
 
+    from edgekd.exporting.export import bundle_folder, float_modules
     from edgekd.exporting.export import export as export_run
-    from edgekd.exporting.export import float_modules
+    from edgekd.files.locks import writing
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import line, print_bundle, print_engines, print_json
     from edgekd.runs.run import Run
@@ -63,9 +64,10 @@ def export(
     found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
         opened = Run.open(run, trust=trust or ())
-        bundle = export_run(opened, board, out, progress, overwrite=overwrite)
-        if builder is not None:
-            found = builder(bundle.folder, float_modules(opened, board), progress)
+        with writing(out or bundle_folder(opened, board)):
+            bundle = export_run(opened, board, out, progress, overwrite=overwrite)
+            if builder is not None:
+                found = builder(bundle.folder, float_modules(opened, board), progress)
     if json_:
         engines = {} if found is None else {"engines": found}
         print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json"), **engines})

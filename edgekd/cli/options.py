@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import InputError, UsageError, shown
 from edgekd.escaping import terminal_text
 
 if TYPE_CHECKING:
@@ -124,6 +125,13 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, e.g. --set augment.time_masks=0. Repeatable."),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """A number that a range alone would let through: NaN is in every one. Raises `typer.BadParameter`."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number that can be meant.")
+    return value
 
 
 def resolve(
@@ -266,5 +274,7 @@ def _toml_value(text: str) -> Any:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text.strip()
+    except RecursionError:
+        raise UsageError(f"--set ...={shown(text)}: nested too deeply.") from None

@@ -61,9 +61,9 @@ def pretrain(
     if resume and config is None:
         if out is None:
             raise UsageError("--resume: say which pre-training is to go on, with --out FOLDER.")
-        from edgekd.runs.run import Run
+        from edgekd.runs.run import Run, to_resume
 
-        config = Run.open(out).folder / "config.toml"
+        config = Run.open(to_resume(out)).folder / "config.toml"
     flags = {
         "data.unlabelled": unlabelled or None,
         "data.dataset": dataset,
@@ -96,10 +96,11 @@ def pretrain(
 
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_pretraining
+    from edgekd.runs.run import can_go_on
     from edgekd.training.pretrain import pretrain as pretrain_student
 
     def advice() -> str:
-        if not (resolved.out / "config.toml").is_file():
+        if not can_go_on(resolved):
             return NOTHING_WRITTEN
         return f"Go on with: {options.called('pretrain')} --out {quote(str(resolved.out))} --resume"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ def profile(
     ] = None,
     device: Annotated[str, typer.Option(help="Of PyTorch: cpu or cuda.")] = "cpu",
     provider: Annotated[str | None, typer.Option(help="Of onnxruntime, e.g. CUDAExecutionProvider.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads while latencies are taken.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads while latencies are taken.")] = 1,
     batches: Annotated[str, typer.Option(help="Batch sizes of throughput, with one thread and all.")] = "1,8,32",
     noise: Annotated[
         str, typer.Option(help="Added at 20 to -5 dB: pink, white, or a recording of your site.")
@@ -51,8 +52,12 @@ def profile(
         Path | None,
         typer.Option(help="An earlier report.json; exit code 4 if this is worse."),
     ] = None,
-    max_drop: Annotated[float, typer.Option(min=0, help="Points of accuracy that may be lost.")] = 0.5,
-    max_slowdown: Annotated[float, typer.Option(min=1, help="Ratio of medians that is still as fast.")] = 1.1,
+    max_drop: Annotated[
+        float, typer.Option(min=0, callback=options.finite, help="Points of accuracy that may be lost.")
+    ] = 0.5,
+    max_slowdown: Annotated[
+        float, typer.Option(min=1, callback=options.finite, help="Ratio of medians that is still as fast.")
+    ] = 1.1,
     trust: options.Trust = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     json_: options.Json = False,
@@ -89,6 +94,7 @@ def profile(
         "options",
     )
 
+    from edgekd.files.locks import writing
     from edgekd.profiling.profiler import Remote
     from edgekd.profiling.profiler import profile as measure
     from edgekd.profiling.remote import ssh_command
@@ -100,10 +106,12 @@ def profile(
     earlier = None if against is None else read_profile(against)  # a mistake in it should not cost minutes
     remote = Remote(tuple(host), ssh_command(ssh), remote_python) if host else None
     command = ("edgekd", *sys.argv[1:])
-    with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
-        measured = measure(subjects, config, progress, remote=remote, command=command, trust=trust or ())
     folder = out or report_folder(subjects[0])
-    write_report(measured, folder)
+    alone = writing(folder) if all(subject.exists() for subject in subjects) else nullcontext()
+    with alone:
+        with options.interruptible(lambda: "Nothing was reported."), ConsoleProgress(quiet) as progress:
+            measured = measure(subjects, config, progress, remote=remote, command=command, trust=trust or ())
+        write_report(measured, folder)
     if json_:
         print_json(measured.to_dict())
     else:
@@ -116,9 +124,11 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    from edgekd.errors import UsageError
+    from edgekd.errors import UsageError, shown
 
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"--batches {text}: write whole numbers with commas between them, e.g. 1,8,32.") from None
+        raise UsageError(
+            f"--batches {shown(text)}: write whole numbers with commas between them, e.g. 1,8,32."
+        ) from None

@@ -32,7 +32,11 @@ def quantize(
     ] = False,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0, help=f"Points of validation accuracy that --auto-mixed may lose; default {MAX_DROP}."),
+        typer.Option(
+            min=0,
+            callback=options.finite,
+            help=f"Points of validation accuracy that --auto-mixed may lose; default {MAX_DROP}.",
+        ),
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only measure what int8 costs each layer.")

@@ -10,8 +10,10 @@ from edgekd.cli import options
 
 
 def students(
-    clip_seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Length of the clip that is counted.")] = 5.0,
-    classes: Annotated[int, typer.Option(min=2, help="Classes that are told apart.")] = 10,
+    clip_seconds: Annotated[
+        float, typer.Option(min=0.1, max=60, callback=options.finite, help="Length of the clip that is counted.")
+    ] = 5.0,
+    classes: Annotated[int, typer.Option(min=2, max=1_000_000, help="Classes that are told apart.")] = 10,
     json_: options.Json = False,
 ) -> None:
     """List the students: their size, their cost, and whose weights they start from."""

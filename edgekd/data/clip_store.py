@@ -38,7 +38,7 @@ from edgekd.errors import InputError
 from edgekd.files.caches import NO_SPACE, cache_folder, locked
 from edgekd.files.row_table import RowTable, read_rows
 from edgekd.files.threads import threaded
-from edgekd.files.whole import write_text
+from edgekd.files.whole import sweep, write_text
 from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def open_store(
     samples = round(config.clip_seconds * config.sample_rate)
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
         name = f"{index.dataset}-{_key(index, config, samples, parent, progress)}"
         with locked(parent / f"{name}.lock", lambda: progress("wait for another run's cache", 0, len(index))):
             return _complete(parent / name, index, config, samples, progress)

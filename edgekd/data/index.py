@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgekd.errors import InputError
+from edgekd.files.whole import legible
+
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
 
@@ -27,6 +30,9 @@ class Clip:
     start: int
     length: int
     side: Side | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", legible(self.group))
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,12 @@ class ClipIndex:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[Note, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a class whose name could not be written down."""
+        for name in self.classes:
+            if name != legible(name):
+                raise InputError(f"{self.root}: class '{legible(name)}' is not named in UTF-8. Rename its folder.")
+
     def __len__(self) -> int:
         return len(self.clips)
 
@@ -68,9 +80,9 @@ class ClipIndex:
         return iter(self.clips)
 
     def name(self, clip: Clip) -> str:
-        """The file of `clip` as tables name it: relative to `root` where it lies below, else in full."""
+        """The file of `clip` as tables name it, `legible`: relative to `root` where it lies below, else in full."""
         below = clip.path.is_relative_to(self.root)
-        return (clip.path.relative_to(self.root) if below else clip.path).as_posix()
+        return legible((clip.path.relative_to(self.root) if below else clip.path).as_posix())
 
     @property
     def labels(self) -> list[int]:

@@ -30,6 +30,7 @@ import argparse
 import ctypes
 import fcntl
 import hashlib
+import io
 import json
 import math
 import re
@@ -43,12 +44,14 @@ import tempfile
 import threading
 import time
 import traceback
+import zipfile
+import zlib
 from collections import deque
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 try:
     import numpy as np
@@ -94,6 +97,243 @@ def complain(message: str, failure: RunnerError | None = None) -> None:
     print(f"edgekd_runner: {plain(message)}", file=sys.stderr, flush=True)
 
 
+# --- The manifest -----------------------------------------------------------------------------------------------------
+# What `manifest.json` must hold to be used here: every entry that is read, its type and its bounds, checked once.
+
+
+LONGEST_CLIP = 1 << 26  # samples: a minute at 192 kHz is a sixth of it
+PRECISIONS = ("int8", "fp16", "fp32")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # no folder in it: nothing outside the bundle is read
+
+Wanted = Tuple[Callable[[Any], bool], str]  # whether a value will do, and what would
+
+
+def shown(value: Any) -> str:
+    """A value in a message: on one line, and only how it begins where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python prints no integer of more than 4,300 digits
+        return f"a value too large to print ({type(value).__name__})"
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def check_manifest(manifest: dict[str, Any], where: str) -> None:
+    """Raises `RunnerError`, which begins with `where`, for the first entry that is missing or of another type."""
+    _check_entries(manifest, _MANIFEST, where)
+    classifier, target = manifest["classifier"], manifest["target"]
+    if classifier["input"] == "log_mel":
+        _check_entries(manifest, _LOG_MEL, where)
+        unknown = set(classifier["frontend"]) - _FRONTEND
+        if unknown:
+            raise RunnerError(
+                f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
+            )
+    if target.get("tensorrt") is not None:
+        _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
+        _check_entries(manifest, {"target.tensorrt.max_batch": _whole(1, 1 << 16)}, where, optional=True)
+
+
+def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:
+    for place, (fits, description) in wanted.items():
+        value: Any = manifest
+        *folders, name = place.split(".")
+        for folder in folders:
+            value = value[folder]  # that it is a table has been asked before
+        if name not in value:
+            if optional or place in _OPTIONAL:
+                continue
+            raise RunnerError(f"{where}: {place} is missing. Export the bundle again")
+        if not fits(value[name]):
+            raise RunnerError(f"{where}: {place} = {shown(value[name])}: not {description}. Export the bundle again")
+
+
+def _whole(least: int, most: int) -> Wanted:
+    return lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}"
+
+
+def _within(least: float, most: float) -> Wanted:
+    def fits(value: Any) -> bool:
+        return type(value) in (int, float) and least <= value <= most  # NaN is in no range
+
+    return fits, f"a number from {least:g} to {most:g}"
+
+
+def _one_of(*values: Any) -> Wanted:
+    def fits(value: Any) -> bool:
+        return any(type(value) is type(other) and value == other for other in values)
+
+    return fits, " or ".join(map(repr, values))
+
+
+def _names(value: Any) -> bool:
+    named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    return named and len(value) > 1 and len(set(value)) == len(value)
+
+
+def _files(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        PLAIN_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in value.items()
+    )
+
+
+def _graphs(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        precision in PRECISIONS and isinstance(name, str) and PLAIN_NAME.fullmatch(name)
+        for precision, name in value.items()
+    )
+
+
+_TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")
+_MANIFEST: dict[str, Wanted] = {
+    "files": (_files, "names of files, without a folder, and the digest of each"),
+    "precision": _one_of(*PRECISIONS),
+    "alternatives": (_graphs, "precisions, and the name of a file for each"),
+    "classifier": _TABLE,
+    "classifier.classes": (_names, "the names of two classes or more, none twice"),
+    "classifier.sample_rate": _whole(1, 10_000_000),
+    "classifier.clip_samples": _whole(1, LONGEST_CLIP),
+    "classifier.hop_samples": _whole(1, LONGEST_CLIP),
+    "classifier.padding": _one_of("repeat", "zeros"),
+    "classifier.input": _one_of("waveform", "log_mel"),
+    "classifier.batch": _one_of("dynamic", 1),
+    "classifier.resampler": _TABLE,
+    "classifier.resampler.lowpass_filter_width": _whole(1, 256),
+    "classifier.resampler.rolloff": _within(1e-3, 1),
+    "target": _TABLE,
+    "target.runtime": (lambda value: isinstance(value, str), "the name of a runtime"),
+    "target.memory_bytes": _whole(1, 1 << 50),
+    "target.tolerance": _TABLE,
+    "target.tolerance.probability": _within(0, 1),
+    "target.tolerance.agreement": _within(0, 1),
+}
+_LOG_MEL: dict[str, Wanted] = {
+    "classifier.gain": _within(1e-30, 1e30),
+    "classifier.frontend": _TABLE,
+    "classifier.frontend.convention": _one_of("panns", "yamnet"),
+    "classifier.frontend.n_fft": _whole(2, 1 << 16),
+    "classifier.frontend.window_length": _whole(0, 1 << 16),
+    "classifier.frontend.hop_length": _whole(1, 1 << 20),
+    "classifier.frontend.n_mels": _whole(1, 4096),
+    "classifier.frontend.f_min": _within(0, 1e7),
+    "classifier.frontend.f_max": _within(1e-3, 1e7),
+    "classifier.frontend.frames_per_step": _whole(1, 1 << 16),
+    "classifier.frontend.bins_per_step": _whole(1, 4096),
+}
+_FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
+# What bundles of earlier versions lack, and `LogMel` has a value for.
+_OPTIONAL = {
+    f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")
+}
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------------------
+# Arrays in `.npz` files: what each promises to be is looked at before any memory is taken for it.
+
+
+# What a file that is cut short, or is something else under this name, makes `zipfile` and numpy raise.
+ARRAY_DAMAGE = (
+    *(EOFError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, AssertionError, MemoryError),
+    *(RuntimeError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+MOST_CLIPS = 4096  # of the golden examples
+GOLDEN_AGAIN = "Copy or export the bundle again"
+
+Shape = Tuple[Optional[int], ...]  # None: any, and the same number in all arrays
+
+
+def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and type of each array in an `.npz`, of which nothing more is read.
+
+    Raises `ValueError` for an array that is not as long as its shape says, or holds objects, and one of `ARRAY_DAMAGE`
+    for what is no such file.
+    """
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename[:-4] if member.filename.endswith(".npy") else member.filename
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                if version not in readers:
+                    raise ValueError(f"{name} is an array of version {version}")
+                shape, _, dtype = readers[version](file)
+                if dtype.hasobject:
+                    raise ValueError(f"{name} holds Python objects, which allow_pickle=False refuses")
+                if any(type(length) is not int or length < 0 for length in shape):
+                    raise ValueError(f"{name} has the shape {shown(shape)}")
+                promised, held = math_prod(shape) * dtype.itemsize, member.file_size - file.tell()
+                if promised != held:
+                    raise ValueError(
+                        f"{name} of the shape {shown(shape)} has {shown(promised)} bytes, and holds {held}"
+                    )
+            headers[name] = shape, dtype
+    return headers
+
+
+def math_prod(lengths: tuple[int, ...]) -> int:
+    """Their product, in whole numbers of any size."""
+    product = 1
+    for length in lengths:
+        product *= length
+    return product
+
+
+def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
+    """The golden examples of a bundle, by name: N clips and what is expected of them.
+
+    `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
+    `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, where they
+    are there or, with `labelled`, always. Raises `RunnerError` for a file that holds anything else.
+    """
+    wanted: dict[str, tuple[str, Shape]] = {
+        "waveform": ("i", (None, clip_samples)),
+        "scale": ("f", (None,)),
+        "probabilities": ("f", (None, classes)),
+        "float_probabilities": ("f", (None, classes)),
+        "labels": ("iu", (None,)),
+    }
+    try:
+        headers = array_headers(path)
+        if "float_probabilities" not in headers:  # of bundles of before, whose model is the float student
+            del wanted["float_probabilities"]
+        if "labels" not in headers and not labelled:
+            del wanted["labels"]
+        _check_headers(headers, wanted)
+        with np.load(str(path), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in wanted}
+        _check_values(arrays, classes)
+    except OSError as failure:
+        raise RunnerError(f"{path}: {failure.strerror or failure}. {GOLDEN_AGAIN}") from None
+    except ARRAY_DAMAGE as failure:
+        reason = (str(failure).splitlines() or ["it ends too early"])[0].rstrip(".")
+        raise RunnerError(f"{path}: not the golden examples of this model: {reason[:200]}. {GOLDEN_AGAIN}") from None
+    return arrays
+
+
+def _check_headers(headers: dict[str, tuple[tuple[int, ...], np.dtype]], wanted: dict[str, tuple[str, Shape]]) -> None:
+    for name, (kinds, shape) in wanted.items():
+        if name not in headers:
+            raise ValueError(f"{name} is missing")
+        found, dtype = headers[name]
+        clips = headers["waveform"][0][:1]
+        if dtype.kind not in kinds or len(found) != len(shape) or found[:1] != clips or found[1:] != shape[1:]:
+            raise ValueError(f"{name} is {dtype} of the shape {shown(found)}, not of {shown(clips + shape[1:])}")
+        if not 1 <= found[0] <= MOST_CLIPS:
+            raise ValueError(f"{found[0]} clips, not 1 to {MOST_CLIPS}")
+
+
+def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
+    for name in ("scale", "probabilities", "float_probabilities"):
+        values = arrays.get(name, arrays["probabilities"])
+        if not np.isfinite(values).all() or (values < -1e-4).any():
+            raise ValueError(f"{name} has values that are negative, NaN or infinite")
+        if name != "scale" and (values > 1 + 1e-4).any():
+            raise ValueError(f"{name} has values above 1")
+    labels = arrays.get("labels", np.zeros(1, np.int64))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels has classes outside 0 to {classes - 1}")
+
+
 # --- The bundle -------------------------------------------------------------------------------------------------------
 # The folder that was exported: its manifest, its files and their sha256, and the engines built in it.
 
@@ -111,25 +351,35 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The contents of `manifest.json`, unchanged since it was written. Raises `RunnerError`."""
+    """The contents of `manifest.json`, unchanged since it was written, every entry that is used of the type and within
+    the bounds that it is to have. Raises `RunnerError`."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
     except OSError as failure:
         raise RunnerError(f"{path}: {failure.strerror}. A bundle is a folder with a manifest.json.") from None
-    except ValueError:  # also a UnicodeDecodeError
+    except (ValueError, RecursionError):  # also a UnicodeDecodeError, and an integer of more than 4,300 digits
         raise RunnerError(f"{path}: not valid JSON. Copy the bundle again.") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise RunnerError(f"{path}: not the manifest of a bundle.")
     if manifest["format"] != FORMAT:
-        version = manifest["format"]
+        version = shown(manifest["format"])
         raise RunnerError(f"{path}: format {version}, this runner reads {FORMAT}. Use the bundle's own runner.")
-    if manifest.get("sha256") != manifest_digest(manifest):
+    try:
+        unchanged = manifest.get("sha256") == manifest_digest(manifest)
+    except (ValueError, RecursionError):  # what cannot be written as JSON again
+        unchanged = False
+    if not unchanged:
         raise RunnerError(f"{path}: changed since the bundle was written. {COPY_AGAIN}")
+    check_manifest(manifest, str(path))
     return manifest
 
 
@@ -170,7 +420,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         return None
     except OSError as failure:
         raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         precision = None
     if precision not in list(graphs(manifest)):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
@@ -982,17 +1232,60 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors only
         # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        refusals = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
+        # Every class of its own that it raises; where it has none, a RuntimeError.
+        kinds = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+        self._refusals: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input = contract.input
+        self._input, self._classes, self._model = contract.input, contract.classes, model
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except refusals as failure:
-            reason = str(failure).splitlines()[0]
-            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {reason}") from None
+            self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
+        except self._refusals as failure:
+            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self._check(contract)
+
+    def _check(self, contract: Contract) -> None:
+        """Raises `RunnerError` for the graph of another model."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        scores = [each for each in outputs if each.name == "probabilities"]
+        fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
+        fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
+        if not fits:
+            told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in (*inputs, *outputs))
+            raise RunnerError(
+                f"{self._model}: not the model that the manifest describes, which takes {contract.input}"
+                f" {('batch', *contract.shape)} and gives probabilities {('batch', contract.classes)}: {told[:300]}"
+            )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(["probabilities"], {self._input: batch})[0]
+        try:
+            scores = self._session.run(["probabilities"], {self._input: batch})[0]
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+        if scores.shape != (len(batch), self._classes):
+            raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
+        return scores
+
+
+def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of a graph is float32 `(batch, *shape)`; a length that the graph leaves open fits any."""
+    found = list(tensor.shape or [])
+    same = (not isinstance(length, int) or length == wanted for length, wanted in zip(found[1:], shape))
+    return tensor.type == "tensor(float)" and len(found) == 1 + len(shape) and all(same)
+
+
+def _named(model: Path) -> str | bytes:
+    """The name of a graph's file, or what is in it where the name is not in UTF-8, which onnxruntime cannot open."""
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return str(model)
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
 class _Cuda:
@@ -1292,9 +1585,9 @@ class Runner:
         int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
         """
         expected = "probabilities" if self.precision == "int8" else "float_probabilities"
-        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
-            scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-            return golden["waveform"].astype(np.float32) * scale, golden[expected]
+        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes))
+        scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
+        return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by."""
@@ -1989,11 +2282,13 @@ def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Calla
 
 
 def _parser() -> argparse.ArgumentParser:
-    count, seconds = _between(int, 1, 1e9), _between(float, 1e-3, 1e6)
+    count, runs, seconds = _between(int, 1, 1e9), _between(int, 1, 1e6), _between(float, 1e-3, 1e6)
     result = argparse.ArgumentParser(add_help=False)
     result.add_argument("--json", action="store_true", help="the result as one JSON object")
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads for onnxruntime (1)")
+    model.add_argument(
+        "--threads", type=_between(int, 1, 1024), default=1, metavar="N", help="CPU threads for onnxruntime (1)"
+    )
     model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
@@ -2020,39 +2315,51 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
     add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
     add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
-    add("--smooth", type=count, default=1, metavar="N", help="mean of the last N windows' scores (1)")
+    add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
     add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
     add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
     add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
 
     add = command("bench", run_bench, "latency of one clip, memory, clocks, heat", result, model)
-    add("--runs", type=count, default=200, metavar="N", help="timed runs, at most (200)")
+    add("--runs", type=runs, default=200, metavar="N", help="timed runs, at most (200)")
     add("--seconds", type=seconds, default=20, metavar="S", help="end after S seconds even so (20)")
-    add("--warmup", type=count, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
+    add("--warmup", type=runs, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
 
     add = command(
         "choose", run_choose, "verify and time every TensorRT engine here, use the fastest that agrees", result
     )
-    add("--runs", type=count, default=200, metavar="N", help="timed runs of each (200)")
+    add("--runs", type=runs, default=200, metavar="N", help="timed runs of each (200)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> int:
     """Run a command on the bundle in `folder` (where this file is) and return the exit code."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is not in UTF-8, or not in the terminal's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        exit_code = options.run(folder or Path(__file__).resolve().parent, options)
-        sys.stdout.flush()
-        return exit_code
+        try:
+            options = _parser().parse_args(arguments)
+            return options.run(folder or Path(__file__).resolve().parent, options)
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it fails
     except RunnerError as failure:
         complain(str(failure), failure)
         return failure.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # what reads our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python itself flushes at the end
+        _let_go_of_output()
         return 0
+    except OSError as failure:
+        complain(f"{failure.filename or 'standard output'}: {failure.strerror}")
+        _let_go_of_output()
+        return BAD_INPUT
+
+
+def _let_go_of_output() -> None:
+    """Have Python write nothing more to standard output, nor complain of what it holds, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(kind: type[BaseException], failure: BaseException, _: Any) -> None:

@@ -16,6 +16,8 @@ from edgekd.device import RUNNER_FILE
 
 PARTS = {  # a module of runner/ and its section's title; each imports only from those before it
     "errors": "Errors",
+    "manifest": "The manifest",
+    "arrays": "Arrays",
     "bundle": "The bundle",
     "level": "What is no sound",
     "wav_header": "The header of a WAV file",

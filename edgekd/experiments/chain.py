@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+from edgekd import processes
 from edgekd.config import DistillConfig, QuantizeConfig
 from edgekd.progress import Progress, silent
 from edgekd.quantization.qat import quantize
 from edgekd.quantization.sensitivity import Mixed, auto_mixed
-from edgekd.runs.run import Run
+from edgekd.runs.at_work import at_work, changes_run
+from edgekd.runs.run import Run, can_go_on
 from edgekd.training.distill import distill
 
 
@@ -26,14 +28,16 @@ def distill_and_quantize(
     Processes that `torchrun --max-restarts` has started again go on with the run that they had begun. Raises what
     `distill` and `quantize` raise.
     """
-    if _restarted() and (config.out / "config.toml").is_file():
-        resume, overwrite = True, False
-    run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run, quantized=int8)
-    if int8:
-        quantize(run, progress=progress, resume=resume)
+    with at_work(config.out, config.device):
+        if _restarted() and processes.from_first(lambda: can_go_on(config)):
+            resume, overwrite = True, False
+        run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run, quantized=int8)
+        if int8:
+            quantize(run, progress=progress, resume=resume)
     return run
 
 
+@changes_run
 def quantize_mixed(run: Run, config: QuantizeConfig, max_drop: float, progress: Progress = silent) -> Mixed:
     """Make the int8 student of a finished `run` with the fewest layers in float that lose at most `max_drop` points of
     validation accuracy, as `auto_mixed` finds them.

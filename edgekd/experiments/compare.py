@@ -26,11 +26,11 @@ from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import UsageError
 from edgekd.escaping import csv_text
 from edgekd.experiments.comparison import Comparison, Results
-from edgekd.experiments.grid import is_finished, run_cells, settle_other_settings
+from edgekd.experiments.grid import is_finished, refuse_other_settings, run_cells
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
 from edgekd.experiments.pool import Failure, Start, Worker
-from edgekd.files.caches import locked
-from edgekd.files.whole import write_text
+from edgekd.files.folders import held, settle
+from edgekd.files.whole import sweep, write_text
 from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
@@ -83,7 +83,8 @@ def compare(
     `methods`: names of `METHODS`, or name -> what the method changes of `config`; the others are compared with the
     first. `folds`: the test folds (None: all); `splits`: how many splits by groups where the data set has no folds.
     `jobs` cells are trained at a time. `quantize`: int8 students too. Cells that are finished are not trained again;
-    those of other settings are refused, or with `overwrite` made anew. A cell that fails is a hole in the result.
+    those of other settings are refused, or with `overwrite` made anew, each there until the new one is. A cell that
+    fails is a hole in the result.
     `start` starts what trains them, a process; `write` gets all that is known after each of them and at the end.
     `trust`: code of your own that may be imported, `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
 
@@ -101,9 +102,13 @@ def compare(
         cell.config.data.unlabelled: cell.config.data for cell in cells if cell.config.data.unlabelled
     }.values():
         open_store(load_unlabelled(data, progress), data, progress)
-    config.out.mkdir(parents=True, exist_ok=True)
-    with locked(config.out / ".lock", lambda: progress("wait for another comparison", 0, 1)):
-        settle_other_settings(cells, overwrite)
+    with held(config.out):
+        config.out.mkdir(exist_ok=True)
+        for folder in (config.out, config.out / "teachers", *config.out.glob("cells/*")):
+            settle(folder)
+            sweep(folder)
+        if not overwrite:
+            refuse_other_settings(cells)
         results = Results(config.out, cells)
         done = sum(is_finished(cell, quantize) for cell in cells)
         progress("cells", done, len(cells))

@@ -7,7 +7,6 @@ out/cells/<method>/fold1-seed0.log     what it wrote to standard error, if it fa
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure, Start, Worker, open_pool
 from edgekd.files.whole import write_text
 from edgekd.own_code import trusted
-from edgekd.runs.run import SAME_RUN, Run
+from edgekd.runs.run import SAME_RUN, Run, is_begun, run_of
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,21 @@ def is_finished(cell: Cell, quantize: bool) -> bool:
 
 
 def scores_of(config: DistillConfig) -> dict[str, Any]:
-    """The test scores, by subject, that are in the run folder of `config`; none where there is no run."""
-    return Run.open(config.out).report().get("test", {}) if is_begun(config.out) else {}
+    """The test scores, by subject, that are in the run folder of `config`; none without a run of these settings."""
+    run = run_of(config)
+    return {} if run is None else run.report().get("test", {})
 
 
 def has_teacher(config: DistillConfig) -> bool:
     """Whether the teacher in the run folder of `config` is there, and scored where it can be."""
-    if not is_begun(config.out):
+    run = run_of(config)
+    if run is None:
         return False
-    run = Run.open(config.out)
     return "teacher" in run.report().get("test", {}) or (run.finished("teacher") and not run.classifies("teacher"))
 
 
-def settle_other_settings(cells: Sequence[Cell], overwrite: bool) -> None:
-    """Raise `UsageError` where runs were made with other settings than are wanted now, or with `overwrite` delete
-    those."""
+def refuse_other_settings(cells: Sequence[Cell]) -> None:
+    """Raise `UsageError` where runs were made with other settings than are wanted now."""
     wanted = {cell.config.out: cell.config for cell in cells}
     wanted |= {cell.teacher.out: cell.teacher for cell in cells if cell.teacher is not None}
     other: dict[Path, list[str]] = {}
@@ -79,20 +78,13 @@ def settle_other_settings(cells: Sequence[Cell], overwrite: bool) -> None:
             changed = differences(stored, config.model_dump(mode="json"), SAME_RUN)
             if changed:
                 other[folder] = changed
-    if other and not overwrite:
+    if other:
         folder, changed = next(iter(other.items()))
         more = f" So were {len(other) - 1} other runs." if len(other) > 1 else ""
         raise UsageError(
             f"{folder}: made with other settings ({', '.join(changed)}).{more} Make them anew (--overwrite), or name "
             "another folder (--out)."
         )
-    for folder in other:
-        shutil.rmtree(folder)
-
-
-def is_begun(folder: Path) -> bool:
-    """Whether there is a run folder that can be opened."""
-    return all((folder / name).is_file() for name in ("config.toml", "classes.json"))
 
 
 def run_cells(

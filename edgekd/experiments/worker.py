@@ -42,14 +42,14 @@ def main() -> None:
 def train(job: Job) -> None:
     """Train the student of `job`, or only its teacher, going on with what is there."""
     from edgekd.experiments.chain import distill_and_quantize
-    from edgekd.experiments.grid import is_begun, scores_of
+    from edgekd.experiments.grid import scores_of
     from edgekd.own_code import trust
     from edgekd.quantization.qat import quantize
-    from edgekd.runs.run import Run
+    from edgekd.runs.run import Run, can_go_on
     from edgekd.training.distill import adapt_teacher
 
     trust(job.trust)
-    config, resume = job.config, is_begun(job.config.out)
+    config, resume = job.config, can_go_on(job.config)
     if not job.student:
         adapt_teacher(config, resume=resume, overwrite=not resume)
     elif "student" not in scores_of(config):

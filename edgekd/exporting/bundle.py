@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +24,8 @@ from edgekd.exporting.manifest import Bundle, Check, Classifier, FloatOperators,
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.targets import Precision, Target
+from edgekd.files import folders
+from edgekd.files.whole import all_to_disk
 from edgekd.models.build import sized
 
 
@@ -91,6 +91,7 @@ def write_bundle(
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
     """Raise `UsageError` where `write_bundle` would refuse `out`; worth asking before the work is done."""
+    folders.put_back(out)
     if not (out.exists() or out.is_symlink()):
         return
     if not overwrite:
@@ -104,15 +105,14 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 def _written_whole(out: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder beside `out` that takes its place when the block ends well and vanishes when it does not."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            folder = scratch / "new"  # made by mkdir: unlike mkdtemp's, readable as the user's umask says
-            folder.mkdir()
-            yield folder
-            _swap(folder, out, scratch / "replaced", overwrite)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with folders.held(out):
+            folder = folders.begin(out)
+            try:
+                yield folder
+                all_to_disk(folder)
+                _install(folder, out, overwrite)
+            finally:
+                folders.remove(folder)
     except OSError as failure:
         reason = "no space left on the device" if failure.errno == errno.ENOSPC else failure.strerror
         raise InputError(
@@ -120,14 +120,10 @@ def _written_whole(out: Path, overwrite: bool) -> Iterator[Path]:
         ) from None
 
 
-def _swap(folder: Path, out: Path, replaced: Path, overwrite: bool) -> None:
-    if overwrite and out.exists():
-        out.rename(replaced)
+def _install(folder: Path, out: Path, overwrite: bool) -> None:
     try:
-        folder.rename(out)
+        folders.install(folder, out, replace=overwrite)
     except OSError as failure:
-        if replaced.exists():
-            replaced.rename(out)
         if failure.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise UsageError(f"{out}: was made by another process meanwhile. Choose another --out.") from None
         raise
@@ -135,7 +131,7 @@ def _swap(folder: Path, out: Path, replaced: Path, overwrite: bool) -> None:
 
 def _sealed(folder: Path, manifest: Manifest) -> Manifest:
     """Write `manifest` with the digests of the files in `folder`, and its own; returns what was written."""
-    files = {path.name: runner.file_digest(path) for path in sorted(folder.iterdir())}
+    files = {path.name: runner.file_digest(path) for path in sorted(folder.iterdir()) if path.name != folders.MARK}
     contents = manifest.model_copy(update={"files": files}).model_dump(mode="json")
     contents["sha256"] = runner.manifest_digest(contents)
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"

@@ -22,6 +22,9 @@ from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provena
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
+from edgekd.files.folders import held
+from edgekd.files.locks import reading
+from edgekd.files.whole import legible
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
@@ -45,13 +48,23 @@ def export(
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
     `[FOLDER/]package.module:factory` (see `edgekd.own_code`). Raises `InputError` for an unfinished run,
-    `UsageError` when `out` exists, `GateError` when a model's structure, operators, agreement with the trained one or
-    budget does not pass; no bundle is then left behind.
+    `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
+    operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
     own_code.trust(trust)
     target = load_target(target) if isinstance(target, str) else target
+    out = out or bundle_folder(run, target)
+    with held(out), reading(run.folder):
+        return _export(run, target, out, progress, overwrite)
+
+
+def bundle_folder(run: Run, target: Target) -> Path:
+    """Where a bundle of `run` goes unless somebody names a folder."""
+    return run.folder / f"bundle-{target.name}"
+
+
+def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: bool) -> Bundle:
     runtime = RUNTIMES[target.runtime]
-    out = out or run.folder / f"bundle-{target.name}"
     refuse_existing(out, overwrite)
     models = runtime.models(target)
     deployables = {precision: deployable_of(run, precision) for precision in models}
@@ -162,7 +175,7 @@ def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress =
 def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
     folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
-        run=str(run.folder),
+        run=legible(str(run.folder)),
         dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import InputError
+from edgekd.files.folders import put_back
 
 
 def kind_of(folder: Path) -> Literal["run", "bundle"]:
     """What `folder` holds, by its description file. Raises `InputError` for one that is neither."""
+    put_back(folder)
     if (folder / "manifest.json").is_file():
         return "bundle"
     if (folder / "config.toml").is_file():

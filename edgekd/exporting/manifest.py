@@ -18,6 +18,7 @@ from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
+from edgekd.files.folders import put_back
 from edgekd.recordings import Channel
 
 # The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
@@ -133,6 +134,7 @@ class Bundle:
 
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`. Raises `InputError` naming the first missing, changed or malformed file."""
+    put_back(folder)
     try:
         contents = runner.read_manifest(folder)
         manifest = parse(Manifest, contents, str(folder / "manifest.json"))

@@ -9,25 +9,29 @@ package writes, and `.h5` cannot hold code at all.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from edgekd.errors import InputError
-from edgekd.files.whole import write_bytes
+from edgekd.device.runner.arrays import ARRAY_DAMAGE, array_headers
+from edgekd.errors import InputError, shown
+from edgekd.files.whole import legible, write_bytes
 
 State = dict[str, Tensor]
+MOST_PACKED, SMALL = 100, 1 << 28  # weights are noise, which does not pack; what is small may be all zeros
 
 
 def read_weights(path: Path) -> State:
@@ -99,6 +103,8 @@ def load_matching(
 
 def _read_safetensors(path: Path) -> State:
     try:
+        if str(path) != legible(str(path)):  # which it does not find
+            return load(path.read_bytes())
         return load_file(path)
     except SafetensorError as failure:
         raise _damaged(path, str(failure)) from None
@@ -108,16 +114,14 @@ def _read_npz(path: Path) -> State:
     if not zipfile.is_zipfile(path):
         raise _damaged(path, "it is not an archive of arrays")
     try:
+        headers = array_headers(path)
+        _check_size(path, sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values()))
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except ValueError as failure:
+            return {name: _tensor(file[name]) for name, (_, dtype) in headers.items() if _is_number(dtype)}
+    except ARRAY_DAMAGE as failure:
         if "allow_pickle" in str(failure):
             raise _code(path, "an array of Python objects") from None
         raise _damaged(path, str(failure)) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as failure:
-        raise _damaged(path, str(failure)) from None
-    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
-    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numbers.items()}
 
 
 def _read_h5(path: Path) -> State:
@@ -126,18 +130,35 @@ def _read_h5(path: Path) -> State:
         import h5py
     except ImportError:
         raise InputError(f"{path}: reading .h5 needs h5py: pip install 'edgekd[yamnet]'.") from None
-    arrays: State = {}
+    found: dict[str, h5py.Dataset] = {}
 
     def keep(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
-            arrays[name] = torch.from_numpy(item[()].astype(item.dtype.newbyteorder("=")))
+        if isinstance(item, h5py.Dataset) and item.shape is not None and _is_number(item.dtype):
+            found[name] = item
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(keep)
-    except (OSError, RuntimeError, KeyError, ValueError) as failure:
+            _check_size(path, sum(math.prod(item.shape) * item.dtype.itemsize for item in found.values()))
+            return {name: _tensor(np.asarray(item[()])) for name, item in found.items()}
+    except (OSError, *ARRAY_DAMAGE) as failure:
         raise _damaged(path, str(failure)) from None
-    return arrays
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether PyTorch has such numbers."""
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+
+
+def _check_size(path: Path, promised: int) -> None:
+    """Raises `InputError` for arrays that would take far more memory than weights in a file of this size can."""
+    most = max(SMALL, MOST_PACKED * path.stat().st_size)
+    if promised > most:
+        raise _damaged(path, f"its arrays are of {shown(promised)} bytes, in a file of {path.stat().st_size}")
 
 
 def _read_torch(path: Path) -> State:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgekd.device import runner
 from edgekd.errors import InputError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.verify import graph_classifier
@@ -112,10 +113,15 @@ def clips_of_run(run: Run, progress: Progress = silent) -> ScoredClips:
 
 def clips_of_bundle(bundle: Bundle, why: str) -> ScoredClips:
     """The golden examples of a bundle. Which recordings they are from is not known: each is its own group."""
-    with np.load(bundle.folder / "golden.npz", allow_pickle=False) as golden:
-        waveforms: npt.NDArray[np.float32] = golden["waveform"] * golden["scale"][:, None] / np.float32(32767)
-        labels = [int(label) for label in golden["labels"]]
     classifier = bundle.manifest.classifier
+    try:
+        golden = runner.read_golden(
+            bundle.folder / "golden.npz", classifier.clip_samples, len(classifier.classes), labelled=True
+        )
+    except runner.RunnerError as failure:
+        raise InputError(f"{failure}.") from None
+    waveforms: npt.NDArray[np.float32] = golden["waveform"] * golden["scale"][:, None] / np.float32(32767)
+    labels = [int(label) for label in golden["labels"]]
     digest = bundle.manifest.files["golden.npz"]
     return ScoredClips(
         description=f"the golden examples of {bundle.folder}",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekd.config import ProfileConfig
+from edgekd.files.whole import legible
 from edgekd.profiling.backends import all_threads
 from edgekd.profiling.energy import battery, measure_energy, modelled, open_meter, stated
 from edgekd.profiling.latency import Timings, throughput
@@ -66,7 +67,7 @@ class Measurements:
             name=candidate.name,
             kind=candidate.kind,
             role=candidate.role,
-            source=str(candidate.source),
+            source=legible(str(candidate.source)),
             architecture=candidate.architecture,
             precision=candidate.model.precision,
             backend=candidate.model.backend,

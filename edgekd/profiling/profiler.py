@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,8 @@ from edgekd import __version__, own_code
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
 from edgekd.exporting.manifest import Bundle
+from edgekd.files.locks import reading
+from edgekd.files.whole import legible
 from edgekd.profiling.accuracy import predictions_on
 from edgekd.profiling.backends import PRECISIONS
 from edgekd.profiling.energy import battery, open_meter
@@ -28,7 +31,7 @@ from edgekd.profiling.measurements import Measurements, example_of
 from edgekd.profiling.notes import reader_notes
 from edgekd.profiling.remote import check_hosts, profile_hosts, subject_of
 from edgekd.profiling.robustness import Noise, noise_of, robustness
-from edgekd.profiling.subjects import Candidate, Source, candidates
+from edgekd.profiling.subjects import Candidate, Source, candidates, folders_of
 from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Energy, Machine, Profile, Robustness, Subject
@@ -63,7 +66,7 @@ def profile(
     devices too. `command`: what makes this report again, for the reader. `trust`: code of your own that may be
     imported, `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
     Raises `InputError` for what is missing, unfinished or damaged, has no test side, or cannot be compared;
-    `UsageError` for settings that fit none of it.
+    `UsageError` for settings that fit none of it, and for a run or bundle that another process writes.
     """
     own_code.trust(trust)
     config = config or ProfileConfig()
@@ -71,7 +74,11 @@ def profile(
     if remote is not None:
         check_hosts(remote.hosts, remote.ssh)
     listed = [sources] if isinstance(sources, Run | Bundle | Path) else list(sources)
-    return profile_candidates(candidates(listed, config, progress), config, progress, remote=remote, command=command)
+    with ExitStack() as stack:
+        for folder in folders_of(listed):
+            stack.enter_context(reading(folder))
+        found = candidates(listed, config, progress)
+        return profile_candidates(found, config, progress, remote=remote, command=command)
 
 
 def profile_candidates(
@@ -104,7 +111,7 @@ def profile_candidates(
     return Profile(
         edgekd=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=tuple(command),
+        command=tuple(map(legible, command)),
         environment=_environment(),
         dataset=clips.dataset if clips else None,
         clips=clips.words if clips else "none: nothing was scored",

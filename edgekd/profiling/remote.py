@@ -18,6 +18,7 @@ from pathlib import Path
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.files.whole import legible
 from edgekd.models.build import sized
 from edgekd.profiling.backends import ENGINES, PRECISIONS
 from edgekd.profiling.machine import from_bench
@@ -91,7 +92,7 @@ def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: C
         name=f"{bundle.folder.resolve().name} on {found.host}",
         kind="bundle",
         role="int8" if timed["precision"] == "int8" else "student",
-        source=str(bundle.folder),
+        source=legible(str(bundle.folder)),
         host=found.host,
         architecture=sized(classifier.student, classifier.width),
         precision=PRECISIONS[timed["precision"]],

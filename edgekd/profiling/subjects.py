@@ -100,6 +100,21 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     return _under_own_names(found)
 
 
+def folders_of(sources: Sequence[Source]) -> list[Path]:
+    """The runs and bundles that are read for `sources`, each once."""
+    folders = []
+    for source in sources:
+        if isinstance(source, Run | Bundle):
+            folders.append(source.folder)
+        elif source.is_dir():
+            folders.append(source.parent if _is_part_of_run(source) else source)
+    return list(dict.fromkeys(folders))
+
+
+def _is_part_of_run(source: Path) -> bool:
+    return source.name in ROLES and (source.parent / "config.toml").is_file()
+
+
 def _check_backends(names: Sequence[str]) -> None:
     known = {*RUNTIMES, *(backend for backends in _BACKENDS.values() for backend in backends)}
     for name in names:
@@ -116,7 +131,7 @@ def _named(source: Source) -> list[_Part | Bundle | Path]:
         if not source.is_file():
             raise InputError(f"{source}: no such file.")
         return [source]
-    if source.name in ROLES and (source.parent / "config.toml").is_file():
+    if _is_part_of_run(source):
         run = Run.open(source.parent)
         run.require_student()
         part = next((part for part in _parts(run) if part.role == source.name), None)

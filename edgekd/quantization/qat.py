@@ -8,7 +8,6 @@ the weights settle on the grid that ships.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +18,7 @@ from edgekd import own_code, processes
 from edgekd.config import QuantizeConfig, differences
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import UsageError
+from edgekd.files.folders import remove
 from edgekd.files.whole import write_text
 from edgekd.losses.terms import Need, needs_teacher
 from edgekd.losses.total import SSATKDLoss
@@ -29,6 +29,7 @@ from edgekd.quantization.calibration import CalibrationRecipe, calibrate, load_r
 from edgekd.quantization.fake_quant import set_frozen
 from edgekd.quantization.int8_student import example_log_mel, settings_file, stored_settings
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite, prepare
+from edgekd.runs.at_work import changes_run
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.toml_files import to_toml
@@ -37,10 +38,12 @@ from edgekd.training.batches import Batch, seed_all
 from edgekd.training.distill import StudentStep, make_optimizer
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.outcome import predict_test, record_test
+from edgekd.training.saved_state import load_part, read_state
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
 
 
+@changes_run
 def quantize(
     run: Run,
     config: QuantizeConfig | None = None,
@@ -124,8 +127,7 @@ def _settled(run: Run, config: QuantizeConfig | None, resume: bool) -> QuantizeC
 def _give_up_old_student(run: Run) -> None:
     run.forget("test", "int8")  # first, so that a half-trained student is never taken for a finished one
     run.metrics().truncate("int8", 0)
-    if (run.folder / "int8").is_dir():
-        shutil.rmtree(run.folder / "int8")
+    remove(run.folder / "int8")
 
 
 class Int8Step:
@@ -158,8 +160,7 @@ def _train(
     loss.to(device)
     # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"
-    last = processes.from_first(lambda: torch.load(ended, map_location="cpu", weights_only=True)["loss"])
-    loss.load_state_dict(last)
+    load_part(loss, processes.from_first(lambda: read_state(ended)), "loss", ended)
     student.to(device)
     fit(
         Stage(

@@ -29,6 +29,7 @@ from edgekd.quantization.calibration import CalibrationRecipe, load_recipe, sele
 from edgekd.quantization.fake_quant import set_enabled
 from edgekd.quantization.prepare import prepare
 from edgekd.quantization.qat import calibrated_network, log_mels
+from edgekd.runs.at_work import changes_run
 from edgekd.runs.pictures import plot_sensitivity
 from edgekd.runs.run import Run
 
@@ -96,6 +97,7 @@ class Mixed:
         return asdict(self)
 
 
+@changes_run
 def sensitivity(run: Run, recipe: str | None = None, progress: Progress = silent) -> Sensitivity:
     """Measure every layer of the float student of `run`, with scales from `recipe` (default: the run's own).
 

@@ -7,16 +7,17 @@ could not be had on this machine, or was not asked for, is null or empty, never 
 
 from __future__ import annotations
 
-import json
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgekd.config import Section
-from edgekd.errors import InputError
+from edgekd.errors import InputError, shown
+from edgekd.json_files import read_json
 from edgekd.scoring.differences import Difference
-from edgekd.scoring.intervals import Interval
+from edgekd.scoring.intervals import Count, Share, Shares
 from edgekd.scoring.scores import Scores
 
 PROFILE_VERSION: Literal[2] = 2
@@ -27,30 +28,47 @@ Kind = Literal["run", "bundle", "onnx", "engine"]
 PrecisionName = Literal["float32", "float16", "int8"]
 
 
+Amount = Annotated[float, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+Degrees = Annotated[float, Field(strict=True, ge=-273.15)]
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+def _ascending(numbers: Numbers) -> Numbers:
+    if any(after < before for before, after in pairwise(numbers)):
+        raise ValueError(f"{shown(numbers)} do not ascend")
+    return numbers
+
+
+Span = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+
+
 class Estimate(Section):
     """A figure and its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Positive
+    low: Positive
+    high: Positive
 
 
 class Latency(Section):
     """Wall time of one clip, waveform to scores, batch 1."""
 
-    mean_ms: float
-    p50_ms: float
-    p50_interval_ms: Interval = Field(description="of the median, over rounds of the measurement")
-    p95_ms: float
-    p99_ms: float
-    spread_ms: float = Field(description="interquartile range")
-    repetitions: int = Field(ge=1)
+    mean_ms: Positive
+    p50_ms: Positive
+    p50_interval_ms: Span = Field(description="of the median, over rounds of the measurement")
+    p95_ms: Positive
+    p99_ms: Positive
+    spread_ms: Amount = Field(description="interquartile range")
+    repetitions: int = Field(strict=True, ge=1)
     settled: bool = Field(description="whether the time had settled before it was taken")
-    quantiles_ms: tuple[float, ...] = Field(description="0 %, 1 %, ... 100 %", min_length=101, max_length=101)
-    frontend_ms: float | None = Field(None, description="median of the front end alone")
-    network_ms: float | None = Field(None, description="median of the network alone")
-    device_ms: float | None = Field(None, description="median by CUDA events, without the copy of the waveform")
-    real_time_factor: float | None = Field(
+    quantiles_ms: Annotated[tuple[Positive, ...], AfterValidator(_ascending)] = Field(
+        description="0 %, 1 %, ... 100 %", min_length=101, max_length=101
+    )
+    frontend_ms: Amount | None = Field(None, description="median of the front end alone")
+    network_ms: Amount | None = Field(None, description="median of the network alone")
+    device_ms: Amount | None = Field(None, description="median by CUDA events, without the copy of the waveform")
+    real_time_factor: Amount | None = Field(
         None, description="median over the length of a clip: below 1 keeps up; null where no clip has a length"
     )
 
@@ -58,34 +76,34 @@ class Latency(Section):
 class Throughput(Section):
     """Clips a second with several in a batch."""
 
-    batch: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    clips_per_second: float
+    batch: int = Field(strict=True, ge=1)
+    threads: int = Field(strict=True, ge=1)
+    clips_per_second: Positive
 
 
 class Cost(Section):
     """What one clip costs, batch 1. A MAC is one multiply-accumulate."""
 
-    parameters: int | None = Field(None, description="of the network, without front end")
-    macs: int | None = Field(None, description="of the network")
-    frontend_macs: int | None = Field(None, description="null where the front end is an FFT, which has none to count")
-    file_bytes: int
-    traffic_bytes: int | None = Field(None, description="read and written by all operators, weights included")
-    arithmetic_intensity: float | None = Field(None, description="MACs, front end included, a byte of that traffic")
-    activation_bytes: int | None = Field(None, description="peak of what is live at once, from the graph")
-    measured_activation_bytes: int | None = Field(
+    parameters: Count | None = Field(None, description="of the network, without front end")
+    macs: Count | None = Field(None, description="of the network")
+    frontend_macs: Count | None = Field(None, description="null where the front end is an FFT, which has none to count")
+    file_bytes: Count
+    traffic_bytes: Count | None = Field(None, description="read and written by all operators, weights included")
+    arithmetic_intensity: Amount | None = Field(None, description="MACs, front end included, a byte of that traffic")
+    activation_bytes: Count | None = Field(None, description="peak of what is live at once, from the graph")
+    measured_activation_bytes: Count | None = Field(
         None, description="the most that the runtime's allocator had in use at once while it classified"
     )
-    process_bytes: int | None = Field(None, description="resident memory of a process that does nothing else")
-    peak_process_bytes: int | None = None
+    process_bytes: Count | None = Field(None, description="resident memory of a process that does nothing else")
+    peak_process_bytes: Count | None = None
 
 
 class Energy(Section):
     """Energy of one clip."""
 
-    joules_per_clip: float
-    watts: float | None = Field(None, description="mean power while clips are classified one after another")
-    idle_watts: float | None = Field(None, description="the same meter with nothing to do")
+    joules_per_clip: Amount
+    watts: Amount | None = Field(None, description="mean power while clips are classified one after another")
+    idle_watts: Amount | None = Field(None, description="the same meter with nothing to do")
     source: Literal["rapl", "jetson", "nvml", "stated", "model"]
     measured: bool
     how: str = Field(description="what was measured or assumed, in a sentence")
@@ -94,10 +112,10 @@ class Energy(Section):
 class Battery(Section):
     """How long a battery lasts."""
 
-    watt_hours: float
-    duty_cycle: float = Field(description="share of the time in which sound is listened to and classified")
-    mean_watts: float
-    days: float
+    watt_hours: Positive
+    duty_cycle: Share = Field(description="share of the time in which sound is listened to and classified")
+    mean_watts: Amount
+    days: Amount
     how: str
 
 
@@ -106,19 +124,19 @@ class Layer(Section):
 
     name: str
     operator: str
-    ms: float = Field(description="mean a clip")
-    share: float = Field(description="of the time of all layers")
-    macs: int | None = None
-    output_bytes: int | None = None
+    ms: Amount = Field(description="mean a clip")
+    share: Amount = Field(le=1.001, description="of the time of all layers")
+    macs: Count | None = None
+    output_bytes: Count | None = None
     precision: str | None = None
 
 
 class Point(Section):
     """Accuracy under one condition."""
 
-    value: float = Field(description="signal-to-noise ratio in dB, or length in seconds")
-    accuracy: float
-    accuracy_interval: Interval
+    value: Annotated[float, Field(strict=True)] = Field(description="signal-to-noise ratio in dB, or length in seconds")
+    accuracy: Share
+    accuracy_interval: Annotated[Shares, AfterValidator(_ascending)]
 
 
 class Robustness(Section):
@@ -132,9 +150,9 @@ class Golden(Section):
     """A bundle's golden examples on the machine that ran them."""
 
     agrees: bool
-    clips: int
-    agreement: float = Field(description="share of clips with the same class")
-    largest_difference: float = Field(description="of any class probability")
+    clips: int = Field(strict=True, ge=1)
+    agreement: Share = Field(description="share of clips with the same class")
+    largest_difference: Amount = Field(description="of any class probability")
 
 
 class Versus(Section):
@@ -143,24 +161,24 @@ class Versus(Section):
     baseline: str
     accuracy: Difference | None = Field(None, description="subject less baseline, in pairs of clips")
     speedup: Estimate | None = Field(None, description="the baseline's time over the subject's, in pairs of rounds")
-    smaller: float = Field(description="the baseline's file size over the subject's")
+    smaller: Positive = Field(description="the baseline's file size over the subject's")
 
 
 class Machine(Section):
     """Where times were taken, and in which state it was. What it does not tell is null or empty."""
 
     cpu: str | None
-    cpus: int
+    cpus: int = Field(strict=True, ge=1)
     gpu: str | None = None
     governor: str | None = None
-    mhz: tuple[int, ...] = Field((), description="clock of each core, after the measurement")
-    max_mhz: int | None = None
-    devices: dict[str, dict[str, int]] = Field({}, description="GPU and memory clocks in MHz")
-    temperatures: dict[str, float] = Field({}, description="degrees C")
+    mhz: tuple[Count, ...] = Field((), description="clock of each core, after the measurement")
+    max_mhz: Count | None = None
+    devices: dict[str, dict[str, Count]] = Field({}, description="GPU and memory clocks in MHz")
+    temperatures: dict[str, Degrees] = Field({}, description="degrees C")
     power_mode: str | None = None
     throttled: tuple[str, ...] = ()
-    load_average: float | None = Field(None, description="before the measurement")
-    cpus_used_by_others: float | None = Field(None, description="mean over the measurement")
+    load_average: Amount | None = Field(None, description="before the measurement")
+    cpus_used_by_others: Amount | None = Field(None, description="mean over the measurement")
     busy: bool = Field(description="others took enough of it to distrust the times")
 
 
@@ -176,7 +194,9 @@ class Subject(Section):
     precision: PrecisionName
     backend: str = Field(description="torch, torch-compiled, or the name of a runtime")
     runtime: str = Field(description="name, version and provider, in words")
-    threads: int | None = Field(None, description="CPU threads of the latency; null where a GPU computes")
+    threads: int | None = Field(
+        None, strict=True, ge=1, description="CPU threads of the latency; null where a GPU computes"
+    )
     scores: Scores | None = Field(None, description="null where there are no labelled clips to score it on")
     latency: Latency
     throughput: tuple[Throughput, ...] = ()
@@ -201,8 +221,10 @@ class Profile(Section):
     dataset: str | None
     clips: str = Field(description="which clips were scored, in words")
     clips_digest: str | None = Field(None, description="sha256 of their names, labels and places")
-    clip_seconds: float | None = Field(None, description="null for graphs alone, which do not tell their rate")
-    sample_rate: int | None = Field(None, description="Hz, of the first subject")
+    clip_seconds: float | None = Field(
+        None, strict=True, gt=0, description="null for graphs alone, which do not tell their rate"
+    )
+    sample_rate: int | None = Field(None, strict=True, ge=1, description="Hz, of the first subject")
     noise: str | None = Field(None, description="what was added for `robustness.noise`, in words")
     baseline: str | None = Field(None, description="the subject that the others are compared with")
     machine: Machine
@@ -210,6 +232,17 @@ class Profile(Section):
     notes: tuple[str, ...] = Field((), description="what a reader of the figures should know")
     failures: tuple[str, ...] = Field((), description="hosts that could not be profiled, and why")
     subjects: tuple[Subject, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        names = [subject.name for subject in self.subjects]
+        baselines = [self.baseline, *(subject.versus.baseline for subject in self.subjects if subject.versus)]
+        if len(set(names)) < len(names):
+            raise ValueError("subjects: two have the same name")
+        for name in baselines:
+            if name is not None and name not in names:
+                raise ValueError(f"baseline {shown(name)} is none of the subjects")
+        return self
 
     def subject(self, name: str) -> Subject:
         """The subject of this name. Raises `KeyError`."""
@@ -226,21 +259,15 @@ def read_profile(path: Path) -> Profile:
     Raises `InputError` for a file that is none, is damaged, or was written in another version of the schema.
     """
     again = "Make it again: edgekd profile"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise InputError(f"{path}: {failure.strerror}. Name the report.json of an earlier 'edgekd profile'.") from None
-    except ValueError as failure:
-        raise InputError(f"{path}: not valid JSON: {failure}. {again}") from None
+    values = read_json(path, "Name the report.json of an earlier 'edgekd profile'.")
     if not isinstance(values, dict) or "subjects" not in values or "version" not in values:
         raise InputError(f"{path}: not the report.json of a profile. {again}")
-    if values["version"] != PROFILE_VERSION:
-        raise InputError(
-            f"{path}: a report of schema version {values['version']}; this edgekd reads {PROFILE_VERSION}. {again}"
-        )
+    if type(values["version"]) is not int or values["version"] != PROFILE_VERSION:
+        version = shown(values["version"])
+        raise InputError(f"{path}: a report of schema version {version}; this edgekd reads {PROFILE_VERSION}. {again}")
     try:
         return Profile.model_validate(values)
     except ValidationError as failure:
         first = failure.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "the report"
         raise InputError(f"{path}: {where}: {first['msg'].lower()}. Was it edited? {again}") from None

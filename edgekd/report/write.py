@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from edgekd.errors import InputError
-from edgekd.files.whole import write_text
+from edgekd.files.whole import sweep, write_together
 from edgekd.report.csv_table import report_csv
 from edgekd.report.markdown import report_markdown
 from edgekd.report.page import report_html
@@ -30,8 +30,8 @@ def write_report(profile: Profile, folder: Path) -> None:
         report_markdown(profile),
         report_csv(profile),
     )
-    for name, text in zip(FILES, texts, strict=True):
-        write_text(folder / name, text)
+    sweep(folder)
+    write_together(folder, {name: text.encode() for name, text in zip(FILES, texts, strict=True)})
 
 
 def report_folder(subject: Path) -> Path:

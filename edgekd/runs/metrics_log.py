@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.files.whole import write_text
+from edgekd.errors import InputError, shown
+from edgekd.files.whole import read_csv, write_text
 from edgekd.losses.terms import TERMS
 
 
@@ -20,11 +22,9 @@ class MetricsLog:
     """`metrics.csv`: a row an epoch of every stage, rewritten whole (it is small) at each epoch."""
 
     def __init__(self, path: Path) -> None:
+        """Raises `InputError` where there is such a file, and it is damaged."""
         self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.is_file():
-            with open(path, newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows: list[dict[str, str]] = read_metrics(path) if path.exists() else []
 
     def append(self, stage: str, epoch: int, **figures: float) -> None:
         row = {"stage": stage, "epoch": str(epoch)}
@@ -47,7 +47,50 @@ class MetricsLog:
 
     def _write(self) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns(), restval="")
+        others = {name: None for row in self.rows for name in row}  # of a later version
+        writer = csv.DictWriter(text, list(dict.fromkeys([*columns(), *others])), restval="")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`: `epoch` is a whole number in each, all other columns but `stage` a number or empty.
+
+    Raises `InputError`, with the line, for a file that is damaged.
+    """
+    header, *lines = read_csv(path)
+    advice = "Delete the file, and the run goes on without what it tells of earlier epochs."
+    if header == [] and not lines:
+        return []
+    absent = [name for name in ("stage", "epoch") if name not in header]
+    if absent or len(set(header)) < len(header):
+        wrong = f"no column {', '.join(absent)}" if absent else "a column is there twice"
+        raise InputError(f"{path}: {wrong}. {advice}")
+    for number, line in enumerate(lines, 2):
+        mistake = _mistake(header, line)
+        if mistake is not None:
+            raise InputError(f"{path}, line {number}: {mistake}. {advice}")
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _mistake(header: Sequence[str], line: Sequence[str]) -> str | None:
+    """What is wrong with a line of the table."""
+    if len(line) != len(header):
+        return f"{len(line)} values for {len(header)} columns"
+    for name, value in zip(header, line, strict=True):
+        if name == "epoch" and not (value.isascii() and value.isdigit() and len(value) <= 9):
+            return f"epoch = {shown(value)}: a whole number of up to nine digits is wanted"
+        if name not in ("stage", "epoch") and value and not _is_number(value):
+            return f"{name} = {shown(value)}: a number is wanted"
+        if name == "validation_accuracy" and value and not 0 <= float(value) <= 1:
+            return f"{name} = {shown(value)}: a share from 0 to 1 is wanted"
+    return None
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

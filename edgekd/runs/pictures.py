@@ -7,7 +7,6 @@ Okabe and Ito's colours, which people with colour vision deficiencies can tell a
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from edgekd.errors import InputError
 from edgekd.escaping import plain_text
 from edgekd.files.whole import write_bytes
 from edgekd.number_formats import MINUS, percent
+from edgekd.runs.metrics_log import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -280,11 +280,9 @@ def _plain(name: str, letters: int | None = None) -> str:
 
 def _read_stages(metrics_csv: Path) -> dict[str, dict[str, Curve]]:
     """The columns of each stage, in the order of the file; an empty cell is NaN."""
-    try:
-        with open(metrics_csv, newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"{metrics_csv}: no such file; training writes it after its first epoch.") from None
+    if not metrics_csv.exists():
+        raise InputError(f"{metrics_csv}: no such file; training writes it after its first epoch.")
+    rows = read_metrics(metrics_csv)
     if not rows:
         raise InputError(f"{metrics_csv}: holds no epoch yet, so there are no curves to draw.")
     stages: dict[str, list[dict[str, str]]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.data.index import ClipIndex
-from edgekd.errors import InputError
+from edgekd.errors import InputError, shown
 from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.whole import write_text
 
@@ -68,14 +68,19 @@ def read_predictions(folder: Path, subject: str, classes: Sequence[str]) -> Pred
     if not lines:
         raise InputError(f"{path}: nothing of the {subject} in it.")
     try:
-        return Predictions(
+        said = Predictions(
             rows=tuple(int(line[1]) for line in lines),
             groups=tuple(line[4] for line in lines),
             labels=np.array([list(classes).index(line[5]) for line in lines], dtype=np.int64),
             probabilities=np.array([line[len(COLUMNS) :] for line in lines]).astype(np.float32),
         )
+        if min(said.rows) < 0 or len(set(said.rows)) < len(said.rows):
+            raise ValueError(f"rows of the {subject} are below 0, or there twice")
+        if not ((said.probabilities >= 0) & (said.probabilities <= 1.0001)).all():  # NaN is neither
+            raise ValueError(f"probabilities of the {subject} are not from 0 to 1")
     except ValueError as failure:
-        raise InputError(f"{path}: damaged: {failure}.") from None
+        raise InputError(f"{path}: damaged: {shown(str(failure))}. Make the run anew (--overwrite).") from None
+    return said
 
 
 def _read(path: Path, header: Sequence[str]) -> list[list[str]]:

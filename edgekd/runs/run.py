@@ -9,27 +9,34 @@
     profile/          what `edgekd profile` found
 
 Every file is written to a temporary name and renamed, so a run killed at any moment leaves a folder that `--resume`
-can use.
+can use. A new run is begun beside its folder (`files.folders`) and renamed once it can be resumed; one that is to
+replace another stays there until its student stands, and the other stays where it is. In an empty folder that was there
+before, which may be a disk of its own, a run is begun with the file `.edgekd-begins` in it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__, own_code
 from edgekd.config import DistillConfig, differences, parse
-from edgekd.errors import InputError, UsageError
-from edgekd.files.whole import write_text
+from edgekd.errors import InputError, UsageError, shown
+from edgekd.files import folders
+from edgekd.files.locks import SUFFIX as LOCK
+from edgekd.files.whole import NotWrittenError, is_partial, write_text
+from edgekd.json_files import read_json
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
+from edgekd.runs.run_report import REPORT_VERSION, read_report
 from edgekd.toml_files import read_toml, to_toml
 
 if TYPE_CHECKING:
@@ -40,9 +47,9 @@ if TYPE_CHECKING:
 
 Stage = Literal["pretrain", "teacher", "student", "int8"]
 
-REPORT_VERSION = 1
 # Where a run is, what it keeps and how it is computed: another value makes no other run of it.
 SAME_RUN = ("out", "teacher.cache", "training.compile")
+BEGINS = ".edgekd-begins"
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,11 @@ class Run:
         """Read a run folder. `trust`: code of your own that it may import later, `[FOLDER/]package.module:factory` (see
         `edgekd.own_code`); to read it imports none. Raises `InputError` where there is none."""
         own_code.trust(trust)
+        folders.put_back(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such run folder. 'edgekd distill --out {folder}' makes one.")
+        if (folder / BEGINS).is_file():
+            raise InputError(f"{folder}: a run that was killed as it began. Start it again with the same command.")
         config_file, classes_file = folder / "config.toml", folder / "classes.json"
         if not config_file.is_file() or not classes_file.is_file():
             missing = config_file.name if not config_file.is_file() else classes_file.name
@@ -68,22 +78,65 @@ class Run:
             config = parse(DistillConfig, read_toml(config_file), str(config_file))
         except UsageError as failure:  # nobody's wrong setting now: the run is damaged
             raise InputError(str(failure)) from None
-        return cls(folder, config.model_copy(update={"out": folder}), tuple(_read_json(classes_file)))
+        return cls(folder, config.model_copy(update={"out": folder}), _read_classes(classes_file))
 
     @classmethod
-    def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str, *, replace: bool = False) -> Run:
-        """Start a run folder for `config` in place of an older one (see `check_folder`), or go on with that.
+    def create(cls, config: DistillConfig, classes: tuple[str, ...], device: str) -> Run:
+        """A new run for `config` in its place, instead of what is there."""
+        with cls.beginning(config, classes, device) as run:
+            return run.begun().take_place()
 
-        `replace`: what an older run left is deleted.
+    @classmethod
+    @contextmanager
+    def beginning(
+        cls, config: DistillConfig, classes: tuple[str, ...], device: str, *, resume: bool = False
+    ) -> Iterator[Run]:
+        """Start a run for `config` (see `check_folder`), or go on with the one that is there.
+
+        The caller has the lock of `config.out`, and calls `begun` within when everything is there that a resume needs.
+        Raises `InputError` where it cannot be written; nothing is then left of a new one.
         """
-        folder = config.out
-        if replace and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
-        write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
-        write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
-        return cls(folder, config, classes)
+        out, folder = config.out, None
+        try:
+            folder = cls._folder_to_begin(out, resume)
+            write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
+            write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
+            write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
+            yield cls(folder, config, classes)
+        except (NotWrittenError, OSError) as failure:
+            if resume:
+                raise
+            if folder is not None and folder != out:
+                folders.remove(folder)
+            reason = failure.reason if isinstance(failure, NotWrittenError) else str(failure.strerror or failure)
+            raise InputError(f"{out}: no run could be begun: {reason}. Make room, or name another (--out).") from None
+
+    @staticmethod
+    def _folder_to_begin(out: Path, resume: bool) -> Path:
+        if resume:
+            folder = to_resume(out)
+            folders.tidy(folder)
+        elif out.is_dir() and _is_scrap(out):
+            folder = out
+            folders.tidy(folder)
+            (folder / BEGINS).touch()
+        else:
+            folder = folders.begin(out)
+        return folder
+
+    def begun(self) -> Run:
+        """Have the run be one that can be resumed: in its place, unless another is there that it is to replace."""
+        if self.folder == self.config.out:
+            (self.folder / BEGINS).unlink(missing_ok=True)
+            return self
+        return self if self.config.out.exists() else self.take_place()
+
+    def take_place(self) -> Run:
+        """The run in the folder that it is for; what was there is deleted, and was whole until then."""
+        if self.folder == self.config.out:
+            return self
+        folders.install(self.folder, self.config.out, replace=True)
+        return replace(self, folder=self.config.out)
 
     def require_student(self) -> None:
         """Raise `InputError` unless the float student is finished."""
@@ -113,7 +166,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """The contents of `report.json`; `{"version": 1}` before anything was reported."""
         path = self.folder / "report.json"
-        return _read_json(path) if path.is_file() else {"version": REPORT_VERSION}
+        return read_report(path) if path.exists() else {"version": REPORT_VERSION}
 
     def update_report(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into one section (`test`, `training`) of `report.json`."""
@@ -221,27 +274,68 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     """
     folder = config.out
     if resume:
-        stored = Run.open(folder).config
-        changed = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+        changed = _changed(Run.open(to_resume(folder)), config)
         if changed:
             raise UsageError(
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
                 "Leave them out, or start another run."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and _is_scrap(folder)):
         if not overwrite:
             raise UsageError(
                 f"{folder} exists already. Go on with it (--resume), replace it (--overwrite) or name another (--out)."
             )
         if not (folder / "config.toml").is_file():
             raise UsageError(f"{folder} is not a run folder, so it is not overwritten. Name another (--out).")
+        if os.path.ismount(folder):
+            raise UsageError(f"{folder} is a disk of its own and cannot be replaced. Name a folder on it (--out).")
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read as JSON: {failure}.") from None
+def to_resume(out: Path) -> Path:
+    """Where the run is that `--resume` of `out` goes on with: the one that was to replace it, if that was begun."""
+    new = folders.unfinished(out)
+    return new if new is not None and is_begun(new) else out
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether there is a run folder that can be opened."""
+    return all((folder / name).is_file() for name in ("config.toml", "classes.json")) and not _is_scrap(folder)
+
+
+def run_of(config: DistillConfig) -> Run | None:
+    """The run in `config.out`, if there is one and it was made with these settings."""
+    folders.put_back(config.out)
+    return _run_of(config, config.out)
+
+
+def can_go_on(config: DistillConfig) -> bool:
+    """Whether there is a run of these settings for `--resume` to go on with."""
+    return _run_of(config, to_resume(config.out)) is not None
+
+
+def _run_of(config: DistillConfig, folder: Path) -> Run | None:
+    run = Run.open(folder) if is_begun(folder) else None
+    return run if run is not None and not _changed(run, config) else None
+
+
+def _changed(run: Run, config: DistillConfig) -> list[str]:
+    return differences(run.config.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+
+
+def _is_scrap(folder: Path) -> bool:
+    """Whether an existing folder is empty but for what a run has left that was killed as it began."""
+    names = {path.name for path in folder.iterdir() if not is_partial(path.name)} - {LOCK}
+    return BEGINS in names or names <= {"config.toml"}  # which older versions wrote first
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    advice = "The run is damaged: restore the file, or make the run anew (--overwrite)."
+    names = read_json(path, advice)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{path}: {shown(names)}: a list of the names of classes is wanted. {advice}")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: {shown(names)}: a class is named twice. {advice}")
+    return tuple(names)
 
 
 def _environment(seed: int, device: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from edgekd.errors import InputError
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Floats, GroupCounts, Interval
+from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Count, Floats, Gap, Gaps, GroupCounts, Share
 
 FLIPS = 9999
 
@@ -51,15 +51,15 @@ class Difference:
     from before they were counted).
     """
 
-    trials: int
-    accuracy: float
-    accuracy_interval: Interval
-    macro_f1: float
-    macro_f1_interval: Interval
-    only_first: int
-    only_second: int
-    mcnemar: float
-    sign_flip: float
+    trials: Count
+    accuracy: Gap
+    accuracy_interval: Gaps
+    macro_f1: Gap
+    macro_f1_interval: Gaps
+    only_first: Count
+    only_second: Count
+    mcnemar: Share
+    sign_flip: Share
     runs_resampled: bool
     recordings: int | None = None
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.scoring.intervals import GroupCounts, Interval, intervals
+from edgekd.scoring.intervals import Count, GroupCounts, Share, Shares, intervals
 
 CALIBRATION_BINS = 15
 DIGITS = 6  # of a share; a probability in float32 has no more
@@ -29,15 +29,15 @@ class Scores:
     """
 
     classes: tuple[str, ...]
-    clips: int
-    groups: int
-    accuracy: float
-    accuracy_interval: Interval
-    macro_f1: float
-    macro_f1_interval: Interval
-    recall: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    calibration_error: float
+    clips: Count
+    groups: Count
+    accuracy: Share
+    accuracy_interval: Shares
+    macro_f1: Share
+    macro_f1_interval: Shares
+    recall: tuple[Share | None, ...]
+    confusion: tuple[tuple[Count, ...], ...]
+    calibration_error: Share
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

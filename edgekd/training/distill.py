@@ -31,8 +31,9 @@ from edgekd.models.teachers.base import Teacher
 from edgekd.models.tracing import check_layers, trace
 from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
+from edgekd.runs.at_work import makes_run
 from edgekd.runs.data import RunData, UnlabelledClips, open_clips
-from edgekd.runs.run import Run, check_folder
+from edgekd.runs.run import Run, check_folder, to_resume
 from edgekd.runs.unlabelled import FILE as UNLABELLED
 from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
@@ -56,6 +57,7 @@ from edgekd.training.validation import validate
 from edgekd.training.views import draw_views
 
 
+@makes_run
 def distill(
     config: DistillConfig,
     progress: Progress = silent,
@@ -75,8 +77,8 @@ def distill(
     work (see `edgekd.processes`). `trust`: code of your own that may be imported,
     `[FOLDER/]package.module:factory` (see `edgekd.own_code`).
 
-    Raises `UsageError` (names, an existing folder, a teacher of other settings), `InputError` (data, weights) or
-    `GateError` (a split that leaks).
+    Raises `UsageError` (names, an existing folder, one that another process writes, a teacher of other settings),
+    `InputError` (data, weights) or `GateError` (a split that leaks).
     """
     own_code.trust(trust)
     taught = needs_teacher(config.loss.terms)
@@ -184,6 +186,7 @@ class StudentStep:
             return StepOutput(*self.loss(output, batch.teacher, batch.targets, batch.labelled))
 
 
+@makes_run
 def adapt_teacher(
     config: DistillConfig, progress: Progress = silent, *, resume: bool = False, overwrite: bool = False
 ) -> Run:
@@ -276,22 +279,21 @@ def _begin(
         if without is not None and store is not None:
             beside = audit_unlabelled(without, store, index, split, data.store, config.data, progress)
         unknown = None if resume else check_origin(config, data, progress)
-        # Only now, when data and device are known to be good, is an older run given up.
-        run = Run.create(config, index.classes, _devices(device), replace=overwrite)
-        write_splits(config.out / "splits.csv", index, split)
-        run.update_report("audit", audited.to_dict())
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
         left_out = f"left out of the data: {missing}." if missing else None
         cancelled = (each.message for each in audited.warnings if each.kind == "cancelled")
         notes = (note.message for note in index.notes)
-        for warning in (*let_pass, left_out, unknown, *notes, *cancelled):
-            if warning is not None:
-                run.warn(warning)
-        if without is None or beside is None:
-            return run, ()
-        write_unlabelled(config.out / UNLABELLED, without, beside.dropped)
-        run.update_report("audit", {"unlabelled": beside.to_dict()})
-        return run, beside.rows
+        with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
+            write_splits(run.folder / "splits.csv", index, split)
+            run.update_report("audit", audited.to_dict())
+            for warning in (*let_pass, left_out, unknown, *notes, *cancelled):
+                if warning is not None:
+                    run.warn(warning)
+            if without is None or beside is None:
+                return run.begun(), ()
+            write_unlabelled(run.folder / UNLABELLED, without, beside.dropped)
+            run.update_report("audit", {"unlabelled": beside.to_dict()})
+            return run.begun(), beside.rows
 
     run, rows = processes.from_first(create)
     if without is not None and store is not None:
@@ -326,7 +328,7 @@ def _data(
             )
         if quantized and is_own(config.student):
             check_layers(f"Student '{config.student}'", trace(student.name, student.network))
-    splits_file = config.out / "splits.csv"
+    splits_file = to_resume(config.out) / "splits.csv"
     split = read_splits(splits_file, index) if resume and splits_file.is_file() else make_split(index, config.data)
     check_no_leak(index, split)
     check_shares("student", len(split.train), config.training.batch_size)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +34,7 @@ from edgekd.runs.run import Run
 from edgekd.runs.run import Stage as StageName
 from edgekd.training.averaging import AveragedWeights
 from edgekd.training.batches import Batch, TrainingBatches, check_shares, seed_all
+from edgekd.training.saved_state import load_average, load_optimizer, load_part, load_schedule, read_state
 from edgekd.training.validation import LossHeldOut, ValidationClips, validate
 
 SMALLEST_PART = 2  # clips: a batch norm of one value a channel cannot learn from one
@@ -280,35 +280,15 @@ def _last(stage: Stage) -> Path:
 def _begin(stage: Stage, last: Path) -> dict[str, Any] | None:
     """The state of `last.pt`, None where there is none."""
     stage.run.stage_folder(stage.name)
-    return _load(last) if last.is_file() else None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError):
-        raise _not_resumable(path, "it is damaged") from None
-    except (RuntimeError, LookupError, ValueError, OSError) as failure:
-        raise _not_resumable(path, str(failure).partition("\n")[0]) from None
-    return saved
+    return read_state(last) if last.exists() else None
 
 
 def _restore(saved: dict[str, Any], path: Path, stage: Stage, schedule: torch.optim.lr_scheduler.LRScheduler) -> _State:
-    try:
-        stage.model.load_state_dict(saved["model"])
-        if stage.averaged is not None:
-            stage.averaged.load_state_dict(saved["averaged"])
-        if stage.loss is not None:
-            stage.loss.load_state_dict(saved["loss"])
-        stage.optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["scheduler"])
-        epoch, best_epoch, best_score = saved["epoch"], saved["best_epoch"], tuple(saved["best_score"])
-    except (RuntimeError, LookupError, ValueError) as failure:
-        raise _not_resumable(path, str(failure).partition("\n")[0]) from None
-    return _State(epoch, best_epoch, best_score, saved.get("parts", 1))
-
-
-def _not_resumable(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"{path}: cannot be resumed from ({reason}). Delete {path.name} to repeat this stage from its start."
-    )
+    load_part(stage.model, saved, "model", path)
+    if stage.averaged is not None:
+        load_average(stage.averaged, saved, path)
+    if stage.loss is not None:
+        load_part(stage.loss, saved, "loss", path)
+    load_optimizer(stage.optimizer, saved, path)
+    load_schedule(schedule, saved, path)
+    return _State(saved["epoch"], saved["best_epoch"], tuple(saved["best_score"]), saved.get("parts", 1))

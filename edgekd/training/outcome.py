@@ -33,17 +33,18 @@ def predict_test(model: nn.Module, data: RunData, device: torch.device, progress
 
 
 def record_test(run: Run, subject: Stage, data: RunData, probabilities: Probabilities) -> None:
-    """Put what `subject` says of the test side into `predictions.csv` and its scores into `report.json`, and draw the
-    pictures of the run again."""
+    """Put what `subject` says of the test side into `predictions.csv`, draw the pictures of the run again, and put its
+    scores into `report.json`."""
 
     def record() -> None:
         test = data.side("test")
         scores = score(probabilities, test.labels.tolist(), test.groups, data.index.classes, run.config.seed)
         write_predictions(run.folder, subject, data.index, test.rows, probabilities)
-        run.update_report("test", {subject: scores.to_dict()})
-        confusions = {name: Scores.from_dict(values).confusion for name, values in run.report()["test"].items()}
+        tested = {**run.report().get("test", {}), subject: scores.to_dict()}
+        confusions = {name: Scores.from_dict(values).confusion for name, values in tested.items()}
         plot_confusion(confusions, run.classes, run.folder / "confusion.png")
         plot_curves(run.folder / "metrics.csv", run.folder / "curves.png")
+        run.update_report("test", {subject: tested[subject]})  # last: now it is finished
 
     processes.from_first(record)
 

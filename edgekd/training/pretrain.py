@@ -33,6 +33,7 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.students.names import cut_of
 from edgekd.progress import Progress, silent
+from edgekd.runs.at_work import makes_run
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.run import Run, check_folder
 from edgekd.runs.unlabelled import FILE, write_unlabelled
@@ -53,6 +54,7 @@ CLASSES = ("unlabelled",)
 PLAIN = AugmentConfig(time_shift=False, mixes_per_clip=0, time_masks=0, frequency_masks=0)
 
 
+@makes_run
 def pretrain(
     config: DistillConfig,
     progress: Progress = silent,
@@ -78,11 +80,11 @@ def pretrain(
     def create() -> tuple[Run, Split]:
         audited = _audit(index, store, config, progress)
         split = held_out(index, audited.rows, config.data.split[1], config.seed)
-        run = Run.create(config, CLASSES, str(device), replace=overwrite)
-        write_unlabelled(run.folder / FILE, index, audited.dropped)
-        told = {"train": len(split.train), "validation": len(split.validation)}
-        run.update_report("audit", {"unlabelled": audited.to_dict(), "clips": told})
-        return run, split
+        with Run.beginning(config, CLASSES, str(device), resume=resume) as run:
+            write_unlabelled(run.folder / FILE, index, audited.dropped)
+            told = {"train": len(split.train), "validation": len(split.validation)}
+            run.update_report("audit", {"unlabelled": audited.to_dict(), "clips": told})
+            return run.begun(), split
 
     run, split = processes.from_first(create)
     data = RunData(index, split, store)

@@ -341,13 +341,14 @@ def others() -> Iterator[Odd]:
         yield library(f"whole.{ending}", kind, "PCM_16", device=CONVERT)
         cut = lambda content: content[: -LENGTH // 2]  # noqa: E731
         yield changed(f"cut.{ending}", kind, "PCM_16", cut, words=("truncated", str(LENGTH // 2)), device=CONVERT)
-        for size in unknown:
+        for size in (*unknown, 4_000, 12_000):
+            words = ("damaged", str(LENGTH)) if size == 12_000 else ()
 
             def resized(content: bytes, mark: bytes = mark, number: str = number, size: int = size) -> bytes:
                 place = content.index(mark) + len(mark)
                 return content[:place] + struct.pack(number, size) + content[place + struct.calcsize(number) :]
 
-            yield changed(f"size-{size}.{ending}", kind, "PCM_16", resized, device=CONVERT)
+            yield changed(f"size-{size}.{ending}", kind, "PCM_16", resized, device=CONVERT, words=words)
     yield library("whole.sph", "NIST", "PCM_16", device=CONVERT)
     half = ("truncated", str(LENGTH // 2), str(LENGTH))
     yield changed("cut.sph", "NIST", "PCM_16", lambda c: c[: -LENGTH // 2], words=half, device=CONVERT)

@@ -89,6 +89,19 @@ def test_audit_ends_with_4_and_names_what_leaks(data: Callable, leaking: Path) -
     assert warned.out.splitlines()[-1].startswith("Training warns of this and goes on")
 
 
+def test_a_published_split_that_leaks_is_warned_of_and_ends_with_0(data: Callable, leaking: Path) -> None:
+    lines = [f"{name}/{number}.wav,{name},{number + 1}" for name in ("high", "low") for number in range(4)]
+    (leaking / "manifest.csv").write_text("\n".join(["path,label,fold", *lines]) + "\n")
+    done = data("audit", leaking)
+    assert done.code == 0
+    assert "Leak: low/" in done.out
+    assert done.out.splitlines()[-1] == (
+        "Training warns of this and goes on (--set data.near_duplicates=refuse refuses)."
+    )
+    assert data("audit", leaking, "--set", "data.near_duplicates=refuse").code == 4
+    assert data("audit", leaking, "--set", "data.given_split=false", "--split-seed", "1").code == 4
+
+
 def test_the_audit_writes_the_groups_with_which_training_then_splits(
     data: Callable, quick: Callable, recordings: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.config import DistillConfig
 from edgekd.errors import UsageError
-from edgekd.experiments.grid import Job, has_teacher, is_finished, scores_of, settle_other_settings
+from edgekd.experiments.grid import Job, has_teacher, is_finished, refuse_other_settings, scores_of
 from edgekd.experiments.plan import METHODS, Cell, plan_cells
 from edgekd.runs.run import Run
 from tests.experiments.made import make_run
@@ -54,11 +54,11 @@ def test_a_teacher_is_there_when_it_is_scored_or_never_will_be(cell: Cell) -> No
     assert has_teacher(teacher)
 
 
-def test_a_run_of_other_settings_stops_a_grid_or_is_deleted(cell: Cell) -> None:
+def test_a_run_of_other_settings_stops_a_grid_and_scores_nothing(cell: Cell) -> None:
     other = cell.config.model_copy(update={"seed": 5})
     make_run(Job(other, student=True))
     with pytest.raises(UsageError, match=r"kd/split0-seed0: made with other settings \(seed\)"):
-        settle_other_settings([cell], overwrite=False)
+        refuse_other_settings([cell])
     assert Run.open(cell.config.out).config.seed == 5
-    settle_other_settings([cell], overwrite=True)
-    assert not cell.config.out.exists()
+    assert scores_of(cell.config) == {}
+    assert not is_finished(cell, quantize=False)

@@ -15,6 +15,7 @@ from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.targets import load_target
+from edgekd.files import folders
 
 if TYPE_CHECKING:
     from tests.exporting.conftest import Toy
@@ -126,11 +127,12 @@ def test_a_failed_swap_puts_the_older_bundle_back(toy: Toy, tmp_path: Path, monk
     rename = Path.rename
 
     def fail_for_the_new_one(path: Path, to: Path) -> Path:
-        if path.name == "new":
+        if path.name == ".bundle.edgekd-new":
             raise OSError(errno.EIO, "Input/output error")
         return rename(path, to)
 
     monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    monkeypatch.setattr(folders, "exchange", lambda *_: False)
     with pytest.raises(InputError, match="Input/output error"):
         toy.write(tmp_path / "bundle", overwrite=True)
     assert read_bundle(tmp_path / "bundle") == older

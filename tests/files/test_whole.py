@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import InputError
-from edgekd.files.whole import write_bytes, write_text
+from edgekd.files import whole
+from edgekd.files.whole import sweep, write_bytes, write_text, write_together
 
 
 def names(folder: Path) -> list[str]:
@@ -45,13 +46,11 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(
 ) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(b"old")
-    whole = Path.write_bytes
 
-    def half(self: Path, data: bytes) -> int:
-        whole(self, data[: len(data) // 2])
+    def full(_file: int) -> None:  # a disk may say so only when what it was given is to lie on it
         raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"report\.json: no space left.*1,000 bytes.*free some space"):
         write_bytes(path, bytes(1000))
     assert path.read_bytes() == b"old"
@@ -88,3 +87,44 @@ def test_a_really_full_disk_keeps_what_was_there(small_disk: Path) -> None:
     assert (small_disk / "a").read_bytes() == b"x" * 10_000
     assert names(small_disk) == ["a"]
     write_bytes(small_disk / "b", b"z" * 1_000)
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the kernel is asked to: that the power may fail is not tested."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watched(file: int) -> None:
+        done.append(Path(f"/proc/self/fd/{file}").readlink().name.partition(".vm")[0])
+        fsync(file)
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(whole, "_host", lambda: "vm")
+    write_bytes(tmp_path / "a", b"new")
+    assert done == [".a", "rename", tmp_path.name]
+
+
+def test_only_what_dead_processes_left_is_swept(tmp_path: Path) -> None:
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    host = whole._host()
+    for name in (f".a.{host}.{dead}.partial", f".a.{host}.{os.getpid()}.partial", f".a.another.{dead}.partial"):
+        (tmp_path / name).touch()
+    (tmp_path / ".old.77.partial").touch()
+    os.utime(tmp_path / ".old.77.partial", (0, 0))
+    sweep(tmp_path)
+    assert names(tmp_path) == [f".a.another.{dead}.partial", f".a.{host}.{os.getpid()}.partial"]
+
+
+def test_of_files_written_together_none_is_new_where_one_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(InputError, match=r"b/c: cannot be written"):
+        write_together(tmp_path, {"a": b"new", "b/c": b"new"})
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"

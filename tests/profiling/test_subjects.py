@@ -51,6 +51,7 @@ def test_a_teacher_without_a_head_is_timed_and_not_scored(profiled: Profiled, tm
     state = read_weights(run.weights("teacher"))
     save_weights(run.weights("teacher"), {name: each for name, each in state.items() if not name.startswith("head.")})
     run.update_report("training", {"teacher": {"name": "convnet", "scored": False}})
+    run.warn("left out of the data: packed: unpack it (1: a.zip).")
     found = profile(
         run, ProfileConfig(repetitions=10, seconds=0.5, batches=(1,), noise=None, memory=False, energy=False)
     )
@@ -63,6 +64,9 @@ def test_a_teacher_without_a_head_is_timed_and_not_scored(profiled: Profiled, tm
     words = "has no head for these classes: it was timed, and not scored."
     assert [note for note in found.notes if note.endswith(words)]
     assert words in report_html(found) and words in report_markdown(found)
+    warned = f"{run.folder}: left out of the data: packed: unpack it (1: a.zip)."
+    assert warned in found.notes, "what training warned of"
+    assert "packed: unpack it (1: a.zip)." in report_html(found)
 
 
 def test_one_part_of_a_run_can_be_named(profiled: Profiled) -> None:

@@ -24,7 +24,7 @@ def test_another_schema_or_a_damaged_report_is_refused(sample_profile: Profile, 
         (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 2"),
         (json.dumps(values | {"machine": {"cpus": "two"}}), "machine.cpu"),
         (json.dumps({"version": 2}), "not the report.json of a profile"),
-        ("{", "not valid JSON"),
+        ("{", "cannot be read as JSON"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=words):

@@ -14,6 +14,18 @@ from edgekd.errors import InputError, UsageError
 from edgekd.runs.run import Run, check_folder
 
 CLASSES = ("cargo", "tug")
+SCORES: dict[str, Any] = {
+    "classes": list(CLASSES),
+    "clips": 4,
+    "groups": 2,
+    "accuracy": 0.5,
+    "accuracy_interval": [0.25, 0.75],
+    "macro_f1": 0.5,
+    "macro_f1_interval": [0.25, 0.75],
+    "recall": [0.5, None],
+    "confusion": [[2, 2], [0, 0]],
+    "calibration_error": 0.1,
+}
 
 
 @pytest.fixture
@@ -134,9 +146,13 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_overwriting_removes_a_run_and_nothing_else(run: Run, tmp_path: Path) -> None:
     (run.folder / "metrics.csv").write_text("of the older run")
     check_folder(run.config, resume=False, overwrite=True)
-    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run starts
-    Run.create(run.config, run.classes, "cpu", replace=True)
+    with Run.beginning(run.config, run.classes, "cpu") as begun:
+        new = begun.begun()
+    assert (run.folder / "metrics.csv").is_file()  # given up only when the new run is whole
+    assert new.folder != run.folder
+    assert new.take_place().folder == run.folder
     assert not (run.folder / "metrics.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="is not a run folder, so it is not overwritten"):
         check_folder(DistillConfig(out=tmp_path), resume=False, overwrite=True)
@@ -160,13 +176,13 @@ def test_resuming_may_not_change_the_settings(run: Run) -> None:
 
 def test_reports_merge_into_their_section(run: Run) -> None:
     assert run.report() == {"version": 1}
-    run.update_report("test", {"teacher": {"accuracy": 0.9}})
+    run.update_report("test", {"teacher": {**SCORES, "accuracy": 0.9}})
     run.update_report("training", {"teacher": {"seconds": 1.0}})
-    run.update_report("test", {"student": {"accuracy": 0.8}})
-    run.update_report("test", {"teacher": {"accuracy": 0.95}})
+    run.update_report("test", {"student": {**SCORES, "accuracy": 0.8}})
+    run.update_report("test", {"teacher": {**SCORES, "accuracy": 0.95}})
     expected: dict[str, Any] = {
         "version": 1,
-        "test": {"teacher": {"accuracy": 0.95}, "student": {"accuracy": 0.8}},
+        "test": {"teacher": {**SCORES, "accuracy": 0.95}, "student": {**SCORES, "accuracy": 0.8}},
         "training": {"teacher": {"seconds": 1.0}},
     }
     assert run.report() == expected
@@ -176,10 +192,10 @@ def test_reports_merge_into_their_section(run: Run) -> None:
 def test_an_entry_can_be_taken_out_of_a_report(run: Run) -> None:
     run.forget("test", "int8")
     assert run.report() == {"version": 1}
-    run.update_report("test", {"student": {"accuracy": 0.8}, "int8": {"accuracy": 0.7}})
+    run.update_report("test", {"student": {**SCORES, "accuracy": 0.8}, "int8": {**SCORES, "accuracy": 0.7}})
     run.forget("test", "int8")
     run.forget("test", "int8")
-    assert run.report() == {"version": 1, "test": {"student": {"accuracy": 0.8}}}
+    assert run.report() == {"version": 1, "test": {"student": {**SCORES, "accuracy": 0.8}}}
 
 
 def test_a_damaged_report_is_named(run: Run) -> None:
@@ -198,12 +214,12 @@ def test_an_unfinished_run_says_how_far_it_came_and_how_to_finish_it(run: Run) -
     run.metrics().append("student", 2, total=1.0)
     with pytest.raises(InputError, match=r"interrupted after epoch 2 of 60 of the student\. .* --resume"):
         run.require_student()
-    run.update_report("test", {"student": {"accuracy": 0.5}})
+    run.update_report("test", {"student": SCORES})
     run.require_student()
 
 
 def test_a_finished_student_whose_weights_are_gone_is_an_input_error(run: Run) -> None:
-    run.update_report("test", {"student": {}})
+    run.update_report("test", {"student": SCORES})
     with pytest.raises(InputError, match=r"student/best\.safetensors: no such weights file"):
         run.student()
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from edgekd.data.simulation import ocean
 from edgekd.data.simulation.ocean import Samples, Sea, Track
 from edgekd.data.simulation.vessels import Range, Vessel, radiate, vessel
 from edgekd.errors import InputError
+from edgekd.files import folders
 from edgekd.progress import Progress, silent
 
 __all__ = ["CLASSES", "Scene", "Vessel", "band_power", "record", "render", "scene", "simulate", "snr_band", "vessel"]
@@ -129,25 +129,27 @@ def simulate(
     total = len(CLASSES) * config.vessels_per_class
     rows: list[dict[str, object]] = []
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            work = Path(name) / folder.name
-            for class_name in CLASSES:
-                (work / class_name).mkdir(parents=True)
-                for number in range(config.vessels_per_class):
-                    rng = np.random.default_rng([config.seed, zlib.crc32(class_name.encode()), number])
-                    ship = None if class_name == "background" else vessel(class_name, rng)
-                    where = scene(ship, config.snr_db, seconds, rng)
-                    samples = record(render(ship, where, sample_rate, seconds, rng), rng)
-                    path = work / class_name / f"{class_name}-{number:02d}.wav"
-                    path.write_bytes(_wav(samples, sample_rate))
-                    rows.append(_truth(path.relative_to(work), class_name, ship, where, seconds))
-                    progress("simulate", len(rows), total)
-            with open(work / "recordings.csv", "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, rows[-1].keys())
-                writer.writeheader()
-                writer.writerows(rows)
-            work.rename(folder)
+        with folders.held(folder):
+            work = folders.begin(folder)
+            try:
+                for class_name in CLASSES:
+                    (work / class_name).mkdir(parents=True)
+                    for number in range(config.vessels_per_class):
+                        rng = np.random.default_rng([config.seed, zlib.crc32(class_name.encode()), number])
+                        ship = None if class_name == "background" else vessel(class_name, rng)
+                        where = scene(ship, config.snr_db, seconds, rng)
+                        samples = record(render(ship, where, sample_rate, seconds, rng), rng)
+                        path = work / class_name / f"{class_name}-{number:02d}.wav"
+                        path.write_bytes(_wav(samples, sample_rate))
+                        rows.append(_truth(path.relative_to(work), class_name, ship, where, seconds))
+                        progress("simulate", len(rows), total)
+                with open(work / "recordings.csv", "w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, rows[-1].keys())
+                    writer.writeheader()
+                    writer.writerows(rows)
+                folders.install(work, folder, replace=False)
+            finally:
+                folders.remove(work)
     except OSError as failure:
         raise InputError(
             f"{folder}: the simulated recordings cannot be written: {failure.strerror or failure}."

@@ -6,6 +6,7 @@ run on a device, so: Python 3.8, the standard library, numpy, and a runtime wher
 
 from __future__ import annotations
 
+from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     built_engines,
     check_files,
@@ -37,6 +38,7 @@ __all__ = [
     "manifest_digest",
     "oldest_onnxruntime",
     "open_engine",
+    "read_golden",
     "read_manifest",
     "windows",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.device.runner.errors import RunnerError
+from edgekd.device.runner.manifest import check_manifest, shown
 
 FORMAT = 1  # of manifest.json
 COPY_AGAIN = "Copy or export the bundle again."
@@ -22,25 +23,35 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The contents of `manifest.json`, unchanged since it was written. Raises `RunnerError`."""
+    """The contents of `manifest.json`, unchanged since it was written, every entry that is used of the type and within
+    the bounds that it is to have. Raises `RunnerError`."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
     except OSError as failure:
         raise RunnerError(f"{path}: {failure.strerror}. A bundle is a folder with a manifest.json.") from None
-    except ValueError:  # also a UnicodeDecodeError
+    except (ValueError, RecursionError):  # also a UnicodeDecodeError, and an integer of more than 4,300 digits
         raise RunnerError(f"{path}: not valid JSON. Copy the bundle again.") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise RunnerError(f"{path}: not the manifest of a bundle.")
     if manifest["format"] != FORMAT:
-        version = manifest["format"]
+        version = shown(manifest["format"])
         raise RunnerError(f"{path}: format {version}, this runner reads {FORMAT}. Use the bundle's own runner.")
-    if manifest.get("sha256") != manifest_digest(manifest):
+    try:
+        unchanged = manifest.get("sha256") == manifest_digest(manifest)
+    except (ValueError, RecursionError):  # what cannot be written as JSON again
+        unchanged = False
+    if not unchanged:
         raise RunnerError(f"{path}: changed since the bundle was written. {COPY_AGAIN}")
+    check_manifest(manifest, str(path))
     return manifest
 
 
@@ -81,7 +92,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         return None
     except OSError as failure:
         raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         precision = None
     if precision not in list(graphs(manifest)):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")

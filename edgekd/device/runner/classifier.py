@@ -8,6 +8,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 
+from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     BUILD_STEP,
     built_engines,
@@ -167,9 +168,9 @@ class Runner:
         int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
         """
         expected = "probabilities" if self.precision == "int8" else "float_probabilities"
-        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
-            scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-            return golden["waveform"].astype(np.float32) * scale, golden[expected]
+        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes))
+        scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
+        return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by."""

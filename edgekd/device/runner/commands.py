@@ -17,6 +17,7 @@ Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing f
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -91,11 +92,13 @@ def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Calla
 
 
 def _parser() -> argparse.ArgumentParser:
-    count, seconds = _between(int, 1, 1e9), _between(float, 1e-3, 1e6)
+    count, runs, seconds = _between(int, 1, 1e9), _between(int, 1, 1e6), _between(float, 1e-3, 1e6)
     result = argparse.ArgumentParser(add_help=False)
     result.add_argument("--json", action="store_true", help="the result as one JSON object")
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads for onnxruntime (1)")
+    model.add_argument(
+        "--threads", type=_between(int, 1, 1024), default=1, metavar="N", help="CPU threads for onnxruntime (1)"
+    )
     model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
@@ -122,39 +125,51 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
     add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
     add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
-    add("--smooth", type=count, default=1, metavar="N", help="mean of the last N windows' scores (1)")
+    add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
     add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
     add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
     add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
 
     add = command("bench", run_bench, "latency of one clip, memory, clocks, heat", result, model)
-    add("--runs", type=count, default=200, metavar="N", help="timed runs, at most (200)")
+    add("--runs", type=runs, default=200, metavar="N", help="timed runs, at most (200)")
     add("--seconds", type=seconds, default=20, metavar="S", help="end after S seconds even so (20)")
-    add("--warmup", type=count, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
+    add("--warmup", type=runs, default=20, metavar="N", help="untimed runs at first; more until it settles (20)")
 
     add = command(
         "choose", run_choose, "verify and time every TensorRT engine here, use the fastest that agrees", result
     )
-    add("--runs", type=count, default=200, metavar="N", help="timed runs of each (200)")
+    add("--runs", type=runs, default=200, metavar="N", help="timed runs of each (200)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> int:
     """Run a command on the bundle in `folder` (where this file is) and return the exit code."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is not in UTF-8, or not in the terminal's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        exit_code = options.run(folder or Path(__file__).resolve().parent, options)
-        sys.stdout.flush()
-        return exit_code
+        try:
+            options = _parser().parse_args(arguments)
+            return options.run(folder or Path(__file__).resolve().parent, options)
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it fails
     except RunnerError as failure:
         complain(str(failure), failure)
         return failure.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # what reads our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python itself flushes at the end
+        _let_go_of_output()
         return 0
+    except OSError as failure:
+        complain(f"{failure.filename or 'standard output'}: {failure.strerror}")
+        _let_go_of_output()
+        return BAD_INPUT
+
+
+def _let_go_of_output() -> None:
+    """Have Python write nothing more to standard output, nor complain of what it holds, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(kind: type[BaseException], failure: BaseException, _: Any) -> None:

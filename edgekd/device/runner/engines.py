@@ -102,17 +102,60 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors only
         # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        refusals = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
+        # Every class of its own that it raises; where it has none, a RuntimeError.
+        kinds = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+        self._refusals: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input = contract.input
+        self._input, self._classes, self._model = contract.input, contract.classes, model
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except refusals as failure:
-            reason = str(failure).splitlines()[0]
-            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {reason}") from None
+            self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
+        except self._refusals as failure:
+            raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self._check(contract)
+
+    def _check(self, contract: Contract) -> None:
+        """Raises `RunnerError` for the graph of another model."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        scores = [each for each in outputs if each.name == "probabilities"]
+        fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
+        fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
+        if not fits:
+            told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in (*inputs, *outputs))
+            raise RunnerError(
+                f"{self._model}: not the model that the manifest describes, which takes {contract.input}"
+                f" {('batch', *contract.shape)} and gives probabilities {('batch', contract.classes)}: {told[:300]}"
+            )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(["probabilities"], {self._input: batch})[0]
+        try:
+            scores = self._session.run(["probabilities"], {self._input: batch})[0]
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+        if scores.shape != (len(batch), self._classes):
+            raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
+        return scores
+
+
+def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of a graph is float32 `(batch, *shape)`; a length that the graph leaves open fits any."""
+    found = list(tensor.shape or [])
+    same = (not isinstance(length, int) or length == wanted for length, wanted in zip(found[1:], shape))
+    return tensor.type == "tensor(float)" and len(found) == 1 + len(shape) and all(same)
+
+
+def _named(model: Path) -> str | bytes:
+    """The name of a graph's file, or what is in it where the name is not in UTF-8, which onnxruntime cannot open."""
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return str(model)
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
 class _Cuda:

@@ -1,0 +1,132 @@
+"""What `manifest.json` must hold to be used here: every entry that is read, its type and its bounds, checked once."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Tuple
+
+from edgekd.device.runner.errors import RunnerError
+
+LONGEST_CLIP = 1 << 26  # samples: a minute at 192 kHz is a sixth of it
+PRECISIONS = ("int8", "fp16", "fp32")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # no folder in it: nothing outside the bundle is read
+
+Wanted = Tuple[Callable[[Any], bool], str]  # whether a value will do, and what would
+
+
+def shown(value: Any) -> str:
+    """A value in a message: on one line, and only how it begins where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python prints no integer of more than 4,300 digits
+        return f"a value too large to print ({type(value).__name__})"
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def check_manifest(manifest: dict[str, Any], where: str) -> None:
+    """Raises `RunnerError`, which begins with `where`, for the first entry that is missing or of another type."""
+    _check_entries(manifest, _MANIFEST, where)
+    classifier, target = manifest["classifier"], manifest["target"]
+    if classifier["input"] == "log_mel":
+        _check_entries(manifest, _LOG_MEL, where)
+        unknown = set(classifier["frontend"]) - _FRONTEND
+        if unknown:
+            raise RunnerError(
+                f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
+            )
+    if target.get("tensorrt") is not None:
+        _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
+        _check_entries(manifest, {"target.tensorrt.max_batch": _whole(1, 1 << 16)}, where, optional=True)
+
+
+def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:
+    for place, (fits, description) in wanted.items():
+        value: Any = manifest
+        *folders, name = place.split(".")
+        for folder in folders:
+            value = value[folder]  # that it is a table has been asked before
+        if name not in value:
+            if optional or place in _OPTIONAL:
+                continue
+            raise RunnerError(f"{where}: {place} is missing. Export the bundle again")
+        if not fits(value[name]):
+            raise RunnerError(f"{where}: {place} = {shown(value[name])}: not {description}. Export the bundle again")
+
+
+def _whole(least: int, most: int) -> Wanted:
+    return lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}"
+
+
+def _within(least: float, most: float) -> Wanted:
+    def fits(value: Any) -> bool:
+        return type(value) in (int, float) and least <= value <= most  # NaN is in no range
+
+    return fits, f"a number from {least:g} to {most:g}"
+
+
+def _one_of(*values: Any) -> Wanted:
+    def fits(value: Any) -> bool:
+        return any(type(value) is type(other) and value == other for other in values)
+
+    return fits, " or ".join(map(repr, values))
+
+
+def _names(value: Any) -> bool:
+    named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    return named and len(value) > 1 and len(set(value)) == len(value)
+
+
+def _files(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        PLAIN_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in value.items()
+    )
+
+
+def _graphs(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        precision in PRECISIONS and isinstance(name, str) and PLAIN_NAME.fullmatch(name)
+        for precision, name in value.items()
+    )
+
+
+_TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")
+_MANIFEST: dict[str, Wanted] = {
+    "files": (_files, "names of files, without a folder, and the digest of each"),
+    "precision": _one_of(*PRECISIONS),
+    "alternatives": (_graphs, "precisions, and the name of a file for each"),
+    "classifier": _TABLE,
+    "classifier.classes": (_names, "the names of two classes or more, none twice"),
+    "classifier.sample_rate": _whole(1, 10_000_000),
+    "classifier.clip_samples": _whole(1, LONGEST_CLIP),
+    "classifier.hop_samples": _whole(1, LONGEST_CLIP),
+    "classifier.padding": _one_of("repeat", "zeros"),
+    "classifier.input": _one_of("waveform", "log_mel"),
+    "classifier.batch": _one_of("dynamic", 1),
+    "classifier.resampler": _TABLE,
+    "classifier.resampler.lowpass_filter_width": _whole(1, 256),
+    "classifier.resampler.rolloff": _within(1e-3, 1),
+    "target": _TABLE,
+    "target.runtime": (lambda value: isinstance(value, str), "the name of a runtime"),
+    "target.memory_bytes": _whole(1, 1 << 50),
+    "target.tolerance": _TABLE,
+    "target.tolerance.probability": _within(0, 1),
+    "target.tolerance.agreement": _within(0, 1),
+}
+_LOG_MEL: dict[str, Wanted] = {
+    "classifier.gain": _within(1e-30, 1e30),
+    "classifier.frontend": _TABLE,
+    "classifier.frontend.convention": _one_of("panns", "yamnet"),
+    "classifier.frontend.n_fft": _whole(2, 1 << 16),
+    "classifier.frontend.window_length": _whole(0, 1 << 16),
+    "classifier.frontend.hop_length": _whole(1, 1 << 20),
+    "classifier.frontend.n_mels": _whole(1, 4096),
+    "classifier.frontend.f_min": _within(0, 1e7),
+    "classifier.frontend.f_max": _within(1e-3, 1e7),
+    "classifier.frontend.frames_per_step": _whole(1, 1 << 16),
+    "classifier.frontend.bins_per_step": _whole(1, 4096),
+}
+_FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
+# What bundles of earlier versions lack, and `LogMel` has a value for.
+_OPTIONAL = {
+    f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")
+}
