@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from edgekd.section import InputPath, Section
 
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
+SHORTEST_CLIP = 0.1  # s
+
+Channel = Literal["mean"] | Annotated[StrictInt, Field(ge=0, le=1023)]
+"""What is heard of a recording with several channels: their mean, or the one with this number, from 0."""
 
 
 class SimulationConfig(Section):
@@ -34,8 +38,20 @@ class DataConfig(Section):
         default=(), description="folders of audio without labels, to teach with through the teacher's answers"
     )
     sample_rate: int = Field(default=32_000, ge=LOWEST_RATE, le=HIGHEST_RATE, description="Hz")
-    clip_seconds: float = Field(default=5.0, gt=0.1, le=60.0)
+    clip_seconds: float = Field(default=5.0, ge=SHORTEST_CLIP, le=60.0)
     padding: Literal["repeat", "zeros"] = Field(default="repeat", description="how a short clip is filled")
+    channel: Channel = Field(
+        default="mean", description="mean: channels are averaged; 0, 1, ...: this one alone, which every file must have"
+    )
+    full_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="by what samples of float files are divided: 32768 where they are 16-bit integers, the recorder's "
+        "full scale where they are in pascal",
+    )
+    trim_silence: bool = Field(
+        default=False, description="do not use the digital silence that clips begin and end with; they are filled anew"
+    )
     fold: int = Field(default=1, ge=1, description="test fold, where the data set has folds")
     val_fold: int | None = Field(default=None, ge=1, description="validation fold; None: the one after the test fold")
     split: tuple[float, float, float] = Field(

@@ -1,4 +1,4 @@
-"""Audio files to waveforms: decode, mix to mono, resample, window, pad.
+"""Audio files to waveforms: decode, make one channel, resample, window, pad.
 
 Decoding is `edgekd.audio.recording`'s (wav, aiff, au, flac, ogg Vorbis and Opus, mp3, ...; any width).
 Resampling is the on-device runner's (`edgekd.device.runner.resample`, which has the equations), so that a device hears
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgekd.audio.hearing import ClipHearing, HeardClip, Hearing, Waveform, audible, heard_window
 from edgekd.audio.recording import AudioInfo, opened
+from edgekd.device.runner import level
 from edgekd.device.runner import resample as resampling
 from edgekd.errors import InputError
 
@@ -27,6 +28,8 @@ __all__ = [
     "RESAMPLE_FILTER_WIDTH",
     "RESAMPLE_ROLLOFF",
     "AudioInfo",
+    "Hearing",
+    "HeardClip",
     "Waveform",
     "fit",
     "probe",
@@ -35,8 +38,6 @@ __all__ = [
     "resample",
     "tolerant",
 ]
-
-Waveform = NDArray[np.float32]
 
 RESAMPLE_FILTER_WIDTH = 32
 RESAMPLE_ROLLOFF = 0.94
@@ -82,9 +83,11 @@ def tolerant() -> Iterator[dict[Path, str]]:
         _broken = None
 
 
-def read(path: Path, sample_rate: int, start: int = 0, length: int | None = None) -> Waveform:
-    """The window of `length` samples from `start` (both at the file's rate; None: to the end), mono, at
-    `sample_rate`.
+def read(
+    path: Path, sample_rate: int, start: int = 0, length: int | None = None, hearing: Hearing | None = None
+) -> Waveform:
+    """The window of `length` samples from `start` (both at the file's rate; None: to the end), as `hearing` has it
+    (None: the mean of the channels, full scale 1), at `sample_rate`.
 
     Only the window is decoded, with as much before and after as the resampling filter reaches. Its numbers are
     therefore those of the whole recording resampled, wherever `start` falls on a sample of the new rate (`start *
@@ -92,8 +95,39 @@ def read(path: Path, sample_rate: int, start: int = 0, length: int | None = None
     counted from `start`. Codecs that cannot be entered exactly at a sample (mp3) may differ by a rounding error.
 
     Returns `(ceil(length * sample_rate / rate),)` float32. Raises `InputError` as `probe` does, and for a file that
-    ends early, cannot be decoded, or holds NaN or infinite samples.
+    ends early, cannot be decoded, holds NaN or infinite samples or such as are no sound of full scale 1, or lacks the
+    channel.
     """
+    return _read(path, sample_rate, start, length, hearing)[0]
+
+
+def read_clip(
+    path: Path, start: int, length: int, *, sample_rate: int, samples: int, hearing: ClipHearing
+) -> HeardClip:
+    """`read`, made exactly `samples` long. A window whose samples all have one value is silence: zeros.
+
+    Raises as `read` does.
+    """
+    info = probe(path)
+    rate = info.rate
+    needed = ceil(samples * rate / sample_rate)
+    waveform, heard, left = _read(path, sample_rate, start, min(length, needed), hearing)
+    heard = audible(heard, info.subtype)
+    if level.is_flat(heard):
+        waveform = np.zeros_like(waveform)
+    ends = level.zeros_at_ends(heard, rate)
+    if hearing.trim_silence and any(ends):
+        heard = heard[ends[0] : len(heard) - ends[1]]
+        first, stop = (ceil(place * sample_rate / rate) for place in (ends[0], ends[0] + len(heard)))
+        waveform, ends = waveform[first:stop], (0, 0)
+    silence = (*ends, level.zeros_in_runs(heard, rate))
+    return HeardClip(fit(waveform, samples, hearing.padding), left, *(count / rate for count in silence))
+
+
+def _read(
+    path: Path, sample_rate: int, start: int, length: int | None, hearing: Hearing | None
+) -> tuple[Waveform, Waveform, float]:
+    """What `read` returns, the same at the file's rate, and `HeardClip.left` of it."""
     with opened(path) as recording:
         rate, frames = recording.info.rate, recording.info.frames
         stop = frames if length is None else start + length
@@ -103,17 +137,10 @@ def read(path: Path, sample_rate: int, start: int = 0, length: int | None = None
             )
         margin = resampling.reach(rate, sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF)
         first, last = max(0, start - margin), min(frames, stop + margin)
-        around = recording.mono(first, last - first)
+        around, left = heard_window(recording, first, last - first, hearing)
         outputs = ceil((stop - start) * sample_rate / rate)
-        return resample(around, rate, sample_rate, start - first, outputs)
-
-
-def read_clip(
-    path: Path, start: int, length: int, *, sample_rate: int, samples: int, padding: Literal["repeat", "zeros"]
-) -> Waveform:
-    """`read`, made exactly `samples` long: `(samples,)` float32. Raises as `read` does."""
-    needed = ceil(samples * probe(path).rate / sample_rate)
-    return fit(read(path, sample_rate, start, min(length, needed)), samples, padding)
+        waveform = resample(around, rate, sample_rate, start - first, outputs)
+        return waveform, around[start - first : stop - first], left
 
 
 def fit(waveform: Waveform, samples: int, padding: Literal["repeat", "zeros"]) -> Waveform:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgekd.audio.sndfile import BLOCK
 from edgekd.audio.streams import Streams
 from edgekd.device.runner import RunnerError
-from edgekd.device.runner.wav import WavFile, decodable, mix_down
+from edgekd.device.runner.wav import WavFile, decodable
 from edgekd.device.runner.wav_header import ALAW, FLOAT, MOST_CHANNELS, PCM, RATES, ULAW, read_header, said_bounds
 from edgekd.errors import InputError
 
@@ -82,24 +82,13 @@ class Recording:
             raise InputError(f"{self.path}: sample {bad} is NaN or infinite. Replace the file or take it out.")
         return channels
 
-    def blocks(self) -> Iterator[Samples]:
-        """The whole recording, in pieces `(samples, channels)`. Raises as `read` does."""
-        return self._blocks(0, self.info.frames)
-
-    def mono(self, start: int, length: int) -> Samples:
-        """`read`, with the channels mixed to one: `(length,)`."""
-        if self.info.channels == 1:
-            return mix_down(self.read(start, length))
-        return np.concatenate([mix_down(block) for block in self._blocks(start, length)])
-
-    def mono_blocks(self) -> Iterator[Samples]:
-        """`blocks`, with the channels mixed to one: pieces `(samples,)`."""
-        return map(mix_down, self.blocks())
-
-    def _blocks(self, start: int, length: int) -> Iterator[Samples]:
+    def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Samples]:
+        """`length` samples from `start` (None: all that follow), in pieces `(samples, channels)`. Raises as `read`
+        does."""
         step = max(1, BLOCK // self.info.channels)
-        for first in range(start, start + length, step):
-            yield self.read(first, min(step, start + length - first))
+        stop = self.info.frames if length is None else start + length
+        for first in range(start, stop, step):
+            yield self.read(first, min(step, stop - first))
 
 
 @contextmanager

@@ -6,9 +6,8 @@ an overlap, turned down (`edgekd.checks.fingerprint`). Such a score measures mem
 The same samples under two labels teach one of two classes wrongly, on whichever sides they are: that comes first.
 
 A classifier can cheat where the class goes with something that is not the sound: all tugs recorded at 48 kHz, all of
-one class louder. Each attribute is tested over groups, not clips, for the windows of a recording are one observation:
-Cramer's V with Bergsma's correction for bias (J. Korean Stat. Soc. 42, 2013; 0: independent, 1: the attribute gives
-the class away), its p value by permuting the classes. That is a warning and no leak: loud things may be loud.
+one class louder. Each attribute is tested over groups, not clips, for the windows of a recording are one observation
+(`edgekd.checks.association`). That is a warning and no leak: loud things may be loud.
 """
 
 from __future__ import annotations
@@ -16,20 +15,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.audio.read import AudioInfo, probe
+from edgekd.checks.association import (
+    Attribute,
+    association,
+    binned,
+    cross_table,
+    expected_if_independent,
+    typical_value,
+)
 from edgekd.checks.fingerprint import Match, near_duplicates
 from edgekd.checks.landmarks import levels
+from edgekd.checks.silence import SILENCES, cancelled_clips, cancelled_words, silent_clips, silent_words
 from edgekd.checks.two_labels import under_two_labels
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
-from edgekd.data.load import load_index
+from edgekd.data.load import check_clip_length, load_index
 from edgekd.data.splits import make_split
 from edgekd.data.walk import Reason, reasons
 from edgekd.errors import GateError
@@ -38,12 +45,6 @@ from edgekd.number_formats import p_value
 from edgekd.progress import Progress, silent
 from edgekd.recordings import LOWEST_RATE
 
-CONFOUNDED_V = 0.3
-CONFOUNDED_P = 0.01
-
-_PERMUTATIONS = 999
-_BINS = 8  # of an attribute that is a number, each with as many groups
-
 Rule = Literal["refuse", "warn", "off"]
 
 
@@ -51,23 +52,9 @@ Rule = Literal["refuse", "warn", "off"]
 class Finding:
     """One thing found: what kind, a line for people, and what it is about for programs."""
 
-    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "groups", "folds"]
+    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "cancelled", "groups", "folds"]
     message: str
     about: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """How much the class goes with an attribute of the recordings. `share`: of the groups whose class a guess from
-    the attribute alone, learned from the other groups, gets right; `chance`: of the largest class."""
-
-    name: str
-    values: int
-    cramers_v: float
-    p: float
-    share: float
-    chance: float
-    confounded: bool
 
 
 @dataclass(frozen=True)
@@ -91,9 +78,10 @@ class Audit:
 
 
 def audit_data(config: DataConfig, progress: Progress = silent) -> tuple[Audit, ClipIndex]:
-    """The audit of the split that `config` makes of its data set, and its clips. Raises as `load_index`, `make_split`
-    and `open_store` do."""
+    """The audit of the split that `config` makes of its data set, and its clips. Raises as `load_index`,
+    `check_clip_length`, `make_split` and `open_store` do."""
     index = load_index(config, progress)
+    check_clip_length(index, config)
     split = make_split(index, config)
     return audit(index, split, open_store(index, config, progress), config, progress), index
 
@@ -118,8 +106,8 @@ def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, 
             crosses = side_of[match.rows[0]] != side_of[match.rows[1]]
             found = leaks if crosses and config.near_duplicates != "warn" else warnings
             found.append(_shared_audio(index, side_of, match, crosses))
-        warnings.extend(_silence(index, np.flatnonzero(~np.isfinite(level))))
-    attributes, confounded = _attributes(index, config, level, progress)
+    warnings.extend(unheard(index, store))
+    attributes, confounded = _attributes(index, config, store, level, progress)
     return Audit(
         clips={side: len(split.side(side)) for side in SIDES},
         groups=len({clip.group for clip in index}),
@@ -192,6 +180,17 @@ def _advice(found: Finding) -> str:
 # What is on two sides
 
 
+def unheard(index: ClipIndex, store: ClipStore) -> Iterator[Finding]:
+    """The clips with nothing to hear, and those whose channels cancel each other."""
+    silent, cancelled = (
+        [index.name(index.clips[row]) for row in rows(store)] for rows in (silent_clips, cancelled_clips)
+    )
+    if silent:
+        yield Finding("silence", silent_words(silent), {"files": silent})
+    if cancelled:
+        yield Finding("cancelled", cancelled_words(cancelled), {"files": cancelled})
+
+
 def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Finding]:
     sides: defaultdict[str, Counter[Side]] = defaultdict(Counter)
     for row, side in side_of.items():
@@ -244,18 +243,11 @@ def _shared_audio(index: ClipIndex, side_of: dict[int, Side], match: Match, cros
     )
 
 
-def _silence(index: ClipIndex, rows: NDArray[np.intp]) -> Iterator[Finding]:
-    if len(rows):
-        files = [index.name(index.clips[row]) for row in rows.tolist()]
-        count = f"{len(files)} clips are" if len(files) > 1 else "1 clip is"
-        yield Finding("silence", f"{count} digital silence: {files[0]}{', ...' if files[1:] else ''}", {"files": files})
-
-
 # What tells the class
 
 
 def _attributes(
-    index: ClipIndex, config: DataConfig, level: NDArray[np.float32] | None, progress: Progress
+    index: ClipIndex, config: DataConfig, store: ClipStore, level: NDArray[np.float32] | None, progress: Progress
 ) -> tuple[list[Attribute], list[Finding]]:
     """Every attribute with more than one value among labelled clips, and those that are confounded with the class."""
     headers = _headers(index, progress)
@@ -271,6 +263,10 @@ def _attributes(
     if level is not None:
         of_clips["level"] = ([float(each) if np.isfinite(each) else -120.0 for each in level], "{:.0f} dB".format)
     remedies = {"sample rate": _one_rate(of_clips["sample rate"][0], config)}  # with flags to paste
+    for figure, name in SILENCES.items():
+        of_clips[name] = (store.figures[figure].tolist(), "{:.2f} s".format)
+        if figure != "silence":
+            remedies[name] = " Leave it out: --set data.trim_silence=true."
     members: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for row, clip in enumerate(index):
         if clip.label >= 0:
@@ -280,11 +276,11 @@ def _attributes(
     labels = np.array([label for _, label in members])
     attributes, findings = [], []
     for name, (values, shown) in of_clips.items():
-        typical = [_typical([values[row] for row in rows]) for rows in members.values()]
-        codes, names = _binned(typical, shown)
+        typical = [typical_value([values[row] for row in rows]) for rows in members.values()]
+        codes, names = binned(typical, shown)
         if len(names) < 2:
             continue
-        found = _association(name, codes, labels)
+        found = association(name, codes, labels)
         attributes.append(found)
         if found.confounded:
             findings.append(_confounded(found, codes, names, labels, index.classes, remedies.get(name, "")))
@@ -310,69 +306,6 @@ def _headers(index: ClipIndex, progress: Progress) -> dict[Any, AudioInfo]:
     return headers
 
 
-def _typical(values: Sequence[Any]) -> Any:
-    """The median of numbers that differ from clip to clip, the commonest of everything else."""
-    if isinstance(values[0], float):
-        return float(np.median(values))
-    return Counter(values).most_common(1)[0][0]
-
-
-def _binned(values: list[Any], shown: Callable[[Any], str]) -> tuple[NDArray[np.intp], list[str]]:
-    """The number of each value's bin, and what the bins hold: one value each, or a range where there are many."""
-    distinct = sorted(set(values))
-    if isinstance(values[0], float) and len(distinct) > _BINS:
-        edges = np.unique(np.quantile(values, np.arange(1, _BINS) / _BINS))
-        codes = np.searchsorted(edges, values, side="right")
-        bounds = [distinct[0], *edges.tolist(), distinct[-1]]
-        return codes, [f"{shown(low)} to {shown(high)}" for low, high in pairwise(bounds)]
-    place = {value: number for number, value in enumerate(distinct)}
-    return np.array([place[value] for value in values]), [shown(value) for value in distinct]
-
-
-def _association(name: str, codes: NDArray[np.intp], labels: NDArray[np.intp]) -> Attribute:
-    table = _cross_table(codes, labels)
-    expected = _expected(table)
-    rng = np.random.default_rng(0)
-
-    def chi_square(table: NDArray[np.intp]) -> float:
-        return float((table**2 / expected).sum()) - len(labels)  # permuting keeps what is expected
-
-    observed = chi_square(table)
-    as_high = sum(chi_square(_cross_table(codes, rng.permutation(labels))) >= observed for _ in range(_PERMUTATIONS))
-    p = (1 + as_high) / (1 + _PERMUTATIONS)
-    v = _cramers_v(observed, table.shape, len(labels))
-    others = table[codes].copy()  # (groups, classes): the other groups with the same value
-    others[np.arange(len(labels)), labels] -= 1
-    return Attribute(
-        name=name,
-        values=len(table),
-        cramers_v=round(v, 3),
-        p=p,
-        share=round(float(np.mean(others.argmax(axis=1) == labels)), 3),
-        chance=round(float(table.sum(axis=0).max() / len(labels)), 3),
-        confounded=v >= CONFOUNDED_V and p <= CONFOUNDED_P,
-    )
-
-
-def _cross_table(codes: NDArray[np.intp], labels: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Groups of each bin and class `(bins, classes)`."""
-    bins, classes = int(codes.max()) + 1, int(labels.max()) + 1
-    return np.bincount(codes * classes + labels, minlength=bins * classes).reshape(bins, classes)
-
-
-def _expected(table: NDArray[np.intp]) -> NDArray[np.float64]:
-    """What `table` would hold if its rows and columns were independent; never 0."""
-    return np.maximum(np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum(), 1e-12)
-
-
-def _cramers_v(chi_square: float, shape: tuple[int, ...], count: int) -> float:
-    """With Bergsma's correction: 0 is expected of attributes that have nothing to do with the class."""
-    rows, columns = shape
-    spread = max(0.0, chi_square / count - (rows - 1) * (columns - 1) / (count - 1))
-    effective = min(rows - (rows - 1) ** 2 / (count - 1), columns - (columns - 1) ** 2 / (count - 1))
-    return float(np.sqrt(min(1.0, spread / (effective - 1)))) if effective > 1 else 0.0
-
-
 def _confounded(
     found: Attribute,
     codes: NDArray[np.intp],
@@ -382,8 +315,8 @@ def _confounded(
     remedy: str,
 ) -> Finding:
     """The warning, with the class and the value that go together most beyond chance, and what may be done about it."""
-    table = _cross_table(codes, labels)
-    expected = _expected(table)
+    table = cross_table(codes, labels)
+    expected = expected_if_independent(table)
     value, label = np.unravel_index(np.argmax((table - expected) / np.sqrt(expected)), table.shape)
     inside = table[value, label] / table[:, label].sum()
     outside = (table[value].sum() - table[value, label]) / max(1, table.sum() - table[:, label].sum())

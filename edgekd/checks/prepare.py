@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.checks.audit import unheard
 from edgekd.checks.fingerprint import near_duplicates
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import open_store
-from edgekd.data.load import load_index
+from edgekd.data.load import check_clip_length, load_index
 from edgekd.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """The clips in a store, how many of them were `decoded` now, and how long that, or checking them, took."""
+    """The clips in a store, how many of them were `decoded` now, and how long that, or checking them, took; `warnings`
+    are lines about clips in which nothing is heard."""
 
     folder: Path
     clips: int
@@ -25,6 +27,7 @@ class Preparation:
     clip_seconds: float
     bytes: int
     seconds: float
+    warnings: tuple[str, ...]
 
     @property
     def real_time_factor(self) -> float | None:
@@ -44,7 +47,7 @@ class Preparation:
 def prepare_data(config: DataConfig, progress: Progress = silent) -> Preparation:
     """Decode every clip of a data set, and fingerprint it unless `near_duplicates` is off, as far as that is not done.
 
-    Raises as `load_index` and `open_store` do.
+    Raises as `load_index`, `check_clip_length` and `open_store` do.
     """
     decoded = 0
 
@@ -55,10 +58,20 @@ def prepare_data(config: DataConfig, progress: Progress = silent) -> Preparation
         progress(stage, done, total, **figures)
 
     index = load_index(config, progress)
+    check_clip_length(index, config)
     started = time.perf_counter()
     store = open_store(index, config, counted)
     seconds = time.perf_counter() - started
     if config.near_duplicates != "off":
         near_duplicates(store, [clip.group for clip in index], progress)
     size = sum(file.stat().st_size for file in store.folder.iterdir())
-    return Preparation(store.folder, len(store), decoded, store.sample_rate, config.clip_seconds, size, seconds)
+    return Preparation(
+        folder=store.folder,
+        clips=len(store),
+        decoded=decoded,
+        sample_rate=store.sample_rate,
+        clip_seconds=config.clip_seconds,
+        bytes=size,
+        seconds=seconds,
+        warnings=tuple(found.message for found in unheard(index, store)),
+    )

@@ -3,7 +3,7 @@
 Audio that shares a recording with a validation or test clip makes that score one of memory, label or none. So whole
 groups are left out where the group is also one of those clips' (`groups.csv`), or where their audio is found in them
 (`fingerprint.shared_audio`): other windows of a recording resemble the one that is scored. What the training side holds
-may be heard again. Digital silence teaches nothing and is left out, too.
+may be heard again. Silence teaches nothing and is left out, too, and so is what averaging the channels makes silent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from edgekd.audio.read import probe
 from edgekd.checks.fingerprint import Match, shared_audio
+from edgekd.checks.silence import cancelled_clips, silent_clips
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex, Side, Split
@@ -99,9 +100,8 @@ def audit_unlabelled(
         matches = shared_audio(store, groups[0], labelled_store, rows, groups[1], progress)
         shared += _by_audio(matches, unlabelled, index, split)
     why = {each.group: each.why for each in reversed(shared)}
-    dropped = tuple(
-        why.get(clip.group) or ("" if peak else "silence") for clip, peak in zip(unlabelled, store.peaks, strict=True)
-    )
+    unheard = dict.fromkeys(silent_clips(store), "silence") | dict.fromkeys(cancelled_clips(store), "cancelled")
+    dropped = tuple(why.get(clip.group) or unheard.get(row, "") for row, clip in enumerate(unlabelled))
     found = UnlabelledAudit(dropped, tuple(shared), reasons(unlabelled))
     progress("audit unlabelled", len(dropped), len(dropped), dropped=len(dropped) - len(found.rows))
     if not found.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +42,7 @@ def inspect(
     quiet: options.Quiet = False,
 ) -> None:
     """Count clips, classes and formats; find silence, clipping, duplicates and broken files; draw a spectrogram a
-    class."""
+    class; say with which flags to train on them."""
     from edgekd.checks.inspection import inspect_data
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import line, print_json
@@ -55,12 +56,25 @@ def inspect(
             from edgekd.report.spectrograms import draw_spectrograms
 
             draw_spectrograms(inspection, index, settings, drawn, progress)
+    fitting = inspection.fitting
+    given = {
+        "--config": config,
+        "--dataset": dataset,
+        "--data-dir": data_dir,
+        "--sample-rate": sample_rate,
+        "--clip-seconds": None if fitting.clip_seconds else clip_seconds,
+    }
+    words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    kept = [item for item in set_ or [] if not (fitting.clip_seconds and item.startswith("data.clip_seconds"))]
+    words += [word for item in kept for word in ("--set", item)]
+    command = shlex.join(["edgekd", "distill", *words, *fitting.flags])
     if json_:
-        print_json({**inspection.to_dict(), "picture": None if drawn is None else str(drawn)})
+        print_json({**inspection.to_dict(), "picture": None if drawn is None else str(drawn), "command": command})
         return
     print_inspection(inspection)
     if drawn is not None:
         line(f"Picture: {drawn}")
+    line(f"With what fits this data: {command}")
 
 
 @app.command("audit")

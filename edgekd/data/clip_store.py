@@ -1,11 +1,13 @@
 """`ClipStore`: every clip of a dataset at one rate and length, decoded once, memory-mapped ever after.
 
 A store is a folder named by a hash of everything that decides its numbers: the content of each file, the window of
-each row, the rate, length and padding, the resampling filter, the decoder's and this format's version. Two data sets,
-two settings or two versions never share one; the same data under another path do. It holds
+each row, the rate and length, what is heard and how it is filled, the resampling filter, the decoder's and this
+format's version. Two data sets, two settings or two versions never share one; the same data under another path do. It
+holds
 
     clips.i16   (N, S) int16: the waveform divided by its peak, times 32767
-    rows.bin    N records of the peak (float32) and a CRC-32 of peak and samples; 0: not there yet
+    rows.bin    N records of the peak and the figures of `audio.read.HeardClip` (float32), and a CRC-32 of these and
+                the samples; 0: not there yet
 
 so a quiet clip keeps its resolution (rounding is 96 dB below the clip's own peak). Nothing in a store is believed
 without its CRC (`files.row_table`): opening checks every row and decodes again those that are missing or damaged, which
@@ -23,13 +25,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, read_clip
+from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, HeardClip, read_clip
 from edgekd.config import DataConfig
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
@@ -42,22 +44,24 @@ from edgekd.progress import Progress, silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 
 _LEVELS = 32_767  # symmetric int16
-_SAMPLES, _RECORDS, _NOTES = "clips.i16", "rows.bin", [("peak", "<f4")]
+_SAMPLES, _RECORDS, _NOTES = "clips.i16", "rows.bin", [(name, "<f4") for name in ("peak", *HeardClip._fields[1:])]
 _FLUSH_ROWS, _FLUSH_SECONDS = 64, 1.0  # what a kill can cost at most
 
 
 @dataclass(frozen=True, eq=False)
 class ClipStore:
-    """The clips of a `ClipIndex`, by row number. `peaks (N,)` are the largest magnitudes, `clips (N, S)` int16."""
+    """The clips of a `ClipIndex`, by row number. `peaks (N,)` are the largest magnitudes, `clips (N, S)` int16;
+    `figures` has those of `audio.read.HeardClip` by name, each `(N,)`."""
 
     folder: Path
     sample_rate: int
     samples: int
     peaks: NDArray[np.float32]
     clips: NDArray[np.int16]
+    figures: dict[str, NDArray[np.float32]]
 
     def __len__(self) -> int:
         return len(self.peaks)
@@ -107,7 +111,7 @@ def attach_store(index: ClipIndex, config: DataConfig, progress: Progress = sile
         )
     except (OSError, ValueError) as failure:
         raise InputError(f"{folder}: the clip cache that another process filled cannot be read ({failure}).") from None
-    return ClipStore(folder, config.sample_rate, samples, records["peak"].copy(), clips)
+    return ClipStore(folder, config.sample_rate, samples, clips=clips, **_noted(records))
 
 
 def fit_gain(store: ClipStore, rows: Sequence[int]) -> float:
@@ -118,7 +122,9 @@ def fit_gain(store: ClipStore, rows: Sequence[int]) -> float:
     """
     loudest = float(store.peaks[np.asarray(rows, dtype=np.int64)].max(initial=0.0))
     if loudest == 0.0:
-        raise InputError(f"All {len(rows)} training clips are silent, so no level can be fitted: check the recordings.")
+        cancelled = store.figures["left"][np.asarray(rows, dtype=np.int64)].min(initial=1.0) == 0
+        advice = "channels in opposite phase? Hear one: --set data.channel=0" if cancelled else "check the recordings"
+        raise InputError(f"All {len(rows)} training clips are silent, so no level can be fitted: {advice}.")
     return 1.0 / loudest
 
 
@@ -144,7 +150,13 @@ def _complete(folder: Path, index: ClipIndex, config: DataConfig, samples: int, 
         if failure.errno in NO_SPACE:
             shutil.rmtree(folder, ignore_errors=True)  # leave the user the space there is
         raise
-    return ClipStore(folder, config.sample_rate, samples, table.records["peak"].copy(), table.values)
+    return ClipStore(folder, config.sample_rate, samples, clips=table.values, **_noted(table.records))
+
+
+def _noted(records: NDArray[np.void]) -> dict[str, Any]:
+    """`peaks` and `figures` of a `ClipStore`."""
+    peak, *names = (name for name, _ in _NOTES)
+    return {"peaks": records[peak].copy(), "figures": {name: records[name].copy() for name in names}}
 
 
 def _fill(table: RowTable, index: ClipIndex, config: DataConfig, progress: Progress) -> None:
@@ -153,11 +165,12 @@ def _fill(table: RowTable, index: ClipIndex, config: DataConfig, progress: Progr
 
     def decode(row: int) -> None:
         clip = index.clips[row]
-        rate, padding = config.sample_rate, config.padding
-        waveform = read_clip(clip.path, clip.start, clip.length, sample_rate=rate, samples=samples, padding=padding)
+        waveform, *figures = read_clip(
+            clip.path, clip.start, clip.length, sample_rate=config.sample_rate, samples=samples, hearing=config
+        )
         peak = np.abs(waveform).max()
         scale = np.float32(_LEVELS) / peak if peak > np.finfo(np.float32).tiny else np.float32(0)
-        table.write(row, np.round(waveform * scale)[None], (peak,))
+        table.write(row, np.round(waveform * scale)[None], (peak, *figures))
 
     missing = np.flatnonzero(~table.present).tolist()
     flushed = time.monotonic()
@@ -183,6 +196,9 @@ def _key(index: ClipIndex, config: DataConfig, samples: int, parent: Path, progr
                 "sample_rate": config.sample_rate,
                 "samples": samples,
                 "padding": config.padding,
+                "channel": config.channel,
+                "full_scale": config.full_scale,
+                "trim_silence": config.trim_silence,
             }
         ).encode()
     )

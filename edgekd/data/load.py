@@ -18,6 +18,7 @@ from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.progress import Progress, silent
+from edgekd.recordings import SHORTEST_CLIP
 
 
 def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequence[Layout] = LAYOUTS) -> ClipIndex:
@@ -100,10 +101,11 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
     """
     some = index.clips[:: len(index) // 200 + 1]
     seconds = sorted(clip.length / probe(clip.path).rate for clip in some)[len(some) // 2]
-    if seconds < config.clip_seconds / 2:
+    fitting = max(seconds, SHORTEST_CLIP)
+    if fitting < config.clip_seconds / 2:
         raise UsageError(
             f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
-            f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {seconds:.2g}."
+            f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {fitting:.2g}."
         )
 
 

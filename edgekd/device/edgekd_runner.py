@@ -431,6 +431,101 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
     return str(precision)
 
 
+# --- What is no sound -------------------------------------------------------------------------------------------------
+# Where a recording is no sound: digital silence, one value throughout, samples of another unit.
+
+
+HIGHEST_PEAK = 16.0  # 24 dB over full scale: no recorder's headroom, but samples of another unit
+LEAST_SILENCE = 0.01  # s: a shorter run of zeros at an end may be sound
+
+
+def largest(samples: np.ndarray) -> float:
+    """The largest magnitude of any sample."""
+    return float(max(samples.max(), -samples.min())) if samples.size else 0.0
+
+
+def zeros_at_ends(samples: np.ndarray, rate: int) -> tuple[int, int]:
+    """How many samples of digital silence `samples (S,)` begin and end with, where that is `LEAST_SILENCE` or more.
+
+    All of it silent: (0, 0), for there is nothing else to hear.
+    """
+    sound = np.flatnonzero(samples)
+    if not len(sound):
+        return 0, 0
+    least = LEAST_SILENCE * rate
+    first, last = int(sound[0]), len(samples) - 1 - int(sound[-1])
+    return (first if first >= least else 0), (last if last >= least else 0)
+
+
+def zeros_in_runs(samples: np.ndarray, rate: int) -> int:
+    """How many of `samples (S,)` are digital silence, in runs of `LEAST_SILENCE` or more."""
+    edges = np.flatnonzero(np.diff(samples == 0, prepend=False, append=False))
+    runs = edges[1::2] - edges[::2]
+    return int(runs[runs >= LEAST_SILENCE * rate].sum())
+
+
+class Stretches:
+    """Where a signal that comes in pieces keeps one value for `LEAST_SILENCE` or more, and what that leaves of windows
+    of it at another rate.
+
+    `source` and `target` in Hz. The windows come in order: those a clip and more before the last are forgotten.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source, self._target = source, target
+        self._least = LEAST_SILENCE * source
+        self._ended: deque[tuple[int, int, float]] = deque()  # first sample, one after the last, value
+        self._last: tuple[int, int, float] | None = None  # the stretch, of any length, that may go on
+        self._position = 0
+
+    @property
+    def flat(self) -> bool:
+        """Whether all that has come has one value."""
+        return self._last is None or self._last[0] == 0
+
+    def push(self, samples: np.ndarray) -> None:
+        """The next `samples (S,)`."""
+        if not len(samples):
+            return
+        changes = np.flatnonzero(samples[1:] != samples[:-1]) + 1
+        starts = np.concatenate([[0], changes]) + self._position
+        stops = np.concatenate([changes, [len(samples)]]) + self._position
+        if self._last is not None:
+            if self._last[2] == samples[0]:
+                starts[0] = self._last[0]
+            elif self._last[1] - self._last[0] >= self._least:
+                self._ended.append(self._last)
+        for number in np.flatnonzero(stops[:-1] - starts[:-1] >= self._least):
+            value = float(samples[int(stops[number]) - 1 - self._position])
+            self._ended.append((int(starts[number]), int(stops[number]), value))
+        self._last = (int(starts[-1]), int(stops[-1]), float(samples[-1]))
+        self._position += len(samples)
+
+    def window(self, first: int, count: int) -> tuple[bool, int, int]:
+        """Of the `count` samples from `first`, at the target rate: whether they have one value; and the first, and the
+        one after the last, that are left without the digital silence at their ends, counted from `first`."""
+        start, stop = (
+            min(self._position, -(-place * self._source // self._target)) for place in (first, first + count)
+        )
+        while self._ended and self._ended[0][1] <= 2 * start - stop:
+            self._ended.popleft()
+        heard_from, heard_to = start, stop
+        for begin, end, value in (*self._ended, *((self._last,) if self._last is not None else ())):
+            if begin <= start and end >= stop:
+                return True, 0, count
+            if value == 0 and begin <= start < end and end - start >= self._least:
+                heard_from = end
+            if value == 0 and begin < stop <= end and stop - begin >= self._least:
+                heard_to = begin
+        left = [-(-place * self._target // self._source) - first for place in (heard_from, heard_to)]
+        return False, left[0] if heard_from > start else 0, min(count, left[1]) if heard_to < stop else count
+
+
+def is_flat(samples: np.ndarray) -> bool:
+    """Whether all of `samples (S,)` have one value: digital silence, a constant, a converter that is stuck."""
+    return bool((samples == samples[:1]).all())
+
+
 # --- The header of a WAV file -----------------------------------------------------------------------------------------
 # The header of a WAV file: what the samples are, and which bytes of the file hold them.
 #
@@ -675,6 +770,7 @@ class WavFile:
     def __init__(self, file: BinaryIO, header: WavHeader) -> None:
         self._file, self._extents = file, header.extents
         self.rate, self.channels = header.rate, header.channels
+        self.floats = header.encoding == FLOAT  # which may be of any scale
         self._frame = header.container * header.channels
         self._convert = decoder(header, self._bytes)
         self.frames = header.data_bytes // self._frame
@@ -689,11 +785,15 @@ class WavFile:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
             return self._convert(data).reshape(-1, self.channels)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The whole file, mixed to one channel, as pieces `(samples,)`."""
-        step = max(1, BLOCK_BYTES // self._frame)
+    def blocks(self, channel: int | str = "mean", full_scale: float = 1.0) -> Iterator[np.ndarray]:
+        """The whole file as it is heard, in pieces `(samples,)`: of its channels the mean or the one with a number,
+        floats divided by their full scale. Raises `RunnerError` for a channel that is not there."""
+        if channel != "mean" and int(channel) >= self.channels:
+            raise RunnerError(f"has {self.channels} channel(s), counted from 0, and the bundle hears number {channel}")
+        step, scale = max(1, BLOCK_BYTES // self._frame), full_scale if self.floats else 1.0
         for start in range(0, self.frames, step):
-            yield mix_down(self.read(start, step))
+            piece = mix_down(self.read(start, step), channel)
+            yield piece if scale == 1 else piece / np.float32(scale)
 
     def _bytes(self, start: int, count: int) -> bytes:
         """So many bytes of the samples, wherever in the file they are."""
@@ -717,18 +817,20 @@ def open_wav(path: Path) -> Iterator[WavFile]:
         raise RunnerError((failure.strerror or "cannot be read").lower()) from None
 
 
-def mix_down(channels: np.ndarray) -> np.ndarray:
-    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean."""
-    if channels.shape[1] == 1:
-        return channels[:, 0]
+def mix_down(channels: np.ndarray, channel: int | str = "mean") -> np.ndarray:
+    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean, or the one with a number."""
+    if channel != "mean" or channels.shape[1] == 1:
+        return channels[:, 0 if channel == "mean" else int(channel)]
     with np.errstate(over="ignore", invalid="ignore"):
         return channels.mean(axis=1, dtype=np.float32)
 
 
-def to_mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
+def to_mono(
+    data: bytes, channels: int, convert: Callable[[bytes], np.ndarray], channel: int | str = "mean"
+) -> np.ndarray:
     """Samples `(S,)` of PCM `data`, its interleaved channels mixed; `convert` is an entry of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
-        return mix_down(convert(data).reshape(-1, channels))
+        return mix_down(convert(data).reshape(-1, channels), channel)
 
 
 # Samples
@@ -1344,11 +1446,18 @@ def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
 BATCH = 8  # windows of a long file that are classified together
 
 
-def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+def windows(
+    pieces: Iterable[np.ndarray],
+    clip_samples: int,
+    hop_samples: int,
+    padding: str,
+    trimmed: Stretches | None = None,
+) -> Iterator[np.ndarray]:
     """A waveform that comes in `pieces` `(samples,)`, as batches of clips `(B, clip_samples)`.
 
     A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
-    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need.
+    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need. `trimmed` knows the digital
+    silence at the ends of clips, which is not used: they are filled up, too.
     """
     held, first, total, start = np.zeros(0, np.float32), 0, 0, 0  # held[0] is sample `first` of `total` so far
     batch: list[np.ndarray] = []
@@ -1356,19 +1465,32 @@ def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, p
         held = np.concatenate([held, piece]) if len(held) else piece
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
-            batch.append(held[start - first : start - first + clip_samples])
+            clip = held[start - first : start - first + clip_samples]
+            batch.append(filled(without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    missing = clip_samples - total
-    if missing > 0:
-        repeated = np.resize(held, clip_samples)  # numpy fills a larger size with copies
-        yield (repeated if padding == "repeat" else np.pad(held, (0, missing)))[None]
-        return
-    yield np.stack([*batch, held[-clip_samples:]])
+    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    yield np.stack([*batch, filled(last, clip_samples, padding)])
+
+
+def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+    """What is left of a clip `(samples,)` that begins at `start`."""
+    if trimmed is None:
+        return clip
+    _, first, stop = trimmed.window(start, len(clip))
+    return clip[first:stop]
+
+
+def filled(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
+    """`clip (samples,)` as `(clip_samples,)`, filled up at its end by "repeat" or "zeros"."""
+    missing = clip_samples - len(clip)
+    if missing <= 0:
+        return clip
+    return np.resize(clip, clip_samples) if padding == "repeat" else np.pad(clip, (0, missing))
 
 
 class Runner:
@@ -1389,6 +1511,9 @@ class Runner:
         self.clip_samples: int = classifier["clip_samples"]
         self.hop_samples: int = classifier["hop_samples"]
         self.padding: str = classifier["padding"]
+        self.channel: int | str = classifier.get("channel", "mean")  # older bundles have none of these three
+        self.full_scale: float = classifier.get("full_scale", 1.0)
+        self.trim_silence: bool = classifier.get("trim_silence", False)
         self.resampler: dict[str, Any] = classifier["resampler"]
         self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
         self.log_mel: LogMel | None = None  # where the graph does not compute it
@@ -1444,11 +1569,17 @@ class Runner:
     def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
         """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
         little memory."""
+        return self.hear(pieces, sample_rate)[0]
+
+    def hear(self, pieces: Iterable[np.ndarray], sample_rate: int) -> tuple[np.ndarray, bool]:
+        """`predict_pieces`, and whether there was nothing to hear: every sample had one value."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
-        resampled = resample_pieces(map(_finite, pieces), sample_rate, self.sample_rate, width, rolloff)
-        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
+        stretches = Stretches(sample_rate, self.sample_rate)
+        resampled = resample_pieces(_known(pieces, stretches), sample_rate, self.sample_rate, width, rolloff)
+        trimmed = stretches if self.trim_silence else None
+        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding, trimmed)
         scores = [self.probabilities(batch) for batch in clips]
-        return np.concatenate(scores).mean(axis=0)
+        return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
         """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
@@ -1493,15 +1624,22 @@ class Runner:
         return milliseconds
 
 
-def _finite(waveform: np.ndarray) -> np.ndarray:
-    require_finite(waveform)
-    return waveform
+def _known(pieces: Iterable[np.ndarray], stretches: Stretches) -> Iterator[np.ndarray]:
+    """The `pieces` when they have been found to be sound, and `stretches` knows them."""
+    for piece in pieces:
+        require_sound(piece)
+        stretches.push(piece)
+        yield piece
 
 
-def require_finite(waveform: np.ndarray) -> None:
-    """Raises `BadSamples` for a waveform with NaN or infinite samples."""
+def require_sound(waveform: np.ndarray) -> None:
+    """Raises `BadSamples` for a waveform with NaN or infinite samples, or such as no recorder with full scale 1 has."""
     if not np.isfinite(waveform).all():
         raise BadSamples("some samples are NaN or infinite")
+    if (peak := largest(waveform)) > HIGHEST_PEAK:
+        raise BadSamples(
+            f"samples reach {peak:.4g} times full scale: floats of another unit? Export with data.full_scale set to it"
+        )
 
 
 def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:
@@ -1563,9 +1701,9 @@ class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (every sample 0), or `error`; `latency_ms` of the classification, `late_s` since
-    the window's last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for
-    longer than a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
+    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
+    a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
     """
 
     def __init__(
@@ -1582,6 +1720,10 @@ class Stream:
     ) -> None:
         self._runner, self._may_skip, self._more_waits = runner, may_skip, more_waits
         self._channels, self._convert, self.frame_bytes = channels, DECODERS[encoding], channels * encoding[1] // 8
+        if runner.channel != "mean" and int(runner.channel) >= channels:
+            raise WrongUsage(f"--channels {channels}: the bundle hears channel {runner.channel}, counted from 0")
+        self._scale = runner.full_scale if encoding[0] == FLOAT else 1.0
+        self._stretches = Stretches(rate, runner.sample_rate)
         hop_samples = hop_samples or runner.hop_samples
         self._cutter = Cutter(runner.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
@@ -1609,7 +1751,10 @@ class Stream:
                 "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
             )
         self.frames += whole // self.frame_bytes
-        samples = to_mono(data[:whole], self._channels, self._convert)
+        samples = to_mono(data[:whole], self._channels, self._convert, self._runner.channel)
+        if self._scale != 1:
+            samples = samples / np.float32(self._scale)
+        self._stretches.push(samples)
         return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
 
     def finish(self) -> Iterator[dict[str, Any]]:
@@ -1628,7 +1773,7 @@ class Stream:
                 continue
             row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
             try:
-                row.update(self._classified(clip))
+                row.update(self._classified(clip, position))
                 self.classified += 1
             except BadSamples as failure:
                 row["error"] = str(failure)
@@ -1637,13 +1782,16 @@ class Stream:
             row["latency_ms"] = round(1e3 * (ended - began), 3)
             yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
 
-    def _classified(self, clip: np.ndarray) -> dict[str, Any]:
-        require_finite(clip)
+    def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
+        require_sound(clip)
+        silent = self._stretches.window(position, len(clip))[0]
+        if self._runner.trim_silence:
+            clip = filled(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": not clip.any()}
+        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}
 
 
 # --- Standard input ---------------------------------------------------------------------------------------------------
@@ -2108,7 +2256,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores = runner.predict_pieces(wav.blocks(), wav.rate)
+                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
@@ -2116,10 +2264,10 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, "top": top})
         if not options.json:
-            said = "   ".join(f"{plain(row['class'])} {row['score']:.3f}" for row in top)
-            print(f"{plain(path):<{width}}  {said}", flush=True)
+            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
+            print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
     return exit_code
@@ -2167,7 +2315,7 @@ def _parser() -> argparse.ArgumentParser:
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
-    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved; they are averaged (1)")
+    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
     add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
     add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")

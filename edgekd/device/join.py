@@ -19,6 +19,7 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "manifest": "The manifest",
     "arrays": "Arrays",
     "bundle": "The bundle",
+    "level": "What is no sound",
     "wav_header": "The header of a WAV file",
     "wav": "WAV files",
     "resample": "Sample rates",

@@ -155,14 +155,16 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     tested = "" if accuracy is None else f", {accuracy:.1%} right on its test clips"
     outside = "" if classifier.input == "waveform" else "; its log-mel is computed by what runs the model, not in it"
     student = sized(classifier.student, classifier.width)
+    heard = "averaged" if classifier.channel == "mean" else f"left out but for number {classifier.channel}, from 0"
     facts: dict[str, Any] = {
         "Classes": ", ".join(classifier.classes),
         "Student": f"{student}, distilled on {manifest.provenance.dataset}{tested}",
         "Precision": manifest.precision
         + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
-        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels averaged{outside}",
+        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels {heard}{outside}",
         "Longer files": f"the mean over windows every {hop_seconds:g} s",
         "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
+        **_heard_otherwise(classifier),
         "Export check": f"{manifest.parity.clips} clips, same top class on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
         "Exported by": f"edgekd {__version__} from run {manifest.provenance.run}",
@@ -173,6 +175,15 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         notes="".join(f"- {markdown_text(note)}\n" for note in target.notes),
         facts="\n".join(f"| {name} | {markdown_text(value)} |" for name, value in facts.items()),
     )
+
+
+def _heard_otherwise(classifier: Classifier) -> dict[str, str]:
+    facts = {}
+    if classifier.full_scale != 1:
+        facts["Float samples"] = f"divided by {classifier.full_scale:g}, their full scale"
+    if classifier.trim_silence:
+        facts["Digital silence"] = "at the ends of a window it is not used; the window is filled as a shorter file is"
+    return facts
 
 
 _README = """\

@@ -19,6 +19,7 @@ from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
 from edgekd.files.folders import put_back
+from edgekd.recordings import Channel
 
 # The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -49,6 +50,9 @@ class Classifier(Section):
         description="samples between two windows of a longer signal; by default half a clip",
     )
     padding: Literal["repeat", "zeros"] = Field(description="how a shorter signal is filled")
+    channel: Channel = Field("mean", description="what is heard of several: their mean, or this one, from 0")
+    full_scale: float = Field(1.0, gt=0, description="of float samples")
+    trim_silence: bool = Field(False, description="digital silence at a clip's ends is not used; the clip is filled")
     input: Literal["waveform", "log_mel"] = Field(
         "waveform", description="log_mel: (batch, 1, T, F) of the waveform times gain, computed by the caller"
     )

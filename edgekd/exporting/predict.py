@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekd.audio.hearing import heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
+from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
 from edgekd.errors import InputError
 from edgekd.exporting.folders import kind_of
@@ -31,17 +33,22 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read."""
+    """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read.
+
+    `silent`: there was nothing to hear, for every sample has one value.
+    """
 
     file: Path
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    silent: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
-        return {"file": str(self.file), "scores": {name: round(share, 6) for name, share in self.ranked}}
+        scores = {name: round(share, 6) for name, share in self.ranked}
+        return {"file": str(self.file), "silent": self.silent, "scores": scores}
 
 
 class Predictor(Protocol):
@@ -49,11 +56,16 @@ class Predictor(Protocol):
 
     classes: tuple[str, ...]
 
+    def hear_file(self, path: Path) -> tuple[Scores, bool]:
+        """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
+        decoded, or not be heard as the classifier hears."""
+
     def predict_file(self, path: Path) -> Scores:
-        """Class probabilities `(K,)`. Raises `InputError` for a file that cannot be decoded."""
+        """The probabilities alone."""
+        return self.hear_file(path)[0]
 
 
-class BundlePredictor:
+class BundlePredictor(Predictor):
     """The shipped model, with the resampler and the windows of the on-device runner."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,13 +74,18 @@ class BundlePredictor:
         self.classes = self.classifier.classes
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
-    def predict_file(self, path: Path) -> Scores:
+    def hear_file(self, path: Path) -> tuple[Scores, bool]:
         wanted = self.classifier
         width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
         with opened(path) as recording:
-            pieces = resample_pieces(recording.mono_blocks(), recording.info.rate, wanted.sample_rate, width, rolloff)
-            clips = windows(pieces, wanted.clip_samples, wanted.hop_samples, wanted.padding)
-            return np.concatenate([self._classify(batch, path) for batch in clips]).mean(axis=0)
+            rate = recording.info.rate
+            stretches = Stretches(rate, wanted.sample_rate)
+            heard = heard_pieces(recording, wanted, stretches)
+            pieces = resample_pieces(heard, rate, wanted.sample_rate, width, rolloff)
+            trimmed = stretches if wanted.trim_silence else None
+            clips = windows(pieces, wanted.clip_samples, wanted.hop_samples, wanted.padding, trimmed)
+            scores = [self._classify(batch, path) for batch in clips]
+            return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def _classify(self, batch: Scores, path: Path) -> Scores:
         try:
@@ -77,7 +94,7 @@ class BundlePredictor:
             raise InputError(f"{path}: {failure}.") from None
 
 
-class RunPredictor:
+class RunPredictor(Predictor):
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,13 +104,16 @@ class RunPredictor:
         self.samples = round(self.data.clip_seconds * self.data.sample_rate)
         self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
 
-    def predict_file(self, path: Path) -> Scores:
+    def hear_file(self, path: Path) -> tuple[Scores, bool]:
         rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
         with opened(path) as recording, torch.inference_mode():
-            pieces = resample_pieces(recording.mono_blocks(), recording.info.rate, rate, width, rolloff)
-            clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding)
+            stretches = Stretches(recording.info.rate, rate)
+            heard = heard_pieces(recording, self.data, stretches)
+            pieces = resample_pieces(heard, recording.info.rate, rate, width, rolloff)
+            trimmed = stretches if self.data.trim_silence else None
+            clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding, trimmed)
             scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
-        return np.concatenate(scores).mean(axis=0)
+        return np.concatenate(scores).mean(axis=0), stretches.flat
 
 
 def open_predictor(folder: Path) -> Predictor:
@@ -107,10 +127,10 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
 
     def predict(file: Path) -> Prediction:
         try:
-            scores = predictor.predict_file(file)
+            scores, silent = predictor.hear_file(file)
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked))
+        return Prediction(file, tuple(ranked), silent=silent)
 
     return map(predict, files)

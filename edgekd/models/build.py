@@ -240,16 +240,22 @@ def as_teacher_hears(config: DistillConfig) -> DistillConfig:
 
 def with_default_student(config: DistillConfig) -> DistillConfig:
     """`config` with the student that is worth most under its teacher, where it names none: one cut from that teacher,
-    where a head is all that the terms teach and nothing else is said of what it hears."""
+    where a head is all that the terms teach and nothing else than what the teacher hears is said of what it hears."""
     default = DEFAULT_CUTS.get(config.teacher.name)
     said = config.model_fields_set
-    hears = {"sample_rate"} & config.data.model_fields_set or config.frontend.model_fields_set
+    rate = config.data.sample_rate if "sample_rate" in config.data.model_fields_set else None
+    hears = config.frontend.model_fields_set or (rate is not None and rate != _own_rate(config.teacher.name))
     terms = config.loss.terms if "terms" in config.loss.model_fields_set else HEAD_TERMS
     if default is None or {"student", "width"} & said or hears or not set(terms) <= set(HEAD_TERMS):
         return config
     name, width = default
     values = config.model_dump(mode="json", exclude_unset=True) | {"student": name, "width": width}
     return parse(DistillConfig, values, "settings")
+
+
+def _own_rate(teacher: str) -> int | None:
+    spec = TEACHERS.get(teacher)
+    return None if spec is None else spec.own_rate
 
 
 def _check_hearing(name: str, teacher: Teacher, frontend: FrontendConfig, sample_rate: int) -> None:

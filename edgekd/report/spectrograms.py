@@ -25,13 +25,14 @@ def draw_spectrograms(
     data = config.data
     front_end = LogMel(config.frontend.whole(), data.sample_rate)
     samples = round(data.clip_seconds * data.sample_rate)
+    heard = data.model_copy(update={"padding": "zeros"})
     spectrograms = {}
     for done, each in enumerate(inspection.classes, 1):
         if each.example is not None:
             clip = index.clips[each.example]
             waveform = read_clip(
-                clip.path, clip.start, clip.length, sample_rate=data.sample_rate, samples=samples, padding="zeros"
-            )
+                clip.path, clip.start, clip.length, sample_rate=data.sample_rate, samples=samples, hearing=heard
+            ).waveform
             spectrograms[each.name] = front_end(torch.from_numpy(waveform)[None])[0, 0].numpy()
         progress("draw", done, len(inspection.classes))
     if spectrograms:

@@ -127,7 +127,8 @@ def unlabelled_text(audited: Mapping[str, Any]) -> str:
     reasons = {
         "group": "of a group that is scored",
         "audio": "of recordings that share audio with clips that are scored",
-        "silence": "digital silence",
+        "silence": "silent",
+        "cancelled": "lost when their channels are averaged (--set data.channel=0 hears one)",
     }
     dropped = [f"{clips} {reasons[why]}" for why, clips in audited["dropped"].items()]
     told = f"{audited['used']} of {audited['clips']} clips without labels teach"

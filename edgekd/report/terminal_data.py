@@ -65,9 +65,17 @@ def print_inspection(inspection: Inspection) -> None:
         line("Balance: a class has nothing that can be read.")
     else:
         line(f"Balance: the largest class has {ratio(inspection.imbalance)} times the minutes of the smallest.")
-    silent = f" ({_some(inspection.silent)})" if inspection.silent else ""
     quiet = f"{inspection.quiet} more below {setting(QUIET_DB)} dB"
-    line(f"Silence: {len(inspection.silent)} clip(s) digital{silent}, {quiet}.")
+    line(f"Silence: {len(inspection.silent)} clip(s) digital{_named(inspection.silent)}, {quiet}.")
+    line(f"Constant: {len(inspection.constant)} clip(s) of one value throughout{_named(inspection.constant)}.")
+    if max(inspection.channels) > 1:
+        channel = inspection.fitting.channel
+        helps = "" if channel is None else f"; --set data.channel={channel} hears one"
+        line(
+            f"Channels: {len(inspection.cancelled)} clip(s) lost when they are averaged, in opposite phase"
+            f"{_named(inspection.cancelled)}{helps}; files with a dead one: {len(inspection.dead_channels)}."
+        )
+        _list([f"{name}: {', '.join(map(str, dead))}" for name, dead in inspection.dead_channels.items()])
     line(
         f"Clipping: {percent(inspection.clipped_share)} of all samples at full scale; files above 0.1%: "
         f"{len(inspection.clipped)}."
@@ -162,6 +170,8 @@ def print_preparation(prepared: Preparation) -> None:
         speed = f"{number(1 / factor)} times as fast as they play"
         line(f"{clips}: {prepared.decoded} decoded in {number(prepared.seconds)} s, {speed}.")
     line(f"Cache: {prepared.folder} ({size(prepared.bytes)})")
+    for warning in prepared.warnings:
+        line(f"Warning: {warning}")
 
 
 def _print_findings(heading: str, findings: Sequence[Finding]) -> None:
@@ -189,8 +199,8 @@ def _counts(values: Mapping[Any, int], unit: str = "") -> str:
     return ", ".join(f"{value}{unit} ({count})" for value, count in common[:LISTED]) + more
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:2]) + (", ..." if names[2:] else "")
+def _named(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:2])}{', ...' if names[2:] else ''})" if names else ""
 
 
 def _list(lines: Sequence[str]) -> None:

@@ -281,14 +281,15 @@ def _begin(
             beside = audit_unlabelled(without, store, index, split, data.store, config.data, progress)
         unknown = None if resume else check_origin(config, data, progress)
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
+        left_out = f"left out of the data: {missing}." if missing else None
+        cancelled = (each.message for each in audited.warnings if each.kind == "cancelled")
         notes = (note.message for note in index.notes)
         files = [] if resume else [config.student_weights, *(each.weights for each in config.teacher.members())]
         taken = [taken_of_several(file) for file in files if file is not None and file.is_file()]
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
             write_splits(run.folder / "splits.csv", index, split)
             run.update_report("audit", audited.to_dict())
-            left = f"left out of the data: {missing}." if missing else None
-            for warning in (*let_pass, left, unknown, *notes, *taken):
+            for warning in (*let_pass, left_out, unknown, *notes, *cancelled, *taken):
                 if warning is not None:
                     run.warn(warning)
             if without is None or beside is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgekd.audio.read import probe, read
 from edgekd.audio.recording import opened
 from edgekd.device.runner import RunnerError
-from edgekd.device.runner.wav import open_wav
+from edgekd.device.runner.wav import mix_down, open_wav
 from edgekd.errors import InputError
 
 
@@ -98,12 +98,12 @@ def test_windows_of_an_odd_file_are_those_of_the_whole(odd, tmp_path: Path) -> N
     odd.write(path)
     with opened(path) as recording:
         frames = recording.info.frames
-        whole = recording.mono(0, frames)
+        whole = mix_down(recording.read(0, frames))
     for start in (frames // 2, frames // 3, frames - 300):
         window = read(path, odd.rate, start, 300)
         assert np.abs(window - whole[start : start + 300]).max() < 1e-6
     with opened(path) as recording:
-        again = np.concatenate([recording.mono(number * (frames // 4), frames // 4) for number in range(3)])
+        again = np.concatenate([mix_down(recording.read(number * (frames // 4), frames // 4)) for number in range(3)])
     assert np.abs(again - whole[: len(again)]).max() < 1e-6
 
 
@@ -113,6 +113,7 @@ ANOTHER_SIGNAL = re.compile(r"4[1-4]_|80_|9\d_|a2_|69_|b[1-6]")
 REFUSED = {
     r"08_.*": ("128000", "64000"),
     r"13_.*": ("57600000", "64000"),
+    r"4[124]_.*": ("samples reach", "where full scale is 1", "data.full_scale"),
     r"45_.*": ("sample 99 is NaN",),
     r"71_.*": ("truncated: 15552 samples of the 33408",),
     r"74_.*|a6_.*|99_(html|lfs).wav": ("not an audio file",),

@@ -14,6 +14,7 @@ from scipy import signal
 from edgekd._torchaudio import functional
 from edgekd.audio import read as audio
 from edgekd.audio import recording
+from edgekd.config import DataConfig
 from edgekd.errors import InputError
 
 RATE = 32_000
@@ -140,7 +141,7 @@ def test_a_clip_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.
     asked = []
     decode = recording.Recording.read
     monkeypatch.setattr(recording.Recording, "read", lambda *args: asked.append(args[-1]) or decode(*args))
-    clip = audio.read_clip(path, 0, 48_000 * 4, sample_rate=RATE, samples=RATE, padding="zeros")
+    clip = audio.read_clip(path, 0, 48_000 * 4, sample_rate=RATE, samples=RATE, hearing=DataConfig()).waveform
     assert clip.shape == (RATE,)
     assert clip.dtype == np.float32
     assert asked[0] < 48_100

@@ -165,5 +165,5 @@ def test_windows_in_any_order_that_overlap_each_have_their_own_level(
     soundfile.write(path, samples, RATE, subtype="FLOAT")
     cuts = [(900, 5000), (0, 400), (250, 100), (0, len(samples)), (7000, 1000), (299, 2)]
     clips = [Clip(path, 0, "one", None, start, length) for start, length in cuts]
-    power = _examine(path, clips).power
+    power = [heard.power for heard in _examine(path, clips, DataConfig()).clips]
     np.testing.assert_allclose(power, [np.mean(samples[start : start + length] ** 2) for start, length in cuts], 1e-5)

@@ -48,7 +48,7 @@ def test_fingerprints_that_nobody_reads_are_not_taken(config: DataConfig) -> Non
 
 def test_the_real_time_factor_is_seconds_of_work_for_one_of_sound() -> None:
     prepared = Preparation(
-        Path("cache"), clips=10, decoded=4, sample_rate=RATE, clip_seconds=5.0, bytes=1, seconds=0.01
+        Path("cache"), clips=10, decoded=4, sample_rate=RATE, clip_seconds=5.0, bytes=1, seconds=0.01, warnings=()
     )
     assert prepared.real_time_factor == pytest.approx(0.0005)
     assert prepared.to_dict() == {
@@ -59,6 +59,7 @@ def test_the_real_time_factor_is_seconds_of_work_for_one_of_sound() -> None:
         "clip_seconds": 5.0,
         "bytes": 1,
         "seconds": 0.01,
+        "warnings": (),
         "real_time_factor": 0.0005,
     }
 

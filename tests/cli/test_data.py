@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.cli.conftest import write_recordings
 
 RATE = 4_000
 FORM = ["--sample-rate", str(RATE), "--clip-seconds", "0.5", "--quiet"]
@@ -256,6 +259,29 @@ def test_the_audit_tells_what_audio_without_labels_is_left_out(
     assert {each["side"] for each in found["shared"]} == {"validation", "test"}
     line = data("audit", recordings, "--unlabelled", tmp_path / "nowhere").refusal(3)
     assert line == f"{tmp_path}/nowhere: no such folder. Check --unlabelled."
+
+
+def test_inspect_ends_with_a_command_that_trains(
+    edgekd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recordings(tmp_path / "my recordings", seconds=0.7)
+    for path in (tmp_path / "my recordings").rglob("*.wav"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, np.stack([sound, (1 if path.stem == "0" else -1) * sound], 1), rate)
+    asked = ("--data-dir", "my recordings", "--no-picture", "--quiet", "--set", "data.split_seed=3")
+    command = edgekd("data", "inspect", *asked).out.splitlines()[-1].removeprefix("With what fits this data: ")
+    fitting = "--sample-rate 4000 --clip-seconds 0.7 --set data.channel=0"
+    assert command == f"edgekd distill --data-dir 'my recordings' --set data.split_seed=3 {fitting}"
+    assert edgekd("data", "inspect", *asked, "--json").json()["command"] == command
+    for refused in ("audit", "prepare"):
+        assert "Pass --clip-seconds 0.7." in edgekd("data", refused, *asked[:2], "--quiet").refusal(2)
+    quickly = ["--terms", "classification", "--epochs", "1", "--batch-size", "2", "--no-quantize", "--quiet"]
+    done = edgekd(*shlex.split(command)[1:], *quickly, "--json").json()
+    assert (done["test"]["student"]["clips"], done["audit"]["warnings"], done.get("warnings")) == (2, [], None)
+    mixed = shlex.split(command)[1:-2]
+    (warning, *_) = edgekd(*mixed, *quickly, "--set", "data.split_seed=1", "--overwrite", "--json").json()["warnings"]
+    assert "6 clips are lost when their channels are averaged" in warning
 
 
 def test_a_manifest_is_written_from_names_shown_and_read(edgekd: Callable, tmp_path: Path) -> None:

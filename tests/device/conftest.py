@@ -109,8 +109,10 @@ class Toy:
         precision: str = "int8",
         alternatives: Sequence[str] = (),
         padding: str = "repeat",
+        **heard: Any,
     ) -> Path:
-        """A bundle folder. The alternatives are the float student, which is a little more for the first class."""
+        """A bundle folder. The alternatives are the float student, which is a little more for the first class. `heard`:
+        what older bundles do not say."""
         labels = np.arange(12) % len(self.TONES)
         waveform = np.round(np.stack([self.tone(name, 0.1) for name in self.TONES])[labels] / 0.5 * 32767)
         scale = np.full(len(labels), 0.1, np.float32)  # soft, so that no score is a plain 0 or 1
@@ -141,6 +143,7 @@ class Toy:
             "frontend": self.FRONTEND.model_dump(),
             "gain": self.GAIN,
             "resampler": self.FILTER,
+            **heard,
         }
         manifest = {
             "format": 1,

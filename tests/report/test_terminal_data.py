@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.checks.audit import Attribute, Audit, Finding
+from edgekd.checks.fitting import Fitting
 from edgekd.checks.inspection import ClassInfo, Duplicates, Inspection
 from edgekd.checks.prepare import Preparation
 from edgekd.data.index import ClipIndex
@@ -28,11 +29,15 @@ INSPECTION = Inspection(
     classes=(ClassInfo("cargo", 24, 6, 0.5, -20.25, 3), ClassInfo("[tug]\n", 8, 2, 0.25, None, None)),
     imbalance=2.0,
     silent=("a.wav", "b.wav", "c.wav"),
+    constant=("g.wav",),
+    cancelled=(),
     quiet=2,
+    dead_channels={},
     clipped={"d.wav": 0.012, "e.wav": 0.5},
     clipped_share=0.031,
     duplicates=(Duplicates(("x", "y"), ("cargo", "cargo")), Duplicates(("v", "w"), ("cargo", "tug"))),
     unreadable={"f.wav": "the file is empty"},
+    fitting=Fitting(4_000, 0.5, None),
 )
 INDEX = ClipIndex("folder", Path("/data/harbour"), ("cargo", "tug"), ())
 
@@ -47,6 +52,7 @@ def test_an_inspection_says_what_is_there_and_what_may_be_wrong(capsys: pytest.C
         "4000 Hz (6), 8000 Hz (2)",
         "the largest class has 2.00 times the minutes of the smallest",
         f"Silence: 3 clip(s) digital (a.wav, b.wav, ...), 2 more below {MINUS}60 dB.",
+        "Constant: 1 clip(s) of one value throughout (g.wav).\n",
         "Clipping: 3.1% of all samples at full scale; files above 0.1%: 2.\n  e.wav: 50.0%\n  d.wav: 1.2%\n",
         "/data/harbour\nTwo labels: 1 set(s) of files with the same audio; one label is wrong.\n"
         "  v (cargo) = w (tug)\n",
@@ -97,7 +103,7 @@ def test_an_audit_without_leaks_says_what_was_looked_for(capsys: pytest.CaptureF
 
 
 def test_a_preparation_says_how_fast_it_was(capsys: pytest.CaptureFixture[str]) -> None:
-    prepared = Preparation(Path("/cache/x"), 32, 32, 4_000, 0.5, 130_048, 0.25)
+    prepared = Preparation(Path("/cache/x"), 32, 32, 4_000, 0.5, 130_048, 0.25, ())
     print_preparation(prepared)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "32 clips of 0.5 s at 4000 Hz: 32 decoded in 0.250 s, 64.0 times as fast as they play."

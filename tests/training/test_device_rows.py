@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> ClipStore:
     peaks = generator.uniform(1e-4, 1.0, 12).astype(np.float32)
     peaks[4] = 0.0
     mapped = np.memmap(tmp_path / "clips.i16", "<i2", "r", shape=(12, 50))
-    return ClipStore(tmp_path, 50, 50, peaks, mapped)
+    return ClipStore(tmp_path, 50, 50, peaks, mapped, {})
 
 
 @pytest.fixture

@@ -382,7 +382,7 @@ def test_gain_is_fitted_on_the_training_side_only(tiny_run: Run) -> None:
     assert float(waveform_gain(store, split)) == pytest.approx(1 / loudest(split.train), rel=1e-3)
     louder = store.peaks.copy()
     louder[list(split.test + split.validation)] = 1e6
-    other = ClipStore(store.folder, store.sample_rate, store.samples, louder, store.clips)
+    other = ClipStore(store.folder, store.sample_rate, store.samples, louder, store.clips, store.figures)
     assert waveform_gain(other, split) == waveform_gain(store, split)
     assert tiny_run.student().gain == waveform_gain(store, split)
 

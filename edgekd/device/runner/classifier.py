@@ -20,17 +20,25 @@ from edgekd.device.runner.bundle import (
 )
 from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
+from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.resample import resample_pieces
 
 BATCH = 8  # windows of a long file that are classified together
 
 
-def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, padding: str) -> Iterator[np.ndarray]:
+def windows(
+    pieces: Iterable[np.ndarray],
+    clip_samples: int,
+    hop_samples: int,
+    padding: str,
+    trimmed: Stretches | None = None,
+) -> Iterator[np.ndarray]:
     """A waveform that comes in `pieces` `(samples,)`, as batches of clips `(B, clip_samples)`.
 
     A longer one is cut every `hop_samples`, the last clip flush with its end; a shorter one is filled up by `padding`:
-    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need.
+    "repeat" or "zeros". Of the waveform as much is held as a batch and a piece need. `trimmed` knows the digital
+    silence at the ends of clips, which is not used: they are filled up, too.
     """
     held, first, total, start = np.zeros(0, np.float32), 0, 0, 0  # held[0] is sample `first` of `total` so far
     batch: list[np.ndarray] = []
@@ -38,19 +46,32 @@ def windows(pieces: Iterable[np.ndarray], clip_samples: int, hop_samples: int, p
         held = np.concatenate([held, piece]) if len(held) else piece
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
-            batch.append(held[start - first : start - first + clip_samples])
+            clip = held[start - first : start - first + clip_samples]
+            batch.append(filled(without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    missing = clip_samples - total
-    if missing > 0:
-        repeated = np.resize(held, clip_samples)  # numpy fills a larger size with copies
-        yield (repeated if padding == "repeat" else np.pad(held, (0, missing)))[None]
-        return
-    yield np.stack([*batch, held[-clip_samples:]])
+    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    yield np.stack([*batch, filled(last, clip_samples, padding)])
+
+
+def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+    """What is left of a clip `(samples,)` that begins at `start`."""
+    if trimmed is None:
+        return clip
+    _, first, stop = trimmed.window(start, len(clip))
+    return clip[first:stop]
+
+
+def filled(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
+    """`clip (samples,)` as `(clip_samples,)`, filled up at its end by "repeat" or "zeros"."""
+    missing = clip_samples - len(clip)
+    if missing <= 0:
+        return clip
+    return np.resize(clip, clip_samples) if padding == "repeat" else np.pad(clip, (0, missing))
 
 
 class Runner:
@@ -71,6 +92,9 @@ class Runner:
         self.clip_samples: int = classifier["clip_samples"]
         self.hop_samples: int = classifier["hop_samples"]
         self.padding: str = classifier["padding"]
+        self.channel: int | str = classifier.get("channel", "mean")  # older bundles have none of these three
+        self.full_scale: float = classifier.get("full_scale", 1.0)
+        self.trim_silence: bool = classifier.get("trim_silence", False)
         self.resampler: dict[str, Any] = classifier["resampler"]
         self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
         self.log_mel: LogMel | None = None  # where the graph does not compute it
@@ -126,11 +150,17 @@ class Runner:
     def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
         """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
         little memory."""
+        return self.hear(pieces, sample_rate)[0]
+
+    def hear(self, pieces: Iterable[np.ndarray], sample_rate: int) -> tuple[np.ndarray, bool]:
+        """`predict_pieces`, and whether there was nothing to hear: every sample had one value."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
-        resampled = resample_pieces(map(_finite, pieces), sample_rate, self.sample_rate, width, rolloff)
-        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding)
+        stretches = Stretches(sample_rate, self.sample_rate)
+        resampled = resample_pieces(_known(pieces, stretches), sample_rate, self.sample_rate, width, rolloff)
+        trimmed = stretches if self.trim_silence else None
+        clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding, trimmed)
         scores = [self.probabilities(batch) for batch in clips]
-        return np.concatenate(scores).mean(axis=0)
+        return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
         """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
@@ -175,15 +205,22 @@ class Runner:
         return milliseconds
 
 
-def _finite(waveform: np.ndarray) -> np.ndarray:
-    require_finite(waveform)
-    return waveform
+def _known(pieces: Iterable[np.ndarray], stretches: Stretches) -> Iterator[np.ndarray]:
+    """The `pieces` when they have been found to be sound, and `stretches` knows them."""
+    for piece in pieces:
+        require_sound(piece)
+        stretches.push(piece)
+        yield piece
 
 
-def require_finite(waveform: np.ndarray) -> None:
-    """Raises `BadSamples` for a waveform with NaN or infinite samples."""
+def require_sound(waveform: np.ndarray) -> None:
+    """Raises `BadSamples` for a waveform with NaN or infinite samples, or such as no recorder with full scale 1 has."""
     if not np.isfinite(waveform).all():
         raise BadSamples("some samples are NaN or infinite")
+    if (peak := largest(waveform)) > HIGHEST_PEAK:
+        raise BadSamples(
+            f"samples reach {peak:.4g} times full scale: floats of another unit? Export with data.full_scale set to it"
+        )
 
 
 def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:

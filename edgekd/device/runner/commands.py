@@ -64,7 +64,7 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores = runner.predict_pieces(wav.blocks(), wav.rate)
+                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
@@ -72,10 +72,10 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, "top": top})
         if not options.json:
-            said = "   ".join(f"{plain(row['class'])} {row['score']:.3f}" for row in top)
-            print(f"{plain(path):<{width}}  {said}", flush=True)
+            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
+            print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
     return exit_code
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
-    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved; they are averaged (1)")
+    add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
     add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
     add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")

@@ -8,8 +8,9 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import Runner, require_finite
-from edgekd.device.runner.errors import BadSamples, RunnerError
+from edgekd.device.runner.classifier import Runner, filled, require_sound, without_silence
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
+from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
 from edgekd.device.runner.wav import DECODERS, to_mono
 from edgekd.device.runner.wav_header import FLOAT, PCM
@@ -56,9 +57,9 @@ class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (every sample 0), or `error`; `latency_ms` of the classification, `late_s` since
-    the window's last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for
-    longer than a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
+    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
+    a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
     """
 
     def __init__(
@@ -75,6 +76,10 @@ class Stream:
     ) -> None:
         self._runner, self._may_skip, self._more_waits = runner, may_skip, more_waits
         self._channels, self._convert, self.frame_bytes = channels, DECODERS[encoding], channels * encoding[1] // 8
+        if runner.channel != "mean" and int(runner.channel) >= channels:
+            raise WrongUsage(f"--channels {channels}: the bundle hears channel {runner.channel}, counted from 0")
+        self._scale = runner.full_scale if encoding[0] == FLOAT else 1.0
+        self._stretches = Stretches(rate, runner.sample_rate)
         hop_samples = hop_samples or runner.hop_samples
         self._cutter = Cutter(runner.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
@@ -102,7 +107,10 @@ class Stream:
                 "standard input: begins with a WAV header, but `stream` takes bare samples: arecord -t raw"
             )
         self.frames += whole // self.frame_bytes
-        samples = to_mono(data[:whole], self._channels, self._convert)
+        samples = to_mono(data[:whole], self._channels, self._convert, self._runner.channel)
+        if self._scale != 1:
+            samples = samples / np.float32(self._scale)
+        self._stretches.push(samples)
         return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
 
     def finish(self) -> Iterator[dict[str, Any]]:
@@ -121,7 +129,7 @@ class Stream:
                 continue
             row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
             try:
-                row.update(self._classified(clip))
+                row.update(self._classified(clip, position))
                 self.classified += 1
             except BadSamples as failure:
                 row["error"] = str(failure)
@@ -130,10 +138,13 @@ class Stream:
             row["latency_ms"] = round(1e3 * (ended - began), 3)
             yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
 
-    def _classified(self, clip: np.ndarray) -> dict[str, Any]:
-        require_finite(clip)
+    def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
+        require_sound(clip)
+        silent = self._stretches.window(position, len(clip))[0]
+        if self._runner.trim_silence:
+            clip = filled(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": not clip.any()}
+        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}

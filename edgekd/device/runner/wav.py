@@ -26,6 +26,7 @@ class WavFile:
     def __init__(self, file: BinaryIO, header: WavHeader) -> None:
         self._file, self._extents = file, header.extents
         self.rate, self.channels = header.rate, header.channels
+        self.floats = header.encoding == FLOAT  # which may be of any scale
         self._frame = header.container * header.channels
         self._convert = decoder(header, self._bytes)
         self.frames = header.data_bytes // self._frame
@@ -40,11 +41,15 @@ class WavFile:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
             return self._convert(data).reshape(-1, self.channels)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The whole file, mixed to one channel, as pieces `(samples,)`."""
-        step = max(1, BLOCK_BYTES // self._frame)
+    def blocks(self, channel: int | str = "mean", full_scale: float = 1.0) -> Iterator[np.ndarray]:
+        """The whole file as it is heard, in pieces `(samples,)`: of its channels the mean or the one with a number,
+        floats divided by their full scale. Raises `RunnerError` for a channel that is not there."""
+        if channel != "mean" and int(channel) >= self.channels:
+            raise RunnerError(f"has {self.channels} channel(s), counted from 0, and the bundle hears number {channel}")
+        step, scale = max(1, BLOCK_BYTES // self._frame), full_scale if self.floats else 1.0
         for start in range(0, self.frames, step):
-            yield mix_down(self.read(start, step))
+            piece = mix_down(self.read(start, step), channel)
+            yield piece if scale == 1 else piece / np.float32(scale)
 
     def _bytes(self, start: int, count: int) -> bytes:
         """So many bytes of the samples, wherever in the file they are."""
@@ -68,18 +73,20 @@ def open_wav(path: Path) -> Iterator[WavFile]:
         raise RunnerError((failure.strerror or "cannot be read").lower()) from None
 
 
-def mix_down(channels: np.ndarray) -> np.ndarray:
-    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean."""
-    if channels.shape[1] == 1:
-        return channels[:, 0]
+def mix_down(channels: np.ndarray, channel: int | str = "mean") -> np.ndarray:
+    """Where channels become one: `(S, C)` float32 -> `(S,)`, their mean, or the one with a number."""
+    if channel != "mean" or channels.shape[1] == 1:
+        return channels[:, 0 if channel == "mean" else int(channel)]
     with np.errstate(over="ignore", invalid="ignore"):
         return channels.mean(axis=1, dtype=np.float32)
 
 
-def to_mono(data: bytes, channels: int, convert: Callable[[bytes], np.ndarray]) -> np.ndarray:
+def to_mono(
+    data: bytes, channels: int, convert: Callable[[bytes], np.ndarray], channel: int | str = "mean"
+) -> np.ndarray:
     """Samples `(S,)` of PCM `data`, its interleaved channels mixed; `convert` is an entry of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is classified
-        return mix_down(convert(data).reshape(-1, channels))
+        return mix_down(convert(data).reshape(-1, channels), channel)
 
 
 # Samples

@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from edgekd.audio import read as audio
+from edgekd.config import DataConfig
 from edgekd.device.runner.classifier import Runner, windows
 from edgekd.device.runner.commands import main
 from edgekd.device.runner.errors import RunnerError, WrongUsage
@@ -148,3 +149,36 @@ def test_verify_and_predict_say_once_that_trtexec_is_slow(
     shown = capsys.readouterr()
     assert shown.out.split()[1] == "low"
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+@pytest.mark.parametrize("padding", ["repeat", "zeros"])
+def test_silence_is_left_out_as_in_training(toy: Toy, tmp_path: Path, rate: int, padding: Any) -> None:
+    tone = toy.tone("low", 0.05, rate, amplitude=0.05)
+    sound = np.concatenate([np.zeros(rate // 40), tone, np.zeros(rate // 40)]).astype(np.float32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+    hearing = DataConfig(padding=padding, trim_silence=True)
+    trained = audio.read_clip(path, 0, len(sound), sample_rate=RATE, samples=CLIP, hearing=hearing).waveform
+    bundle = toy.write(tmp_path / "bundle", padding=padding, trim_silence=True)
+    np.testing.assert_allclose(Runner(bundle).predict(sound, rate), toy.scores(trained[None])[0], atol=1e-5)
+    if padding == "repeat":
+        plain = Runner(toy.write(tmp_path / "plain")).predict(sound, rate)
+        assert np.abs(plain - toy.scores(trained[None])[0]).max() > 0.01
+
+
+def test_every_window_of_a_long_waveform_is_trimmed(toy: Toy, tmp_path: Path) -> None:
+    sound = toy.tone("low", 0.25, amplitude=0.05)
+    sound[700:900] = 0  # the end of the first window, inside the second, the start of none
+    windows = [sound[start : start + CLIP] for start in (0, 300, 600, 900, 1_200)]
+    windows[0] = np.resize(windows[0][:700], CLIP)
+    bundle = Runner(toy.write(tmp_path / "bundle", trim_silence=True))
+    expected = toy.scores(np.stack(windows)).mean(axis=0)
+    np.testing.assert_allclose(bundle.predict(sound, RATE), expected, atol=1e-6)
+    pieces = (sound[start : start + 130] for start in range(0, len(sound), 130))
+    np.testing.assert_allclose(bundle.predict_pieces(pieces, RATE), expected, atol=1e-6)
+
+
+def test_samples_of_another_unit_are_refused(toy: Toy, written: Path) -> None:
+    with pytest.raises(RunnerError, match=r"samples reach 1\.638e\+04 times full scale: floats of another unit"):
+        Runner(written).predict(32_768 * toy.tone("low", 0.1), RATE)

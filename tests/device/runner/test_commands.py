@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -158,3 +158,30 @@ def test_wrong_usage_exits_with_2(written: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments, written)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(("channel", "name"), [("mean", None), (0, "low"), (1, "high")])
+def test_predict_hears_the_channel_of_the_bundle(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], channel: Any, name: str | None
+) -> None:
+    bundle, path = toy.write(tmp_path / "bundle", channel=channel, full_scale=100.0), tmp_path / "stereo.wav"
+    soundfile.write(path, 100 * np.stack([toy.tone("low", 0.3), toy.tone("high", 0.3)], 1), 8_000, subtype="FLOAT")
+    assert main(["predict", "--json", str(path)], bundle) == 0
+    (top,) = json.loads(capsys.readouterr().out)["files"][0]["top"]
+    assert (top["class"] == name and top["score"] > 0.9) if name else top["score"] < 0.9
+    soundfile.write(path, toy.tone("low", 0.3), 8_000)
+    assert main(["predict", str(path)], bundle) == (3 if channel == 1 else 0)
+    if channel == 1:
+        assert "stereo.wav: has 1 channel(s), counted from 0, and the bundle hears number 1" in capsys.readouterr().err
+
+
+def test_predict_says_of_a_file_that_it_is_silent(
+    toy: Toy, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, sound in (("zeros", np.zeros(900)), ("stuck", np.full(900, 0.3)), ("tone", toy.tone("low", 0.2))):
+        soundfile.write(tmp_path / f"{name}.wav", sound, 8_000)
+    paths = [str(tmp_path / f"{name}.wav") for name in ("zeros", "stuck", "tone")]
+    assert main(["predict", "--json", *paths], written) == 0
+    assert [row["silent"] for row in json.loads(capsys.readouterr().out)["files"]] == [True, True, False]
+    assert main(["predict", *paths], written) == 0
+    assert [line.endswith("(silent)") for line in capsys.readouterr().out.splitlines()] == [True, True, False]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekd.device.runner.classifier import Runner
-from edgekd.device.runner.errors import RunnerError
+from edgekd.device.runner.errors import RunnerError, WrongUsage
 from edgekd.device.runner.stream import STREAM_FORMATS, Cutter, Stream
 
 if TYPE_CHECKING:
@@ -102,3 +102,30 @@ def test_a_runner_error_that_is_not_about_samples_ends_the_stream(
     monkeypatch.setattr(Runner, "probabilities", broken)
     with pytest.raises(RunnerError, match="CUDA error 700"):
         list(Stream(Runner(written), rate=RATE).push(bytes(2 * CLIP), 0.0))
+
+
+def test_a_stream_is_heard_as_the_bundle_says(toy: Toy, tmp_path: Path) -> None:
+    sound = np.stack([toy.tone("low", 0.2), 100 * toy.tone("high", 0.2)], 1).astype("<f4").tobytes()
+    runner = Runner(toy.write(tmp_path / "bundle", channel=1, full_scale=100.0))
+    rows = list(Stream(runner, rate=RATE, encoding=(3, 32), channels=2).push(sound, 0.0))
+    assert {row["class"] for row in rows} == {"high"}
+    with pytest.raises(WrongUsage, match="--channels 1: the bundle hears channel 1, counted from 0"):
+        Stream(runner, rate=RATE)
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_a_converter_that_is_stuck_is_silent(toy: Toy, written: Path, rate: int) -> None:
+    sound = np.concatenate([np.full(rate // 4, 0.25), toy.tone("low", 0.2, rate)])
+    stream = Stream(Runner(written), rate=rate, hop_samples=CLIP)
+    data = toy.s16(sound)
+    rows = [row for start in range(0, len(data), 1_000) for row in stream.push(data[start : start + 1_000], 0.0)]
+    assert [row["silent"] for row in rows[:4]] == [True, True, False, False]
+
+
+def test_windows_of_a_stream_are_trimmed(toy: Toy, tmp_path: Path) -> None:
+    sound = toy.tone("low", 0.1, amplitude=0.05)
+    sound[500:] = 0
+    (row,) = Stream(Runner(toy.write(tmp_path / "bundle", trim_silence=True)), rate=RATE).push(toy.s16(sound), 0.0)
+    heard = np.round(sound[:500] * 32_767) / 32_768
+    expected = toy.scores(np.resize(heard, CLIP)[None].astype(np.float32))[0]
+    np.testing.assert_allclose([row["scores"][name] for name in toy.TONES], expected, atol=1e-4)

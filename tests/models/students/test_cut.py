@@ -201,6 +201,8 @@ def test_under_yamnet_a_student_cut_from_it_is_the_default() -> None:
     chosen = with_default_student(DistillConfig.model_validate({"teacher": {"name": "yamnet"}}))
     assert (chosen.student, chosen.width) == ("yamnet-cut9", 0.65)
     assert as_teacher_hears(chosen).data.sample_rate == 16_000
+    said = {"teacher": {"name": "yamnet"}, "data": {"sample_rate": 16_000}}  # which is what it hears anyway
+    assert with_default_student(DistillConfig.model_validate(said)).student == "yamnet-cut9"
 
 
 @pytest.mark.parametrize(
