@@ -26,6 +26,9 @@ def shown(value: Any) -> str:
 def check_manifest(manifest: dict[str, Any], where: str) -> None:
     """Raises `RunnerError`, which begins with `where`, for the first entry that is missing or of another type."""
     _check_entries(manifest, _MANIFEST, where)
+    for name in manifest["files"]:
+        if not PLAIN_NAME.fullmatch(name):
+            raise RunnerError(f"{where}: files.{shown(name)}: not the name of a file, without a folder")
     classifier, target = manifest["classifier"], manifest["target"]
     if classifier["input"] == "log_mel":
         _check_entries(manifest, _LOG_MEL, where)
@@ -77,9 +80,7 @@ def _names(value: Any) -> bool:
 
 
 def _files(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        PLAIN_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in value.items()
-    )
+    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
 
 
 def _graphs(value: Any) -> bool:
