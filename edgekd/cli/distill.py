@@ -114,12 +114,13 @@ def distill(
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_run
-    from edgekd.runs.run import can_go_on
+    from edgekd.runs.run import can_go_on, trust_flags
 
     def advice() -> str:
         if not can_go_on(resolved):
             return NOTHING_WRITTEN
-        return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
+        named = quote(str(resolved.out))
+        return f"Go on with: {options.called('distill')} --out {named} --resume{trust_flags(resolved)}"
 
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         run = distill_and_quantize(resolved, progress, int8=not no_quantize, resume=resume, overwrite=overwrite)

@@ -99,6 +99,8 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     # What --overwrite deletes must be a bundle, so that a mistyped --out does not cost somebody a home directory.
     if out.is_symlink() or not (out / "manifest.json").is_file() or not (out / GOLDEN).is_file():
         raise UsageError(f"{out}: is not a bundle, so --overwrite does not replace it. Choose another --out.")
+    if folders.is_here(out):
+        raise UsageError(f"{out}: is where you are, and is to be replaced. Go to another folder (cd) first.")
 
 
 @contextmanager

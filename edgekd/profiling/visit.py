@@ -82,15 +82,15 @@ class HostFailure:
 def request(bundle: Bundle, threads: int, runs: int, seconds: Mapping[str, int] = SECONDS) -> bytes:
     """All that is sent: the program, what it is to do, the files. `seconds`: what each step may take at most.
 
-    Raises `InputError` for a bundle that no host can run so, or whose runner is too old.
+    Raises `InputError` for a bundle that no host can run so, or whose programs are not those of this edgekd: a bundle
+    may come from anybody, and they are run there.
     """
     if RUNNER not in bundle.manifest.files:
         target = bundle.manifest.target
         runs_on = RUNTIMES[target.runtime].describe(target)
         raise InputError(f"{bundle.folder}: made for {target.title}, whose {runs_on} no host runs over ssh.")
     files = {name: (bundle.folder / name).read_bytes() for name in (*bundle.manifest.files, "manifest.json")}
-    if b'"quantiles_ms"' not in files[RUNNER]:
-        raise InputError(f"{bundle.folder}: its runner is older than this edgekd. Export the bundle again.")
+    check_programs(bundle, files)
     run = ("{python}", RUNNER)
     common = ("--json", "--threads", str(threads))
     steps = {"verify": (*run, "verify", *common), "bench": (*run, "bench", *common, "--runs", str(runs))}
@@ -100,9 +100,20 @@ def request(bundle: Bundle, threads: int, runs: int, seconds: Mapping[str, int] 
         "files": {name: len(content) for name, content in files.items()},
         "steps": [(name, seconds[name], *arguments) for name, arguments in steps.items()],
     }
-    program = Path(host_agent.__file__).read_bytes()
+    agent = Path(host_agent.__file__).read_bytes()
     head = json.dumps(wanted).encode()
-    return b"%d\n%b%b\n%b" % (len(program), program, head, b"".join(files.values()))
+    return b"%d\n%b%b\n%b" % (len(agent), agent, head, b"".join(files.values()))
+
+
+def check_programs(bundle: Bundle, files: Mapping[str, bytes]) -> None:
+    """Raise `InputError` where what is run of the `files` of a bundle on a host is not what this edgekd puts into one:
+    a bundle may come from anybody."""
+    for name, program in RUNTIMES[bundle.manifest.target.runtime].device_files(bundle.manifest, files).items():
+        if files.get(name) != program:
+            raise InputError(
+                f"{bundle.folder}: its {name} is not that of this edgekd (another version's?), and only that is run "
+                "on a host. Export the bundle again, or copy it there and run it yourself."
+            )
 
 
 @dataclass

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__, own_code
@@ -152,7 +153,7 @@ class Run:
         where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
         raise InputError(
             f"{self.folder}: this run was interrupted {where}. "
-            f"Finish it first: edgekd distill --out {self.folder} --resume"
+            f"Finish it first: edgekd distill --out {quote(str(self.folder))} --resume{trust_flags(self.config)}"
         )
 
     def stage_folder(self, stage: str) -> Path:
@@ -267,6 +268,17 @@ class Run:
         return stored_teacher(self.config, len(self.classes), path).eval() if path.is_file() else None
 
 
+def trust_flags(config: DistillConfig, *, taught: bool = True) -> str:
+    """What a command needs that is to import the student of `config` and, where it is `taught`, its teachers, as far as
+    they are code of the user's own: ` --trust ...`, or nothing."""
+    from edgekd.losses.terms import needs_teacher
+
+    models = [(config.student, config.student_folder)]
+    if taught and needs_teacher(config.loss.terms):
+        models += [(each.name, each.folder) for each in config.teacher.members()]
+    return own_code.trust_flags(models)
+
+
 def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     """Make sure that `config.out` may be written to; nothing is changed yet.
 
@@ -274,6 +286,9 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     and for a resume that would change the configuration of the run.
     """
     folder = config.out
+    replaces = to_resume(folder) != folder if resume else overwrite
+    if replaces and folder.exists() and folders.is_here(folder):
+        raise UsageError(f"{folder} is where you are, and is to be replaced. Go to another folder (cd) first.")
     if resume:
         changed = _changed(Run.open(to_resume(folder)), config)
         if changed:
