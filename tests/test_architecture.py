@@ -50,6 +50,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "files": {
         **{name: set() for name in ("locks", "caches", "threads")},
         "whole": {"locks"},
+        "tables": {"whole"},
         "folders": {"locks", "whole"},
         "row_table": {"caches", "threads"},
     },

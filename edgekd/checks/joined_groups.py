@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from edgekd.data.clip_store import ClipStore
 from edgekd.data.index import SIDES, ClipIndex
 from edgekd.data.layouts.folder import GROUPS
 from edgekd.errors import InputError, UsageError
-from edgekd.files.whole import write_text
+from edgekd.files.tables import write_csv
 from edgekd.progress import Progress, silent
 
 
@@ -50,19 +48,17 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
     Raises `InputError` where it cannot be written, or would have to name a recording that is not below `index.root`.
     """
     joined = _joined(index, store, progress)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "group"))
+    lines = [("path", "group")]
     group_of = {clip.path: (before.group, clip.group) for before, clip in zip(index, joined, strict=True)}
     for path, (before, after) in group_of.items():
         if path.is_relative_to(index.root):
-            writer.writerow((path.relative_to(index.root).as_posix(), after))
+            lines.append((path.relative_to(index.root).as_posix(), after))
         elif before != after:
             raise InputError(
                 f"{path}: is to be of group '{after}', but lies outside {index.root}, so {GROUPS} cannot name it. Say "
                 "so in the column 'group' of the table."
             )
-    write_text(file, table.getvalue())
+    write_csv(file, lines)
     groups = {(clip.group, clip.label) for clip in joined}
     return JoinedGroups(
         file=file,

@@ -12,8 +12,6 @@ A name that can be read in two ways is a question to whoever wrote the pattern, 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,7 +26,7 @@ from edgekd.data.layouts.manifest import OPTIONAL, read_fold, read_side
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError, UsageError, unknown_name
-from edgekd.files.whole import write_text
+from edgekd.files.tables import write_csv
 
 FIELDS = ("label", "group", "fold", "split", "side")
 ANYTHING = "_"
@@ -160,15 +158,13 @@ def write_manifest(out: Path, named: NamedFiles, overwrite: bool = False) -> Non
     """
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: is there already. Replace it with --overwrite, or name another with --out.")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(named.columns)
+    lines = [named.columns]
     here, there = out.parent.resolve(), named.folder.resolve()
     for row in named.rows:
         path = there / row["path"]
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        writer.writerow([shown.as_posix(), *(row[column] for column in named.columns[1:])])
-    write_text(out, text.getvalue())
+        lines.append((shown.as_posix(), *(row[column] for column in named.columns[1:])))
+    write_csv(out, lines)
 
 
 def _parts(whole: str, text: str) -> tuple[Part, ...]:

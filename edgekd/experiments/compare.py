@@ -9,8 +9,6 @@ known so far:
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +28,7 @@ from edgekd.experiments.grid import is_finished, refuse_other_settings, run_cell
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.folders import held, settle
+from edgekd.files.tables import write_csv
 from edgekd.files.whole import sweep, write_text
 from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
@@ -147,11 +146,7 @@ def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+    write_csv(path, [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading back the tables among them.
+"""Writing files whole or not at all.
 
 A file is written under a temporary name beside it, brought to the disk, and renamed; then the folder is brought to the
 disk. So a reader sees the old file or the new one, whenever the process is killed or the power fails. What killed
@@ -8,7 +8,6 @@ processes left is removed by `sweep`.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import os
 import re
@@ -156,16 +155,3 @@ def _is_left(path: Path, host: str | None, pid: int) -> bool:
 def _host() -> str:
     """This machine's name, as part of a file's."""
     return re.sub(r"[^\w-]", "-", socket.gethostname())[:40]
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """The lines of a table that a run has written, its header first. Raises `InputError` where it is unreadable."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.reader(file)) or [[]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this a complete run?") from None
-    except (UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{path}: not a CSV table ({failure}).") from None
-    except OSError as failure:
-        raise InputError(f"{path}: cannot be read: {failure.strerror}.") from None
