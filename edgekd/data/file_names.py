@@ -26,6 +26,7 @@ from edgekd.data.layouts.manifest import OPTIONAL, read_fold, read_side
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.escaping import is_utf8
 from edgekd.files.tables import write_csv
 
 FIELDS = ("label", "group", "fold", "split", "side")
@@ -127,7 +128,7 @@ def read_names(folder: Path, pattern: Pattern) -> NamedFiles:
         raise InputError(f"{folder}: holds no audio ({' '.join(sorted(AUDIO_SUFFIXES))}).")
     rows, unfit, unclear = [], [], []
     for below in files:
-        readings = pattern.readings(below) if _is_text(below) else []
+        readings = pattern.readings(below) if is_utf8(str(below)) else []
         if len(readings) > 1:
             unclear.append((below, readings))
         elif readings:
@@ -218,15 +219,6 @@ def _columns(reading: Reading) -> dict[str, str]:
     for name, value in reading:
         values["split" if name == "side" else name].append(value.strip())
     return {name: "_".join(each) for name, each in values.items()}
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a table in UTF-8 can name the file."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _counted(folder: Path, rows: Sequence[dict[str, str]]) -> dict[str, int]:

@@ -9,7 +9,6 @@ known so far:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +28,7 @@ from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells,
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.folders import held, settle
 from edgekd.files.tables import write_csv
-from edgekd.files.whole import sweep, write_text
+from edgekd.files.whole import sweep, write_json
 from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
@@ -40,7 +39,7 @@ from edgekd.training.new_teacher import check_teacher
 
 def write_tables(comparison: Comparison) -> None:
     """All but the picture."""
-    write_text(comparison.folder / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+    write_json(comparison.folder / "comparison.json", comparison.to_dict())
     _write_csv(comparison.folder / "comparison.csv", comparison.rows())
     _write_csv(comparison.folder / "cells.csv", [asdict(cell) for cell in comparison.cells])
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from edgekd.errors import InputError
+from edgekd.escaping import legible
 from edgekd.files.locks import is_alive
 
 _PARTIAL = re.compile(r"\..+?\.(?:(?P<host>[^.]*)\.)?(?P<pid>\d+)\.partial")
@@ -89,10 +91,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, legible(text).encode())
 
 
-def legible(text: str) -> str:
-    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is its code: `\\udce9`, as in
-    JSON."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of `value` as JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def to_disk(file: int) -> None:
