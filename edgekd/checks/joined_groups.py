@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekd.checks.fingerprint import near_duplicates
 from edgekd.data.clip_store import ClipStore
+from edgekd.data.disjoint_groups import DisjointGroups
 from edgekd.data.index import SIDES, ClipIndex
 from edgekd.data.layouts.folder import GROUPS
 from edgekd.errors import InputError, UsageError
@@ -77,17 +78,12 @@ def _joined(index: ClipIndex, store: ClipStore, progress: Progress) -> ClipIndex
     """`index` with what shares audio in one group, under the name of the first. Of many copies not every two are found
     at once, so it is looked for again until nothing is left."""
     while matches := near_duplicates(store, [clip.group for clip in index], progress):
-        parent: dict[str, str] = {clip.group: clip.group for clip in index}
-
-        def first(group: str, parent: dict[str, str] = parent) -> str:
-            while parent[group] != group:
-                parent[group] = parent[parent[group]]
-                group = parent[group]
-            return group
-
-        place = {group: number for number, group in enumerate(parent)}
+        place = {group: number for number, group in enumerate(dict.fromkeys(clip.group for clip in index))}
+        groups = DisjointGroups(place)
         for match in matches:
-            groups = sorted({first(index.clips[row].group) for row in match.rows}, key=place.__getitem__)
-            parent[groups[-1]] = groups[0]
-        index = replace(index, clips=tuple(replace(clip, group=first(clip.group)) for clip in index))
+            met = {groups.name_of(index.clips[row].group) for row in match.rows}
+            first, *others = sorted(met, key=place.__getitem__)
+            for other in others:
+                groups.join(other, into=first)
+        index = replace(index, clips=tuple(replace(clip, group=groups.name_of(clip.group)) for clip in index))
     return index

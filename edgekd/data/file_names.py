@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.audio.read import AUDIO_SUFFIXES
-from edgekd.data.layouts.csv_table import difference
 from edgekd.data.layouts.manifest import OPTIONAL, read_fold, read_side
-from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.spelling import alike, difference, one_spelling
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import is_utf8
@@ -226,12 +225,10 @@ def _counted(folder: Path, rows: Sequence[dict[str, str]]) -> dict[str, int]:
     labels: dict[str, int] = {}
     for row in rows:
         labels[row["label"]] = labels.get(row["label"], 0) + 1
-    first: dict[str, str] = {}
-    for name, count in labels.items():
-        other = first.setdefault(alike(name), name)
+    for name, other in one_spelling(labels).items():
         if other != name or not alike(name):
             raise InputError(
-                f"{folder}: labels {other!r} ({labels[other]} files) and {name!r} ({count}) differ only in "
+                f"{folder}: labels {other!r} ({labels[other]} files) and {name!r} ({labels[name]}) differ only in "
                 f"{difference(name, other)}. Rename the files of one."
             )
     if len(labels) < 2:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
 from edgekd.escaping import legible
 from edgekd.files.locks import is_alive
 
@@ -62,7 +62,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         path = folder / name
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        if failure.errno in NO_SPACE:
             raise NotWrittenError(
                 path,
                 f"no space left on the disk ({len(contents[name]):,} bytes were to be written)",
