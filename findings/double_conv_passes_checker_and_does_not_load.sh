@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # onnxruntime's CPU provider has no Conv for double, though it has MatMul and Gemm, and the checker accepts it.
+#
 # Expected: double is slow, and works: the standard's Conv takes double, and the provider computes other operators in
 # it.
 # Seen (onnxruntime 1.32.0 and 1.19.2, onnx 1.23.2): Conv: "NOT_IMPLEMENTED: Could not find an implementation for

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Two float WAV files with the same samples are not the same bytes.
+#
 # Expected: WAV has no time stamp, so writing the same samples twice gives the same file.
 # Seen (soundfile 0.14.0 and 0.13.1, libsndfile 1.2.2): 32-bit float WAV and AIFF get a PEAK chunk that holds the
 # second of writing; files of two seconds differ in that word. PCM_16 in WAV, and float in Wave64, RF64 and CAF, are

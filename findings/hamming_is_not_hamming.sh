@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # ONNX's HammingWindow is another window than the one called Hamming elsewhere.
+#
 # Expected: 0.54 - 0.46 cos, as in numpy, scipy, librosa, torch, Kaldi and MATLAB.
 # Seen (onnxruntime 1.32.0, onnx 1.23.2): 25/46 - 21/46 cos. The ends are 0.0870 instead of 0.0800, other values
 # differ by up to 0.007; the level of a constant by 0.64 %. HannWindow agrees with scipy.

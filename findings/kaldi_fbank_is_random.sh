@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kaldi-native-fbank gives other features for the same clip each time, unless told not to.
+#
 # Expected: a feature extractor is a function; Kaldi's dither of 1.0 on a 16-bit scale is either kept or left out.
 # Seen (1.23.0 and 1.20.0): FbankOptions has a dither of 3e-05 (one step of 16 bits, where samples are in -1..1): two
 # extractions of one clip differ, and loudness decides by how much: nothing to see at full scale, more than 0.1 in the

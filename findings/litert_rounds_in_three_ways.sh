@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # LiteRT rounds a value half-way between two int8 steps in three ways, by operator and by set of kernels.
+#
 # Expected: one rule in one runtime; the specification of int8 (and ONNX) says nearest, and ONNX ties to even.
 # Seen (ai-edge-litert 2.3.0): QUANTIZE from float takes ties to even with the default kernels, and away from zero
 # with the reference kernels, those that LiteRT for microcontrollers is built on. QUANTIZE from int8 to int8 of twice

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A model in the newest opset of the onnx package runs in onnxruntime as float, and not as int8.
+#
 # Expected: onnxruntime, which loads opset 28, has the operators of opset 28; or it refuses the opset number.
 # Seen (onnx 1.23.2, whose default is opset 28; onnxruntime 1.32.0): Conv, Relu and Pad load at opset 28,
 # QuantizeLinear and DequantizeLinear, which 28 changed, do not: "Could not find an implementation for

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # OpenVINO returns a DFT of real input with one axis more than ONNX says.
+#
 # Expected: [1, 64, 1] becomes [1, 33, 2], as the model's output states, and as onnxruntime and onnx.reference give.
 # Seen (OpenVINO 2026.4.1, CPU): [1, 33, 1, 2], loaded without an error although the model's own output has another
 # rank; the numbers are right. STFT is right, too.

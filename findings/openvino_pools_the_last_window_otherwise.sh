@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # OpenVINO and onnxruntime divide the last window of an average pooling with ceil_mode by different numbers.
-# Expected: count_include_pad counts the padding that is asked for, and not what ceil_mode reads past it, as in
-# PyTorch since 1.x and in the standard since opset 19.
+#
+# Expected: count_include_pad counts the padding that is asked for, and not what ceil_mode reads past it.
 # Seen (OpenVINO 2026.4.1 and onnxruntime 1.32.0, CPU, float32): 6 ones, kernel 3, stride 2, one pad on each side,
-# ceil_mode: the last window holds one pad and nothing else inside. onnxruntime and onnx.reference 1.23.2 divide 1 by
-# 2 (0.5), OpenVINO by 3 (0.333). All other windows agree.
+# ceil_mode: the last window holds one value, one pad, and one place past it. onnxruntime and onnx.reference 1.23.2
+# divide by 2 (0.5), OpenVINO by 3 (0.333). All other windows agree.
 # Matters: pooling over time with ceil_mode is common for clips of any length; the last frame is weighted otherwise,
 # and with few frames that moves scores far more than int8 does.
 set -euo pipefail

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # NVIDIA's ONNX parser has STFT and HannWindow, but no DFT and no MelWeightMatrix.
+#
 # Expected: the standard brought these operators together in opset 17, for audio; who has STFT has DFT, which is a
 # part of it. And what supports_operator answers yes to can be parsed.
 # Seen (TensorRT for RTX 1.7.1.116, its parser alone, which needs no GPU): STFT and HannWindow are parsed; DFT ends in

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # One float array written as 16-bit WAV and as 16-bit FLAC gives different samples.
+#
 # Expected: both are lossless and 16-bit, so both hold the same integers.
 # Seen (soundfile 0.14.0 and 0.13.1, libsndfile 1.2.2): WAV, AIFF, Wave64 and CAF round down, FLAC rounds to the
 # nearest: 3947 of 8000 samples differ by one step, and the WAV has an offset of half a step.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The samplerate package resamples a stream to fewer samples than the same signal in one call.
+#
 # Expected: pieces of 1000 samples, the last with end_of_input=True, give together what one call gives.
 # Seen (samplerate 0.2.4, sinc_best): 44.1 kHz to 16 kHz, 1 s: 15858 of 16000 samples; 16 kHz to 48 kHz: 131868 of
 # 132300. What is there is equal; the filter's tail never comes out, nor does another call with an empty piece bring

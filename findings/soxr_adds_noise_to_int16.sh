@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # soxr resamples digital silence in int16 to noise, even to the same rate.
+#
 # Expected: zeros remain zeros, and an unchanged rate changes nothing, for integers as for floats.
 # Seen (soxr 1.1.0 and 0.5.0.post1): int16 output is dithered: a quarter of the samples of a silent clip become +1 or
 # -1, and 16000 Hz to 16000 Hz changes a quarter of the samples of a recording. The error is 0.50 steps rms where

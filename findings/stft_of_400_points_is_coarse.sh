@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # onnxruntime's STFT is some sixty times less exact for 400 points than for 512.
+#
 # Expected: an FFT in float32 errs by some 1e-7 of the largest value at any length, as numpy's, FFTW's and PyTorch's
 # do.
 # Seen (onnxruntime 1.32.0 and 1.19.2, CPU): 5e-7 of the largest value at 512 points, and 3e-5 at 400, 480 or 640

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # NVIDIA's ONNX parser takes QuantizeLinear without a zero point as INT8, where the standard says uint8.
+#
 # Expected: as in ONNX (and onnxruntime), a missing zero point and output type give uint8, 0 to 255; or a refusal.
 # Seen (TensorRT for RTX 1.7.1.116, its parser alone, which needs no GPU): parse() is true, the layer's output is
 # INT8, and no warning comes. With an explicit uint8 zero point of 0 it is INT8, too, with the warning "Defaulting to
