@@ -2,7 +2,7 @@
 # onnx.reference runs QuantizeLinear of any opset, and DequantizeLinear from opset 19 on only.
 #
 # Expected: the standard's own evaluator runs what the standard's checker accepts, and the two operators alike.
-# Seen (onnx 1.23.2 and 1.16.2): QuantizeLinear runs at opset 10 to 25. DequantizeLinear at 10, 13 or 18 raises "No
+# Seen (onnx 1.23.2 and 1.18.0): QuantizeLinear runs at opset 10 to 25. DequantizeLinear at 10, 13 or 18 raises "No
 # implementation for operator 'DequantizeLinear' domain '' and version 13, found 19, 21, ...". onnxruntime 1.32.0 runs
 # all.
 # Matters: int8 models are exported at opset 13 to 17 for older devices; the reference cannot serve as their oracle.

