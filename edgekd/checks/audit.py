@@ -177,9 +177,6 @@ def _advice(found: Finding) -> str:
     )
 
 
-# What is on two sides
-
-
 def unheard(index: ClipIndex, store: ClipStore) -> Iterator[Finding]:
     """The clips with nothing to hear, and those whose channels cancel each other."""
     silent, cancelled = (
@@ -189,6 +186,9 @@ def unheard(index: ClipIndex, store: ClipStore) -> Iterator[Finding]:
         yield Finding("silence", silent_words(silent), {"files": silent})
     if cancelled:
         yield Finding("cancelled", cancelled_words(cancelled), {"files": cancelled})
+
+
+# What is on two sides
 
 
 def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Finding]:

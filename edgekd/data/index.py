@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import InputError
-from edgekd.files.whole import legible
+from edgekd.escaping import is_utf8, legible
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -70,7 +70,7 @@ class ClipIndex:
     def __post_init__(self) -> None:
         """Raises `InputError` for a class whose name could not be written down."""
         for name in self.classes:
-            if name != legible(name):
+            if not is_utf8(name):
                 raise InputError(f"{self.root}: class '{legible(name)}' is not named in UTF-8. Rename its folder.")
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from edgekd.data.layouts.table import LAYOUTS
 from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.escaping import is_utf8
 from edgekd.progress import Progress, silent
 from edgekd.recordings import SHORTEST_CLIP
 
@@ -80,7 +81,7 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
 
 def check_names_of_files(files: Iterable[Path]) -> None:
     """Raises `InputError` for files whose names are no UTF-8: no table, archive or page could name them again."""
-    odd = [path for path in dict.fromkeys(files) if _is_odd(path)]
+    odd = [path for path in dict.fromkeys(files) if not is_utf8(str(path))]
     if odd:
         name = repr(os.fsencode(odd[0]))[2:-1]
         raise InputError(
@@ -107,14 +108,6 @@ def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
             f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
             f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {fitting:.2g}."
         )
-
-
-def _is_odd(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:

@@ -7,7 +7,6 @@ when it has finished and also when the connection breaks.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import shlex
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.device import host_agent
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -233,7 +232,7 @@ class Visit:
         if news.folder is None and news.failure is None:
             raise _Failed(self._not_begun(code, said, last))
         if news.failure is not None:
-            full = news.failure["errno"] in (errno.ENOSPC, errno.EDQUOT)
+            full = news.failure["errno"] in NO_SPACE
             next_step = "Make room there" if full else "Is its temporary folder writable?"
             raise _Failed(f"the bundle could not be copied: {news.failure['failure'].lower()}. {next_step}")
         if "bench" not in news.ended and code:
