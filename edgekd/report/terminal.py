@@ -111,12 +111,15 @@ def print_pretraining(run: Run) -> None:
     """What a pre-training came to, and the command that goes on with it."""
     report, rows = run.report(), run.metrics().rows
     line(unlabelled_text(report["audit"]["unlabelled"]))
-    best = min(rows, key=lambda row: float(row["validation_loss"]))
     clips = report["audit"]["clips"]
-    line(
-        f"Embedding loss: {number(float(best['embedding']))} in training ({clips['train']} clips), "
-        f"{number(float(best['validation_loss']))} held out ({clips['validation']} clips), after epoch {best['epoch']}."
-    )
+    told = [row for row in rows if row.get("embedding") and row.get("validation_loss")]
+    if told:  # not where the file has been lost or damaged since
+        best = min(told, key=lambda row: float(row["validation_loss"]))
+        trained, held_out = (number(float(best[name])) for name in ("embedding", "validation_loss"))
+        line(
+            f"Embedding loss: {trained} in training ({clips['train']} clips), {held_out} held out"
+            f" ({clips['validation']} clips), after epoch {best['epoch']}."
+        )
     line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
     weights = run.folder / "student.safetensors"
     line(f"Next: edgekd distill --student {run.config.student} --student-weights {weights} --data-dir FOLDER ...")
