@@ -26,6 +26,7 @@ from edgekd.number_formats import (
     setting,
     size,
 )
+from edgekd.progress import new_console
 
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
@@ -60,7 +61,6 @@ def paragraph(sentence: str, indent: str = "") -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in `numbers` are aligned to the right."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -71,7 +71,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
     for row in rows:
         shown.add_row(*map(terminal_text, row))
     # edgekd[rtx] is no markup, and :dog: no picture.
-    Console(highlight=False, markup=False, emoji=False, width=None).print(shown)
+    new_console(sys.stdout).print(shown, highlight=False, markup=False, emoji=False)
 
 
 def print_run(run: Run) -> None:
