@@ -30,8 +30,8 @@ def silent(stage: str, done: int, total: int, /, **figures: float | str) -> None
     """The `Progress` that shows nothing."""
 
 
-def new_console(file: TextIO) -> Console:
-    """What writes to a stream with rich. Raises `BrokenPipeError` where nobody reads it any more: rich would end the
+def new_console(file: TextIO, *, plain: bool = False) -> Console:
+    """What writes to a stream with rich; `plain`: [x] is no markup, and :dog: no picture. Raises `BrokenPipeError` where nobody reads it any more: rich would end the
     program, with 1."""
     from rich.console import Console
 
@@ -39,7 +39,7 @@ def new_console(file: TextIO) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Piped(file=file)
+    return Piped(file=file, highlight=not plain, markup=not plain, emoji=not plain)
 
 
 class ConsoleProgress:

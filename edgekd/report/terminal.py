@@ -70,8 +70,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         shown.add_column(terminal_text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*map(terminal_text, row))
-    # edgekd[rtx] is no markup, and :dog: no picture.
-    new_console(sys.stdout).print(shown, highlight=False, markup=False, emoji=False)
+    new_console(sys.stdout, plain=True).print(shown)
 
 
 def print_run(run: Run) -> None:
