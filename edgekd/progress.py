@@ -31,8 +31,10 @@ def silent(stage: str, done: int, total: int, /, **figures: float | str) -> None
 
 
 def new_console(file: TextIO, *, plain: bool = False) -> Console:
-    """What writes to a stream with rich; `plain`: [x] is no markup, and :dog: no picture. Raises `BrokenPipeError` where nobody reads it any more: rich would end the
-    program, with 1."""
+    """What writes to a stream with rich; `plain`: [x] is no markup, and :dog: no picture.
+
+    It raises `BrokenPipeError` where nobody reads any more: rich would end the program, with 1.
+    """
     from rich.console import Console
 
     class Piped(Console):
