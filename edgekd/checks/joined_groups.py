@@ -23,7 +23,8 @@ from edgekd.progress import Progress, silent
 @dataclass(frozen=True)
 class JoinedGroups:
     """The groups in a file: how many there were and are, how many clips the largest has, and the classes that have too
-    few for a split. `beside`: where the file is to lie."""
+    few for a split. `parted`: how many of them the data set's own folds or sides part. `beside`: where the file is to
+    lie."""
 
     file: Path
     before: int
@@ -31,6 +32,7 @@ class JoinedGroups:
     largest: int
     clips: int
     too_few: tuple[str, ...]
+    parted: int
     beside: Path
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
             )
     write_csv(file, lines)
     groups = {(clip.group, clip.label) for clip in joined}
+    places = {(clip.group, clip.fold, clip.side) for clip in joined}
     return JoinedGroups(
         file=file,
         before=len({clip.group for clip in index}),
@@ -70,6 +73,7 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
         too_few=tuple(
             name for label, name in enumerate(index.classes) if sum(of == label for _, of in groups) < len(SIDES)
         ),
+        parted=sum(count > 1 for count in Counter(group for group, *_ in places).values()),
         beside=index.root / GROUPS,
     )
 

@@ -70,6 +70,13 @@ class _BuiltWhenCalled(TyperGroup):
         listed = {name: TyperCommand(name, help=_help_of(command)) for name, command in COMMANDS.items()}
         super().__init__(**settings | {"commands": listed})
 
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **settings)  # where --help and --version print
+        except BrokenPipeError:  # click would end with 1
+            _let_go_of_output()
+            raise typer.Exit(OUTPUT_CLOSED) from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
         if processes() > 1 and name not in SHARED:

@@ -26,6 +26,7 @@ from edgekd.number_formats import (
     setting,
     size,
 )
+from edgekd.progress import new_console
 
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
@@ -60,7 +61,6 @@ def paragraph(sentence: str, indent: str = "") -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in `numbers` are aligned to the right."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -70,8 +70,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         shown.add_column(terminal_text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*map(terminal_text, row))
-    # edgekd[rtx] is no markup, and :dog: no picture.
-    Console(highlight=False, markup=False, emoji=False, width=None).print(shown)
+    new_console(sys.stdout, plain=True).print(shown)
 
 
 def print_run(run: Run) -> None:
@@ -111,12 +110,15 @@ def print_pretraining(run: Run) -> None:
     """What a pre-training came to, and the command that goes on with it."""
     report, rows = run.report(), run.metrics().rows
     line(unlabelled_text(report["audit"]["unlabelled"]))
-    best = min(rows, key=lambda row: float(row["validation_loss"]))
     clips = report["audit"]["clips"]
-    line(
-        f"Embedding loss: {number(float(best['embedding']))} in training ({clips['train']} clips), "
-        f"{number(float(best['validation_loss']))} held out ({clips['validation']} clips), after epoch {best['epoch']}."
-    )
+    told = [row for row in rows if row.get("embedding") and row.get("validation_loss")]
+    if told:  # not where the file has been lost or damaged since
+        best = min(told, key=lambda row: float(row["validation_loss"]))
+        trained, held_out = (number(float(best[name])) for name in ("embedding", "validation_loss"))
+        line(
+            f"Embedding loss: {trained} in training ({clips['train']} clips), {held_out} held out"
+            f" ({clips['validation']} clips), after epoch {best['epoch']}."
+        )
     line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
     weights = run.folder / "student.safetensors"
     line(f"Next: edgekd distill --student {run.config.student} --student-weights {weights} --data-dir FOLDER ...")

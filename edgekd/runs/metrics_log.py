@@ -39,8 +39,9 @@ class MetricsLog:
         return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
 
     def best_accuracy(self, stage: str) -> float | None:
-        """The best validation accuracy of a stage, that of the checkpoint it kept; None where it has no rows."""
-        found = [float(row["validation_accuracy"]) for row in self.rows if row["stage"] == stage]
+        """The best validation accuracy of a stage, that of the checkpoint it kept; None where no row has one."""
+        values = [row.get("validation_accuracy") for row in self.rows if row["stage"] == stage]
+        found = [float(value) for value in values if value]
         return max(found, default=None)
 
     def _write(self) -> None:
