@@ -57,6 +57,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "fourier": set(),
         "index": set(),
         "walk": {"index"},
+        "clip_length": {"index"},
         "simulation": {"fourier"},
         "layouts": {"index", "walk", "fourier", "simulation"},
         "recording_times": {"index"},
