@@ -54,7 +54,8 @@ def test_an_extension_that_cannot_load_is_stood_in_for(tmp_path: Path, failure: 
 def test_a_teacher_of_the_users_own_may_import_torchaudio_itself(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from torchaudio import functional\ndef teacher(): return functional.compiled\n")
     call = "find_factory('Teacher', 'mine:teacher', None, '')"
-    code = f"from edgekd.models.factories import find_factory; print({call}())"
+    code = "from edgekd.own_code import trust; trust(['mine:teacher']);"
+    code += f"from edgekd.models.factories import find_factory; print({call}())"
     done = import_beside(tmp_path, "raise OSError('libc10_cuda.so')\n", code)
     assert done.stdout == "False\n", done.stderr
 

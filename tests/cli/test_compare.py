@@ -58,9 +58,9 @@ def test_a_plan_tells_the_grid_and_can_be_read_back(edgekd: Callable, tmp_path: 
         (("--methods", "kd=x.toml"), "--methods kd=x.toml: give it a name of its own"),
         (("--methods", "../x=x.toml"), "--methods ../x=x.toml: give it a name of its own"),
         (("--methods", "mine=nowhere.toml"), "nowhere.toml: no such configuration file."),
-        (("--folds", "one"), "--folds one: whole numbers by comma, such as 1,3."),
-        (("--seeds", ","), "--seeds ,: whole numbers by comma, such as 1,3."),
-        (("--seeds", "0"), "--seeds 0: at least one."),
+        (("--folds", "one"), "--folds 'one': whole numbers by comma, such as 1,3."),
+        (("--seeds", ","), "--seeds ',': whole numbers by comma, such as 1,3."),
+        (("--seeds", "0"), "--seeds '0': how many, from 1 to 10000."),
         (("--methods", ""), "--methods: name at least one."),
     ],
 )

@@ -275,11 +275,11 @@ def test_weights_that_are_not_there_are_named(quick: Callable, recordings: Path,
 
 def test_weights_of_another_architecture_say_what_is_missing(quick: Callable, recordings: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_weights(path, {"conv_block1.conv1.weight": torch.zeros(64, 1, 3, 3)})
+    save_weights(path, {"conv_block1.conv1.weight": torch.zeros(64, 1, 3, 3), "fc1.bias": torch.zeros(9)})
     line = taught(quick, recordings, tmp_path, path)
     assert line.startswith(f"{path}: not weights of YamNet: 0 of its ")
     assert "missing: " in line
-    assert "unexpected: conv_block1.conv1.weight" in line
+    assert "unexpected: conv_block1.conv1.weight, fc1.bias" in line
 
 
 def test_a_file_that_is_no_weights_file_is_refused(quick: Callable, recordings: Path, tmp_path: Path) -> None:

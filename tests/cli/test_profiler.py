@@ -109,7 +109,7 @@ def test_all_subjects_are_looked_at_before_any_is_measured(edgekd: Callable, bun
     ("arguments", "words"),
     [
         ((), "Nothing to profile"),
-        (("{bundle}", "--batches", "1;2"), "--batches 1;2"),
+        (("{bundle}", "--batches", "1;2"), "--batches '1;2'"),
         (("{bundle}", "--backend", "tensorflow"), "tensorflow"),
         (("{bundle}", "--duty-cycle", "2"), "duty_cycle"),
         (("{bundle}", "--provider", "TPU"), "Unknown execution provider"),

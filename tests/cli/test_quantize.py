@@ -92,9 +92,9 @@ def test_a_run_without_a_finished_student_is_refused_with_the_next_command(
 def test_an_int8_training_that_was_killed_is_not_taken_for_finished(
     edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         kill_after(patch, 1)
-        edgekd("quantize", run, "--epochs", "3", "--quiet")
+        assert edgekd("quantize", run, "--epochs", "3", "--quiet").code == 3
     line = edgekd("export", run, "--target", "cpu").refusal(3)
     assert "was interrupted after epoch 1 of its int8 training" in line
     assert line.endswith(" --resume")
@@ -104,9 +104,9 @@ def test_an_int8_training_that_was_killed_is_not_taken_for_finished(
 def test_resuming_goes_on_with_the_settings_that_were_begun_with(
     edgekd: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         kill_after(patch, 1)
-        edgekd("quantize", run, "--epochs", "3", "--quiet")
+        assert edgekd("quantize", run, "--epochs", "3", "--quiet").code == 3
     line = edgekd("quantize", run, "--resume", "--epochs", "4").refusal(2)
     assert line == "--resume goes on with the settings that were begun with: leave out --epochs."
     assert edgekd("quantize", run, "--resume", "--quiet").code == 0

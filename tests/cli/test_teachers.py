@@ -88,7 +88,7 @@ def test_unknown_teachers_get_the_nearest(edgekd: Callable) -> None:
 
 
 def test_fetched_weights_are_used_by_themselves(edgekd: Callable, cache: Path, published: Path) -> None:
-    assert "weights = " not in edgekd("distill", "--dry-run").out
+    assert "\nweights = " not in edgekd("distill", "--dry-run").out
     done = edgekd("teachers", "fetch", "cnn14", "--quiet")
     file = cache / "teachers" / "w.pth"
     assert done.code == 0 and done.err == ""

@@ -29,9 +29,14 @@ def recording(toy: Toy, tmp_path: Path) -> Path:
 
 
 def on_device(
-    bundle: Path, *arguments: str | Path, packages: tuple[str, ...] = ("numpy", "onnxruntime"), **environment: str
+    bundle: Path,
+    *arguments: str | Path,
+    packages: tuple[str, ...] = ("numpy", "onnxruntime"),
+    before: str = "",
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the bundle's own runner where nothing but the standard library and `packages` can be imported."""
+    """Run the bundle's own runner, after the code `before`, where only the standard library and `packages` can be
+    imported."""
     code = f"""
 import runpy, sys
 allowed = sys.stdlib_module_names | {set(packages)!r}
@@ -41,6 +46,7 @@ class OnlyAllowed:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, OnlyAllowed())
 sys.argv = sys.argv[1:]
+{before}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
     command = [sys.executable, "-I", "-c", code, str(bundle / "edgekd_runner.py"), *map(str, arguments)]
@@ -77,12 +83,14 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert outcome.stderr == f"edgekd_runner: {message}\n"
 
 
-def test_an_unforeseen_failure_is_one_line_and_a_traceback_only_on_demand(toy: Toy, bundle: Path) -> None:
-    toy.sign(bundle, classifier={})
-    outcome = on_device(bundle, "verify")
+def test_an_unforeseen_failure_is_one_line_and_a_traceback_only_on_demand(bundle: Path) -> None:
+    fault = "import hashlib; hashlib.sha256 = None"
+    outcome = on_device(bundle, "verify", before=fault)
     assert outcome.returncode == 1
-    assert outcome.stderr == "edgekd_runner: unforeseen failure: KeyError: 'classes'. EDGEKD_DEBUG=1 shows where.\n"
-    outcome = on_device(bundle, "verify", EDGEKD_DEBUG="1")
+    assert outcome.stderr == (
+        "edgekd_runner: unforeseen failure: TypeError: 'NoneType' object is not callable. EDGEKD_DEBUG=1 shows where.\n"
+    )
+    outcome = on_device(bundle, "verify", before=fault, EDGEKD_DEBUG="1")
     assert outcome.returncode == 1
     assert "Traceback" in outcome.stderr
 

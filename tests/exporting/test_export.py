@@ -124,7 +124,7 @@ def test_a_student_of_another_width_goes_the_whole_way(tiny_config: Callable[...
     bundle = export(run, "cpu", tmp_path / "bundle")
     classifier = bundle.manifest.classifier
     assert (classifier.student, classifier.width) == ("hltdnn_micro", 0.5)
-    assert "| Student | `hltdnn_micro x0.5`, distilled on sonar_sim" in (bundle.folder / "README.md").read_text()
+    assert "| Student | hltdnn_micro x0.5, distilled on sonar_sim" in (bundle.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -155,5 +155,5 @@ def test_the_next_epoch_goes_on_from_the_weights_themselves(tmp_path: Path) -> N
 def test_a_state_without_an_average_is_not_gone_on_from_with_one(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     fit(toy(run, epochs=1), silent)
-    with pytest.raises(InputError, match=r"last\.pt: cannot be resumed from \('averaged'\)"):
+    with pytest.raises(InputError, match=r"last\.pt: cannot be resumed from \(averaged is None\)"):
         fit(averaging(toy(run, epochs=2)), silent)
