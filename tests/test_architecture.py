@@ -58,6 +58,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "fourier": set(),
         **{name: set() for name in ("disjoint_groups", "index")},
         "walk": {"index"},
+        "clip_length": {"index"},
         "simulation": {"fourier"},
         "layouts": {"index", "walk", "fourier", "simulation"},
         "recording_times": {"index"},

@@ -34,9 +34,10 @@ from edgekd.checks.landmarks import levels
 from edgekd.checks.silence import SILENCES, cancelled_clips, cancelled_words, silent_clips, silent_words
 from edgekd.checks.two_labels import under_two_labels
 from edgekd.config import DataConfig
+from edgekd.data.clip_length import check_clip_length
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
-from edgekd.data.load import check_clip_length, load_index
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.walk import Reason, reasons
 from edgekd.errors import GateError

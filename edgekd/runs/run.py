@@ -150,8 +150,8 @@ class Run:
         done = self.metrics().last_epoch("student")
         where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
         raise InputError(
-            f"{self.folder}: this run was interrupted {where}. "
-            f"Finish it first: edgekd distill --out {self.folder} --resume"
+            f"{self.folder}: this run is at work or was interrupted, {where}. "
+            f"Wait for it, or finish it: edgekd distill --out {self.folder} --resume"
         )
 
     def stage_folder(self, stage: str) -> Path:
