@@ -88,7 +88,8 @@ def print_run(run: Run) -> None:
         if subject in test
     ]
     scores = next(iter(test.values()))
-    line(f"Test side: {scores['clips']} clips from {scores['groups']} recordings; intervals are 95%.")
+    recordings = "1 recording" if scores["groups"] == 1 else f"{scores['groups']} recordings"
+    line(f"Test side: {scores['clips']} clips from {recordings}; intervals are 95%.")
     table(
         ("", "accuracy", "interval", "macro-F1", "interval "),
         rows,
