@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from edgekd.escaping import terminal_text
 from edgekd.number_formats import number
@@ -30,6 +30,20 @@ def silent(stage: str, done: int, total: int, /, **figures: float | str) -> None
     """The `Progress` that shows nothing."""
 
 
+def new_console(file: TextIO, *, plain: bool = False) -> Console:
+    """What writes to a stream with rich; `plain`: [x] is no markup, and :dog: no picture.
+
+    It raises `BrokenPipeError` where nobody reads any more: rich would end the program, with 1.
+    """
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped(file=file, highlight=not plain, markup=not plain, emoji=not plain)
+
+
 class ConsoleProgress:
     """Shows progress on standard error; a context manager, so that the bars are closed on any exit."""
 
@@ -47,9 +61,7 @@ class ConsoleProgress:
     @property
     def console(self) -> Console:
         if self._console is None:
-            from rich.console import Console
-
-            self._console = Console(file=sys.stderr)
+            self._console = new_console(sys.stderr)
         return self._console
 
     def __enter__(self) -> Self:

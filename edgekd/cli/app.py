@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -36,7 +35,7 @@ from edgekd.cli import (
     teachers,
 )
 from edgekd.cli.options import is_first_process, processes
-from edgekd.errors import InputError, UsageError, explained
+from edgekd.errors import NO_SPACE, InputError, UsageError, explained
 from edgekd.escaping import terminal_text
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
@@ -57,7 +56,6 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
 }
 SHARED = {"distill", "pretrain", "quantize"}  # what several processes do together, under torchrun
 TRAINING = {*SHARED, "demo"}
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OUTPUT_CLOSED = 141  # as a shell has it for a program that SIGPIPE ended
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 
@@ -71,6 +69,13 @@ class _BuiltWhenCalled(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         listed = {name: TyperCommand(name, help=_help_of(command)) for name, command in COMMANDS.items()}
         super().__init__(**settings | {"commands": listed})
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **settings)  # where --help and --version print
+        except BrokenPipeError:  # click would end with 1
+            _let_go_of_output()
+            raise typer.Exit(OUTPUT_CLOSED) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)

@@ -119,8 +119,9 @@ def distill(
     def advice() -> str:
         if not can_go_on(resolved):
             return NOTHING_WRITTEN
-        named = quote(str(resolved.out))
-        return f"Go on with: {options.called('distill')} --out {named} --resume{trust_flags(resolved)}"
+        only_float = " --no-quantize" if no_quantize else ""  # it is no setting, so a run does not remember it
+        more = only_float + trust_flags(resolved)
+        return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume{more}"
 
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         run = distill_and_quantize(resolved, progress, int8=not no_quantize, resume=resume, overwrite=overwrite)

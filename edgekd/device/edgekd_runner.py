@@ -169,6 +169,10 @@ def _one_of(*values: Any) -> Wanted:
     return fits, " or ".join(map(repr, values))
 
 
+def _channel(value: Any) -> bool:
+    return value == "mean" or (type(value) is int and 0 <= value < 1024)
+
+
 def _names(value: Any) -> bool:
     named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     return named and len(value) > 1 and len(set(value)) == len(value)
@@ -196,6 +200,9 @@ _MANIFEST: dict[str, Wanted] = {
     "classifier.clip_samples": _whole(1, LONGEST_CLIP),
     "classifier.hop_samples": _whole(1, LONGEST_CLIP),
     "classifier.padding": _one_of("repeat", "zeros"),
+    "classifier.channel": (_channel, "'mean' or a whole number from 0 to 1023"),
+    "classifier.full_scale": _within(1e-300, 1e300),
+    "classifier.trim_silence": _one_of(True, False),
     "classifier.input": _one_of("waveform", "log_mel"),
     "classifier.batch": _one_of("dynamic", 1),
     "classifier.resampler": _TABLE,
@@ -223,9 +230,10 @@ _LOG_MEL: dict[str, Wanted] = {
     "classifier.frontend.bins_per_step": _whole(1, 4096),
 }
 _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
-# What bundles of earlier versions lack, and `LogMel` has a value for.
+# What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
 _OPTIONAL = {
-    f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")
+    *(f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")),
+    *(f"classifier.{name}" for name in ("channel", "full_scale", "trim_silence")),
 }
 
 
@@ -559,9 +567,9 @@ class NotWav(RunnerError):
 class WavHeader(NamedTuple):
     """What the format chunk says, and where the samples are.
 
-    `rate` in Hz; a sample of one channel has `bits` bits, `valid` of them meant, in `container` bytes (0 where it has
-    no place of its own: `encoding` is a compressed one). `extents` are offsets and lengths in bytes; `fact` is the
-    number of samples of a channel that the chunk of this name promises. `layout` is the format chunk.
+    `rate` in Hz; a sample of one channel has `bits` bits in `container` bytes (0 where it has no place of its own:
+    `encoding` is a compressed one). `extents` are offsets and lengths in bytes; `fact` is the number of samples of a
+    channel that the chunk of this name promises. `layout` is the format chunk.
     """
 
     order: str
@@ -570,7 +578,6 @@ class WavHeader(NamedTuple):
     rate: int
     container: int
     bits: int
-    valid: int
     extents: tuple[tuple[int, int], ...]
     fact: int | None
     layout: bytes
@@ -729,9 +736,8 @@ def _data_size(chunks: _Chunks, begin: int, declared: int, frame: int, wide: boo
 
 def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
     encoding, channels, rate, speed, align, bits = struct.unpack_from(order + "HHIIHH", layout)
-    valid = bits
     if encoding == EXTENSIBLE and len(layout) >= 26:  # the encoding opens the GUID of the sub-format
-        valid, encoding = (struct.unpack_from(order + "H", layout, place)[0] for place in (18, 24))
+        (encoding,) = struct.unpack_from(order + "H", layout, 24)
     if not 1 <= channels <= MOST_CHANNELS or rate not in RATES:
         raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz ({said_bounds()})")
     container = 0
@@ -741,8 +747,7 @@ def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: 
         # Samples may lie in more bytes than they have bits for.
         if not odd and block > container and (speed == rate * align or (bits, block) == (24, 4)):
             container = block
-    valid = min(valid or bits, bits)
-    header = WavHeader(order, encoding, channels, rate, container, bits, valid, tuple(extents), fact, layout)
+    header = WavHeader(order, encoding, channels, rate, container, bits, tuple(extents), fact, layout)
     if header.data_bytes < max(1, container * channels):
         raise RunnerError("holds no samples")
     return header

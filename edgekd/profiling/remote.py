@@ -16,15 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgekd.errors import InputError, UsageError
+from edgekd.escaping import legible
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.files.whole import legible
 from edgekd.models.build import sized
 from edgekd.profiling.backends import ENGINES, PRECISIONS
+from edgekd.profiling.host_answers import golden_of, latency_of
 from edgekd.profiling.machine import from_bench
 from edgekd.profiling.visit import SECONDS, HostFailure, HostResult, Visit, request
 from edgekd.progress import Progress, silent
-from edgekd.report.results import Cost, Golden, Latency, Subject
+from edgekd.report.results import Cost, Subject
 from edgekd.scoring.scores import Scores
 
 AT_ONCE = 8
@@ -100,29 +101,11 @@ def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: C
         runtime=f"{runtime}, CPU" if engine.on_cpu else runtime,
         threads=timed["threads"] if engine.on_cpu else None,
         scores=scores,
-        latency=Latency(
-            mean_ms=timed["mean_ms"],
-            p50_ms=timed["p50_ms"],
-            p50_interval_ms=timed["p50_interval_ms"],
-            p95_ms=timed["p95_ms"],
-            p99_ms=timed["p99_ms"],
-            spread_ms=timed["spread_ms"],
-            repetitions=timed["runs"],
-            settled=timed["settled"],
-            quantiles_ms=timed["quantiles_ms"],
-            frontend_ms=timed["front_end_ms"],
-            network_ms=timed["network_ms"],
-            real_time_factor=timed["real_time_factor"],
-        ),
+        latency=latency_of(timed),
         cost=cost.model_copy(
             update={"process_bytes": timed["memory_bytes"], "peak_process_bytes": timed["peak_memory_bytes"]}
         ),
-        golden=Golden(
-            agrees=verified["agrees"],
-            clips=verified["clips"],
-            agreement=verified["agreement"],
-            largest_difference=verified["largest_difference"],
-        ),
+        golden=golden_of(verified),
         machine=from_bench(timed),
     )
 

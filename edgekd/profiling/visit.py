@@ -7,7 +7,6 @@ when it has finished and also when the connection breaks.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import shlex
@@ -18,15 +17,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgekd.device import host_agent
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
 from edgekd.exporting.runtimes.tensorrt import BUILD_SCRIPT
 from edgekd.profiling.backends import ENGINES
+from edgekd.profiling.host_answers import answer_in, news_in
 from edgekd.progress import Progress
 
 SECONDS = {"build": 3600, "verify": 900, "bench": 900}  # after which a step has hung
@@ -210,25 +210,31 @@ class Visit:
                 )
             assert process.stdin is not None
             assert process.stdout is not None
-            with suppress(OSError):  # where it has gone, its exit code tells why
-                process.stdin.write(self._sent)
-                process.stdin.flush()
-            with self._lock:
-                self._copied = True
+            # Beside the reading: what its start-up files print may fill the pipe before anything is read there.
+            sender = threading.Thread(target=self._send, args=(process.stdin,), daemon=True)
+            sender.start()
             others = []
             for line in process.stdout:
-                news = _news(line)
+                news = news_in(line)
                 if news is None:
                     others.append(line.decode(errors="replace").strip())
                     continue
                 self._news.add(news)
                 self._show(news, total)
             code = process.wait()
+            sender.join(timeout=5)
             with suppress(OSError):
                 process.stdin.close()
             process.stdout.close()
             errors.seek(0)
             return code, errors.read().decode(errors="replace").strip() or "\n".join(others[-1:])
+
+    def _send(self, there: IO[bytes]) -> None:
+        with suppress(OSError, ValueError):  # where it has gone, its exit code tells why
+            there.write(self._sent)
+            there.flush()
+        with self._lock:
+            self._copied = True
 
     def _show(self, news: Mapping[str, Any], total: int) -> None:
         if "folder" in news:
@@ -244,7 +250,7 @@ class Visit:
         if news.folder is None and news.failure is None:
             raise _Failed(self._not_begun(code, said, last))
         if news.failure is not None:
-            full = news.failure["errno"] in (errno.ENOSPC, errno.EDQUOT)
+            full = news.failure["errno"] in NO_SPACE
             next_step = "Make room there" if full else "Is its temporary folder writable?"
             raise _Failed(f"the bundle could not be copied: {news.failure['failure'].lower()}. {next_step}")
         if "bench" not in news.ended and code:
@@ -283,9 +289,9 @@ class Visit:
             other = " (or another Python with --remote-python)" if "is not installed" in reason else ""
             raise _Failed(f"{step}: {reason}{other}")
         try:
-            return json.loads(lines[-1])
-        except ValueError:
-            raise _Failed(f"{step} printed no result that can be read.") from None
+            return answer_in(step, lines[-1])
+        except InputError as failure:
+            raise _Failed(f"{step} {failure}") from None
 
     def _notes(self, bundle: Bundle, verified: Mapping[str, Any]) -> Iterator[str]:
         """What a reader of this host's row should know."""
@@ -325,12 +331,3 @@ class Visit:
                 if not done.returncode:
                     return ""
         return f" (the folder {folder} may be left there)"
-
-
-def _news(line: bytes) -> dict[str, Any] | None:
-    """What a line of the program there tells; None for any other line."""
-    _, mark, text = line.decode(errors="replace").partition(host_agent.MARK)
-    try:
-        return json.loads(text) if mark else None
-    except ValueError:  # torn by the end of the connection
-        return None

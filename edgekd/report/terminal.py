@@ -27,6 +27,7 @@ from edgekd.number_formats import (
     setting,
     size,
 )
+from edgekd.progress import new_console
 
 if TYPE_CHECKING:
     from edgekd.experiments.comparison import Comparison, Spread
@@ -61,7 +62,6 @@ def paragraph(sentence: str, indent: str = "") -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in `numbers` are aligned to the right."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -71,8 +71,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         shown.add_column(terminal_text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*map(terminal_text, row))
-    # edgekd[rtx] is no markup, and :dog: no picture.
-    Console(highlight=False, markup=False, emoji=False, width=None).print(shown)
+    new_console(sys.stdout, plain=True).print(shown)
 
 
 def print_run(run: Run) -> None:
@@ -92,7 +91,8 @@ def print_run(run: Run) -> None:
         if subject in test
     ]
     scores = next(iter(test.values()))
-    line(f"Test side: {scores['clips']} clips from {scores['groups']} recordings; intervals are 95%.")
+    recordings = "1 recording" if scores["groups"] == 1 else f"{scores['groups']} recordings"
+    line(f"Test side: {scores['clips']} clips from {recordings}; intervals are 95%.")
     table(
         ("", "accuracy", "interval", "macro-F1", "interval "),
         rows,
@@ -117,12 +117,15 @@ def print_pretraining(run: Run) -> None:
 
     report, rows = run.report(), run.metrics().rows
     line(unlabelled_text(report["audit"]["unlabelled"]))
-    best = min(rows, key=lambda row: float(row["validation_loss"]))
     clips = report["audit"]["clips"]
-    line(
-        f"Embedding loss: {number(float(best['embedding']))} in training ({clips['train']} clips), "
-        f"{number(float(best['validation_loss']))} held out ({clips['validation']} clips), after epoch {best['epoch']}."
-    )
+    told = [row for row in rows if row.get("embedding") and row.get("validation_loss")]
+    if told:  # not where the file has been lost or damaged since
+        best = min(told, key=lambda row: float(row["validation_loss"]))
+        trained, held_out = (number(float(best[name])) for name in ("embedding", "validation_loss"))
+        line(
+            f"Embedding loss: {trained} in training ({clips['train']} clips), {held_out} held out"
+            f" ({clips['validation']} clips), after epoch {best['epoch']}."
+        )
     line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
     weights = run.folder / "student.safetensors"
     student = run.config.student + trust_flags(run.config, taught=False)

@@ -43,3 +43,11 @@ def test_the_best_accuracy_is_that_of_one_stage_and_none_before_it_has_a_row(tmp
         log.append("student", 1, validation_accuracy=accuracy)
     log.append("teacher", 1, validation_accuracy=0.875)
     assert (log.best_accuracy("student"), log.best_accuracy("int8")) == (0.75, None)
+
+
+def test_a_row_without_an_accuracy_has_no_best_one(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv")
+    log.append("student", 1, total=1.0)
+    assert log.best_accuracy("student") is None
+    log.append("student", 2, validation_accuracy=0.5)
+    assert MetricsLog(tmp_path / "metrics.csv").best_accuracy("student") == 0.5

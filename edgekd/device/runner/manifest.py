@@ -74,6 +74,10 @@ def _one_of(*values: Any) -> Wanted:
     return fits, " or ".join(map(repr, values))
 
 
+def _channel(value: Any) -> bool:
+    return value == "mean" or (type(value) is int and 0 <= value < 1024)
+
+
 def _names(value: Any) -> bool:
     named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     return named and len(value) > 1 and len(set(value)) == len(value)
@@ -101,6 +105,9 @@ _MANIFEST: dict[str, Wanted] = {
     "classifier.clip_samples": _whole(1, LONGEST_CLIP),
     "classifier.hop_samples": _whole(1, LONGEST_CLIP),
     "classifier.padding": _one_of("repeat", "zeros"),
+    "classifier.channel": (_channel, "'mean' or a whole number from 0 to 1023"),
+    "classifier.full_scale": _within(1e-300, 1e300),
+    "classifier.trim_silence": _one_of(True, False),
     "classifier.input": _one_of("waveform", "log_mel"),
     "classifier.batch": _one_of("dynamic", 1),
     "classifier.resampler": _TABLE,
@@ -128,7 +135,8 @@ _LOG_MEL: dict[str, Wanted] = {
     "classifier.frontend.bins_per_step": _whole(1, 4096),
 }
 _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
-# What bundles of earlier versions lack, and `LogMel` has a value for.
+# What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
 _OPTIONAL = {
-    f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")
+    *(f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")),
+    *(f"classifier.{name}" for name in ("channel", "full_scale", "trim_silence")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,16 @@ def test_a_chosen_engine_that_is_gone_is_named(toy: Toy, jetson: Path, tensorrt:
     with pytest.raises(RunnerError, match=r"model-fp16\.engine was chosen and is gone"):
         Runner(jetson)
     assert Runner(jetson, precision="int8").verify()["agrees"]
+
+
+def test_what_is_heard_is_of_the_type_that_it_is_to_have_or_not_there(toy: Toy, bundle: Path) -> None:
+    classifier = json.loads((bundle / "manifest.json").read_text())["classifier"]
+    for name in ("channel", "full_scale", "trim_silence"):
+        toy.sign(bundle, classifier={key: value for key, value in classifier.items() if key != name})
+        Runner(bundle)  # of an older version
+        for odd in (None, -1, "2", {}, float("nan"), 10**301, 0.5 if name != "full_scale" else 0):
+            toy.sign(bundle, classifier={**classifier, name: odd})
+            with pytest.raises(RunnerError, match=rf"classifier\.{name} = "):
+                Runner(bundle)
+    toy.sign(bundle, classifier={**classifier, "channel": 1, "full_scale": 32768, "trim_silence": True})
+    assert Runner(bundle).channel == 1
