@@ -15,7 +15,7 @@ from tests.kills.events import Events
 from tests.kills.harness import named_in
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {"distill": 3, "distill --overwrite": 4, "export --overwrite": 3, "prepare": 4, "quantize --ptq": 2}
+SHORT = {"distill": 2, "distill --overwrite": 2, "export --overwrite": 2, "prepare": 2, "quantize --ptq": 1}
 
 
 def killed(*arguments: str) -> list[dict[str, Any]]:
