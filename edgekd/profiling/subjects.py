@@ -31,6 +31,7 @@ from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
+from edgekd.files.whole import legible
 from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import PRECISIONS, TORCH, TORCH_COMPILED, Engine, Model, OnnxGraph, TorchModel
@@ -326,6 +327,7 @@ def _under_own_names(found: list[Candidate]) -> list[Candidate]:
     runs = {one.source for one in found if one.kind == "run"}
     if len(runs) > 1:
         found = [replace(one, name=f"{one.source.name}/{one.name}" if one.kind == "run" else one.name) for one in found]
+    found = [replace(one, name=legible(one.name)) for one in found]
     counts = Counter(one.name for one in found)
     found = [replace(one, name=f"{one.name}, {one.model.backend}") if counts[one.name] > 1 else one for one in found]
     counts, seen = Counter(one.name for one in found), Counter[str]()
