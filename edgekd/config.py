@@ -8,7 +8,8 @@ command. Unknown keys are refused with the nearest valid one, and all mistakes a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -279,7 +280,7 @@ def parse(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
     try:
         return model.model_validate(dict(values))
     except ValidationError as failure:
-        lines = [_describe(model, error) for error in failure.errors(include_url=False)[:MISTAKES]]
+        lines = [_describe(model, error) for error in _by_setting(failure.errors(include_url=False))[:MISTAKES]]
         more = f"; and {failure.error_count() - MISTAKES} more" if failure.error_count() > MISTAKES else ""
         raise UsageError(f"{source}: " + "; ".join(lines) + more) from None
 
@@ -299,6 +300,23 @@ def differences(
         elif before != now and prefix + key not in ignored:
             names.append(prefix + key)
     return names
+
+
+_BRANCH = re.compile(r"literal\[.*\]|constrained-\w+")  # how pydantic names what a setting of two types may be
+
+
+def _by_setting(errors: Iterable[Any]) -> list[Any]:
+    """One error a setting: what is wrong with a value of two types is said of both at once."""
+    merged: dict[tuple[str | int, ...], Any] = {}
+    for number, error in enumerate(errors):
+        *above, last = error["loc"] or ("",)
+        if not _BRANCH.fullmatch(str(last)):
+            merged[*error["loc"], number] = error
+        elif (first := merged.get(tuple(above))) is None:
+            merged[tuple(above)] = {**error, "loc": tuple(above)}
+        else:
+            first["msg"] += ", or " + error["msg"].removeprefix("Input should be ")
+    return list(merged.values())
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:

@@ -7,8 +7,10 @@ Anything that is not an `EdgekdError` is a bug and exits with 1.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Callable, Iterable
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk that is full, or of which no more may be had
 LONGEST_SHOWN = 160  # letters of a value in a message
 
 

@@ -87,6 +87,17 @@ def shortened(name: str, letters: int) -> str:
     return f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
 
 
+def legible(text: str) -> str:
+    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is its code: `\\udce9`, as in
+    JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can stand in a table, an archive or a page: whether it is `legible` as it is."""
+    return name == legible(name)
+
+
 def plain_text(content: str, lines: bool = False) -> str:
     """`content` with nothing in it that is no letter; with `lines` its line breaks stay."""
     spaced = (_SPACES_BUT_LINES if lines else _SPACES).sub(" ", content)

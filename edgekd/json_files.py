@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from edgekd.config import Model, parse
 from edgekd.errors import InputError, UsageError
+
+# Types of what is read: a number is taken from a number alone, not from text or a truth value.
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
 
 
 def read_json(path: Path, advice: str) -> Any:

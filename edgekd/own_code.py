@@ -51,7 +51,7 @@ def trust_model(names: str | None, folder: Path | None = None) -> None:
     """`trust` for what `--teacher` or `--student` names, by comma, as far as it is code of the user's own; `folder`:
     where it is said to be beside it (None: where you are)."""
     for name in (names or "").split(","):
-        factory = re.sub(r"-cut[0-9]+$", "", name.strip())  # a student that is cut from a teacher of one's own
+        factory = _factory(name)
         if is_own(factory) and is_factory(factory):
             _NAMED[factory] = (folder or Path()).expanduser().absolute()
 
@@ -79,6 +79,17 @@ def trusted_folder(subject: str, name: str, stored: Path | None) -> Path:
             f"reason enough to run it. If you trust it, add: --trust {quote(asked)} (in Python: trust=[{asked!r}])"
         )
     return _NAMED[name]
+
+
+def trust_flags(models: Iterable[tuple[str, Path | None]]) -> str:
+    """What a command needs to import those of `models` (name, folder of its settings) that are code: ` --trust ...`."""
+    own = ((_factory(name), folder) for name, folder in models if is_own(name))
+    return "".join(dict.fromkeys(f" --trust {quote(name_here(*each))}" for each in own))
+
+
+def _factory(name: str) -> str:
+    """What a model of the user's own, or one that is cut from it, is imported by."""
+    return re.sub(r"-cut[0-9]+$", "", name.strip())
 
 
 def name_here(name: str, stored: Path | None) -> str:

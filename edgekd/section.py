@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from edgekd.escaping import is_utf8
+
 
 def _absolute(path: Path) -> Path:
     """Raises `ValueError` for a name that `config.toml`, which is in UTF-8, could not hold."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError("not a name in UTF-8; rename it, or go there and name it from within") from None
+    if not is_utf8(str(path)):
+        raise ValueError("not a name in UTF-8; rename it, or go there and name it from within")
     return path.expanduser().absolute()
 
 

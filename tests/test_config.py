@@ -57,6 +57,15 @@ def test_all_mistakes_are_told_in_one_line() -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(-1, "greater than or equal to 0"), ("left", "a valid integer"), (1.5, "a valid integer")]
+)
+def test_a_value_that_may_be_of_two_types_is_told_of_once(value: Any, words: str) -> None:
+    expected = f"run.toml: data.channel = {value!r}: input should be 'mean', or {words}"
+    assert refusal({"data": {"channel": value}}) == expected
+    assert refusal({"data": {"channel": value, "full_scale": 0}}).startswith(f"{expected}; data.full_scale = 0: ")
+
+
 def test_a_section_that_is_no_table_is_refused() -> None:
     assert "training = 3: " in refusal({"training": 3})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import UsageError
-from edgekd.own_code import is_own, trust, trust_model, trusted, trusted_folder
+from edgekd.own_code import is_own, trust, trust_flags, trust_model, trusted, trusted_folder
 
 
 def test_a_name_with_a_colon_is_the_user_s() -> None:
@@ -49,3 +49,10 @@ def test_what_nobody_has_named_is_refused_with_what_names_it(stored: str | None)
     assert typed is not None
     trust(shlex.split(typed[1]))
     assert trusted_folder("", "m:f", folder) == (folder or Path.cwd())
+
+
+def test_a_command_is_told_with_what_it_needs() -> None:
+    models = [("hltdnn", None), ("m:f-cut2", None), ("n:g", Path("/srv/it's")), ("m:f", None)]
+    flags = trust_flags(models)
+    assert shlex.split(flags) == ["--trust", "m:f", "--trust", "/srv/it's/n:g"]
+    assert trust_flags([("hltdnn", None)]) == ""

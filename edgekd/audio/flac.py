@@ -83,9 +83,8 @@ def _frame_header(head: bytes, largest: int) -> tuple[int, int] | None:
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
         return None
     size_code, rate_code = head[2] >> 4, head[2] & 15
-    more = (
-        0 if head[4] < 0x80 else 7 - (head[4] ^ 0xFF).bit_length()
-    )  # bytes of the number after the first, as in UTF-8
+    # Bytes of the number after the first, as in UTF-8.
+    more = 0 if head[4] < 0x80 else 7 - (head[4] ^ 0xFF).bit_length()
     place = 5 + more
     if (head[4] >= 0x80 and not 1 <= more <= 6) or any(byte & 0xC0 != 0x80 for byte in head[5:place]):
         return None

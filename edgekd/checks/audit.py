@@ -34,9 +34,10 @@ from edgekd.checks.landmarks import levels
 from edgekd.checks.silence import SILENCES, cancelled_clips, cancelled_words, silent_clips, silent_words
 from edgekd.checks.two_labels import under_two_labels
 from edgekd.config import DataConfig
+from edgekd.data.clip_length import check_clip_length
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import SIDES, ClipIndex, Side, Split
-from edgekd.data.load import check_clip_length, load_index
+from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.walk import Reason, reasons
 from edgekd.errors import GateError
@@ -177,9 +178,6 @@ def _advice(found: Finding) -> str:
     )
 
 
-# What is on two sides
-
-
 def unheard(index: ClipIndex, store: ClipStore) -> Iterator[Finding]:
     """The clips with nothing to hear, and those whose channels cancel each other."""
     silent, cancelled = (
@@ -189,6 +187,9 @@ def unheard(index: ClipIndex, store: ClipStore) -> Iterator[Finding]:
         yield Finding("silence", silent_words(silent), {"files": silent})
     if cancelled:
         yield Finding("cancelled", cancelled_words(cancelled), {"files": cancelled})
+
+
+# What is on two sides
 
 
 def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Finding]:

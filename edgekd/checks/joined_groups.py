@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +12,19 @@ from typing import Any
 
 from edgekd.checks.fingerprint import near_duplicates
 from edgekd.data.clip_store import ClipStore
+from edgekd.data.disjoint_groups import DisjointGroups
 from edgekd.data.index import SIDES, ClipIndex
 from edgekd.data.layouts.folder import GROUPS
 from edgekd.errors import InputError, UsageError
-from edgekd.files.whole import write_text
+from edgekd.files.tables import write_csv
 from edgekd.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class JoinedGroups:
     """The groups in a file: how many there were and are, how many clips the largest has, and the classes that have too
-    few for a split. `beside`: where the file is to lie."""
+    few for a split. `parted`: how many of them the data set's own folds or sides part. `beside`: where the file is to
+    lie."""
 
     file: Path
     before: int
@@ -32,6 +32,7 @@ class JoinedGroups:
     largest: int
     clips: int
     too_few: tuple[str, ...]
+    parted: int
     beside: Path
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,20 +51,19 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
     Raises `InputError` where it cannot be written, or would have to name a recording that is not below `index.root`.
     """
     joined = _joined(index, store, progress)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "group"))
+    lines = [("path", "group")]
     group_of = {clip.path: (before.group, clip.group) for before, clip in zip(index, joined, strict=True)}
     for path, (before, after) in group_of.items():
         if path.is_relative_to(index.root):
-            writer.writerow((path.relative_to(index.root).as_posix(), after))
+            lines.append((path.relative_to(index.root).as_posix(), after))
         elif before != after:
             raise InputError(
                 f"{path}: is to be of group '{after}', but lies outside {index.root}, so {GROUPS} cannot name it. Say "
                 "so in the column 'group' of the table."
             )
-    write_text(file, table.getvalue())
+    write_csv(file, lines)
     groups = {(clip.group, clip.label) for clip in joined}
+    places = {(clip.group, clip.fold, clip.side) for clip in joined}
     return JoinedGroups(
         file=file,
         before=len({clip.group for clip in index}),
@@ -73,6 +73,7 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
         too_few=tuple(
             name for label, name in enumerate(index.classes) if sum(of == label for _, of in groups) < len(SIDES)
         ),
+        parted=sum(count > 1 for count in Counter(group for group, *_ in places).values()),
         beside=index.root / GROUPS,
     )
 
@@ -81,17 +82,12 @@ def _joined(index: ClipIndex, store: ClipStore, progress: Progress) -> ClipIndex
     """`index` with what shares audio in one group, under the name of the first. Of many copies not every two are found
     at once, so it is looked for again until nothing is left."""
     while matches := near_duplicates(store, [clip.group for clip in index], progress):
-        parent: dict[str, str] = {clip.group: clip.group for clip in index}
-
-        def first(group: str, parent: dict[str, str] = parent) -> str:
-            while parent[group] != group:
-                parent[group] = parent[parent[group]]
-                group = parent[group]
-            return group
-
-        place = {group: number for number, group in enumerate(parent)}
+        place = {group: number for number, group in enumerate(dict.fromkeys(clip.group for clip in index))}
+        groups = DisjointGroups(place)
         for match in matches:
-            groups = sorted({first(index.clips[row].group) for row in match.rows}, key=place.__getitem__)
-            parent[groups[-1]] = groups[0]
-        index = replace(index, clips=tuple(replace(clip, group=first(clip.group)) for clip in index))
+            met = {groups.name_of(index.clips[row].group) for row in match.rows}
+            first, *others = sorted(met, key=place.__getitem__)
+            for other in others:
+                groups.join(other, into=first)
+        index = replace(index, clips=tuple(replace(clip, group=groups.name_of(clip.group)) for clip in index))
     return index

@@ -10,8 +10,9 @@ from typing import Any
 from edgekd.checks.audit import unheard
 from edgekd.checks.fingerprint import near_duplicates
 from edgekd.config import DataConfig
+from edgekd.data.clip_length import check_clip_length
 from edgekd.data.clip_store import open_store
-from edgekd.data.load import check_clip_length, load_index
+from edgekd.data.load import load_index
 from edgekd.progress import Progress, silent
 
 

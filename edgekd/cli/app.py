@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -36,7 +35,7 @@ from edgekd.cli import (
     teachers,
 )
 from edgekd.cli.options import is_first_process, processes
-from edgekd.errors import InputError, UsageError, explained
+from edgekd.errors import NO_SPACE, InputError, UsageError, explained
 from edgekd.escaping import terminal_text
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
@@ -57,7 +56,6 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
 }
 SHARED = {"distill", "pretrain", "quantize"}  # what several processes do together, under torchrun
 TRAINING = {*SHARED, "demo"}
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OUTPUT_CLOSED = 141  # as a shell has it for a program that SIGPIPE ended
 WAIT_SECONDS = 30.0  # at most, of a process that lets another one of its run speak
 

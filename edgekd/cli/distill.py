@@ -114,12 +114,14 @@ def distill(
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_run
-    from edgekd.runs.run import can_go_on
+    from edgekd.runs.run import can_go_on, trust_flags
 
     def advice() -> str:
         if not can_go_on(resolved):
             return NOTHING_WRITTEN
-        return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume"
+        only_float = " --no-quantize" if no_quantize else ""  # it is no setting, so a run does not remember it
+        more = only_float + trust_flags(resolved)
+        return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume{more}"
 
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         run = distill_and_quantize(resolved, progress, int8=not no_quantize, resume=resume, overwrite=overwrite)

@@ -96,13 +96,14 @@ def pretrain(
 
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import print_json, print_pretraining
-    from edgekd.runs.run import can_go_on
+    from edgekd.runs.run import can_go_on, trust_flags
     from edgekd.training.pretrain import pretrain as pretrain_student
 
     def advice() -> str:
         if not can_go_on(resolved):
             return NOTHING_WRITTEN
-        return f"Go on with: {options.called('pretrain')} --out {quote(str(resolved.out))} --resume"
+        named = quote(str(resolved.out))
+        return f"Go on with: {options.called('pretrain')} --out {named} --resume{trust_flags(resolved)}"
 
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:
         run = pretrain_student(resolved, progress, resume=resume, overwrite=overwrite)

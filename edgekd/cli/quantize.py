@@ -93,9 +93,11 @@ def quantize(
     from edgekd.progress import ConsoleProgress
     from edgekd.quantization.qat import quantize as quantize_run
     from edgekd.report.terminal import print_json, print_mixed, print_run
+    from edgekd.runs.run import trust_flags
 
     def advice() -> str:
-        return f"Go on with: {options.called('quantize')} {quote(str(run))} --resume"
+        named = quote(str(run))
+        return f"Go on with: {options.called('quantize')} {named} --resume{trust_flags(opened.config)}"
 
     mixed: Mixed | None = None
     first = options.is_first_process()

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF, HeardClip, read_clip
 from edgekd.config import DataConfig
 from edgekd.data.index import ClipIndex
-from edgekd.errors import InputError
-from edgekd.files.caches import NO_SPACE, cache_folder, locked
+from edgekd.errors import NO_SPACE, InputError
+from edgekd.files.caches import cache_folder, locked
 from edgekd.files.row_table import RowTable, read_rows
 from edgekd.files.threads import threaded
 from edgekd.files.whole import sweep, write_text

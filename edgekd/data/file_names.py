@@ -12,8 +12,6 @@ A name that can be read in two ways is a question to whoever wrote the pattern, 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,12 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.audio.read import AUDIO_SUFFIXES
-from edgekd.data.layouts.csv_table import difference
 from edgekd.data.layouts.manifest import OPTIONAL, read_fold, read_side
-from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.spelling import alike, difference, one_spelling
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError, UsageError, unknown_name
-from edgekd.files.whole import write_text
+from edgekd.escaping import is_utf8
+from edgekd.files.tables import write_csv
 
 FIELDS = ("label", "group", "fold", "split", "side")
 ANYTHING = "_"
@@ -129,7 +127,7 @@ def read_names(folder: Path, pattern: Pattern) -> NamedFiles:
         raise InputError(f"{folder}: holds no audio ({' '.join(sorted(AUDIO_SUFFIXES))}).")
     rows, unfit, unclear = [], [], []
     for below in files:
-        readings = pattern.readings(below) if _is_text(below) else []
+        readings = pattern.readings(below) if is_utf8(str(below)) else []
         if len(readings) > 1:
             unclear.append((below, readings))
         elif readings:
@@ -160,15 +158,13 @@ def write_manifest(out: Path, named: NamedFiles, overwrite: bool = False) -> Non
     """
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: is there already. Replace it with --overwrite, or name another with --out.")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(named.columns)
+    lines = [named.columns]
     here, there = out.parent.resolve(), named.folder.resolve()
     for row in named.rows:
         path = there / row["path"]
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        writer.writerow([shown.as_posix(), *(row[column] for column in named.columns[1:])])
-    write_text(out, text.getvalue())
+        lines.append((shown.as_posix(), *(row[column] for column in named.columns[1:])))
+    write_csv(out, lines)
 
 
 def _parts(whole: str, text: str) -> tuple[Part, ...]:
@@ -224,26 +220,15 @@ def _columns(reading: Reading) -> dict[str, str]:
     return {name: "_".join(each) for name, each in values.items()}
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a table in UTF-8 can name the file."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _counted(folder: Path, rows: Sequence[dict[str, str]]) -> dict[str, int]:
     """How many files each label has. Raises `InputError` for labels that are alike, or just one."""
     labels: dict[str, int] = {}
     for row in rows:
         labels[row["label"]] = labels.get(row["label"], 0) + 1
-    first: dict[str, str] = {}
-    for name, count in labels.items():
-        other = first.setdefault(alike(name), name)
+    for name, other in one_spelling(labels).items():
         if other != name or not alike(name):
             raise InputError(
-                f"{folder}: labels {other!r} ({labels[other]} files) and {name!r} ({count}) differ only in "
+                f"{folder}: labels {other!r} ({labels[other]} files) and {name!r} ({labels[name]}) differ only in "
                 f"{difference(name, other)}. Rename the files of one."
             )
     if len(labels) < 2:

@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import replace
 
 from edgekd.config import DataConfig
+from edgekd.data.disjoint_groups import DisjointGroups
 from edgekd.data.index import ClipIndex, Note
 from edgekd.data.layouts.folder import GROUPS, listed_groups
 from edgekd.data.layouts.spelling import one_spelling
@@ -61,16 +62,7 @@ def joined_by_table(index: ClipIndex) -> ClipIndex:
     below = {clip.path: clip.group for clip in index if clip.path.is_relative_to(index.root)}
     listed = listed_groups(index.root, table, list(below))
     spelling = one_spelling([*(clip.group for clip in index), *listed.values()])
-    parent = {group: group for group in spelling.values()}
-
-    def root_of(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
+    groups = DisjointGroups(spelling.values())
     for path, group in listed.items():
-        own, given = root_of(below[path]), root_of(spelling[group])
-        if own != given:
-            parent[own] = given
-    return replace(index, clips=tuple(replace(clip, group=root_of(clip.group)) for clip in index))
+        groups.join(below[path], into=spelling[group])
+    return replace(index, clips=tuple(replace(clip, group=groups.name_of(clip.group)) for clip in index))

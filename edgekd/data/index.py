@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import InputError
-from edgekd.files.whole import legible
+from edgekd.escaping import is_utf8, legible
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -55,9 +55,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """The clips of a dataset, in a fixed order, and its class names in label order; `left_out`: what is none of them.
+    """The clips of a dataset, in a fixed order, and its class names in label order; `left_out`: what is none of them;
+    `tables`: the files beside the recordings that it was read from.
 
-    A loader says there what is missing by its tables; what else lies in the folder is added by `load_index`.
+    A loader says in `left_out` what is missing by its tables; what else lies in the folder is added by `load_index`.
     """
 
     dataset: str
@@ -66,11 +67,12 @@ class ClipIndex:
     clips: tuple[Clip, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[Note, ...] = ()
+    tables: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a class whose name could not be written down."""
         for name in self.classes:
-            if name != legible(name):
+            if not is_utf8(name):
                 raise InputError(f"{self.root}: class '{legible(name)}' is not named in UTF-8. Rename its folder.")
 
     def __len__(self) -> int:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd.audio.read import probe
 from edgekd.config import DataConfig
 from edgekd.data.folds import missing_folds
 from edgekd.data.grouping import grouped
 from edgekd.data.index import ClipIndex
+from edgekd.data.layouts.folder import GROUPS
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table
+from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table, table_at
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.escaping import is_utf8
 from edgekd.progress import Progress, silent
-from edgekd.recordings import SHORTEST_CLIP
 
 
 def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequence[Layout] = LAYOUTS) -> ClipIndex:
@@ -67,7 +68,8 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
         known = "; ".join(f"{layout.name}: {layout.expected}" for layout in layouts)
         raise InputError(
             f"{data_dir}: no known layout: found {_contents(data_dir)}. Known: {known}.{why_no_audio(data_dir)} "
-            "Where file names tell the class, 'edgekd data manifest' writes the table."
+            "Where file names tell the class, a command writes the table: "
+            f"edgekd data manifest {shlex.quote(str(data_dir))} --pattern '{{label}}_{{group}}_{{_}}'"
         )
     if len(fitting) > 1:
         parts = " and of ".join(f"'{layout.name}' ({layout.expected})" for layout in fitting)
@@ -80,7 +82,7 @@ def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
 
 def check_names_of_files(files: Iterable[Path]) -> None:
     """Raises `InputError` for files whose names are no UTF-8: no table, archive or page could name them again."""
-    odd = [path for path in dict.fromkeys(files) if _is_odd(path)]
+    odd = [path for path in dict.fromkeys(files) if not is_utf8(str(path))]
     if odd:
         name = repr(os.fsencode(odd[0]))[2:-1]
         raise InputError(
@@ -94,33 +96,12 @@ def check_dataset(name: str | None) -> None:
         _named(name, LAYOUTS)
 
 
-def check_clip_length(index: ClipIndex, config: DataConfig) -> None:
-    """Raises `UsageError` where most clips would be filled up to more than twice their length.
-
-    VTUAD's are 1 s long: cut to 5 s, a network would be trained on repetition and then meet none.
-    """
-    some = index.clips[:: len(index) // 200 + 1]
-    seconds = sorted(clip.length / probe(clip.path).rate for clip in some)[len(some) // 2]
-    fitting = max(seconds, SHORTEST_CLIP)
-    if fitting < config.clip_seconds / 2:
-        raise UsageError(
-            f"{index.root}: most clips are {seconds:.2g} s long or shorter, and would be filled up to "
-            f"data.clip_seconds = {config.clip_seconds:g}. Pass --clip-seconds {fitting:.2g}."
-        )
-
-
-def _is_odd(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:
     """`index` with what else lies in its folder: of a table that is given itself, in those of the files it names."""
     told = {each.path for each in index.left_out}
     used = {clip.path for clip in index}
+    groups = table_at(index.root, GROUPS)  # `grouped` heeds it, whatever the layout
+    read = {*index.tables, *([] if groups is None else [groups])}
     folders = sorted({path.parent for path in used}) if root.is_file() else [root]
     if layout.named:
         elsewhere = "not named by the table"
@@ -128,7 +109,7 @@ def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:
         elsewhere = "outside the folders of the classes"
     else:
         elsewhere = f"where '{layout.name}' has no recordings"
-    found = left_out(folders, used | told, elsewhere, lost=not layout.named, deep=not root.is_file())
+    found = left_out(folders, used | read | told, elsewhere, lost=not layout.named, deep=not root.is_file())
     return replace(index, left_out=(*index.left_out, *found))
 
 

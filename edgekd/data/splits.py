@@ -10,8 +10,6 @@ is of minutes: one long recording weighs as much as many short ones.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +23,7 @@ from edgekd.data.folds import folds_of, validation_fold
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.escaping import csv_text, from_csv_text
-from edgekd.files.whole import read_csv, write_text
+from edgekd.files.tables import read_csv, write_csv
 
 COLUMNS = ("path", "class", "group", "fold", "start", "length", "side")
 
@@ -81,12 +79,7 @@ def check_no_leak(index: ClipIndex, split: Split) -> None:
 def write_splits(path: Path, index: ClipIndex, split: Split) -> None:
     """Write `splits.csv`: a line a clip, in the order of `index`, paths relative to its root."""
     side_of = {row: side for side in SIDES for row in split.side(side)}
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row, line in enumerate(_lines(index)):
-        writer.writerow([*line, side_of[row]])
-    write_text(path, table.getvalue())
+    write_csv(path, [COLUMNS, *([*line, side_of[row]] for row, line in enumerate(_lines(index)))])
 
 
 def read_splits(path: Path, index: ClipIndex) -> Split:

@@ -18,7 +18,8 @@ from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.config import DataConfig
 from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.folder import groups_of, windows
+from edgekd.data.layouts.folder import GROUPS, groups_of, windows
+from edgekd.data.layouts.table_text import table_at
 from edgekd.data.load import check_names_of_files
 from edgekd.data.recording_times import GroupBy, begun
 from edgekd.data.recording_times import group_of as of_time
@@ -54,7 +55,8 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     clips = [
         Clip(path, -1, group, None, start, length) for path, group in group_of.items() for start, length in cut[path]
     ]
-    beside = left_out(config.unlabelled, files, "read in another folder of these already", lost=False)
+    tables = [table for folder in config.unlabelled if (table := table_at(folder, GROUPS)) is not None]
+    beside = left_out(config.unlabelled, [*files, *tables], "read in another folder of these already", lost=False)
     index = ClipIndex("unlabelled", Path(os.path.commonpath(config.unlabelled)), (), tuple(clips), tuple(beside))
     return spelled_once(index)
 

@@ -142,8 +142,9 @@ def told(found: Sequence[Reason]) -> str:
 
 
 def why_no_audio(folder: Path) -> str:
-    """What is in a folder in which no audio was found, as the end of a message: empty, or ' Found: packed ...'."""
-    found = told(_by_reason(left_out([folder], (), ""), folder))
+    """What of a folder in which no recordings were found could be some, as the end of a message: empty, or ' Found:
+    packed ...'."""
+    found = told(_by_reason(left_out([folder], (), "", lost=False), folder))
     return f" Found: {found}." if found else ""
 
 

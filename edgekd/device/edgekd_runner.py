@@ -567,9 +567,9 @@ class NotWav(RunnerError):
 class WavHeader(NamedTuple):
     """What the format chunk says, and where the samples are.
 
-    `rate` in Hz; a sample of one channel has `bits` bits, `valid` of them meant, in `container` bytes (0 where it has
-    no place of its own: `encoding` is a compressed one). `extents` are offsets and lengths in bytes; `fact` is the
-    number of samples of a channel that the chunk of this name promises. `layout` is the format chunk.
+    `rate` in Hz; a sample of one channel has `bits` bits in `container` bytes (0 where it has no place of its own:
+    `encoding` is a compressed one). `extents` are offsets and lengths in bytes; `fact` is the number of samples of a
+    channel that the chunk of this name promises. `layout` is the format chunk.
     """
 
     order: str
@@ -578,7 +578,6 @@ class WavHeader(NamedTuple):
     rate: int
     container: int
     bits: int
-    valid: int
     extents: tuple[tuple[int, int], ...]
     fact: int | None
     layout: bytes
@@ -737,9 +736,8 @@ def _data_size(chunks: _Chunks, begin: int, declared: int, frame: int, wide: boo
 
 def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
     encoding, channels, rate, speed, align, bits = struct.unpack_from(order + "HHIIHH", layout)
-    valid = bits
     if encoding == EXTENSIBLE and len(layout) >= 26:  # the encoding opens the GUID of the sub-format
-        valid, encoding = (struct.unpack_from(order + "H", layout, place)[0] for place in (18, 24))
+        (encoding,) = struct.unpack_from(order + "H", layout, 24)
     if not 1 <= channels <= MOST_CHANNELS or rate not in RATES:
         raise RunnerError(f"damaged WAV: {channels} channels at {rate} Hz ({said_bounds()})")
     container = 0
@@ -749,8 +747,7 @@ def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: 
         # Samples may lie in more bytes than they have bits for.
         if not odd and block > container and (speed == rate * align or (bits, block) == (24, 4)):
             container = block
-    valid = min(valid or bits, bits)
-    header = WavHeader(order, encoding, channels, rate, container, bits, valid, tuple(extents), fact, layout)
+    header = WavHeader(order, encoding, channels, rate, container, bits, tuple(extents), fact, layout)
     if header.data_bytes < max(1, container * channels):
         raise RunnerError("holds no samples")
     return header

@@ -9,9 +9,6 @@ known so far:
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +27,8 @@ from edgekd.experiments.grid import is_finished, refuse_other_settings, run_cell
 from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.folders import held, settle
-from edgekd.files.whole import sweep, write_text
+from edgekd.files.tables import write_csv
+from edgekd.files.whole import sweep, write_json
 from edgekd.losses.terms import check_unlabelled, needs_of, needs_teacher
 from edgekd.models.build import check_models
 from edgekd.progress import Progress, silent
@@ -41,7 +39,7 @@ from edgekd.training.new_teacher import check_teacher
 
 def write_tables(comparison: Comparison) -> None:
     """All but the picture."""
-    write_text(comparison.folder / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+    write_json(comparison.folder / "comparison.json", comparison.to_dict())
     _write_csv(comparison.folder / "comparison.csv", comparison.rows())
     _write_csv(comparison.folder / "cells.csv", [asdict(cell) for cell in comparison.cells])
 
@@ -147,11 +145,7 @@ def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+    write_csv(path, [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.device import runner
-from edgekd.errors import GateError, InputError, UsageError
+from edgekd.errors import NO_SPACE, GateError, InputError, UsageError
 from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, FloatOperators, Manifest, Parity, Provenance
@@ -99,6 +99,8 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     # What --overwrite deletes must be a bundle, so that a mistyped --out does not cost somebody a home directory.
     if out.is_symlink() or not (out / "manifest.json").is_file() or not (out / GOLDEN).is_file():
         raise UsageError(f"{out}: is not a bundle, so --overwrite does not replace it. Choose another --out.")
+    if folders.is_here(out):
+        raise UsageError(f"{out}: is where you are, and is to be replaced. Go to another folder (cd) first.")
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def _written_whole(out: Path, overwrite: bool) -> Iterator[Path]:
             finally:
                 folders.remove(folder)
     except OSError as failure:
-        reason = "no space left on the device" if failure.errno == errno.ENOSPC else failure.strerror
+        reason = "no space left on the device" if failure.errno in NO_SPACE else failure.strerror
         raise InputError(
             f"{out}: cannot be written: {reason}. Nothing was left behind: make room, or choose another --out."
         ) from None

@@ -14,6 +14,7 @@ from torch import nn
 from edgekd import own_code
 from edgekd.data.index import Split
 from edgekd.errors import InputError
+from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
@@ -24,7 +25,6 @@ from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
-from edgekd.files.whole import legible
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run

@@ -56,16 +56,12 @@ class Predictor(Protocol):
 
     classes: tuple[str, ...]
 
-    def hear_file(self, path: Path) -> tuple[Scores, bool]:
+    def predict_file(self, path: Path) -> tuple[Scores, bool]:
         """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
         decoded, or not be heard as the classifier hears."""
 
-    def predict_file(self, path: Path) -> Scores:
-        """The probabilities alone."""
-        return self.hear_file(path)[0]
 
-
-class BundlePredictor(Predictor):
+class BundlePredictor:
     """The shipped model, with the resampler and the windows of the on-device runner."""
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +70,7 @@ class BundlePredictor(Predictor):
         self.classes = self.classifier.classes
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
-    def hear_file(self, path: Path) -> tuple[Scores, bool]:
+    def predict_file(self, path: Path) -> tuple[Scores, bool]:
         wanted = self.classifier
         width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
         with opened(path) as recording:
@@ -94,7 +90,7 @@ class BundlePredictor(Predictor):
             raise InputError(f"{path}: {failure}.") from None
 
 
-class RunPredictor(Predictor):
+class RunPredictor:
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +100,7 @@ class RunPredictor(Predictor):
         self.samples = round(self.data.clip_seconds * self.data.sample_rate)
         self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
 
-    def hear_file(self, path: Path) -> tuple[Scores, bool]:
+    def predict_file(self, path: Path) -> tuple[Scores, bool]:
         rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
         with opened(path) as recording, torch.inference_mode():
             stretches = Stretches(recording.info.rate, rate)
@@ -127,7 +123,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
 
     def predict(file: Path) -> Prediction:
         try:
-            scores, silent = predictor.hear_file(file)
+            scores, silent = predictor.predict_file(file)
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def cache_folder() -> Path:
     """`$EDGEKD_CACHE_DIR`, or `~/.cache/edgekd`."""

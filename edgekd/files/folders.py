@@ -51,6 +51,11 @@ def held(place: Path) -> Iterator[None]:
         yield
 
 
+def is_here(place: Path) -> bool:
+    """Whether this process stands in the folder `place`, or below it: it cannot be replaced without losing its feet."""
+    return Path.cwd().is_relative_to(real(place))
+
+
 def settle(folder: Path) -> None:
     """Put right what killed processes left of the folders in `folder`, but of those that somebody is at."""
     for left in list(folder.glob(".*.edgekd-*")):

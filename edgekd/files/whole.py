@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading back the tables among them.
+"""Writing files whole or not at all.
 
 A file is written under a temporary name beside it, brought to the disk, and renamed; then the folder is brought to the
 disk. So a reader sees the old file or the new one, whenever the process is killed or the power fails. What killed
@@ -8,17 +8,18 @@ processes left is removed by `sweep`.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
+import json
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
+from edgekd.escaping import legible
 from edgekd.files.locks import is_alive
 
 _PARTIAL = re.compile(r"\..+?\.(?:(?P<host>[^.]*)\.)?(?P<pid>\d+)\.partial")
@@ -61,7 +62,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         path = folder / name
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        if failure.errno in NO_SPACE:
             raise NotWrittenError(
                 path,
                 f"no space left on the disk ({len(contents[name]):,} bytes were to be written)",
@@ -90,10 +91,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, legible(text).encode())
 
 
-def legible(text: str) -> str:
-    """`text`, where a byte of a file's name that is no UTF-8 (a surrogate, to Python) is its code: `\\udce9`, as in
-    JSON."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of `value` as JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def to_disk(file: int) -> None:
@@ -156,16 +156,3 @@ def _is_left(path: Path, host: str | None, pid: int) -> bool:
 def _host() -> str:
     """This machine's name, as part of a file's."""
     return re.sub(r"[^\w-]", "-", socket.gethostname())[:40]
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """The lines of a table that a run has written, its header first. Raises `InputError` where it is unreadable."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.reader(file)) or [[]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this a complete run?") from None
-    except (UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{path}: not a CSV table ({failure}).") from None
-    except OSError as failure:
-        raise InputError(f"{path}: cannot be read: {failure.strerror}.") from None

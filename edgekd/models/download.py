@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd import __version__
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
 from edgekd.files.caches import cache_folder, locked
 from edgekd.progress import Progress, silent
 
@@ -29,7 +29,6 @@ TIMEOUT_S = 30.0
 ATTEMPTS = 4  # in a row without a new byte
 CHUNK = 1 << 18  # bytes
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that another attempt may not meet
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def fetch(
             _Download(file, part, progress, sleep).finish()
             part.replace(target)
     except OSError as failure:
-        if failure.errno in _NO_SPACE:
+        if failure.errno in NO_SPACE:
             kept = part.stat().st_size if part.exists() else 0
             needed = "" if file.size is None else f"{_mb(file.size - kept)} more are needed, "
             raise InputError(

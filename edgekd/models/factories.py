@@ -13,6 +13,8 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from shlex import quote
 from types import ModuleType, TracebackType
@@ -126,13 +128,14 @@ class UserCode:
 
 def _import(subject: str, name: str, folder: Path, stored: Path | None) -> ModuleType:
     module_name = name.partition(":")[0]
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # and left there: the module may import its neighbours later
-    importlib.invalidate_caches()
     importlib.import_module("edgekd._torchaudio")  # first: the module may import torchaudio itself
+    importlib.invalidate_caches()
+    there = PathFinder.find_spec(module_name.partition(".")[0], [str(folder)])
     try:
-        with UserCode(f"{subject}: importing {module_name}"):
-            return importlib.import_module(module_name)
+        with _on_path(folder, there), UserCode(f"{subject}: importing {module_name}"):
+            module = importlib.import_module(module_name)
+        _check_it_is_that(subject, folder, there)
+        return module
     except InputError as failure:
         absent = failure.__cause__
         if not isinstance(absent, ModuleNotFoundError) or absent.name not in (module_name, *_parents(module_name)):
@@ -141,6 +144,35 @@ def _import(subject: str, name: str, folder: Path, stored: Path | None) -> Modul
         elsewhere = stored is not None and stored != folder
         other = f" Its settings say {stored}: --trust {quote(name_here(name, stored))}" if elsewhere else ""
         raise UsageError(f"{subject}: {near} Looked in {folder} and the installed packages.{other}") from None
+
+
+@contextmanager
+def _on_path(folder: Path, there: ModuleSpec | None) -> Iterator[None]:
+    """Within it `folder` is first where modules are looked for, if the module that is wanted is in it; then the last,
+    for neighbours that the module imports later. What lies in a folder of data then stands for no library."""
+    entry = str(folder)
+    if there is None or entry in sys.path:
+        yield
+        return
+    sys.path.insert(0 if there.loader is not None else len(sys.path), entry)  # a plain folder is found at the end too
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the module may have changed the path itself
+            sys.path.remove(entry)
+        sys.path.append(entry)
+
+
+def _check_it_is_that(subject: str, folder: Path, there: ModuleSpec | None) -> None:
+    """Raise `UsageError` where Python has given another module of the same name than the one that `folder` has."""
+    if there is None or there.loader is None or there.origin is None:
+        return
+    given = getattr(sys.modules[there.name], "__file__", None)
+    if given is None or Path(given).resolve() != Path(there.origin).resolve():
+        raise UsageError(
+            f"{subject}: a process has one module '{there.name}', and it has that of {given or 'Python'} already: "
+            f"rename the one in {folder}."
+        )
 
 
 def _parents(module_name: str) -> Iterator[str]:

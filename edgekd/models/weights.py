@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from edgekd.device.runner.arrays import ARRAY_DAMAGE, array_headers
 from edgekd.errors import InputError, shown
-from edgekd.files.whole import legible, write_bytes
+from edgekd.escaping import is_utf8
+from edgekd.files.whole import write_bytes
 from edgekd.models.checkpoints import AVERAGED, State, Unwrapped, fitted, unwrapped
 
 MOST_PACKED, SMALL = 100, 1 << 28  # weights are noise, which does not pack; what is small may be all zeros
@@ -126,7 +127,7 @@ def load_matching(
 
 def _read_safetensors(path: Path) -> State:
     try:
-        if str(path) != legible(str(path)):  # which it does not find
+        if not is_utf8(str(path)):  # which it does not find
             return load(path.read_bytes())
         return load_file(path)
     except SafetensorError as failure:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekd.config import ProfileConfig
-from edgekd.files.whole import legible
+from edgekd.escaping import legible
 from edgekd.profiling.backends import all_threads
 from edgekd.profiling.energy import battery, measure_energy, modelled, open_meter, stated
 from edgekd.profiling.latency import Timings, throughput

@@ -19,9 +19,9 @@ from pathlib import Path
 from edgekd import __version__, own_code
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
+from edgekd.escaping import legible
 from edgekd.exporting.manifest import Bundle
 from edgekd.files.locks import reading
-from edgekd.files.whole import legible
 from edgekd.profiling.accuracy import predictions_on
 from edgekd.profiling.backends import PRECISIONS
 from edgekd.profiling.energy import battery, open_meter

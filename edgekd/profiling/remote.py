@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgekd.errors import InputError, UsageError
+from edgekd.escaping import legible
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.files.whole import legible
 from edgekd.models.build import sized
 from edgekd.profiling.backends import ENGINES, PRECISIONS
 from edgekd.profiling.host_answers import golden_of, latency_of

@@ -7,7 +7,6 @@ when it has finished and also when the connection breaks.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import shlex
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgekd.device import host_agent
-from edgekd.errors import InputError
+from edgekd.errors import NO_SPACE, InputError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -83,15 +82,15 @@ class HostFailure:
 def request(bundle: Bundle, threads: int, runs: int, seconds: Mapping[str, int] = SECONDS) -> bytes:
     """All that is sent: the program, what it is to do, the files. `seconds`: what each step may take at most.
 
-    Raises `InputError` for a bundle that no host can run so, or whose runner is too old.
+    Raises `InputError` for a bundle that no host can run so, or whose programs are not those of this edgekd: a bundle
+    may come from anybody, and they are run there.
     """
     if RUNNER not in bundle.manifest.files:
         target = bundle.manifest.target
         runs_on = RUNTIMES[target.runtime].describe(target)
         raise InputError(f"{bundle.folder}: made for {target.title}, whose {runs_on} no host runs over ssh.")
     files = {name: (bundle.folder / name).read_bytes() for name in (*bundle.manifest.files, "manifest.json")}
-    if b'"quantiles_ms"' not in files[RUNNER]:
-        raise InputError(f"{bundle.folder}: its runner is older than this edgekd. Export the bundle again.")
+    check_programs(bundle, files)
     run = ("{python}", RUNNER)
     common = ("--json", "--threads", str(threads))
     steps = {"verify": (*run, "verify", *common), "bench": (*run, "bench", *common, "--runs", str(runs))}
@@ -101,9 +100,20 @@ def request(bundle: Bundle, threads: int, runs: int, seconds: Mapping[str, int] 
         "files": {name: len(content) for name, content in files.items()},
         "steps": [(name, seconds[name], *arguments) for name, arguments in steps.items()],
     }
-    program = Path(host_agent.__file__).read_bytes()
+    agent = Path(host_agent.__file__).read_bytes()
     head = json.dumps(wanted).encode()
-    return b"%d\n%b%b\n%b" % (len(program), program, head, b"".join(files.values()))
+    return b"%d\n%b%b\n%b" % (len(agent), agent, head, b"".join(files.values()))
+
+
+def check_programs(bundle: Bundle, files: Mapping[str, bytes]) -> None:
+    """Raise `InputError` where what is run of the `files` of a bundle on a host is not what this edgekd puts into one:
+    a bundle may come from anybody."""
+    for name, program in RUNTIMES[bundle.manifest.target.runtime].device_files(bundle.manifest, files).items():
+        if files.get(name) != program:
+            raise InputError(
+                f"{bundle.folder}: its {name} is not that of this edgekd (another version's?), and only that is run "
+                "on a host. Export the bundle again, or copy it there and run it yourself."
+            )
 
 
 @dataclass
@@ -240,7 +250,7 @@ class Visit:
         if news.folder is None and news.failure is None:
             raise _Failed(self._not_begun(code, said, last))
         if news.failure is not None:
-            full = news.failure["errno"] in (errno.ENOSPC, errno.EDQUOT)
+            full = news.failure["errno"] in NO_SPACE
             next_step = "Make room there" if full else "Is its temporary folder writable?"
             raise _Failed(f"the bundle could not be copied: {news.failure['failure'].lower()}. {next_step}")
         if "bench" not in news.ended and code:

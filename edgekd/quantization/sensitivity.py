@@ -13,7 +13,6 @@ that no int8 layer needs pass unrounded. So one calibrated network measures all 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from edgekd import processes
 from edgekd.errors import GateError, InputError
-from edgekd.files.whole import write_text
+from edgekd.files.whole import write_json
 from edgekd.progress import Progress, silent
 from edgekd.quantization.calibration import CalibrationRecipe, load_recipe, select_clips
 from edgekd.quantization.fake_quant import set_enabled
@@ -106,7 +105,7 @@ def sensitivity(run: Run, recipe: str | None = None, progress: Progress = silent
     """
     name = recipe or run.config.quantize.recipe
     found = _rank(_Bench(run, load_recipe(name), progress), name, progress)
-    write_text(run.folder / REPORT, json.dumps(found.to_dict(), indent=2) + "\n")
+    write_json(run.folder / REPORT, found.to_dict())
     plot_sensitivity(
         {layer.layer: (layer.alone.drop, layer.alone.sqnr_db, layer.spared.sqnr_db) for layer in found.layers},
         (found.all_int8.drop, found.all_int8.sqnr_db),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from edgekd.escaping import csv_text
+from edgekd.files.tables import csv_of
 from edgekd.report.figures import Value, row
 from edgekd.report.results import Profile, Subject
 
@@ -15,11 +13,7 @@ def report_csv(profile: Profile) -> str:
     class."""
     rows = [row(subject) | _conditions(subject) for subject in profile.subjects]
     columns = list(dict.fromkeys(key for values in rows for key in values))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(csv_text(column) for column in columns)
-    writer.writerows([_cell(values.get(column)) for column in columns] for values in rows)
-    return text.getvalue()
+    return csv_of([map(csv_text, columns), *([_cell(values.get(column)) for column in columns] for values in rows)])
 
 
 def _cell(value: Value) -> Value:

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgekd.config import Section
 from edgekd.errors import InputError, shown
-from edgekd.json_files import read_json
+from edgekd.json_files import Count, Share, read_json
 from edgekd.scoring.differences import Difference
-from edgekd.scoring.intervals import Count, Share, Shares
+from edgekd.scoring.intervals import Shares
 from edgekd.scoring.scores import Scores
 
 PROFILE_VERSION: Literal[2] = 2

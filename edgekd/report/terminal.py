@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -75,6 +76,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
 
 def print_run(run: Run) -> None:
     """Test scores of a run's teacher and students, and where things are."""
+    from edgekd.runs.run import trust_flags
+
     test = run.report()["test"]
     rows = [
         (
@@ -88,7 +91,8 @@ def print_run(run: Run) -> None:
         if subject in test
     ]
     scores = next(iter(test.values()))
-    line(f"Test side: {scores['clips']} clips from {scores['groups']} recordings; intervals are 95%.")
+    recordings = "1 recording" if scores["groups"] == 1 else f"{scores['groups']} recordings"
+    line(f"Test side: {scores['clips']} clips from {recordings}; intervals are 95%.")
     table(
         ("", "accuracy", "interval", "macro-F1", "interval "),
         rows,
@@ -103,11 +107,14 @@ def print_run(run: Run) -> None:
         line(f"Warning: {warning}")
     line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
     if "int8" in test:
-        line(f"Next: edgekd export {run.folder} --target NAME   (edgekd targets lists the boards)")
+        named = quote(str(run.folder)) + trust_flags(run.config, taught=False)
+        line(f"Next: edgekd export {named} --target NAME   (edgekd targets lists the boards)")
 
 
 def print_pretraining(run: Run) -> None:
     """What a pre-training came to, and the command that goes on with it."""
+    from edgekd.runs.run import trust_flags
+
     report, rows = run.report(), run.metrics().rows
     line(unlabelled_text(report["audit"]["unlabelled"]))
     clips = report["audit"]["clips"]
@@ -121,7 +128,8 @@ def print_pretraining(run: Run) -> None:
         )
     line(f"Run: {run.folder} (student.safetensors, metrics.csv, report.json)")
     weights = run.folder / "student.safetensors"
-    line(f"Next: edgekd distill --student {run.config.student} --student-weights {weights} --data-dir FOLDER ...")
+    student = run.config.student + trust_flags(run.config, taught=False)
+    line(f"Next: edgekd distill --student {student} --student-weights {quote(str(weights))} --data-dir FOLDER ...")
 
 
 def unlabelled_text(audited: Mapping[str, Any]) -> str:

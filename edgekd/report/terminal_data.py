@@ -129,6 +129,11 @@ def print_joined_groups(joined: JoinedGroups) -> None:
     line(f"Groups: {joined.file}: {joined.after}, of {joined.before} before; {largest}.")
     if joined.file.resolve() != joined.beside.resolve():
         line(f"  It counts as {joined.beside}: copy it there.")
+    if joined.parted:
+        line(
+            f"  The data set's own split parts {joined.parted} of them: beside this file, training refuses a split "
+            "that does. By group instead: --set data.given_split=false."
+        )
     for name in joined.too_few:
         line(f"  Class '{name}' now has too few groups for a split: add recordings.")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgekd.errors import InputError, shown
-from edgekd.files.whole import read_csv, write_text
+from edgekd.files.tables import read_csv, write_csv
 from edgekd.losses.terms import TERMS
 
 
@@ -47,12 +45,9 @@ class MetricsLog:
         return max(found, default=None)
 
     def _write(self) -> None:
-        text = io.StringIO(newline="")
-        others = {name: None for row in self.rows for name in row}  # of a later version
-        writer = csv.DictWriter(text, list(dict.fromkeys([*columns(), *others])), restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        others = [name for row in self.rows for name in row]  # of a later version
+        header = list(dict.fromkeys([*columns(), *others]))
+        write_csv(self.path, [header, *([row.get(name, "") for name in header] for row in self.rows)])
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

@@ -8,8 +8,6 @@ Probabilities are written with the nine digits that give back the same float32.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy.typing as npt
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError, shown
 from edgekd.escaping import csv_text, from_csv_text
-from edgekd.files.whole import write_text
+from edgekd.files.tables import read_csv, write_csv
 
 FILE = "predictions.csv"
 COLUMNS = ("subject", "row", "path", "start", "group", "class", "predicted")
@@ -49,16 +47,13 @@ def write_predictions(
     path = folder / FILE
     header = [*COLUMNS, *(f"p_{name}" for name in index.classes)]
     kept = [line for line in _read(path, header) if line[0] != subject] if path.is_file() else []
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_text, header))
-    writer.writerows(map(csv_text, line) for line in kept)
+    lines = [[*map(csv_text, line)] for line in (header, *kept)]
     for row, shares in zip(rows, probabilities, strict=True):
         clip = index.clips[row]
         said = index.classes[int(shares.argmax())]
         told = (subject, str(row), index.name(clip), str(clip.start), clip.group, index.classes[clip.label], said)
-        writer.writerow([*map(csv_text, told), *(f"{share:.9g}" for share in shares)])
-    write_text(path, text.getvalue())
+        lines.append([*map(csv_text, told), *(f"{share:.9g}" for share in shares)])
+    write_csv(path, lines)
 
 
 def read_predictions(folder: Path, subject: str, classes: Sequence[str]) -> Predictions:
@@ -84,13 +79,7 @@ def read_predictions(folder: Path, subject: str, classes: Sequence[str]) -> Pred
 
 
 def _read(path: Path, header: Sequence[str]) -> list[list[str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            found, *lines = [[*map(from_csv_text, line)] for line in csv.reader(file)] or [[]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a finished run has it. Finish the run, or make it anew.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as failure:
-        raise InputError(f"{path}: cannot be read: {failure}.") from None
+    found, *lines = [[*map(from_csv_text, line)] for line in read_csv(path)]
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if found != list(header) or short is not None:
         place = f", line {short}" if short is not None and found == list(header) else ""

@@ -16,7 +16,6 @@ before, which may be a disk of its own, a run is begun with the file `.edgekd-be
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -25,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd import __version__, own_code
@@ -32,7 +32,7 @@ from edgekd.config import DistillConfig, differences, parse
 from edgekd.errors import InputError, UsageError, shown
 from edgekd.files import folders
 from edgekd.files.locks import SUFFIX as LOCK
-from edgekd.files.whole import NotWrittenError, is_partial, write_text
+from edgekd.files.whole import NotWrittenError, is_partial, write_json, write_text
 from edgekd.json_files import read_json
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
@@ -100,8 +100,8 @@ class Run:
         try:
             folder = cls._folder_to_begin(config, resume)
             write_text(folder / "config.toml", to_toml(config.model_dump(mode="json", exclude={"out"})))
-            write_text(folder / "classes.json", json.dumps(list(classes), indent=2) + "\n")
-            write_text(folder / "environment.json", json.dumps(_environment(config.seed, device), indent=2) + "\n")
+            write_json(folder / "classes.json", list(classes))
+            write_json(folder / "environment.json", _environment(config.seed, device))
             yield cls(folder, config, classes)
         except (NotWrittenError, OSError) as failure:
             if resume:
@@ -151,8 +151,8 @@ class Run:
         done = self.metrics().last_epoch("student")
         where = f"after epoch {done} of {self.config.training.epochs} of the student" if done else "before the student"
         raise InputError(
-            f"{self.folder}: this run was interrupted {where}. "
-            f"Finish it first: edgekd distill --out {self.folder} --resume"
+            f"{self.folder}: this run is at work or was interrupted, {where}. Wait for it, or finish it: "
+            f"edgekd distill --out {quote(str(self.folder))} --resume{trust_flags(self.config)}"
         )
 
     def stage_folder(self, stage: str) -> Path:
@@ -173,7 +173,7 @@ class Run:
         """Merge `values` into one section (`test`, `training`) of `report.json`."""
         report = self.report()
         report[section] = {**report.get(section, {}), **values}
-        write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+        write_json(self.folder / "report.json", report)
 
     def warn(self, warning: str) -> None:
         """Add a line to the `warnings` of `report.json`, once."""
@@ -181,14 +181,14 @@ class Run:
         warnings = report.get("warnings", [])
         if warning not in warnings:
             report["warnings"] = [*warnings, warning]
-            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+            write_json(self.folder / "report.json", report)
 
     def forget(self, section: str, entry: str | None = None) -> None:
         """Take a section, or one entry of it, out of `report.json`, before what it tells of is made anew."""
         report = self.report()
         told = report.pop(section, None) if entry is None else report.get(section, {}).pop(entry, None)
         if told is not None:
-            write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+            write_json(self.folder / "report.json", report)
 
     def open_data(self, progress: Progress = silent, *, unlabelled: bool = False) -> RunData:
         """The data of the run, read again: its clips, the sides recorded in `splits.csv`, and the cached samples; with
@@ -267,6 +267,17 @@ class Run:
         return stored_teacher(self.config, len(self.classes), path).eval() if path.is_file() else None
 
 
+def trust_flags(config: DistillConfig, *, taught: bool = True) -> str:
+    """What a command needs that is to import the student of `config` and, where it is `taught`, its teachers, as far as
+    they are code of the user's own: ` --trust ...`, or nothing."""
+    from edgekd.losses.terms import needs_teacher
+
+    models = [(config.student, config.student_folder)]
+    if taught and needs_teacher(config.loss.terms):
+        models += [(each.name, each.folder) for each in config.teacher.members()]
+    return own_code.trust_flags(models)
+
+
 def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     """Make sure that `config.out` may be written to; nothing is changed yet.
 
@@ -274,6 +285,9 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     and for a resume that would change the configuration of the run.
     """
     folder = config.out
+    replaces = to_resume(folder) != folder if resume else overwrite
+    if replaces and folder.exists() and folders.is_here(folder):
+        raise UsageError(f"{folder} is where you are, and is to be replaced. Go to another folder (cd) first.")
     if resume:
         changed = _changed(Run.open(to_resume(folder)), config)
         if changed:

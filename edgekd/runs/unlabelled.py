@@ -7,15 +7,13 @@ in the order of their index; `dropped` is empty where a clip teaches.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekd.data.index import ClipIndex
 from edgekd.errors import InputError
 from edgekd.escaping import csv_text, from_csv_text
-from edgekd.files.whole import read_csv, write_text
+from edgekd.files.tables import read_csv, write_csv
 
 FILE = "unlabelled.csv"
 COLUMNS = ("path", "group", "start", "length", "dropped")
@@ -23,11 +21,7 @@ COLUMNS = ("path", "group", "start", "length", "dropped")
 
 def write_unlabelled(path: Path, index: ClipIndex, dropped: Sequence[str]) -> None:
     """Write `unlabelled.csv`: a line a clip, in the order of `index`, and why it is `dropped (N,)`, empty where not."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([*line, why] for line, why in zip(_lines(index), dropped, strict=True))
-    write_text(path, table.getvalue())
+    write_csv(path, [COLUMNS, *([*line, why] for line, why in zip(_lines(index), dropped, strict=True))])
 
 
 def read_unlabelled(path: Path, index: ClipIndex) -> tuple[int, ...]:

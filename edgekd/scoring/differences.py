@@ -31,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import InputError
+from edgekd.json_files import Count, Share
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Count, Floats, Gap, Gaps, GroupCounts, Share
+from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Floats, Gap, Gaps, GroupCounts
 
 FLIPS = 9999
 

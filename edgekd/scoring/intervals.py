@@ -21,18 +21,18 @@ import numpy.typing as npt
 from annotated_types import Ge, Le
 from pydantic import Strict
 
+from edgekd.json_files import Share
+
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
-Share = Annotated[float, Strict(), Ge(0), Le(1)]
 Shares = tuple[Share, Share]
 """An interval of shares."""
 Gap = Annotated[float, Strict(), Ge(-1), Le(1)]
 Gaps = tuple[Gap, Gap]
 """An interval of differences of shares."""
-Count = Annotated[int, Strict(), Ge(0)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.scoring.intervals import Count, GroupCounts, Share, Shares, intervals
+from edgekd.json_files import Count, Share
+from edgekd.scoring.intervals import GroupCounts, Shares, intervals
 
 CALIBRATION_BINS = 15
 DIGITS = 6  # of a share; a probability in float32 has no more

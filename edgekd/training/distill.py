@@ -14,8 +14,9 @@ from edgekd import own_code, processes
 from edgekd.checks.audit import audit, check_audit
 from edgekd.checks.unlabelled_audit import audit_unlabelled
 from edgekd.config import AugmentConfig, DistillConfig
+from edgekd.data.clip_length import check_clip_length
 from edgekd.data.index import ClipIndex, Split
-from edgekd.data.load import check_clip_length, load_index
+from edgekd.data.load import load_index
 from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.data.walk import told

@@ -28,8 +28,8 @@ from torch import Tensor
 from edgekd import processes
 from edgekd.config import DistillConfig
 from edgekd.data.clip_store import ClipStore
-from edgekd.errors import InputError
-from edgekd.files.caches import NO_SPACE, cache_folder, locked
+from edgekd.errors import NO_SPACE, InputError
+from edgekd.files.caches import cache_folder, locked
 from edgekd.files.row_table import RowTable, crc_path
 from edgekd.losses.terms import Need
 from edgekd.models.build import teacher_front_end

@@ -49,6 +49,14 @@ def record_test(run: Run, subject: Stage, data: RunData, probabilities: Probabil
     processes.from_first(record)
 
 
+def _stronger(run: Run) -> str:
+    """What has not been tried for a better teacher."""
+    teacher = run.config.teacher
+    if teacher.adaptation != "full":
+        return "a stronger one, or --adaptation full"
+    return f"a stronger one, or more epochs of it than {teacher.epochs} (--set teacher.epochs=...)"
+
+
 def warn_of_weaker_teacher(run: Run) -> None:
     """Put a warning into the run's report where its student knows more than the teacher it learned from."""
     sides = []
@@ -63,6 +71,5 @@ def warn_of_weaker_teacher(run: Run) -> None:
             sides.append(f"{teacher:.1%} against {student:.1%} on the {side} side")
     if sides:
         run.warn(
-            f"the teacher is worse than its student ({', '.join(sides)}): it can teach little. "
-            "Try a stronger one, or --adaptation full."
+            f"the teacher is worse than its student ({', '.join(sides)}): it can teach little. Try {_stronger(run)}."
         )

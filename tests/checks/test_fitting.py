@@ -11,7 +11,8 @@ import soundfile
 
 from edgekd.checks.inspection import inspect_data
 from edgekd.config import DataConfig
-from edgekd.data.load import check_clip_length, load_index
+from edgekd.data.clip_length import check_clip_length
+from edgekd.data.load import load_index
 
 
 def flags_of(root: Path, files: dict[str, tuple[int, float]], **settings: Any) -> str:

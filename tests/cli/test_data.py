@@ -100,6 +100,9 @@ def test_a_published_split_that_leaks_is_warned_of_and_ends_with_0(data: Callabl
     )
     assert data("audit", leaking, "--set", "data.near_duplicates=refuse").code == 4
     assert data("audit", leaking, "--set", "data.given_split=false", "--split-seed", "1").code == 4
+    told = data("audit", leaking, "--write-groups", leaking / "groups.csv").out
+    assert "  The data set's own split parts 1 of them: beside this file, training refuses a split that does." in told
+    assert "split by group: --set data.given_split=false" in data("audit", leaking).refusal(4)
 
 
 def test_the_audit_writes_the_groups_with_which_training_then_splits(

@@ -357,7 +357,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(edgekd: Callable, recording
     finally:
         process.kill()
     assert (process.returncode, shown) == (130, "")
-    assert said.splitlines()[-1] == f"Interrupted. Go on with: edgekd distill --out '{out}' --resume"
+    assert said.splitlines()[-1] == f"Interrupted. Go on with: edgekd distill --out '{out}' --resume --no-quantize"
     assert "Traceback" not in said
     assert unfinished(out) == []
     epochs = len((out / "metrics.csv").read_text().splitlines()) - 1

@@ -116,6 +116,15 @@ def test_the_old_run_stays_until_the_new_student_stands(
     assert [path.name for path in run.parent.iterdir() if "edgekd" in path.name] == []
 
 
+def test_the_folder_that_one_stands_in_is_not_replaced(
+    quick: Callable, run: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, out in ((run, "."), (run / "student", "..")):
+        monkeypatch.chdir(place)
+        line = quick("--data-dir", recordings, "--out", out, "--overwrite", "--no-quantize").refusal(2)
+        assert f"{out} is where you are, and is to be replaced. Go to another folder (cd) first." in line
+
+
 @pytest.mark.parametrize("left", ["config.toml", BEGINS, ".config.toml.77.partial"])
 def test_a_run_that_was_killed_as_it_began_is_begun_again(
     left: str, quick: Callable, recordings: Path, finished: Path, tmp_path: Path

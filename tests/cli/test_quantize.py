@@ -85,7 +85,7 @@ def test_a_run_without_a_finished_student_is_refused_with_the_next_command(
     (run / "report.json").unlink()
     shutil.rmtree(run / "int8")
     line = edgekd(command[0], run, *command[1:]).refusal(3)
-    assert line.startswith(f"{run}: this run was interrupted after epoch 1 of 1 of the student.")
+    assert line.startswith(f"{run}: this run is at work or was interrupted, after epoch 1 of 1 of the student.")
     assert line.endswith(f"edgekd distill --out {run} --resume")
 
 

@@ -68,6 +68,24 @@ def test_each_thing_that_is_no_clip_is_told_of_with_the_reason(root: Path) -> No
     }
 
 
+def test_tables_that_were_read_are_not_left_out(root: Path) -> None:
+    for name in ("cargo", "tug"):
+        (root / name).rename(root / name.capitalize())
+        (root / f"{name}-metafile").write_text("".join(f"{n},1,SHIP {n},20170101,01010{n},1\n" for n in range(3)))
+    (root / "notes.csv").write_text("sea,calm\n")
+    assert left_out(root, dataset="deepship") == {"notes.csv": "no audio"}
+    (root / "Groups.tsv").write_text("path\tgroup\nCargo/0.wav\ta\n")
+    assert left_out(root, dataset="deepship") == {"notes.csv": "no audio"}
+    (root / "Groups.tsv").unlink()
+    (root / "recordings.csv").write_text("")
+    metafiles = dict.fromkeys(("cargo-metafile", "tug-metafile"), "no audio")
+    assert left_out(root, dataset="sonar_sim") == {"notes.csv": "no audio", **metafiles}
+    names = "".join(f"{name}/{number}.wav,{name}\n" for name in ("Cargo", "Tug") for number in range(3))
+    (root / "groups.csv").write_text(f"path,group\n{names}")
+    unlabelled = load_unlabelled(DataConfig(unlabelled=[root]))
+    assert {each.path.name for each in unlabelled.left_out} == {"notes.csv", "recordings.csv", *metafiles}
+
+
 def test_linked_folders_are_read(root: Path, tmp_path: Path) -> None:
     record(tmp_path / "elsewhere" / "9.wav", tmp_path / "ferries" / "1.wav")
     (root / "cargo" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -123,7 +141,7 @@ def test_what_a_table_does_not_name_is_told_of_and_no_loss(root: Path, tmp_path:
     (root / "manifest.csv").write_text(lines)
     (root / "cargo" / "same.wav").symlink_to("0.wav")
     unnamed = [f"{name}/{number}.wav" for name in ("cargo", "tug") for number in (1, 2)]
-    expected = {**dict.fromkeys(unnamed, "not named by the table"), "manifest.csv": "no audio"}
+    expected = dict.fromkeys(unnamed, "not named by the table")
     assert left_out(root) == expected
     index = load_index(DataConfig(data_dir=root / "manifest.csv", clip_seconds=1.0))
     assert {each.path.relative_to(root).as_posix() for each in index.left_out} == set(unnamed)
@@ -135,10 +153,10 @@ def test_the_clips_of_esc50_that_are_not_of_esc10_are_no_loss(root: Path) -> Non
     (root / "esc" / "meta").mkdir()
     rows = "".join(f"{number}.wav,1,{number},t{number},{number < 2},s{number}\n" for number in range(3))
     (root / "esc" / "meta" / "esc50.csv").write_text(f"filename,fold,target,category,esc10,src_file\n{rows}")
-    other, table = "of other classes than esc10 has", {"meta/esc50.csv": "no audio"}
-    expected = {"audio/2.wav": other, "audio/3.wav": "not named by the table", **table}
+    other = "of other classes than esc10 has"
+    expected = {"audio/2.wav": other, "audio/3.wav": "not named by the table"}
     assert left_out(root / "esc", dataset="esc10") == expected
-    assert left_out(root / "esc", dataset="esc50") == {"audio/3.wav": "not named by the table", **table}
+    assert left_out(root / "esc", dataset="esc50") == {"audio/3.wav": "not named by the table"}
 
 
 def test_reasons_count_and_name_the_first_and_losses_come_first(root: Path) -> None:
@@ -167,6 +185,9 @@ def test_a_class_without_audio_says_what_it_holds_instead(root: Path) -> None:
         (root / "ferry").rename(alone / "ferry")
         (root / "yacht").rename(alone / "yacht")
         load_index(DataConfig(data_dir=alone))
+    record(alone / "ferry" / "sub" / "x.wav", root / "flat" / "0_theo.wav", root / "flat" / "1_theo.wav")
+    with pytest.raises(InputError, match=r"no known layout: found 0_theo.wav, 1_theo.wav(?!.* Found:)"):
+        load_index(DataConfig(data_dir=root / "flat"))
 
 
 def test_audio_without_labels_tells_likewise(root: Path) -> None:

@@ -99,6 +99,15 @@ def test_overwrite_never_deletes_what_is_not_a_bundle(toy: Toy, tmp_path: Path, 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_the_folder_that_one_stands_in_is_not_replaced(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = toy.write(tmp_path / "bundle").folder
+    monkeypatch.chdir(out)
+    with pytest.raises(UsageError, match=r"is where you are, and is to be replaced\. Go to another folder"):
+        toy.write(Path(), overwrite=True)
+
+
 def test_a_bundle_over_the_storage_budget_is_refused_with_both_figures(toy: Toy, tmp_path: Path) -> None:
     small = load_target("cpu").model_copy(update={"storage_bytes": 2_000})
     with pytest.raises(GateError, match=r"takes [\d,]+ bytes; target 'cpu' allows 2,000"):

@@ -91,7 +91,7 @@ def test_a_bundle_predicts_on_a_device_what_the_run_predicts(
     predictor = RunPredictor(tiny_run.folder)
     for name, bundle in bundles.items():
         set_flavour(predictor.student.network, load_target(name).flavour)
-        expected = predictor.predict_file(tmp_path / "clip.wav")
+        expected = predictor.predict_file(tmp_path / "clip.wav")[0]
         done = on_device(device, bundle, "predict", "--json", "--top", "5", tmp_path / "clip.wav")
         assert done.returncode == 0, done.stderr
         top = json.loads(done.stdout)["files"][0]["top"]

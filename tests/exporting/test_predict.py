@@ -68,8 +68,8 @@ def test_run_and_bundle_agree_at_any_length_and_rate(
 ) -> None:
     samples = resample(sound[: int(seconds * RATE)], RATE, rate)
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
-    shipped = bundle_predictor.predict_file(tmp_path / "a.wav")
-    ours = shipped_arithmetic.predict_file(tmp_path / "a.wav")
+    shipped = bundle_predictor.predict_file(tmp_path / "a.wav")[0]
+    ours = shipped_arithmetic.predict_file(tmp_path / "a.wav")[0]
     assert ours.shape == shipped.shape == (5,)
     assert ours.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(shipped, ours, atol=0.05)
@@ -84,7 +84,7 @@ def test_scores_are_the_mean_over_windows_half_a_clip_apart(
     windows = np.stack([samples[start : start + RATE] for start in (0, RATE // 2, len(samples) - RATE)])
     with torch.no_grad():
         expected = run_predictor.student(torch.from_numpy(windows)).logits.softmax(1).mean(0).numpy()
-    np.testing.assert_allclose(run_predictor.predict_file(tmp_path / "a.wav"), expected, atol=1e-5)
+    np.testing.assert_allclose(run_predictor.predict_file(tmp_path / "a.wav")[0], expected, atol=1e-5)
 
 
 def test_a_short_file_is_filled_up_by_the_rule_of_the_run(
@@ -92,7 +92,7 @@ def test_a_short_file_is_filled_up_by_the_rule_of_the_run(
 ) -> None:
     soundfile.write(tmp_path / "short.wav", sound[: RATE // 2], RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "twice.wav", np.tile(sound[: RATE // 2], 2), RATE, subtype="FLOAT")
-    short, twice = (predictor.predict_file(tmp_path / name) for name in ("short.wav", "twice.wav"))
+    short, twice = (predictor.predict_file(tmp_path / name)[0] for name in ("short.wav", "twice.wav"))
     np.testing.assert_allclose(short, twice, atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_a_stereo_file_counts_as_the_mean_of_its_channels(
     left = sound[:RATE]
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, 0.5 * left], axis=1), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "mono.wav", 0.75 * left, RATE, subtype="FLOAT")
-    stereo, mono = (predictor.predict_file(tmp_path / name) for name in ("stereo.wav", "mono.wav"))
+    stereo, mono = (predictor.predict_file(tmp_path / name)[0] for name in ("stereo.wav", "mono.wav"))
     np.testing.assert_allclose(stereo, mono, atol=1e-4)
 
 
@@ -110,7 +110,7 @@ def test_a_stereo_file_counts_as_the_mean_of_its_channels(
 def test_files_of_other_formats_just_work(predictor: Predictor, sound: np.ndarray, tmp_path: Path, name: str) -> None:
     rate = 8_000
     soundfile.write(tmp_path / name, resample(sound, RATE, rate), rate, subtype="PCM_U8" if "8" in name else None)
-    assert np.isfinite(predictor.predict_file(tmp_path / name)).all()
+    assert np.isfinite(predictor.predict_file(tmp_path / name)[0]).all()
 
 
 def test_a_file_that_cannot_be_read_is_named(predictor: Predictor, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_without_an_int8_student_the_float_one_answers(tiny_run: Run, sound: np.
     soundfile.write(tmp_path / "a.wav", sound[:RATE], RATE, subtype="FLOAT")
     with torch.no_grad():
         expected = tiny_run.student()(torch.from_numpy(sound[None, :RATE])).logits.softmax(1)[0].numpy()
-    np.testing.assert_allclose(open_predictor(folder).predict_file(tmp_path / "a.wav"), expected, atol=1e-5)
+    np.testing.assert_allclose(open_predictor(folder).predict_file(tmp_path / "a.wav")[0], expected, atol=1e-5)
 
 
 def test_a_bundle_that_cannot_be_run_here_is_bad_input(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_files_are_classified_in_turn_and_one_that_cannot_be_read_says_why(
     assert bad.to_dict() == {"file": str(tmp_path / "gone.wav"), "error": bad.error}
     assert bad.error is not None
     assert "no such file" in bad.error
-    scores = open_predictor(tiny_run.folder).predict_file(tmp_path / "a.wav")
+    scores = open_predictor(tiny_run.folder).predict_file(tmp_path / "a.wav")[0]
     assert good.error is None
     assert dict(good.ranked) == dict(zip(tiny_run.classes, scores.tolist(), strict=True))
     assert [share for _, share in good.ranked] == sorted(scores.tolist(), reverse=True)
@@ -171,4 +171,4 @@ def test_a_bundle_is_heard_as_its_own_runner_hears_it(tiny_bundle: Path, sound: 
     soundfile.write(tmp_path / "a.wav", resample(sound, RATE, rate), rate, subtype="FLOAT")
     waveform, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     expected = Runner(tiny_bundle).predict(waveform, rate)
-    np.testing.assert_allclose(open_predictor(tiny_bundle).predict_file(tmp_path / "a.wav"), expected, atol=1e-6)
+    np.testing.assert_allclose(open_predictor(tiny_bundle).predict_file(tmp_path / "a.wav")[0], expected, atol=1e-6)

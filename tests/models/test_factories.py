@@ -55,6 +55,37 @@ def test_a_module_in_another_folder_is_imported_from_there_with_its_neighbours(w
     del sys.modules["pack"]
 
 
+def test_a_folder_of_data_gives_no_library(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the factory is installed, nor later where it is in that folder."""
+    trap = tmp_path / "data"
+    trap.mkdir()
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (trap / "some_library.py").write_text("raise SystemExit('ran')\n")
+    (installed / "some_library.py").write_text(SHELF)
+    (installed / "installed_ears.py").write_text("import some_library\nmake = some_library.make\n")
+    (trap / "own_ears.py").write_text("def make(k):\n    import some_library\n    return some_library.make(k)\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(installed)])
+    assert find("installed_ears:make", trap)(3) == 3
+    assert str(trap) not in sys.path
+    del sys.modules["some_library"]
+    assert find("own_ears:make", trap)(3) == 3
+    assert sys.path[-1] == str(trap), "its neighbours are found, after what is installed"
+    for name in ("some_library", "installed_ears", "own_ears"):
+        del sys.modules[name]
+
+
+def test_two_modules_of_one_name_are_refused(write: Write, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "twice.py").write_text(SHELF)
+    find("twice:make", tmp_path / "one")
+    with pytest.raises(UsageError, match=r"one module 'twice', and it has that of .*one/twice\.py already: rename"):
+        find("twice:shelf.make", tmp_path / "two")
+    find("twice:make", tmp_path / "one")
+    del sys.modules["twice"]
+
+
 def test_names_that_lead_nowhere_get_the_nearest(write: Write) -> None:
     name = write(SHELF)
     with pytest.raises(UsageError, match=rf"Unknown module '{name}s'\. Did you mean '{name}'\?.*installed packages"):

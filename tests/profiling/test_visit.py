@@ -58,11 +58,22 @@ def in_its_runner(bundle: Bundle, folder: Path, code: str) -> Path:
     runner = copy / "edgekd_runner.py"
     text = runner.read_text()
     runner.write_text(text.replace("import numpy as np\n", f"import numpy as np\n    {code}\n", 1))
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["edgekd_runner.py"] = edgekd_runner.file_digest(runner)
-    manifest["sha256"] = edgekd_runner.manifest_digest(manifest)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    sealed(copy, runner.name)
     return copy
+
+
+def sealed(folder: Path, name: str) -> None:
+    """Have the manifest of a bundle say that the file `name` is as it is."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = edgekd_runner.file_digest(folder / name)
+    manifest["sha256"] = edgekd_runner.manifest_digest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def any_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runners that have been changed are run too."""
+    monkeypatch.setattr("edgekd.profiling.visit.check_programs", lambda *_: None)
 
 
 def test_a_key_that_is_not_accepted(visit_host: Visit, server: Server) -> None:
@@ -127,6 +138,7 @@ def test_a_disk_that_is_full(visit_host: Visit, server: Server, tmp_path: Path) 
     assert server.left() == []
 
 
+@pytest.mark.usefixtures("any_runner")
 def test_a_host_that_disagrees_is_a_result(visit_host: Visit, product: Bundle, tmp_path: Path, server: Server) -> None:
     other = "_softmax = np.load; np.load = lambda *a, **k: _Turned(_softmax(*a, **k))"
     code = f"{other}\n    class _Turned(dict):\n        __enter__ = lambda self: {{**self.whole, 'probabilities': "
@@ -162,6 +174,7 @@ def sleeping(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @needs_proc
+@pytest.mark.usefixtures("any_runner")
 def test_a_host_that_dies_half_way(visit_host: Visit, product: Bundle, server: Server, tmp_path: Path) -> None:
     found: list[HostResult | HostFailure] = []
     folder = sleeping(product, tmp_path)
@@ -178,6 +191,7 @@ def test_a_host_that_dies_half_way(visit_host: Visit, product: Bundle, server: S
 
 
 @needs_proc
+@pytest.mark.usefixtures("any_runner")
 def test_the_folder_of_a_killed_visit_is_removed_by_another_connection(
     visit_host: Visit, product: Bundle, server: Server, tmp_path: Path
 ) -> None:
@@ -196,12 +210,14 @@ def test_the_folder_of_a_killed_visit_is_removed_by_another_connection(
     assert server.left() == []
 
 
+@pytest.mark.usefixtures("any_runner")
 def test_a_step_that_hangs_is_stopped(visit_host: Visit, product: Bundle, server: Server, tmp_path: Path) -> None:
     told = reason(visit_host(folder=sleeping(product, tmp_path), seconds={**SECONDS, "bench": 1}))
     assert told == "bench had not ended after 1 s and was stopped."
     assert server.left() == []
 
 
+@pytest.mark.usefixtures("any_runner")
 def test_ctrl_c_ends_what_runs_there(product: Bundle, server: Server, tmp_path: Path) -> None:
     def strike() -> None:
         until((tmp_path / "step").exists, 20)
@@ -219,16 +235,16 @@ def test_ctrl_c_ends_what_runs_there(product: Bundle, server: Server, tmp_path: 
     assert server.left() == []
 
 
-def test_an_old_runner_is_refused_before_anything_is_sent(visit_host: Visit, product: Bundle, tmp_path: Path) -> None:
-    copy = in_its_runner(product, tmp_path / "old", "pass")
-    runner = copy / "edgekd_runner.py"
-    runner.write_text(runner.read_text().replace('"quantiles_ms"', '"q"'))
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["edgekd_runner.py"] = edgekd_runner.file_digest(runner)
-    manifest["sha256"] = edgekd_runner.manifest_digest(manifest)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"its runner is older than this edgekd\. Export the bundle again"):
-        visit_host(folder=copy)
+@pytest.mark.parametrize("name", ["edgekd_runner.py", "build_engine.sh"])
+def test_programs_that_are_not_edgekds_are_not_sent(
+    name: str, write_product: Callable[..., Bundle], visit_host: Visit, tmp_path: Path
+) -> None:
+    bundle = write_product(tmp_path / "sent", "jetson-orin-nx")
+    program = bundle.folder / name
+    program.write_text(program.read_text() + "\n# and more\n")
+    sealed(bundle.folder, name)
+    with pytest.raises(InputError, match=rf"its {name} is not that of this edgekd .* Export the bundle again"):
+        visit_host(folder=bundle.folder)
 
 
 def test_without_trtexec_a_tensorrt_bundle_runs_on_onnxruntime_and_says_so(

@@ -208,11 +208,13 @@ def test_a_damaged_report_is_named(run: Run) -> None:
 
 
 def test_an_unfinished_run_says_how_far_it_came_and_how_to_finish_it(run: Run) -> None:
-    with pytest.raises(InputError, match=r"interrupted before the student\. Finish it first: edgekd distill --out \S+"):
+    with pytest.raises(
+        InputError, match=r"interrupted, before the student\. Wait for it, or finish it: edgekd distill --out "
+    ):
         run.student()
     run.metrics().append("student", 1, total=1.0)
     run.metrics().append("student", 2, total=1.0)
-    with pytest.raises(InputError, match=r"interrupted after epoch 2 of 60 of the student\. .* --resume"):
+    with pytest.raises(InputError, match=r"interrupted, after epoch 2 of 60 of the student\. .* --resume"):
         run.require_student()
     run.update_report("test", {"student": SCORES})
     run.require_student()

@@ -529,12 +529,12 @@ def test_a_run_interrupted_in_every_stage_ends_as_an_unbroken_one(
     config = tiny_config(tmp_path / "run")
     with pytest.raises(Interrupted):
         distill(config, interrupting("teacher", 2))
-    with pytest.raises(InputError, match=r"interrupted before the student\. Finish it first"):
+    with pytest.raises(InputError, match=r"interrupted, before the student\. Wait for it, or finish it"):
         load_int8(Run.open(config.out))
     for stage, done in (("teacher outputs", 50), ("student", 3), ("student", 7)):
         with pytest.raises(Interrupted):
             distill(config, interrupting(stage, done), resume=True)
-    with pytest.raises(InputError, match=r"interrupted after epoch 7 of 8 of the student\. Finish it first"):
+    with pytest.raises(InputError, match=r"interrupted, after epoch 7 of 8 of the student\. Wait for it, or finish it"):
         load_int8(Run.open(config.out))
     run = distill(config, resume=True)
     with pytest.raises(InputError, match=r"this run has no int8 student\. First: edgekd quantize"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgekd.runs.run import Run
 from edgekd.training.outcome import warn_of_weaker_teacher
 
@@ -22,7 +24,13 @@ def test_a_teacher_worse_than_its_student_is_warned_of_once(tiny_copy: Run) -> N
     assert scored(0.8, 0.8) == []
     (warning,) = scored(0.7, 0.75)
     assert warning.startswith("the teacher is worse than its student (70.0% against 75.0% on the test side)")
+    epochs = run.config.teacher.epochs
+    assert warning.endswith(f"Try a stronger one, or more epochs of it than {epochs} (--set teacher.epochs=...).")
     assert scored(0.7, 0.75) == [warning]
+    run.forget("warnings")
+    teacher = run.config.teacher.model_copy(update={"adaptation": "head"})
+    warn_of_weaker_teacher(replace(run, config=run.config.model_copy(update={"teacher": teacher})))
+    assert run.report()["warnings"][0].endswith("Try a stronger one, or --adaptation full.")
     run.forget("warnings")
     log.append("student", 2, validation_accuracy=0.95)
     (warning,) = scored(0.8, 0.8)

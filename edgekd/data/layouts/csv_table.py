@@ -11,18 +11,14 @@ import csv
 import io
 import math
 import re
-import reprlib
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.spelling import alike, difference
 from edgekd.data.layouts.table_text import separated, text_of
-from edgekd.errors import InputError, unknown_name
+from edgekd.errors import InputError, shown, unknown_name
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 160
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls the column of row numbers that it wrote itself
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
 
@@ -45,7 +41,7 @@ class Line:
         try:
             return int(re.sub(r"[.,]0+$", "", self.text(column)))
         except ValueError:
-            raise self.error(f"{column} must be a whole number, not {_shown(self.text(column))}.") from None
+            raise self.error(f"{column} must be a whole number, not {shown(self.text(column))}.") from None
 
     def number_or(self, column: str, default: float) -> float:
         """The value as a finite number, `default` where it is empty. Raises `InputError`.
@@ -62,7 +58,7 @@ class Line:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise self.error(f"{column} must be a number, not {_shown(text)}.")
+            raise self.error(f"{column} must be a number, not {shown(text)}.")
         return number
 
     def error(self, what: str) -> InputError:
@@ -125,17 +121,9 @@ def check_names(names: Iterable[tuple[Line, str]]) -> None:
         other, spelled = first.setdefault(plain, (line, name))
         if spelled != name:
             raise line.error(
-                f"class {_shown(name)} is {_shown(spelled)} in line {other.number}: they differ only in "
+                f"class {shown(name)} is {shown(spelled)} in line {other.number}: they differ only in "
                 f"{difference(name, spelled)}. Write them alike."
             )
-
-
-def difference(name: str, other: str) -> str:
-    """What two names that are `alike` differ in, in words."""
-    if name.strip().replace(".", "").replace(",", "").lstrip("+-").isdigit():
-        return "how the number is written"
-    composed = (unicodedata.normalize("NFC", each) for each in (name, other))
-    return "Unicode form (NFC, NFD)" if len(set(composed)) == 1 else "case or blanks"
 
 
 def missing_files(files: Iterable[tuple[Line, Path]]) -> dict[Path, Line]:
@@ -149,13 +137,8 @@ def missing_files(files: Iterable[tuple[Line, Path]]) -> dict[Path, Line]:
             if not path.is_file():
                 missing[path] = line
         except OSError as failure:
-            raise line.error(f"{_shown(str(path))} cannot be read: {failure.strerror}.") from None
+            raise line.error(f"{shown(str(path))} cannot be read: {failure.strerror}.") from None
     return dict(sorted(missing.items(), key=lambda item: item[1].number))
-
-
-def _shown(value: str) -> str:
-    """A value in quotes, for a message: on one line, and not all of it where it is very long."""
-    return _SHORT.repr(value)
 
 
 def _names(values: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -83,7 +83,8 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         for path in recordings[name]
         for start, length in windows(path, config.clip_seconds)
     ]
-    return ClipIndex("deepship", root, tuple(folders), tuple(clips), tuple(absent), tuple(notes))
+    tables = [table for folder in folders.values() if (table := _metafile(root, folder, list(folders))) is not None]
+    return ClipIndex("deepship", root, tuple(folders), tuple(clips), tuple(absent), tuple(notes), tuple(tables))
 
 
 # Classes
@@ -226,7 +227,7 @@ def _fitting(below: Path, rows: list[_Row], is_id: bool) -> list[_Row]:
         return [row for row in that_day if time and row.time == time.group()] or [
             row for row in that_day if transit and row.number == transit.group("number")
         ]
-    return [row for row in rows if is_id and row.number == below.stem.lstrip("0")]
+    return [row for row in rows if is_id and row.number == (below.stem.lstrip("0") or "0")]
 
 
 def _ship(name: str) -> str:

@@ -76,6 +76,7 @@ def load_subset(root: Path, subset: Subset) -> ClipIndex:
             for row in listed
             if not row.in_esc10 and subset == "esc10" and row.path.is_file()
         ),
+        tables=(_table(root) or root / TABLE,),
     )
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
-from edgekd.data.layouts.csv_table import difference, read_table
+from edgekd.data.layouts.csv_table import read_table
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.spelling import alike
+from edgekd.data.layouts.spelling import alike, difference, one_spelling
 from edgekd.data.layouts.table_text import table_at
 from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
@@ -95,13 +95,14 @@ def holds_sides(folder: Path) -> bool:
 
 def check_spelling(folders: Iterable[Path]) -> None:
     """Raises `InputError` for two class folders whose names are alike: the same class, or a mistake."""
-    spelled: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for folder in folders:
-        other = spelled.setdefault(alike(folder.name), folder)
-        if other.name != folder.name:
+        named.setdefault(folder.name, folder)
+    for name, other in one_spelling(named).items():
+        if other != name:
             raise InputError(
-                f"{folder}: class {folder.name!r} differs from {other.name!r} ({other}) only in "
-                f"{difference(folder.name, other.name)}. Rename one, or put their recordings together."
+                f"{named[name]}: class {name!r} differs from {other!r} ({named[other]}) only in "
+                f"{difference(name, other)}. Rename one, or put their recordings together."
             )
 
 

@@ -91,7 +91,7 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
         for region, side, fold in zip(regions, sides, folds, strict=True)
         for start, length in cut(region.start, region.stop, config.clip_seconds * region.rate)
     ]
-    return ClipIndex("manifest", root, tuple(classes), tuple(clips), notes=_without_group(lines))
+    return ClipIndex("manifest", root, tuple(classes), tuple(clips), notes=_without_group(lines), tables=(table,))
 
 
 # Where a line belongs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from inspect import getsource
 from pathlib import Path
 from types import ModuleType
@@ -36,9 +37,10 @@ def recognise(_: Path) -> bool:
 
 def load(root: Path, config: DataConfig) -> ClipIndex:
     """The windows of every recording, as `folder.load` has them."""
-    if not (root / "recordings.csv").is_file():
+    table = root / "recordings.csv"
+    if not table.is_file():
         raise WrongLayout(root)
-    return folder.load(root, config, "sonar_sim")
+    return replace(folder.load(root, config, "sonar_sim"), tables=(table,))
 
 
 def make(config: DataConfig, progress: Progress = silent) -> Path:

@@ -31,3 +31,11 @@ def one_spelling(names: Iterable[str]) -> dict[str, str]:
     """The spelling that stands for each of the `names`: the first of those that are alike."""
     first: dict[str, str] = {}
     return {name: first.setdefault(alike(name), name) for name in dict.fromkeys(names)}
+
+
+def difference(name: str, other: str) -> str:
+    """What two names that are `alike` differ in, in words."""
+    if name.strip().replace(".", "").replace(",", "").lstrip("+-").isdigit():
+        return "how the number is written"
+    composed = (unicodedata.normalize("NFC", each) for each in (name, other))
+    return "Unicode form (NFC, NFD)" if len(set(composed)) == 1 else "case or blanks"

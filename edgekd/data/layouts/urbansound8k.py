@@ -79,6 +79,7 @@ def load(root: Path, _: DataConfig) -> ClipIndex:
             Clip(path, targets.index(target), source, fold, 0, probe(path).frames)
             for path, fold, source, target in slices
         ),
+        tables=() if table is None else (table,),
     )
 
 

@@ -89,7 +89,8 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
             unknown.append(f"{where} {unlisted} of {files} ({'no metadata.csv' if table is None else 'unlisted'})")
     if not clips:
         raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
-    return ClipIndex("vtuad", root, classes, tuple(clips), tuple(missing), _notes(root, parts, unknown))
+    tables = tuple(table for _, folder in parts if (table := _table(folder)) is not None)
+    return ClipIndex("vtuad", root, classes, tuple(clips), tuple(missing), _notes(root, parts, unknown), tables)
 
 
 def _scenarios(root: Path) -> list[Path]:

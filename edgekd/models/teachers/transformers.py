@@ -17,7 +17,6 @@ embedding or the tap. The authors of AST do so when they fine-tune for ESC-50.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from torch.nn import functional as F
 
 from edgekd._torchaudio import functional as audio_functional  # first: transformers imports torchaudio itself
 from edgekd.errors import InputError, UsageError
+from edgekd.json_files import read_json
 from edgekd.log_mel import triangles_of_height_1
 from edgekd.models.teachers.base import Teacher, repeat_frames
 
@@ -287,10 +287,7 @@ def _check_model_type(folder: Path, wanted: str) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read as JSON: {failure}. Copy or download it again.") from None
+    values = read_json(path, "Copy or download it again.")
     return values if isinstance(values, dict) else {}
 
 

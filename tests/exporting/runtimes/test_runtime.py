@@ -83,7 +83,7 @@ def test_its_bundle_classifies_files_as_the_run_does(board: Target, tiny_run: Ru
     bundle = export(tiny_run, board, tmp_path / "bundle")
     soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(9_000), 4_000)
     ours, theirs = (
-        open_predictor(folder).predict_file(tmp_path / "a.wav") for folder in (tiny_run.folder, bundle.folder)
+        open_predictor(folder).predict_file(tmp_path / "a.wav")[0] for folder in (tiny_run.folder, bundle.folder)
     )
     assert theirs.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(theirs, ours, atol=board.tolerance.probability)
