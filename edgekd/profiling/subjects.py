@@ -24,6 +24,7 @@ import torch
 from edgekd.config import ProfileConfig
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.escaping import legible
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.graph import onnx_of
@@ -31,7 +32,6 @@ from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
-from edgekd.files.whole import legible
 from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import PRECISIONS, TORCH, TORCH_COMPILED, Engine, Model, OnnxGraph, TorchModel
