@@ -114,7 +114,7 @@ def profile_candidates(
         command=tuple(map(legible, command)),
         environment=_environment(),
         dataset=clips.dataset if clips else None,
-        clips=clips.words if clips else "none: nothing was scored",
+        clips=legible(clips.words) if clips else "none: nothing was scored",
         clips_digest=clips.digest if clips else None,
         clip_seconds=clips.clip_seconds if clips else None,
         sample_rate=clips.sample_rate if clips else None,
@@ -122,8 +122,8 @@ def profile_candidates(
         baseline=baseline,
         machine=machine,
         verdict=verdict(tuple(measured), baseline),
-        notes=tuple(dict.fromkeys(notes)),
-        failures=tuple(failures),
+        notes=tuple(dict.fromkeys(map(legible, notes))),
+        failures=tuple(map(legible, failures)),
         subjects=tuple(measured),
     )
 

@@ -24,6 +24,7 @@ import torch
 from edgekd.config import ProfileConfig
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.escaping import legible
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.graph import onnx_of
@@ -326,6 +327,7 @@ def _under_own_names(found: list[Candidate]) -> list[Candidate]:
     runs = {one.source for one in found if one.kind == "run"}
     if len(runs) > 1:
         found = [replace(one, name=f"{one.source.name}/{one.name}" if one.kind == "run" else one.name) for one in found]
+    found = [replace(one, name=legible(one.name)) for one in found]
     counts = Counter(one.name for one in found)
     found = [replace(one, name=f"{one.name}, {one.model.backend}") if counts[one.name] > 1 else one for one in found]
     counts, seen = Counter(one.name for one in found), Counter[str]()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,6 +184,15 @@ def test_a_user_profiles_a_run_and_writes_the_files(profiled: Profiled, tmp_path
     write_report(measured, tmp_path / "report")
     assert read_profile(tmp_path / "report" / "report.json") == measured
     assert measured.verdict[0] in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_profiled_and_its_report_read(profiled: Profiled, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(profiled.run.folder, folder)
+    measured = profile([folder / "int8", profiled.run.folder / "int8"], QUICKEST)
+    assert measured.subjects[0].name == "caf\\udce9/int8"
+    write_report(measured, tmp_path / "report")
+    assert read_profile(tmp_path / "report" / "report.json") == measured
 
 
 def test_equal_candidates_are_not_confused(profiled: Profiled) -> None:
