@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +61,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_trusted() -> Iterator[None]:
-    """What one test names of the user's own is not named for the next."""
+    """What one test names of the user's own, and imports from a folder of its own, is not there for the next."""
+    before = set(sys.modules)
     yield
     from edgekd.own_code import forget_trusted
 
     forget_trusted()
+    scratch = tempfile.gettempdir()
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(scratch):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def test_a_run_without_a_finished_student_cannot_be_quantised(tiny_copy: Run) ->
     report = tiny_copy.report()
     del report["test"]["student"]
     (tiny_copy.folder / "report.json").write_text(json.dumps(report))
-    with pytest.raises(InputError, match=r"interrupted after epoch 8 of 8 of the student.*--resume"):
+    with pytest.raises(InputError, match=r"interrupted, after epoch 8 of 8 of the student.*--resume"):
         quantize(tiny_copy)
     assert (tiny_copy.folder / "int8" / "best.safetensors").is_file()
 
