@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,16 +59,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_trusted() -> Iterator[None]:
+def nothing_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What one test names of the user's own, and imports from a folder of its own, is not there for the next."""
     before = set(sys.modules)
     yield
     from edgekd.own_code import forget_trusted
 
     forget_trusted()
-    scratch = tempfile.gettempdir()
+    scratch = tmp_path_factory.getbasetemp()
     for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(scratch):
+        if scratch in Path(getattr(sys.modules[name], "__file__", None) or "").parents:
             del sys.modules[name]
 
 
