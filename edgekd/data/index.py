@@ -83,8 +83,11 @@ class ClipIndex:
 
     def name(self, clip: Clip) -> str:
         """The file of `clip` as tables name it, `legible`: relative to `root` where it lies below, else in full."""
-        below = clip.path.is_relative_to(self.root)
-        return legible((clip.path.relative_to(self.root) if below else clip.path).as_posix())
+        try:
+            below = clip.path.relative_to(self.root)
+        except ValueError:
+            below = clip.path
+        return legible(below.as_posix())
 
     @property
     def labels(self) -> list[int]:

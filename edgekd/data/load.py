@@ -102,14 +102,14 @@ def _with_left_out(index: ClipIndex, layout: Layout, root: Path) -> ClipIndex:
     used = {clip.path for clip in index}
     groups = table_at(index.root, GROUPS)  # `grouped` heeds it, whatever the layout
     read = {*index.tables, *([] if groups is None else [groups])}
-    folders = sorted({path.parent for path in used}) if root.is_file() else [root]
+    folders, depth = (sorted({path.parent for path in used}), 0) if root.is_file() else ([root], None)
     if layout.named:
         elsewhere = "not named by the table"
     elif layout.class_folders:
         elsewhere = "outside the folders of the classes"
     else:
         elsewhere = f"where '{layout.name}' has no recordings"
-    found = left_out(folders, used | read | told, elsewhere, lost=not layout.named, deep=not root.is_file())
+    found = left_out(folders, used | read | told, elsewhere, lost=not layout.named, depth=depth)
     return replace(index, left_out=(*index.left_out, *found))
 
 

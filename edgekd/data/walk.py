@@ -60,13 +60,17 @@ class Reason:
         return f"{self.why} ({self.count}: {named})"
 
 
-def files_below(folder: Path, left_out: list[LeftOut] | None = None, *, deep: bool = True) -> Iterator[Path]:
-    """The files in `folder`, at any depth unless not `deep`, in no order. What is passed by is added to `left_out`."""
+def files_below(
+    folder: Path, left_out: list[LeftOut] | None = None, *, depth: int | None = None
+) -> Iterator[Path]:
+    """The files in `folder` and in those at most `depth` folders below it (None: at any depth), in no order. What is
+    passed by is added to `left_out`."""
     left = [] if left_out is None else left_out
     read = _identities(folder.resolve().parents)
-    waiting, linked = deque([folder]), deque[Path]()
+    waiting, linked = deque([(folder, 0)]), deque[tuple[Path, int]]()
     while waiting or linked:
-        place = waiting.popleft() if waiting else linked.popleft()  # a folder by its own name comes before links to it
+        # A folder by its own name comes before links to it.
+        place, below = waiting.popleft() if waiting else linked.popleft()
         try:
             identity = _identities([place])
             if identity & read:
@@ -86,8 +90,8 @@ def files_below(folder: Path, left_out: list[LeftOut] | None = None, *, deep: bo
                 elif entry.is_file():
                     yield path
                 elif entry.is_dir():
-                    if deep:
-                        (linked if entry.is_symlink() else waiting).append(path)
+                    if depth is None or below < depth:
+                        (linked if entry.is_symlink() else waiting).append((path, below + 1))
                 else:
                     left.append(LeftOut(path, _NOWHERE if entry.is_symlink() else _NO_FILE))
             except OSError as failure:
@@ -110,18 +114,19 @@ def is_audio(path: Path) -> bool:
 
 
 def left_out(
-    folders: Iterable[Path], used: Iterable[Path], elsewhere: str, *, lost: bool = True, deep: bool = True
+    folders: Iterable[Path], used: Iterable[Path], elsewhere: str, *, lost: bool = True, depth: int | None = None
 ) -> list[LeftOut]:
-    """What lies in `folders`, at any depth unless not `deep`, and is not among the files `used`, in the order of paths.
+    """What lies in `folders`, as deep as `files_below` goes, and is not among the files `used`, in the order of paths.
 
     `elsewhere` says of audio why it is not, and `lost` whether it may have been meant to be.
     """
     read = set(used)
-    above = {parent for path in read for parent in path.parents}  # hidden, or linked to twice, but not left out
+    homes = {path.parent for path in read}
+    above = homes.union(*(home.parents for home in homes))  # hidden, or linked to twice, but not left out
     left: list[LeftOut] = []
     unused: list[Path] = []
     for folder in folders:
-        unused += [path for path in files_below(folder, left, deep=deep) if path not in read]
+        unused += [path for path in files_below(folder, left, depth=depth) if path not in read]
     audio = [path for path in unused if is_audio(path)]
     if audio:  # by another path, through a link, it may be read all the same
         targets = {path.resolve() for path in read}
