@@ -62,7 +62,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "simulation": {"fourier"},
         "layouts": {"index", "walk", "fourier", "simulation"},
         "recording_times": {"index"},
-        "unread_tables": {"index", "layouts"},
+        "unread_tables": {"index", "walk", "layouts"},
         "grouping": {"disjoint_groups", "index", "layouts", "recording_times", "unread_tables"},
         "folds": {"index"},
         "file_names": {"index", "walk", "layouts"},

@@ -6,17 +6,15 @@ it or not, what counts is whether it would join recordings that are now groups o
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
-from edgekd.data.index import Clip, ClipIndex, Note
+from edgekd.data.index import ClipIndex, Note
 from edgekd.data.layouts.csv_table import records
 from edgekd.data.layouts.spelling import alike
 from edgekd.data.layouts.table_text import is_table, separated, text_of
+from edgekd.data.walk import files_below
 from edgekd.errors import InputError
 
 _WORDS = frozenset(
@@ -36,7 +34,7 @@ def unheeded(index: ClipIndex) -> list[Note]:
     """A note for each table beside the recordings of `index` by which some of them belong together that do not."""
     notes = []
     files: list[tuple[str, Path, str]] = []
-    for path in islice(_tables(index.root), _TABLES):
+    for path in _tables(index.root):
         if path.suffix.lower() in _SPREADSHEETS:
             notes.append(Note("groups", f"{path}: a spreadsheet, which is not read. Save it as 'CSV UTF-8'."))
             continue
@@ -49,7 +47,7 @@ def unheeded(index: ClipIndex) -> list[Note]:
         rows = _rows(path)
         if rows is None:
             continue
-        files = files or [(index.name(clip), clip.path, clip.group) for clip in _one_a_file(index)]
+        files = files or [(index.name(clip), clip.path, clip.group) for clip in {clip.path: clip for clip in index}.values()]
         found = _joins(*rows, path.parent, files)
         if found is not None:
             column, recordings, wanted, groups = found
@@ -63,38 +61,32 @@ def unheeded(index: ClipIndex) -> list[Note]:
     return notes
 
 
-def _tables(root: Path) -> Iterator[Path]:
-    """The tables in `root` and in the folders below it, and spreadsheets that are called as a table would be."""
+def _tables(root: Path) -> list[Path]:
+    """The first tables in `root` and in the folders below it, and spreadsheets that are called as a table would be."""
     if not root.is_dir():
-        return
-    for folder, folders, names in os.walk(root):
-        below = Path(folder).relative_to(root)
-        folders[:] = sorted(each for each in folders if not each.startswith(".")) if len(below.parts) < _DEPTH else []
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith("."):
-                continue
-            spreadsheet = path.suffix.lower() in _SPREADSHEETS and _NAMES.intersection(_words(path.stem))
-            table = is_table(path) or "metafile" in name.lower()
-            if spreadsheet or (table and path.is_file() and path.stat().st_size <= _LARGEST):
-                yield path
+        return []
+    found = sorted(filter(_may_tell, files_below(root, depth=_DEPTH)), key=lambda path: (len(path.parts), path))
+    return found[:_TABLES]
 
 
-def _one_a_file(index: ClipIndex) -> Iterator[Clip]:
-    return iter({str(clip.path): clip for clip in index}.values())
+def _may_tell(path: Path) -> bool:
+    if path.suffix.lower() in _SPREADSHEETS:
+        return bool(_NAMES.intersection(_words(path.stem)))
+    return (is_table(path) or "metafile" in path.name.lower()) and path.stat().st_size <= _LARGEST
 
 
 def _rows(table: Path) -> tuple[list[str], list[list[str]]] | None:
     """The names of a table's columns and its lines, where some of them may say what belongs together."""
     try:
         separator, text, above = separated(text_of(table))
-        lines = [values for _, values in records(table, text, separator, above)]
+        lines = (values for _, values in records(table, text, separator, above))
+        header = next(lines, [])
+        if not _wanted(header):
+            return None
+        rows = list(lines)
     except InputError:
         return None  # no table, or the layout's own, which complains itself
-    if len(lines) < 3 or not _wanted(lines[0]):
-        return None
-    header, *rows = lines
-    return header, [row for row in rows if len(row) == len(header)]
+    return (header, [row for row in rows if len(row) == len(header)]) if len(rows) > 1 else None
 
 
 def _wanted(header: list[str]) -> list[int]:
@@ -138,10 +130,9 @@ def _files_of(
                 ways[kind][key] = None
     best: list[tuple[list[str], tuple[str, str]]] = []
     for place in range(len(rows[0])):
+        said = [row[place].strip().replace("\\", "/") for row in rows]
         for way in ways.values():
-            found = [
-                (row, file) for row in rows if (file := way.get(row[place].strip().replace("\\", "/"))) is not None
-            ]
+            found = [(row, file) for row, name in zip(rows, said, strict=True) if (file := way.get(name)) is not None]
             if len(found) > len(best):
                 best = found
     return best
