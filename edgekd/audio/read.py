@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from edgekd.audio.hearing import ClipHearing, HeardClip, Hearing, Waveform, audi
 from edgekd.audio.recording import AudioInfo, opened
 from edgekd.device.runner import level
 from edgekd.device.runner import resample as resampling
+from edgekd.device.runner.classifier import fit
 from edgekd.errors import InputError
 
 __all__ = [
@@ -141,14 +141,6 @@ def _read(
         outputs = ceil((stop - start) * sample_rate / rate)
         waveform = resample(around, rate, sample_rate, start - first, outputs)
         return waveform, around[start - first : stop - first], left
-
-
-def fit(waveform: Waveform, samples: int, padding: Literal["repeat", "zeros"]) -> Waveform:
-    """`waveform (S,)` cut to `samples`, or filled up at the end by repeating it or with zeros."""
-    missing = samples - len(waveform)
-    if missing <= 0:
-        return waveform[:samples]
-    return np.pad(waveform, (0, missing), mode="wrap" if padding == "repeat" else "constant")
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int, first: int = 0, outputs: int | None = None) -> Waveform:

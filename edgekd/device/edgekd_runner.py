@@ -1472,7 +1472,7 @@ def windows(
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
             clip = held[start - first : start - first + clip_samples]
-            batch.append(filled(without_silence(clip, start, trimmed), clip_samples, padding))
+            batch.append(fit(without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
@@ -1480,7 +1480,7 @@ def windows(
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
     last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
-    yield np.stack([*batch, filled(last, clip_samples, padding)])
+    yield np.stack([*batch, fit(last, clip_samples, padding)])
 
 
 def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
@@ -1491,11 +1491,11 @@ def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> 
     return clip[first:stop]
 
 
-def filled(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
-    """`clip (samples,)` as `(clip_samples,)`, filled up at its end by "repeat" or "zeros"."""
+def fit(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
+    """`clip (samples,)` cut to `(clip_samples,)`, or filled up at its end by "repeat" or "zeros"."""
     missing = clip_samples - len(clip)
     if missing <= 0:
-        return clip
+        return clip[:clip_samples]
     return np.resize(clip, clip_samples) if padding == "repeat" else np.pad(clip, (0, missing))
 
 
@@ -1792,7 +1792,7 @@ class Stream:
         require_sound(clip)
         silent = self._stretches.window(position, len(clip))[0]
         if self._runner.trim_silence:
-            clip = filled(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
+            clip = fit(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
