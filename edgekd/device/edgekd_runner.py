@@ -1472,18 +1472,18 @@ def windows(
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
             clip = held[start - first : start - first + clip_samples]
-            batch.append(fit(without_silence(clip, start, trimmed), clip_samples, padding))
+            batch.append(fit(_without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    last = _without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
     yield np.stack([*batch, fit(last, clip_samples, padding)])
 
 
-def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+def _without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
     """What is left of a clip `(samples,)` that begins at `start`."""
     if trimmed is None:
         return clip
@@ -1790,9 +1790,9 @@ class Stream:
 
     def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
         require_sound(clip)
-        silent = self._stretches.window(position, len(clip))[0]
+        silent, first, stop = self._stretches.window(position, len(clip))
         if self._runner.trim_silence:
-            clip = fit(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
+            clip = fit(clip[first:stop], len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}

@@ -47,18 +47,18 @@ def windows(
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
             clip = held[start - first : start - first + clip_samples]
-            batch.append(fit(without_silence(clip, start, trimmed), clip_samples, padding))
+            batch.append(fit(_without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    last = _without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
     yield np.stack([*batch, fit(last, clip_samples, padding)])
 
 
-def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+def _without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
     """What is left of a clip `(samples,)` that begins at `start`."""
     if trimmed is None:
         return clip
