@@ -58,12 +58,12 @@ class _Stream:
     cut: bool = False  # it ends within a frame
 
 
-def parts(path: Path, begin: int = 0, end: int | None = None) -> Parts | None:
+def parts(path: Path, file: BinaryIO, begin: int = 0, end: int | None = None) -> Parts | None:
     """How the MPEG audio from byte `begin` to `end` is decoded; None where there is none.
 
     Raises `InputError` for one that ends before the frames its Xing frame promises, with both numbers.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         whole = begin == 0 and end is None
         end = len(data) if end is None else end
         begin, end = _without_tags(data, begin, end)

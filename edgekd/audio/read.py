@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from edgekd.audio.hearing import ClipHearing, HeardClip, Hearing, Waveform, audible, heard_window
-from edgekd.audio.recording import AudioInfo, opened
+from edgekd.audio.recording import AudioInfo, Recording, opened
 from edgekd.device.runner import level
 from edgekd.device.runner import resample as resampling
+from edgekd.device.runner.classifier import fit
 from edgekd.errors import InputError
 
 __all__ = [
@@ -98,7 +98,8 @@ def read(
     ends early, cannot be decoded, holds NaN or infinite samples or such as are no sound of full scale 1, or lacks the
     channel.
     """
-    return _read(path, sample_rate, start, length, hearing)[0]
+    with opened(path) as recording:
+        return _window(recording, sample_rate, start, length, hearing)[0]
 
 
 def read_clip(
@@ -108,11 +109,11 @@ def read_clip(
 
     Raises as `read` does.
     """
-    info = probe(path)
-    rate = info.rate
-    needed = ceil(samples * rate / sample_rate)
-    waveform, heard, left = _read(path, sample_rate, start, min(length, needed), hearing)
-    heard = audible(heard, info.subtype)
+    with opened(path) as recording:
+        rate = recording.info.rate
+        needed = ceil(samples * rate / sample_rate)
+        waveform, heard, left = _window(recording, sample_rate, start, min(length, needed), hearing)
+    heard = audible(heard, recording.info.subtype)
     if level.is_flat(heard):
         waveform = np.zeros_like(waveform)
     ends = level.zeros_at_ends(heard, rate)
@@ -124,31 +125,22 @@ def read_clip(
     return HeardClip(fit(waveform, samples, hearing.padding), left, *(count / rate for count in silence))
 
 
-def _read(
-    path: Path, sample_rate: int, start: int, length: int | None, hearing: Hearing | None
+def _window(
+    recording: Recording, sample_rate: int, start: int, length: int | None, hearing: Hearing | None
 ) -> tuple[Waveform, Waveform, float]:
     """What `read` returns, the same at the file's rate, and `HeardClip.left` of it."""
-    with opened(path) as recording:
-        rate, frames = recording.info.rate, recording.info.frames
-        stop = frames if length is None else start + length
-        if not 0 <= start < stop <= frames:
-            raise InputError(
-                f"{path}: has {frames} samples, so no window {start} to {stop}: was it changed or replaced?"
-            )
-        margin = resampling.reach(rate, sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF)
-        first, last = max(0, start - margin), min(frames, stop + margin)
-        around, left = heard_window(recording, first, last - first, hearing)
-        outputs = ceil((stop - start) * sample_rate / rate)
-        waveform = resample(around, rate, sample_rate, start - first, outputs)
-        return waveform, around[start - first : stop - first], left
-
-
-def fit(waveform: Waveform, samples: int, padding: Literal["repeat", "zeros"]) -> Waveform:
-    """`waveform (S,)` cut to `samples`, or filled up at the end by repeating it or with zeros."""
-    missing = samples - len(waveform)
-    if missing <= 0:
-        return waveform[:samples]
-    return np.pad(waveform, (0, missing), mode="wrap" if padding == "repeat" else "constant")
+    rate, frames = recording.info.rate, recording.info.frames
+    stop = frames if length is None else start + length
+    if not 0 <= start < stop <= frames:
+        raise InputError(
+            f"{recording.path}: has {frames} samples, so no window {start} to {stop}: was it changed or replaced?"
+        )
+    margin = resampling.reach(rate, sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF)
+    first, last = max(0, start - margin), min(frames, stop + margin)
+    around, left = heard_window(recording, first, last - first, hearing)
+    outputs = ceil((stop - start) * sample_rate / rate)
+    waveform = resample(around, rate, sample_rate, start - first, outputs)
+    return waveform, around[start - first : stop - first], left
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int, first: int = 0, outputs: int | None = None) -> Waveform:

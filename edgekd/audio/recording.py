@@ -21,12 +21,21 @@ from edgekd.audio.sndfile import BLOCK
 from edgekd.audio.streams import Streams
 from edgekd.device.runner import RunnerError
 from edgekd.device.runner.wav import WavFile, decodable
-from edgekd.device.runner.wav_header import ALAW, FLOAT, MOST_CHANNELS, PCM, RATES, ULAW, read_header, said_bounds
+from edgekd.device.runner.wav_header import (
+    ALAW,
+    FLOAT,
+    MOST_CHANNELS,
+    PCM,
+    RATES,
+    ULAW,
+    NotWav,
+    read_header,
+    said_bounds,
+)
 from edgekd.errors import InputError
 
 Samples = NDArray[np.float32]
 
-_RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _SUBTYPES = {
     (PCM, 1): "PCM_U8",
     (PCM, 2): "PCM_16",
@@ -101,10 +110,9 @@ def opened(path: Path) -> Iterator[Recording]:
     with ExitStack() as files:
         try:
             file = files.enter_context(open(path, "rb"))
-            head = file.read(12)
-            if not head:
+            if not file.read(1):
                 raise InputError(f"{path}: the file is empty (0 bytes). Replace it or take it out.")
-            recording = _open(path, file, head, files)
+            recording = _open(path, file, files)
         except FileNotFoundError:
             raise InputError(f"{path}: no such file.") from None
         except OSError as failure:
@@ -112,18 +120,19 @@ def opened(path: Path) -> Iterator[Recording]:
         yield recording
 
 
-def _open(path: Path, file: BinaryIO, head: bytes, files: ExitStack) -> Recording:
+def _open(path: Path, file: BinaryIO, files: ExitStack) -> Recording:
     header = None
-    if head[:4] in _RIFF and head[8:] == b"WAVE":
-        try:
-            header = read_header(file)
-            if decodable(header):
-                wav = WavFile(file, header)
-                subtype = _SUBTYPES[header.encoding, header.container]
-                return Recording(path, AudioInfo(wav.rate, wav.frames, wav.channels, subtype), wav)
-        except RunnerError as failure:
-            advice = "Copy it again" if str(failure).startswith("truncated") else "Replace it or take it out"
-            raise InputError(f"{path}: {failure}. {advice}.") from None
+    try:
+        header = read_header(file)
+        if decodable(header):
+            wav = WavFile(file, header)
+            subtype = _SUBTYPES[header.encoding, header.container]
+            return Recording(path, AudioInfo(wav.rate, wav.frames, wav.channels, subtype), wav)
+    except NotWav:
+        pass
+    except RunnerError as failure:
+        advice = "Copy it again" if str(failure).startswith("truncated") else "Replace it or take it out"
+        raise InputError(f"{path}: {failure}. {advice}.") from None
     streams = Streams(path, file, header)
     files.callback(streams.close)
     info = AudioInfo(streams.rate, streams.frames, streams.channels, streams.subtype)

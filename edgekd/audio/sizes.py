@@ -113,10 +113,9 @@ def _chunks(
         if len(read := file.read(head.size)) < head.size:
             return
         name, size = head.unpack(read)
-        if size < 0:
-            yield name, size, position + head.size
-            return
         yield name, size, position + head.size
+        if size < 0:
+            return
         position += head.size + size + -size % even
 
 

@@ -35,8 +35,7 @@ class Stream:
         self._open()
         self.rate, self.channels = self._file.samplerate, self._file.channels
         self.subtype, self.format = self._file.subtype, self._file.format
-        self.frames = self._file.frames if part.frames is None else part.frames
-        self.frames = self._trimmed(self.frames)
+        self.frames = self._trimmed(self._file.frames if part.frames is None else part.frames)
 
     def _trimmed(self, frames: int) -> int:
         most = self._part.most

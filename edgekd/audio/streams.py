@@ -67,10 +67,13 @@ class Streams:
         self.frames = self._begins[-1]
 
     def _found(self, file: BinaryIO, size: int, header: WavHeader | None) -> _Layout:
-        self._parts = _parts_of_codec(self._path, header) if header is not None else _parts(self._path, file, size)
+        if header is None:
+            self._parts = _parts(self._path, file, size)
+        else:
+            self._parts = _parts_of_codec(self._path, file, header)
         first = self._part(0)
         if self._parts is _UNKNOWN and first.format == "MP3":
-            self._parts = mpeg.parts(self._path) or _UNKNOWN
+            self._parts = mpeg.parts(self._path, file) or _UNKNOWN
             self.close()
             first = self._part(0)
         rate, channels, subtype = first.rate, first.channels, first.subtype
@@ -139,15 +142,15 @@ def _parts(path: Path, file: BinaryIO, size: int) -> Parts:
     if (found := sizes.parts(path, file, size)) is not None:
         return found
     if begin or path.suffix.lower() in _MPEG_SUFFIXES or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):
-        return mpeg.parts(path) or _UNKNOWN
+        return mpeg.parts(path, file) or _UNKNOWN
     return _UNKNOWN
 
 
-def _parts_of_codec(path: Path, header: WavHeader) -> Parts:
+def _parts_of_codec(path: Path, file: BinaryIO, header: WavHeader) -> Parts:
     """Those of a WAV file: the samples under a header of ours, which says what there is."""
     if header.encoding in _MPEG_IN_WAV:
         begin, length = header.extents[0]
-        if (found := mpeg.parts(path, begin, begin + length)) is not None:
+        if (found := mpeg.parts(path, file, begin, begin + length)) is not None:
             return found
     number = struct.Struct(f"{header.order}I")
     chunks = b"WAVEfmt " + number.pack(len(header.layout)) + header.layout + bytes(len(header.layout) % 2)

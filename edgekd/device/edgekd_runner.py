@@ -272,21 +272,13 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     raise ValueError(f"{name} holds Python objects, which allow_pickle=False refuses")
                 if any(type(length) is not int or length < 0 for length in shape):
                     raise ValueError(f"{name} has the shape {shown(shape)}")
-                promised, held = math_prod(shape) * dtype.itemsize, member.file_size - file.tell()
+                promised, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
                 if promised != held:
                     raise ValueError(
                         f"{name} of the shape {shown(shape)} has {shown(promised)} bytes, and holds {held}"
                     )
             headers[name] = shape, dtype
     return headers
-
-
-def math_prod(lengths: tuple[int, ...]) -> int:
-    """Their product, in whole numbers of any size."""
-    product = 1
-    for length in lengths:
-        product *= length
-    return product
 
 
 def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
@@ -1225,6 +1217,13 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")[:2]))
 
 
+def onnxruntime_failures() -> tuple[type[Exception], ...]:
+    """The classes of its own that ONNX Runtime raises where it refuses a model or fails to run it."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+
 class OnnxRuntime:
     """An ONNX file in an operator set, run on the CPU."""
 
@@ -1232,17 +1231,14 @@ class OnnxRuntime:
 
     def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only
         # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        # Every class of its own that it raises; where it has none, a RuntimeError.
-        kinds = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-        self._refusals: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError)
+        # Where it has no class of its own, a RuntimeError.
+        self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
         self._input, self._classes, self._model = contract.input, contract.classes, model
         try:
@@ -1472,18 +1468,18 @@ def windows(
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
             clip = held[start - first : start - first + clip_samples]
-            batch.append(filled(without_silence(clip, start, trimmed), clip_samples, padding))
+            batch.append(fit(_without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
-    yield np.stack([*batch, filled(last, clip_samples, padding)])
+    last = _without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    yield np.stack([*batch, fit(last, clip_samples, padding)])
 
 
-def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+def _without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
     """What is left of a clip `(samples,)` that begins at `start`."""
     if trimmed is None:
         return clip
@@ -1491,11 +1487,11 @@ def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> 
     return clip[first:stop]
 
 
-def filled(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
-    """`clip (samples,)` as `(clip_samples,)`, filled up at its end by "repeat" or "zeros"."""
+def fit(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
+    """`clip (samples,)` cut to `(clip_samples,)`, or filled up at its end by "repeat" or "zeros"."""
     missing = clip_samples - len(clip)
     if missing <= 0:
-        return clip
+        return clip[:clip_samples]
     return np.resize(clip, clip_samples) if padding == "repeat" else np.pad(clip, (0, missing))
 
 
@@ -1790,9 +1786,9 @@ class Stream:
 
     def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
         require_sound(clip)
-        silent = self._stretches.window(position, len(clip))[0]
+        silent, first, stop = self._stretches.window(position, len(clip))
         if self._runner.trim_silence:
-            clip = filled(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
+            clip = fit(clip[first:stop], len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}

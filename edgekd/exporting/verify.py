@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.device.runner.engines import onnxruntime_failures
 from edgekd.errors import GateError
 from edgekd.exporting.manifest import Parity
 from edgekd.exporting.targets import Tolerance
@@ -74,13 +75,6 @@ def session(
         raise GateError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {in_one_line(refusal)}."
         ) from None
-
-
-def onnxruntime_failures() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises where it refuses a model or fails to run it."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as library
-
-    return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def in_one_line(failure: Exception) -> str:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from edgekd.config import ProfileConfig
+from edgekd.device.runner.engines import onnxruntime_failures
 from edgekd.errors import GateError, InputError
-from edgekd.exporting.verify import FLOATS, in_one_line, onnxruntime_failures
+from edgekd.exporting.verify import FLOATS, in_one_line
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.report.results import Cost, PrecisionName
 

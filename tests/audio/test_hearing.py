@@ -91,6 +91,13 @@ def test_digital_silence_is_measured_and_left_out_where_that_is_asked_for(tmp_pa
     np.testing.assert_array_equal(filled, np.pad(sound, (0, 2_400)))
 
 
+def test_a_click_that_is_gone_at_a_lower_rate_leaves_silence(tmp_path: Path) -> None:
+    click = np.zeros(6 * RATE)
+    click[3 * RATE + 1] = 0.5
+    soundfile.write(tmp_path / "a.wav", click, 6 * RATE)
+    assert not clip_of(tmp_path / "a.wav", trim_silence=True).waveform.any()
+
+
 def test_a_silent_clip_stays(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
     heard = clip_of(tmp_path / "a.wav", trim_silence=True)

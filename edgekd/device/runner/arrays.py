@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tokenize
 import zipfile
@@ -45,21 +46,13 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     raise ValueError(f"{name} holds Python objects, which allow_pickle=False refuses")
                 if any(type(length) is not int or length < 0 for length in shape):
                     raise ValueError(f"{name} has the shape {shown(shape)}")
-                promised, held = math_prod(shape) * dtype.itemsize, member.file_size - file.tell()
+                promised, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
                 if promised != held:
                     raise ValueError(
                         f"{name} of the shape {shown(shape)} has {shown(promised)} bytes, and holds {held}"
                     )
             headers[name] = shape, dtype
     return headers
-
-
-def math_prod(lengths: tuple[int, ...]) -> int:
-    """Their product, in whole numbers of any size."""
-    product = 1
-    for length in lengths:
-        product *= length
-    return product
 
 
 def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:

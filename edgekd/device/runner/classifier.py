@@ -47,18 +47,18 @@ def windows(
         total += len(piece)
         while start + clip_samples < total:  # more follows, so it is not the last
             clip = held[start - first : start - first + clip_samples]
-            batch.append(filled(without_silence(clip, start, trimmed), clip_samples, padding))
+            batch.append(fit(_without_silence(clip, start, trimmed), clip_samples, padding))
             start += hop_samples
             if len(batch) == BATCH:
                 yield np.stack(batch)
                 batch = []
         needed = max(first, min(start, total - clip_samples))
         held, first = held[needed - first :], needed
-    last = without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
-    yield np.stack([*batch, filled(last, clip_samples, padding)])
+    last = _without_silence(held[-clip_samples:], max(0, total - clip_samples), trimmed)
+    yield np.stack([*batch, fit(last, clip_samples, padding)])
 
 
-def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
+def _without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> np.ndarray:
     """What is left of a clip `(samples,)` that begins at `start`."""
     if trimmed is None:
         return clip
@@ -66,11 +66,11 @@ def without_silence(clip: np.ndarray, start: int, trimmed: Stretches | None) -> 
     return clip[first:stop]
 
 
-def filled(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
-    """`clip (samples,)` as `(clip_samples,)`, filled up at its end by "repeat" or "zeros"."""
+def fit(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
+    """`clip (samples,)` cut to `(clip_samples,)`, or filled up at its end by "repeat" or "zeros"."""
     missing = clip_samples - len(clip)
     if missing <= 0:
-        return clip
+        return clip[:clip_samples]
     return np.resize(clip, clip_samples) if padding == "repeat" else np.pad(clip, (0, missing))
 
 

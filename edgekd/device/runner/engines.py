@@ -87,6 +87,13 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")[:2]))
 
 
+def onnxruntime_failures() -> tuple[type[Exception], ...]:
+    """The classes of its own that ONNX Runtime raises where it refuses a model or fails to run it."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+
 class OnnxRuntime:
     """An ONNX file in an operator set, run on the CPU."""
 
@@ -94,17 +101,14 @@ class OnnxRuntime:
 
     def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only
         # Without VNNI, x86 adds pairs of int8 products in 16 bits, which saturate; this asks for exact sums there.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        # Every class of its own that it raises; where it has none, a RuntimeError.
-        kinds = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-        self._refusals: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError)
+        # Where it has no class of its own, a RuntimeError.
+        self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
         self._input, self._classes, self._model = contract.input, contract.classes, model
         try:

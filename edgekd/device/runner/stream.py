@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import Runner, filled, require_sound, without_silence
+from edgekd.device.runner.classifier import Runner, fit, require_sound
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
@@ -140,9 +140,9 @@ class Stream:
 
     def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
         require_sound(clip)
-        silent = self._stretches.window(position, len(clip))[0]
+        silent, first, stop = self._stretches.window(position, len(clip))
         if self._runner.trim_silence:
-            clip = filled(without_silence(clip, position, self._stretches), len(clip), self._runner.padding)
+            clip = fit(clip[first:stop], len(clip), self._runner.padding)
         self._recent.append(self._runner.probabilities(clip[None])[0])
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
