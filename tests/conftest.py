@@ -91,11 +91,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 @pytest.fixture(autouse=True)
 def nothing_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What one test names of the user's own, and imports from a folder of its own, is not there for the next."""
-    before = set(sys.modules)
-    yield
-    from edgekd.own_code import forget_trusted
-
-    forget_trusted()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekd.own_code._NAMED", {})
+        before = set(sys.modules)
+        yield
     scratch = tmp_path_factory.getbasetemp()
     for name in set(sys.modules) - before:
         if scratch in Path(getattr(sys.modules[name], "__file__", None) or "").parents:
