@@ -61,11 +61,6 @@ def trusted() -> list[str]:
     return [f"{folder}/{name}" for name, folder in _NAMED.items()]
 
 
-def forget_trusted() -> None:
-    """Let this process import nothing any more."""
-    _NAMED.clear()
-
-
 def trusted_folder(subject: str, name: str, stored: Path | None) -> Path:
     """The folder that the module of the factory `name` is imported from.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,14 +59,42 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`small_disk(kib, *options)`: a file system of that size; called again, the same one at another size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = False
+
+    def mount(kib: int, *options: str) -> Path:
+        nonlocal mounted
+        settings = ",".join([f"size={kib}k", *options, *(["remount"] if mounted else [])])
+        try:
+            done = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(disk)],
+                capture_output=True,
+                check=False,
+                timeout=10,
+            )
+        except OSError as failure:
+            pytest.skip(f"cannot mount a small disk: {failure}")
+        if done.returncode:
+            pytest.skip(f"cannot mount a small disk: {done.stderr.decode().strip()}")
+        mounted = True
+        return disk
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", str(disk)], check=True, timeout=10)
+
+
 @pytest.fixture(autouse=True)
 def nothing_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What one test names of the user's own, and imports from a folder of its own, is not there for the next."""
-    before = set(sys.modules)
-    yield
-    from edgekd.own_code import forget_trusted
-
-    forget_trusted()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekd.own_code._NAMED", {})
+        before = set(sys.modules)
+        yield
     scratch = tmp_path_factory.getbasetemp()
     for name in set(sys.modules) - before:
         if scratch in Path(getattr(sys.modules[name], "__file__", None) or "").parents:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,32 +119,3 @@ def write_recordings(root: Path, seconds: float) -> Path:
             tone = 0.3 * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time)
             soundfile.write(root / name / f"{number}.wav", tone + 0.05 * rng.standard_normal(len(time)), RATE)
     return root
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """`small_disk(kib)`: a file system of that size; called again, the same one at another size."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = False
-
-    def resize(kib: int) -> Path:
-        nonlocal mounted
-        options = f"size={kib}k" + (",remount" if mounted else "")
-        try:
-            done = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)],
-                capture_output=True,
-                check=False,
-                timeout=10,
-            )
-        except OSError as failure:
-            pytest.skip(f"cannot mount a small disk: {failure}")
-        if done.returncode:
-            pytest.skip(f"cannot mount a small disk: {done.stderr.decode().strip()}")
-        mounted = True
-        return disk
-
-    yield resize
-    if mounted:
-        subprocess.run(["umount", str(disk)], check=True, timeout=10)

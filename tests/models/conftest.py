@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: None) -> Iterator[Callable[[str], str]]:
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: None) -> Callable[[str], str]:
     """`write(text)`: a module of the user's in the current folder; returns its name, which no other test has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -22,7 +22,4 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: Non
         (tmp_path / f"{name}.py").write_text(text)
         return name
 
-    yield build
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
-            del sys.modules[name]
+    return build

@@ -93,5 +93,4 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code_trusted: None)
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "my_teacher_of_tests.py").write_text(OWN)
-    monkeypatch.delitem(sys.modules, "my_teacher_of_tests", raising=False)
     return folder
