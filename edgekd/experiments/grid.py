@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd.config import DistillConfig, differences, parse
+from edgekd.config import DistillConfig, parse
 from edgekd.errors import UsageError
 from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure, Start, Worker, open_pool
 from edgekd.files.whole import write_text
 from edgekd.own_code import trusted
-from edgekd.runs.run import SAME_RUN, Run, is_begun, run_of
+from edgekd.runs.run import Run, changes, is_begun, run_of
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def refuse_other_settings(cells: Sequence[Cell]) -> None:
     other: dict[Path, list[str]] = {}
     for folder, config in wanted.items():
         if is_begun(folder):
-            stored = Run.open(folder).config.model_dump(mode="json")
-            changed = differences(stored, config.model_dump(mode="json"), SAME_RUN)
+            changed = changes(Run.open(folder).config, config)
             if changed:
                 other[folder] = changed
     if other:

@@ -29,6 +29,7 @@ HEAD_TERMS = ("classification", "distillation")
 HEAD_QUANTIZATION = "ptq"
 HEAD_SHIFTS, HEAD_MIXES = 2, 2
 DEFAULT_CUTS = {"yamnet": ("yamnet-cut9", 0.65)}  # teacher -> the student, and its width, where none is named
+LARGE = 1024  # steps of a log-mel, of time or frequency, which no student's pooling uses up
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -197,11 +198,16 @@ def _check_size(name: str, network: nn.Module, shape: tuple[int, int]) -> None:
     """Raise `UsageError` where a log-mel `(T, F)` is too small for a student: its pooling leaves nothing of it."""
     import torch
 
+    from edgekd.models.factories import UserCode
+
     outline = copy.deepcopy(network).to("meta").eval()  # shapes without numbers
+    frames, bins = shape
     try:
-        outline(torch.empty(1, 1, *shape, device="meta"))
+        outline(torch.empty(1, 1, frames, bins, device="meta"))
     except RuntimeError:
-        frames, bins = shape
+        enough = (1, 1, frames + LARGE, bins + LARGE)
+        with UserCode(f"Student '{name}': its network, given a log-mel of shape {enough},"):  # for another reason
+            outline(torch.empty(enough, device="meta"))
         raise UsageError(
             f"Student '{name}' cannot take a log-mel of {frames} frames of {bins} mel bins: it is too small. Pass more "
             "with a longer clip, frontend.n_mels, or a lower frontend.hop_ms, frames_per_step or bins_per_step."

@@ -195,7 +195,7 @@ def _read_torch(path: Path) -> object:
         if forbidden is None:
             raise _damaged(path, "torch.save did not write it") from None
         raise _code(path, forbidden[1]) from None
-    except _TORCH_DAMAGE as failure:
+    except TORCH_DAMAGE as failure:
         if _is_program(path):
             raise _code(path, "a program that torch.jit.save or torch.export.save wrote") from None
         raise _damaged(path, str(failure)) from None
@@ -253,14 +253,15 @@ _READ_PAST = (
 # How PyTorch's restricted unpickler words the refusal of a function or class that it does not allow.
 _FORBIDDEN = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 # What a file that is cut short, or is something else under this name, makes `torch.load` raise.
-_TORCH_DAMAGE = (
-    RuntimeError,
+TORCH_DAMAGE = (
+    RuntimeError,  # a RecursionError too
     EOFError,
     ValueError,
     LookupError,
     TypeError,
     AttributeError,
     AssertionError,
+    MemoryError,
     struct.error,
 )
 _READERS: dict[str, Callable[[Path], object]] = {

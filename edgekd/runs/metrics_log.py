@@ -35,6 +35,12 @@ class MetricsLog:
         self.rows = [row for row in self.rows if row["stage"] != stage or int(row["epoch"]) <= epoch]
         self._write()
 
+    def take_over(self, stage: str, log: MetricsLog) -> None:
+        """Have the rows that `log` has of `stage`, in place of any here."""
+        others = [row for row in self.rows if row["stage"] != stage]
+        self.rows = others + [row for row in log.rows if row["stage"] == stage]
+        self._write()
+
     def last_epoch(self, stage: str) -> int:
         return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
 

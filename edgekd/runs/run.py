@@ -289,7 +289,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
     if replaces and folder.exists() and folders.is_here(folder):
         raise UsageError(f"{folder} is where you are, and is to be replaced. Go to another folder (cd) first.")
     if resume:
-        changed = _changed(Run.open(to_resume(folder)), config)
+        changed = changes(Run.open(to_resume(folder)).config, config)
         if changed:
             raise UsageError(
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
@@ -332,11 +332,12 @@ def can_go_on(config: DistillConfig) -> bool:
 
 def _run_of(config: DistillConfig, folder: Path) -> Run | None:
     run = Run.open(folder) if is_begun(folder) else None
-    return run if run is not None and not _changed(run, config) else None
+    return run if run is not None and not changes(run.config, config) else None
 
 
-def _changed(run: Run, config: DistillConfig) -> list[str]:
-    return differences(run.config.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+def changes(stored: DistillConfig, wanted: DistillConfig) -> list[str]:
+    """The settings in which `wanted` is another run than `stored`."""
+    return differences(stored.model_dump(mode="json"), wanted.model_dump(mode="json"), SAME_RUN)
 
 
 def _is_scrap(folder: Path, config: DistillConfig) -> bool:
@@ -345,7 +346,7 @@ def _is_scrap(folder: Path, config: DistillConfig) -> bool:
     if names == {"config.toml"}:  # which older versions wrote first; anybody else's is not ours to write over
         with suppress(UsageError, InputError):
             stored = parse(DistillConfig, read_toml(folder / "config.toml"), "config.toml")
-            return not differences(stored.model_dump(mode="json"), config.model_dump(mode="json"), SAME_RUN)
+            return not changes(stored, config)
     return BEGINS in names or not names
 
 

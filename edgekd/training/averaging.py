@@ -36,6 +36,7 @@ class AveragedWeights:
         for name, module in model.named_modules(remove_duplicate=False):
             if isinstance(module, BatchNorm) and module.track_running_stats:
                 self._averaged += [f"{name}.{each}".lstrip(".") for each in STATISTICS]
+        self._followed = [name for name in self.values if name not in self._averaged]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -43,12 +44,10 @@ class AveragedWeights:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         now = self.model.state_dict()
-        averaged = set(self._averaged)
         average = get_ema_multi_avg_fn(decay)
         average([self.values[name] for name in self._averaged], [now[name] for name in self._averaged], self.steps)
-        for name, value in now.items():
-            if name not in averaged:
-                self.values[name].copy_(value)
+        for name in self._followed:
+            self.values[name].copy_(now[name])
 
     @contextmanager
     def lent(self) -> Iterator[None]:

@@ -36,6 +36,11 @@ def weights_of(targets: Tensor, weights: Tensor) -> Tensor:
     return targets.float() @ weights if targets.ndim == 2 else weights[targets]
 
 
+def on_average_1(counts: Tensor) -> Tensor | None:
+    """How much the label of each clip counts, `(B,)`, 1 on average over them all; None where each counts alike."""
+    return None if bool((counts == 1).all()) else counts / counts.mean().clamp_min(1e-9)
+
+
 def balanced_rows(rows: Sequence[int], labels: Tensor, generator: torch.Generator | None = None) -> list[int]:
     """As many of `rows` as there are, every class as often as any other, up to one; `labels`: of the index."""
     drawn = torch.tensor(rows)

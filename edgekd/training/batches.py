@@ -25,7 +25,7 @@ from edgekd.config import AugmentConfig
 from edgekd.errors import InputError
 from edgekd.losses.terms import Need
 from edgekd.models.outputs import TeacherOutput
-from edgekd.training.balance import balanced_rows, weights_of
+from edgekd.training.balance import balanced_rows, on_average_1, weights_of
 from edgekd.training.device_rows import Clips, Pending, Rows, to_device
 from edgekd.training.spec_augment import Masks, draw_masks
 from edgekd.training.teacher_cache import Answers, Request
@@ -149,7 +149,8 @@ class TrainingBatches:
         choices = views.draw(len(rows), generator)
         masks = draw_masks(len(rows), self.augment, generator).at(share)
         places = views.places(rows)
-        counted = self._counted(places, choices)
+        targets = views.targets(self.labels, self.num_classes, places, choices)
+        counted = on_average_1(self.counts(places, choices, targets))
         places, choices = places[share], choices[share]
         heard = self.log_mels is None or (self.teacher is not None and self.teacher.needs_waveforms(needs))
         log_mels = None
@@ -162,20 +163,15 @@ class TrainingBatches:
             waveforms=views.request(self.clips, places, choices) if heard else None,
             log_mels=log_mels,
             teacher=None if self.teacher is None else self.teacher.request(places, choices, needs),
-            targets=to_device(views.targets(self.labels, self.num_classes, places, choices), device),
+            targets=to_device(targets[share], device),
             labelled=None if counted is None else to_device(counted[share], device),
             masks=masks.to(device),
         )
 
-    def _counted(self, places: Tensor, choices: Tensor) -> Tensor | None:
-        """How much the label of each clip of a whole batch counts, 1 on average; None where all count alike."""
-        counts = self.views.labelled(self.labels, places, choices).float()
-        if self.class_weights is not None:
-            targets = self.views.targets(self.labels, self.num_classes, places, choices)
-            counts = counts * weights_of(targets, self.class_weights)
-        elif bool(counts.all()):
-            return None
-        return counts / counts.mean().clamp_min(1e-9)
+    def counts(self, places: Tensor, choices: Tensor, targets: Tensor) -> Tensor:
+        """How much the label of each of these clips, whose `targets` they are, counts, `(B,)`: 0 without one."""
+        known = self.views.labelled(self.labels, places, choices).float()
+        return known if self.class_weights is None else known * weights_of(targets, self.class_weights)
 
 
 class _Requested(NamedTuple):

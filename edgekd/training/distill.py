@@ -285,8 +285,8 @@ def _begin(
         left_out = f"left out of the data: {missing}." if missing else None
         cancelled = (each.message for each in audited.warnings if each.kind == "cancelled")
         notes = (note.message for note in index.notes)
-        files = [] if resume else [config.student_weights, *(each.weights for each in config.teacher.members())]
-        taken = [taken_of_several(file) for file in files if file is not None and file.is_file()]
+        files = [config.student_weights, *(each.weights for each in config.teacher.members() if taught)]
+        taken = [taken_of_several(file) for file in files if not resume and file is not None and file.is_file()]
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
             write_splits(run.folder / "splits.csv", index, split)
             run.update_report("audit", audited.to_dict())

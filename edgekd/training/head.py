@@ -17,7 +17,7 @@ from edgekd.losses.total import SSATKDLoss
 from edgekd.models.students.cut import CutNetwork
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress
-from edgekd.training.balance import weights_of
+from edgekd.training.balance import on_average_1
 from edgekd.training.batches import TrainingBatches, clips_beside
 from edgekd.training.views import Views
 
@@ -98,10 +98,7 @@ def _hear(
             waveforms = views.request(batches.clips, places, choices)()
             features.append(network.features(student.log_mel(waveforms)))
             targets.append(views.targets(batches.labels, batches.num_classes, places, choices))
-            counts = views.labelled(batches.labels, places, choices).float()
-            if batches.class_weights is not None:
-                counts = counts * weights_of(targets[-1], batches.class_weights)
-            labelled.append(counts)
+            labelled.append(batches.counts(places, choices, targets[-1]))
             if asked and batches.teacher is not None:
                 answers.append(batches.teacher.request(places, choices, logits).outputs(waveforms).logits)
             progress("student head", sum(map(len, features)), count * clips)
@@ -132,5 +129,4 @@ def _together(labelled: Compared, without: Compared) -> Compared:
 def _counted(heard: Compared) -> Compared:
     """`labelled` as the terms take it: 1 on average, None where each clip counts alike."""
     assert heard.labelled is not None
-    known = None if bool((heard.labelled == 1).all()) else heard.labelled / heard.labelled.mean().clamp_min(1e-9)
-    return heard._replace(labelled=known)
+    return heard._replace(labelled=on_average_1(heard.labelled))

@@ -72,12 +72,7 @@ def borrow_teacher(run: Run, data: RunData, lender: Run) -> Probabilities | None
         raise InputError(f"{lender.folder}: its split is not that of {run.folder}: its teacher would know test clips.")
     folder = run.stage_folder("teacher")
     _link(weights, folder / weights.name)
-    log = run.metrics()
-    log.truncate("teacher", 0)
-    for row in lender.metrics().rows:
-        if row["stage"] == "teacher":
-            metrics = {name: float(value) for name, value in row.items() if value and name not in ("stage", "epoch")}
-            log.append("teacher", int(row["epoch"]), **metrics)
+    run.metrics().take_over("teacher", lender.metrics())
     run.update_report("training", {"teacher": {**summary, "from": str(lender.folder)}})  # last: now it is finished
     return None if lent is None else lent.probabilities
 

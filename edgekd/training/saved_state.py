@@ -17,22 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError, shown
+from edgekd.models.weights import TORCH_DAMAGE
 from edgekd.training.averaging import AveragedWeights
 
 LONGEST = 10**9  # epochs, and parts of a batch
-# What a file that is cut short, or is something else under this name, makes `torch.load` raise.
-_DAMAGE = (
-    RuntimeError,  # a RecursionError too
-    pickle.UnpicklingError,
-    EOFError,
-    LookupError,
-    ValueError,
-    OSError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -41,7 +29,7 @@ def read_state(path: Path) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError):
         raise not_resumable(path, "it is damaged") from None
-    except _DAMAGE as failure:
+    except (*TORCH_DAMAGE, OSError) as failure:
         raise not_resumable(path, str(failure).partition("\n")[0] or "it is damaged") from None
     if not isinstance(saved, dict):
         raise not_resumable(path, f"it holds {_kind(saved)}")

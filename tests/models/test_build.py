@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_log_mel_that_is_too_small_is_refused_in_a_line() -> None:
         build_student("hltdnn", 4, 32_000, few)
     assert "\n" not in str(refusal.value)
     assert build_student("hltdnn_ds", 4, 32_000, few)
+
+
+def test_another_fault_of_a_network_is_not_taken_for_a_small_log_mel(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(torch.nn.Module):
+        tap_channels = 4
+
+        def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+            return log_mel @ log_mel.new_empty(3, 2)
+
+    broken = replace(STUDENTS["hltdnn_ds"], build=lambda _classes, _width: Broken())
+    monkeypatch.setitem(STUDENTS, "broken", broken)
+    with pytest.raises(InputError, match=r"Student 'broken': its network, .*failed: RuntimeError: .*test_build"):
+        build_student("broken", 4)
 
 
 def test_without_a_front_end_it_is_the_default_one_at_the_rate() -> None:
