@@ -12,6 +12,7 @@ from edgekd.escaping import is_utf8, legible
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+Dropped = Literal["group", "audio", "silence", "cancelled"]  # why a clip without a label does not teach
 
 
 @dataclass(frozen=True)

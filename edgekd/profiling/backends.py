@@ -224,7 +224,7 @@ class OnnxGraph:
         found = {"whole": wall(lambda: run(None, feed))}
         parts = self._parts()
         if parts is not None:
-            first, second = (self._open(part.SerializeToString(), self.threads or 1) for part in parts)
+            first, second = parts
             log_mel = {second.get_inputs()[0].name: first.run(None, feed)[0]}
             found["front end"] = wall(lambda: first.run(None, feed))
             found["network"] = wall(lambda: second.run(None, log_mel))
@@ -261,8 +261,12 @@ class OnnxGraph:
         return onnx_layers(self.model, self._feed(example), threads=self.threads or 1, providers=self._providers)
 
     def _parts(self) -> tuple[Any, Any] | None:
-        """Front end and network, where they can be timed apart."""
-        return split_at_log_mel(self._graph())
+        """Sessions of front end and network, where they can be timed apart."""
+        parts = split_at_log_mel(self._graph())
+        if parts is None:
+            return None
+        first, second = (self._open(part.SerializeToString(), self.threads or 1) for part in parts)
+        return first, second
 
     def _graph(self) -> Any:
         import onnx

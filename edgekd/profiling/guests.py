@@ -39,7 +39,6 @@ class Guest(OnnxGraph):
     def __init__(self, path: Path, model: bytes, precision: PrecisionName, config: ProfileConfig) -> None:
         super().__init__(model, precision, provider=config.provider, threads=config.threads)
         self._path = path
-        self._logits = False
         notes = []
         scores = self._tried()
         self.classes = scores.shape[1]
@@ -52,27 +51,25 @@ class Guest(OnnxGraph):
             )
         if self._float is FLOATS["tensor(double)"]:
             notes.append(f"{path} computes in float64; its operations are counted as those of float32.")
-        self._uncounted = self._why_uncounted()
-        if self._uncounted is not None:
-            notes.append(f"{path}: its operations could not be counted: {self._uncounted}.")
+        self._cost, uncounted = self._counted()
+        self._is_counted = uncounted is None
+        if uncounted is not None:
+            notes.append(f"{path}: its operations could not be counted: {uncounted}.")
         self.notes = tuple(notes)
 
     def classify(self, waveforms: Tensor) -> Tensor:
         scores = super().classify(waveforms)
         return scores.softmax(dim=1) if self._logits else scores
 
-    def cost(self, example: Tensor) -> Cost:
-        return Cost(file_bytes=len(self.model)) if self._uncounted is not None else super().cost(example)
+    def cost(self, _example: Tensor) -> Cost:
+        return self._cost
 
     def _parts(self) -> tuple[Any, Any] | None:
         """None too where the network takes more than what the log-mel becomes."""
-        parts = None if self._uncounted is not None else super()._parts()
         try:
-            for part in parts or ():
-                self._open(part.SerializeToString(), 1)
+            return super()._parts() if self._is_counted else None
         except GateError:
             return None
-        return parts
 
     def _tried(self) -> Tensor:
         """Its scores of noise, `(B, K)`: two clips, or one where it takes no more. Raises `InputError`."""
@@ -94,14 +91,14 @@ class Guest(OnnxGraph):
             raise InputError(f"{self._path}: its scores of noise are not finite. Check it on a clip of your own.")
         return scores
 
-    def _why_uncounted(self) -> str | None:
+    def _counted(self) -> tuple[Cost, str | None]:
+        """What it costs, and why its operations are not in that."""
         from onnx.shape_inference import InferenceError
 
         try:
-            super().cost(torch.zeros(1, 1))
+            return super().cost(torch.zeros(1, 1)), None
         except (ValueError, KeyError, ArithmeticError, InferenceError) as failure:
-            return in_one_line(failure)
-        return None
+            return Cost(file_bytes=len(self.model)), in_one_line(failure)
 
 
 def open_guest(path: Path, config: ProfileConfig) -> Guest:

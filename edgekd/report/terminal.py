@@ -30,6 +30,7 @@ from edgekd.number_formats import (
 from edgekd.progress import new_console
 
 if TYPE_CHECKING:
+    from edgekd.data.index import Dropped
     from edgekd.experiments.comparison import Comparison, Spread
     from edgekd.exporting.manifest import Bundle
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
@@ -134,7 +135,7 @@ def print_pretraining(run: Run) -> None:
 
 def unlabelled_text(audited: Mapping[str, Any]) -> str:
     """How many clips without labels teach, and why others do not, of the audit in a report."""
-    reasons = {
+    reasons: dict[Dropped, str] = {
         "group": "of a group that is scored",
         "audio": "of recordings that share audio with clips that are scored",
         "silence": "silent",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekd.data.index import Dropped
 from edgekd.json_files import Count, Share, checked, read_json
 
 REPORT_VERSION = 1
@@ -48,7 +49,7 @@ class _Unlabelled(_Part):
 
     clips: Count
     used: Count
-    dropped: dict[Literal["group", "audio", "silence"], Count]
+    dropped: dict[Dropped, Count]
 
 
 class _Audit(_Part):
