@@ -19,7 +19,7 @@ from edgekd.errors import UsageError, shown
 from edgekd.front_end import FrontendConfig as FrontendConfig  # noqa: PLC0414 (found here as well, with the others)
 from edgekd.recordings import DataConfig as DataConfig  # noqa: PLC0414
 from edgekd.recordings import SimulationConfig as SimulationConfig  # noqa: PLC0414
-from edgekd.section import InputPath
+from edgekd.section import InputPath, Seed
 from edgekd.section import Section as Section  # noqa: PLC0414
 from edgekd.teacher_settings import CacheMode as CacheMode  # noqa: PLC0414
 from edgekd.teacher_settings import TeacherConfig as TeacherConfig  # noqa: PLC0414
@@ -221,7 +221,7 @@ class DistillConfig(Section):
     """Everything that decides the outcome of a run."""
 
     out: Path = Path("runs/edgekd")
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     student: str = Field(
         default="hltdnn_ds", description="see 'edgekd students', or package.module:factory, one of your own"

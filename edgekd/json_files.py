@@ -13,6 +13,7 @@ from edgekd.errors import InputError, UsageError
 
 # Types of what is read: a number is taken from a number alone, not from text or a truth value.
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Amount = Annotated[float, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 
 

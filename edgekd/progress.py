@@ -30,8 +30,8 @@ def silent(stage: str, done: int, total: int, /, **figures: float | str) -> None
     """The `Progress` that shows nothing."""
 
 
-def new_console(file: TextIO, *, plain: bool = False) -> Console:
-    """What writes to a stream with rich; `plain`: [x] is no markup, and :dog: no picture.
+def new_console(file: TextIO) -> Console:
+    """What writes to a stream with rich: [x] is no markup, and :dog: no picture.
 
     It raises `BrokenPipeError` where nobody reads any more: rich would end the program, with 1.
     """
@@ -41,7 +41,7 @@ def new_console(file: TextIO, *, plain: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Piped(file=file, highlight=not plain, markup=not plain, emoji=not plain)
+    return Piped(file=file, highlight=False, markup=False, emoji=False)
 
 
 class ConsoleProgress:

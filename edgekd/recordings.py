@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from edgekd.section import InputPath, Section
+from edgekd.section import InputPath, Section, Seed
 
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
@@ -26,7 +26,7 @@ class SimulationConfig(Section):
     snr_db: tuple[Decibels, Decibels] = Field(
         default=(-12.0, 8.0), description="range of in-band signal-to-noise ratios, dB"
     )
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    seed: Seed = 0
 
 
 class DataConfig(Section):
@@ -57,7 +57,7 @@ class DataConfig(Section):
     split: tuple[float, float, float] = Field(
         default=(0.7, 0.1, 0.2), description="train, validation, test: shares of groups"
     )
-    split_seed: int = Field(default=0, ge=0, lt=1 << 63)
+    split_seed: Seed = 0
     given_split: bool = Field(default=True, description="keep the data set's own folds or sides; False: split by group")
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from edgekd.escaping import is_utf8
 
@@ -19,6 +19,7 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 # Kept absolute: a run is resumed, exported and profiled from other folders than the one it was started in.
 InputPath = Annotated[Path, AfterValidator(_absolute)]
 

@@ -12,9 +12,9 @@ import numpy as np
 from edgekd.config import DataConfig
 from edgekd.data.clip_length import Recording, fitting_seconds, recordings
 from edgekd.data.index import ClipIndex
+from edgekd.recordings import LOWEST_RATE
 
 _HAVE = 0.95  # of each class's recordings have the rate, or a higher one
-_LOWEST_RATE = 2_000  # Hz, that a front end is for
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _rate(found: Sequence[Recording], rates: Mapping[Path, int], default: int) -
     for path, label, _, _ in found:
         of_class[label].append(rates[path])
     lowest = min(sorted(each)[int((1 - _HAVE) * len(each))] for each in of_class.values())
-    return None if lowest >= default else max(lowest, _LOWEST_RATE)
+    return None if lowest >= default else max(lowest, LOWEST_RATE)
 
 
 def _seconds(lengths: Sequence[float], config: DataConfig, given: bool) -> float | None:

@@ -1,7 +1,8 @@
 """`edgekd`: joins the commands, and turns errors into one line and an exit code.
 
 0 done; 1 a bug or an unforeseen failure; 2 wrong usage or configuration; 3 bad or missing input; 4 a gate refused;
-130 interrupted; 141 what reads its output has seen enough. A traceback is shown only with EDGEKD_DEBUG=1.
+130 interrupted; 141 what reads its output has seen enough; 143 ended by SIGTERM. A traceback is shown only with
+EDGEKD_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from edgekd.cli import (
 )
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import NO_SPACE, InputError, UsageError, explained
-from edgekd.escaping import terminal_text
 from edgekd.process_setup import keep_freed_memory, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
@@ -163,6 +163,8 @@ def main() -> None:
             raise
         line, exit_code = explained(_of_output(error))
         if _is_ours_to_say(error):
+            from edgekd.escaping import terminal_text
+
             print(terminal_text(f"edgekd: {line}", sys.stderr), file=sys.stderr)
         else:  # torchrun ends all processes with the first to go, which is to be the one that says why
             time.sleep(WAIT_SECONDS)

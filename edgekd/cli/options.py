@@ -16,7 +16,6 @@ import typer
 
 from edgekd.data.layouts.table import LAYOUTS
 from edgekd.errors import InputError, UsageError, shown
-from edgekd.escaping import terminal_text
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -256,6 +255,8 @@ def interruptible(advice: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt as ended:
         terminated = isinstance(ended, _Terminated)
         if is_first_process():
+            from edgekd.escaping import terminal_text
+
             told = f"{'Ended by SIGTERM' if terminated else 'Interrupted'}. {advice()}"
             typer.echo("\n" + terminal_text(told, sys.stderr), err=True)
         raise typer.Exit(143 if terminated else 130) from None

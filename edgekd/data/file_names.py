@@ -46,12 +46,6 @@ class Pattern:
     parts: tuple[tuple[Part, ...], ...]
     suffix: str
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The columns of the manifest, in the order of `FIELDS`."""
-        used = {name for part in self.parts for kind, name in part if kind == "field"}
-        return tuple(name for name in FIELDS if name in used)
-
     def readings(self, below: Path) -> list[Reading]:
         """The ways to read the file at `below` the folder, two at most; none: it does not fit."""
         if self.suffix and below.suffix.lower() != self.suffix:

@@ -77,17 +77,19 @@ def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
 
     Raises `UsageError` where that is none of them.
     """
-    times = {name: time for name, time in _own(index).items() if time is not None}
+    own = _own(index)
+    times = {name: time for name, time in own.items() if time is not None}
     if not times:
-        why = "no recording is named by the time it began" if _own(index) else "each recording has a group by a table"
+        why = "no recording is named by the time it began" if own else "each recording has a group by a table"
         raise UsageError(f"data.group_by = '{group_by}': {index.root}: {why}. Unset it.")
     groups = {name: group_of(time, group_by) for name, time in times.items()}
     clips = tuple(replace(clip, group=groups.get(clip.group, clip.group)) for clip in index)
-    left = len(_own(index)) - len(times)
+    left = [name for name, time in own.items() if time is None]
     notes = index.notes
     if left:
-        other = next(name for name, time in _own(index).items() if time is None)
-        notes += (Note("groups", f"{left} recordings are named by no time ({other}): each is a group of its own."),)
+        notes += (
+            Note("groups", f"{len(left)} recordings are named by no time ({left[0]}): each is a group of its own."),
+        )
     return replace(index, clips=clips, notes=notes)
 
 

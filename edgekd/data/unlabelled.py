@@ -44,8 +44,9 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         groups = groups_of(folder, files, str(folder) + os.sep)
         if config.group_by is not None:
             groups |= _by_time(folder, groups, config.group_by)
-        group_of.update((path, groups[path]) for path in files if path.resolve() not in seen)
-        seen.update(path.resolve() for path in files)
+        targets = {path: path.resolve() for path in files}
+        group_of.update((path, groups[path]) for path, target in targets.items() if target not in seen)
+        seen.update(targets.values())
     files = list(group_of)
     check_names_of_files(files)
     cut: dict[Path, list[tuple[int, int]]] = {}

@@ -47,7 +47,8 @@ def unheeded(index: ClipIndex) -> list[Note]:
         rows = _rows(path)
         if rows is None:
             continue
-        files = files or [(index.name(clip), clip.path, clip.group) for clip in {clip.path: clip for clip in index}.values()]
+        once = {clip.path: clip for clip in index}.values()
+        files = files or [(index.name(clip), clip.path, clip.group) for clip in once]
         found = _joins(*rows, path.parent, files)
         if found is not None:
             column, recordings, wanted, groups = found

@@ -60,9 +60,7 @@ class Reason:
         return f"{self.why} ({self.count}: {named})"
 
 
-def files_below(
-    folder: Path, left_out: list[LeftOut] | None = None, *, depth: int | None = None
-) -> Iterator[Path]:
+def files_below(folder: Path, left_out: list[LeftOut] | None = None, *, depth: int | None = None) -> Iterator[Path]:
     """The files in `folder` and in those at most `depth` folders below it (None: at any depth), in no order. What is
     passed by is added to `left_out`."""
     left = [] if left_out is None else left_out

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.device import host_agent
 from edgekd.errors import InputError, shown
-from edgekd.json_files import Count
+from edgekd.json_files import Amount, Count
 from edgekd.profiling.machine import from_bench
-from edgekd.report.results import Amount, Golden, Latency
+from edgekd.report.results import Golden, Latency
 
 Step = Literal["build", "verify", "bench"]
 Engine = Literal["onnxruntime", "tensorrt", "trtexec"]

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgekd.config import Section
 from edgekd.errors import InputError, shown
-from edgekd.json_files import Count, Share, read_json
+from edgekd.json_files import Amount, Count, Share, read_json
 from edgekd.scoring.differences import Difference
 from edgekd.scoring.intervals import Shares
 from edgekd.scoring.scores import Scores
@@ -28,7 +28,6 @@ Kind = Literal["run", "bundle", "onnx", "engine"]
 PrecisionName = Literal["float32", "float16", "int8"]
 
 
-Amount = Annotated[float, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Degrees = Annotated[float, Field(strict=True, ge=-273.15)]
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])

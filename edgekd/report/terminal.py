@@ -72,7 +72,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         shown.add_column(terminal_text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         shown.add_row(*map(terminal_text, row))
-    new_console(sys.stdout, plain=True).print(shown)
+    new_console(sys.stdout).print(shown)
 
 
 def print_run(run: Run) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekd.data.index import Dropped
-from edgekd.json_files import Count, Share, checked, read_json
+from edgekd.json_files import Amount, Count, Share, checked, read_json
 
 REPORT_VERSION = 1
 
@@ -40,7 +40,7 @@ class _Tested(_Part):
 class _Trained(_Part):
     """What a stage of training was."""
 
-    seconds: Annotated[float, Field(strict=True, ge=0)] = 0.0
+    seconds: Amount = 0.0
     scored: bool | None = None
 
 

@@ -76,15 +76,16 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
                 f"{folders[name]}: class '{name}' has no audio files. Add them, or fetch them (Git LFS)."
                 f"{why_no_audio(folders[name])}"
             )
-    groups, absent, notes = _groups(root, folders, recordings)
+    tables = {name: _metafile(root, folder, list(folders)) for name, folder in folders.items()}
+    groups, absent, notes = _groups(root, folders, recordings, tables)
     clips = [
         Clip(path, label, groups[path], None, start, length)
         for label, name in enumerate(folders)
         for path in recordings[name]
         for start, length in windows(path, config.clip_seconds)
     ]
-    tables = [table for folder in folders.values() if (table := _metafile(root, folder, list(folders))) is not None]
-    return ClipIndex("deepship", root, tuple(folders), tuple(clips), tuple(absent), tuple(notes), tuple(tables))
+    read = tuple(table for table in tables.values() if table is not None)
+    return ClipIndex("deepship", root, tuple(folders), tuple(clips), tuple(absent), tuple(notes), read)
 
 
 # Classes
@@ -133,11 +134,10 @@ class _Row:
 
 
 def _groups(
-    root: Path, folders: dict[str, Path], recordings: dict[str, list[Path]]
+    root: Path, folders: dict[str, Path], recordings: dict[str, list[Path]], tables: dict[str, Path | None]
 ) -> tuple[dict[Path, str], list[LeftOut], list[Note]]:
     """The group of each recording: its ship, else its folder, else itself; what the metafiles list and is not there;
     and what of the ships is not known."""
-    tables = {name: _metafile(root, folder, list(folders)) for name, folder in folders.items()}
     rows = {name: [] if table is None else _read(table) for name, table in tables.items()}
     known = {row.ship for listed in rows.values() for row in listed}
     groups: dict[Path, str] = {}

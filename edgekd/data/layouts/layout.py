@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.errors import InputError
-from edgekd.progress import Progress
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig
     from edgekd.data.index import ClipIndex
+    from edgekd.progress import Progress
 
 Recognise = Callable[[Path], bool]
 Load = Callable[[Path, "DataConfig"], "ClipIndex"]

@@ -19,10 +19,11 @@ Clips are 1 s long: pass `--clip-seconds 1`. A longer clip length fills each up,
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edgekd.data.index import Clip, ClipIndex, LeftOut, Note, Side
+from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
 from edgekd.data.layouts.csv_table import Line, read_table
 from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
@@ -65,8 +66,9 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     clips = []
     unknown = []
     missing: list[LeftOut] = []
+    tables = {folder: _table(folder) for _, folder in parts}
     for side, folder in parts:
-        table = _table(folder)
+        table = tables[folder]
         groups = {} if table is None else _groups(table)
         files = unlisted = 0
         absent = dict.fromkeys(groups)
@@ -89,8 +91,9 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
             unknown.append(f"{where} {unlisted} of {files} ({'no metadata.csv' if table is None else 'unlisted'})")
     if not clips:
         raise InputError(f"{root}: no audio files in the class folders. Unpack the archives here.{why_no_audio(root)}")
-    tables = tuple(table for _, folder in parts if (table := _table(folder)) is not None)
-    return ClipIndex("vtuad", root, classes, tuple(clips), tuple(missing), _notes(root, parts, unknown), tables)
+    read = tuple(table for table in tables.values() if table is not None)
+    notes = _notes(dict.fromkeys((root, *(folder.parent for folder in tables))), read, unknown)
+    return ClipIndex("vtuad", root, classes, tuple(clips), tuple(missing), notes, read)
 
 
 def _scenarios(root: Path) -> list[Path]:
@@ -128,12 +131,11 @@ def _groups(table: Path) -> dict[tuple[str, str], str]:
     return groups
 
 
-def _notes(root: Path, parts: list[tuple[Side, Path]], unknown: list[str]) -> tuple[Note, ...]:
-    """What is not known of ships, and tables that know of them but do not lie in their side's folder."""
+def _notes(places: Iterable[Path], read: Collection[Path], unknown: list[str]) -> tuple[Note, ...]:
+    """What is not known of ships, and tables in these `places` that know of them but do not lie in their side's
+    folder."""
     if not unknown:
         return ()
-    read = {_table(folder) for _, folder in parts}
-    places = dict.fromkeys((root, *(folder.parent for _, folder in parts)))
     elsewhere = [path for place in places for path in sorted(place.iterdir()) if is_table(path) and path not in read]
     unread = [str(path) for path in elsewhere if path.is_file() and _knows_ships(path)]
     also = f" Not read, for it lies beside the sides: {', '.join(unread)}." if unread else ""
