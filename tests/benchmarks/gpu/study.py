@@ -85,7 +85,8 @@ def conduct(
             settle(inner)
         cells = study.cells(place)
         findings = Findings(folder, study, cells)
-        for config in {cell.config.data.model_dump_json(): cell.config.data for cell in cells}.values():
+        heard = {cell.config.data.model_dump_json(exclude={"fold", "split_seed"}): cell.config.data for cell in cells}
+        for config in heard.values():
             open_store(study.index, config, progress)  # decoded once, not by every worker at the same time
         _train(cells, findings, clock, jobs, progress, start)
         if len(findings.done) == len(cells):

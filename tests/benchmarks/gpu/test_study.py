@@ -14,9 +14,11 @@ from edgekd.config import DistillConfig
 from edgekd.data.load import load_index
 from edgekd.errors import InputError
 from edgekd.experiments.grid import Job
+from edgekd.experiments.names import check_names
 from edgekd.experiments.pool import Failure
 from edgekd.experiments.worker import train
 from edgekd.progress import silent
+from edgekd.training.cut_start import check_cut
 from tests.benchmarks.gpu.study import SETTLING, Clock, conduct
 from tests.benchmarks.gpu.study_plan import OF_YAMNET, Study, Subject, plan_study
 from tests.benchmarks.gpu.study_results import show
@@ -204,6 +206,9 @@ def test_the_plan_is_balanced_and_its_settings_stand(esc10: Path, tmp_path: Path
         fold for fold in ("fold1", "fold2") for _ in methods[0]
     ]
     assert len(cells) == 3 * 5 * sum(map(len, methods))
+    for cell in {cell.method: cell for cell in cells}.values():
+        check_names(cell.config, int8=True)
+        check_cut(cell.config)
     assert {cell.config.training.compile for cell in cells} == {"off"}
     assert set(study.references.values()) <= {cell.method for cell in cells}
     assert len({study.digest(cell) for cell in cells}) == len(cells)
