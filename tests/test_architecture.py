@@ -35,6 +35,7 @@ ROOMS = (
         "processes",
         "log_mel",
         "audio",
+        "events",
         "data",
         "checks",
         "models",
@@ -61,7 +62,9 @@ for room in ("audio", "models", "exporting", "profiling", "cli"):
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
 INSIDE: dict[str, dict[str, set[str]]] = {
     "files": {
-        **{name: set() for name in ("locks", "caches", "threads")},
+        **{name: set() for name in ("locks", "caches", "threads", "spelling")},
+        "table_text": {"spelling"},
+        "csv_table": {"spelling", "table_text"},
         "whole": {"locks"},
         "tables": {"whole"},
         "folders": {"locks", "whole"},
