@@ -29,7 +29,8 @@ FOUNDATIONS = (
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
-    *("files", "processes", "log_mel", "audio", "data", "checks", "models", "losses", "runs", "scoring", "training"),
+    *("files", "processes", "exact_float32", "log_mel", "audio", "data", "checks", "models", "losses", "runs"),
+    *("scoring", "training"),
     *("quantization", "exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
