@@ -32,6 +32,7 @@ ROOMS = (
     *(
         "files",
         "processes",
+        "exact_float32",
         "log_mel",
         "audio",
         "events",
