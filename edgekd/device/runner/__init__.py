@@ -18,7 +18,8 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.classifier import Runner, windows
-from edgekd.device.runner.engines import Contract, Trtexec, oldest_onnxruntime, open_engine
+from edgekd.device.runner.engine_layers import types_of
+from edgekd.device.runner.engines import Contract, Trtexec, import_rtx, oldest_onnxruntime, open_engine
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 
@@ -34,11 +35,13 @@ __all__ = [
     "engine_file",
     "file_digest",
     "graphs",
+    "import_rtx",
     "machine_state",
     "manifest_digest",
     "oldest_onnxruntime",
     "open_engine",
     "read_golden",
     "read_manifest",
+    "types_of",
     "windows",
 ]
