@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
+    DLA_ENGINE,
     built_engines,
     check_files,
     chosen_engine,
@@ -19,12 +20,22 @@ from edgekd.device.runner.bundle import (
 )
 from edgekd.device.runner.classifier import Runner, windows
 from edgekd.device.runner.engine_layers import types_of
-from edgekd.device.runner.engines import Contract, Trtexec, import_rtx, oldest_onnxruntime, open_engine
+from edgekd.device.runner.engines import (
+    TRTEXEC,
+    Contract,
+    Trtexec,
+    import_rtx,
+    oldest_onnxruntime,
+    open_engine,
+    trtexec_release,
+)
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 
 __all__ = [
     "DISAGREES",
+    "DLA_ENGINE",
+    "TRTEXEC",
     "Contract",
     "Runner",
     "RunnerError",
@@ -42,6 +53,7 @@ __all__ = [
     "open_engine",
     "read_golden",
     "read_manifest",
+    "trtexec_release",
     "types_of",
     "windows",
 ]

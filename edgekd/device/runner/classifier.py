@@ -10,12 +10,14 @@ import numpy as np
 
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
+    DLA_ENGINE,
     ENGINE_STEPS,
     built_engines,
     check_files,
     chosen_engine,
     engine_file,
     engine_step,
+    engines,
     graphs,
     read_manifest,
 )
@@ -111,7 +113,8 @@ class Runner:
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
-            self._engine = open_engine(engine_file(self.folder, self.precision), contract, target["runtime"])
+            on_dla = self.precision == DLA_ENGINE
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract, target["runtime"], on_dla)
         else:
             model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
@@ -120,10 +123,11 @@ class Runner:
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
         known = list(graphs(self.manifest))
-        if precision is not None and precision not in known:
-            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(known)}")
+        possible = list(dict.fromkeys([*known, *([] if cpu else engines(self.manifest))]))
+        if precision is not None and precision not in possible:
+            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(possible)}")
         built = [] if cpu else built_engines(self.folder, self.manifest)
-        if not built:
+        if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
             raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest)}")

@@ -39,8 +39,9 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             )
     for table in ("tensorrt", "tensorrt_rtx"):
         if target.get(table) is not None:
+            within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
             _check_entries(manifest, {f"target.{table}": _TABLE}, where)
-            _check_entries(manifest, {f"target.{table}.max_batch": _whole(1, 1 << 16)}, where, optional=True)
+            _check_entries(manifest, within, where, optional=True)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
