@@ -123,12 +123,15 @@ def oldest_onnxruntime(target: Target) -> str:
     return runner.oldest_onnxruntime(target.opset)
 
 
-def open_runner(folder: Path, threads: int) -> Classify:
-    """The classifier of a bundle through the runner that ships with it. Raises `InputError`, also when it is called."""
+def open_runner(folder: Path, threads: int, cpu: bool = False) -> Classify:
+    """The classifier of a bundle through the runner that ships with it, `cpu`: its graph even where an engine is.
+
+    Raises `InputError`, also when it is called.
+    """
     from edgekd.device.runner import Runner, RunnerError
 
     try:
-        runner = Runner(folder, threads)
+        runner = Runner(folder, threads, cpu=cpu)
     except RunnerError as failure:  # what it runs on is missing, or refuses the graph
         raise InputError(str(failure)) from None
 
