@@ -29,7 +29,20 @@ FOUNDATIONS = (
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
-    *("files", "processes", "log_mel", "audio", "data", "checks", "models", "losses", "runs", "scoring", "training"),
+    *(
+        "files",
+        "processes",
+        "log_mel",
+        "audio",
+        "events",
+        "data",
+        "checks",
+        "models",
+        "losses",
+        "runs",
+        "scoring",
+        "training",
+    ),
     *("quantization", "exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
@@ -48,7 +61,9 @@ for room in ("audio", "models", "exporting", "profiling", "cli"):
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
 INSIDE: dict[str, dict[str, set[str]]] = {
     "files": {
-        **{name: set() for name in ("locks", "caches", "threads")},
+        **{name: set() for name in ("locks", "caches", "threads", "spelling")},
+        "table_text": {"spelling"},
+        "csv_table": {"spelling", "table_text"},
         "whole": {"locks"},
         "tables": {"whole"},
         "folders": {"locks", "whole"},

@@ -8,8 +8,8 @@ bands; eight compass masks (Robinson, "Edge detection by compass gradient masks"
     texture = compass masks * (L1, ..., L(levels-1), G(levels))
 
 Blur (5x5 binomial, reflected border) and resizing (bilinear) are linear and separable, so going down or up one level is
-one small matrix on each axis: `down_h @ G @ down_w.T`. All the maps of a batch lie side by side, `(H, W, maps)`, so that
-such a matrix multiplies long rows and not each small map for itself.
+one small matrix on each axis: `down_h @ G @ down_w.T`. Within, the maps of a batch lie side by side, `(H, W, maps)`:
+then such a matrix multiplies long rows, not each small map for itself.
 
 The cosine needs no texture, only inner products of two, and in these the masks come down to products along the axes as
 well. A slanted mask is `s1.T d + d.T s1` or the difference of the two, an upright one `s2.T d`, a level one `d.T s2`,

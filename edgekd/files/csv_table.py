@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.data.layouts.spelling import alike, difference
-from edgekd.data.layouts.table_text import separated, text_of
 from edgekd.errors import InputError, shown, unknown_name
+from edgekd.files.spelling import alike, difference
+from edgekd.files.table_text import separated, text_of
 
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls the column of row numbers that it wrote itself
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
