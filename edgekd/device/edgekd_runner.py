@@ -134,7 +134,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             )
     if target.get("tensorrt") is not None:
         _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
-        _check_entries(manifest, {"target.tensorrt.max_batch": _whole(1, 1 << 16)}, where, optional=True)
+        within = {"target.tensorrt.max_batch": _whole(1, 1 << 16), "target.tensorrt.dla": _one_of(True, False)}
+        _check_entries(manifest, within, where, optional=True)
 
 
 def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:
@@ -344,6 +345,7 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
 FORMAT = 1  # of manifest.json
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
+DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -407,11 +409,18 @@ def engine_file(folder: Path, precision: str) -> Path:
     return folder / f"model-{precision}.engine"
 
 
-def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Precisions whose engine is there; none where the target does not run TensorRT."""
+def engines(manifest: dict[str, Any]) -> list[str]:
+    """What engines there may be: one for each precision, and `DLA_ENGINE`; none where the target does not run
+    TensorRT."""
     if manifest["target"]["runtime"] != "tensorrt":
         return []
-    return [precision for precision in graphs(manifest) if engine_file(folder, precision).exists()]
+    has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
+    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
+
+
+def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Those of `engines` that are there."""
+    return [precision for precision in engines(manifest) if engine_file(folder, precision).exists()]
 
 
 def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
@@ -425,7 +434,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
     except (ValueError, TypeError, LookupError, RecursionError):
         precision = None
-    if precision not in list(graphs(manifest)):
+    if precision not in engines(manifest):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
         raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")
@@ -1154,6 +1163,7 @@ OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+DLA_CORE = 0
 
 
 class Contract(NamedTuple):
@@ -1333,14 +1343,18 @@ class TensorRT:
 
     name = "tensorrt"
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
+    def __init__(self, tensorrt: Any, engine: Path, contract: Contract, on_dla: bool = False) -> None:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        if on_dla:
+            self._runtime.DLA_core = DLA_CORE
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
-            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {BUILD_STEP}")
+            raise RunnerError(
+                f"{engine}: made by another TensorRT than {self.version}, or for another GPU. {BUILD_STEP}"
+            )
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
@@ -1385,11 +1399,16 @@ class Trtexec:
     """
 
     name = "trtexec"
-    version: str | None = None
 
-    def __init__(self, program: str, engine: Path, contract: Contract) -> None:
+    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
         self._command = [program, f"--loadEngine={engine.resolve()}"]
+        if on_dla:
+            self._command.append(f"--useDLACore={DLA_CORE}")
         self._contract = contract
+        release = trtexec_release(program)
+        self.version: str | None = ".".join(map(str, release)) or None
+        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
+        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         step = self._contract.max_batch
@@ -1404,7 +1423,8 @@ class Trtexec:
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        trace = self._trtexec(batch, "--exportTimes=result.json", f"--iterations={runs}", "--duration=0")
+        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
+        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
         return [float(row["latencyMs"]) for row in trace][-runs:]
 
     def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
@@ -1424,21 +1444,37 @@ class Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
-def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
-    """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
+def trtexec_release(program: str) -> tuple[int, ...]:
+    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
+    try:
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ()
+    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
+    if found is None:
+        return ()
+    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
+    return (major, *divmod(rest, 100))
+
+
+def open_engine(engine: Path, contract: Contract, on_dla: bool = False) -> TensorRT | Trtexec:
+    """The engine in a file, by TensorRT's Python module, else by trtexec; `on_dla`: with core 0 of the accelerator.
+
+    Raises `RunnerError`.
+    """
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return TensorRT(tensorrt, engine, contract)
-    program = TRTEXEC if os.access(TRTEXEC, os.X_OK) else shutil.which("trtexec")
+        return TensorRT(tensorrt, engine, contract, on_dla)
+    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
             " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
         )
-    return Trtexec(program, engine, contract)
+    return Trtexec(program, engine, contract, on_dla)
 
 
 # --- The classifier ---------------------------------------------------------------------------------------------------
@@ -1528,7 +1564,8 @@ class Runner:
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
-            self._engine = open_engine(engine_file(self.folder, self.precision), contract)
+            on_dla = self.precision == DLA_ENGINE
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract, on_dla)
         else:
             model, opset = self.folder / graphs(self.manifest)[self.precision], self.manifest["target"]["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
@@ -1537,10 +1574,11 @@ class Runner:
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
         known = list(graphs(self.manifest))
-        if precision is not None and precision not in known:
-            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(known)}")
+        possible = list(dict.fromkeys([*known, *([] if cpu else engines(self.manifest))]))
+        if precision is not None and precision not in possible:
+            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(possible)}")
         built = [] if cpu else built_engines(self.folder, self.manifest)
-        if not built:
+        if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
             raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")
@@ -2293,7 +2331,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--threads", type=_between(int, 1, 1024), default=1, metavar="N", help="CPU threads for onnxruntime (1)"
     )
-    model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
+    model.add_argument(
+        "--precision", metavar="P", help="int8, fp16, fp32 or fp16-dla, where the bundle has it (the chosen one)"
+    )
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")

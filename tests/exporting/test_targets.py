@@ -17,7 +17,7 @@ from edgekd.resources import named_resources
 
 JETSONS = {
     "jetson-agx-orin": ("11.4.1", "7.2.2", "8.7"),
-    "jetson-nano": ("8.2", "4.6", "5.3"),
+    "jetson-nano": ("8.2", "4.6.1", "5.3"),
     "jetson-orin-nano": ("10.3", "6.2", "8.7"),
     "jetson-orin-nx": ("10.3", "6.2", "8.7"),
     "jetson-thor": ("11.4.1", "7.2.2", "11.0"),

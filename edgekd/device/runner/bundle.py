@@ -13,6 +13,7 @@ from edgekd.device.runner.manifest import check_manifest, shown
 FORMAT = 1  # of manifest.json
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
+DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -76,11 +77,18 @@ def engine_file(folder: Path, precision: str) -> Path:
     return folder / f"model-{precision}.engine"
 
 
-def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Precisions whose engine is there; none where the target does not run TensorRT."""
+def engines(manifest: dict[str, Any]) -> list[str]:
+    """What engines there may be: one for each precision, and `DLA_ENGINE`; none where the target does not run
+    TensorRT."""
     if manifest["target"]["runtime"] != "tensorrt":
         return []
-    return [precision for precision in graphs(manifest) if engine_file(folder, precision).exists()]
+    has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
+    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
+
+
+def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Those of `engines` that are there."""
+    return [precision for precision in engines(manifest) if engine_file(folder, precision).exists()]
 
 
 def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
@@ -94,7 +102,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         raise RunnerError(f"{path}: {failure.strerror}. Next: python3 edgekd_runner.py choose") from None
     except (ValueError, TypeError, LookupError, RecursionError):
         precision = None
-    if precision not in list(graphs(manifest)):
+    if precision not in engines(manifest):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
         raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")

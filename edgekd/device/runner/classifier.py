@@ -11,10 +11,12 @@ import numpy as np
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     BUILD_STEP,
+    DLA_ENGINE,
     built_engines,
     check_files,
     chosen_engine,
     engine_file,
+    engines,
     graphs,
     read_manifest,
 )
@@ -107,7 +109,8 @@ class Runner:
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
-            self._engine = open_engine(engine_file(self.folder, self.precision), contract)
+            on_dla = self.precision == DLA_ENGINE
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract, on_dla)
         else:
             model, opset = self.folder / graphs(self.manifest)[self.precision], self.manifest["target"]["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
@@ -116,10 +119,11 @@ class Runner:
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
         known = list(graphs(self.manifest))
-        if precision is not None and precision not in known:
-            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(known)}")
+        possible = list(dict.fromkeys([*known, *([] if cpu else engines(self.manifest))]))
+        if precision is not None and precision not in possible:
+            raise WrongUsage(f"--precision {precision}: this bundle has {', '.join(possible)}")
         built = [] if cpu else built_engines(self.folder, self.manifest)
-        if not built:
+        if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
             raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")

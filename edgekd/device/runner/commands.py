@@ -99,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--threads", type=_between(int, 1, 1024), default=1, metavar="N", help="CPU threads for onnxruntime (1)"
     )
-    model.add_argument("--precision", metavar="P", help="int8, fp16 or fp32, where the bundle has it (the chosen one)")
+    model.add_argument(
+        "--precision", metavar="P", help="int8, fp16, fp32 or fp16-dla, where the bundle has it (the chosen one)"
+    )
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")

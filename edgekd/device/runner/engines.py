@@ -6,6 +6,7 @@ import ctypes
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,7 @@ OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+DLA_CORE = 0
 
 
 class Contract(NamedTuple):
@@ -203,14 +205,18 @@ class TensorRT:
 
     name = "tensorrt"
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
+    def __init__(self, tensorrt: Any, engine: Path, contract: Contract, on_dla: bool = False) -> None:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        if on_dla:
+            self._runtime.DLA_core = DLA_CORE
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
-            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {BUILD_STEP}")
+            raise RunnerError(
+                f"{engine}: made by another TensorRT than {self.version}, or for another GPU. {BUILD_STEP}"
+            )
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
@@ -255,11 +261,16 @@ class Trtexec:
     """
 
     name = "trtexec"
-    version: str | None = None
 
-    def __init__(self, program: str, engine: Path, contract: Contract) -> None:
+    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
         self._command = [program, f"--loadEngine={engine.resolve()}"]
+        if on_dla:
+            self._command.append(f"--useDLACore={DLA_CORE}")
         self._contract = contract
+        release = trtexec_release(program)
+        self.version: str | None = ".".join(map(str, release)) or None
+        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
+        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         step = self._contract.max_batch
@@ -274,7 +285,8 @@ class Trtexec:
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        trace = self._trtexec(batch, "--exportTimes=result.json", f"--iterations={runs}", "--duration=0")
+        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
+        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
         return [float(row["latencyMs"]) for row in trace][-runs:]
 
     def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
@@ -294,18 +306,34 @@ class Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
-def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
-    """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
+def trtexec_release(program: str) -> tuple[int, ...]:
+    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
+    try:
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ()
+    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
+    if found is None:
+        return ()
+    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
+    return (major, *divmod(rest, 100))
+
+
+def open_engine(engine: Path, contract: Contract, on_dla: bool = False) -> TensorRT | Trtexec:
+    """The engine in a file, by TensorRT's Python module, else by trtexec; `on_dla`: with core 0 of the accelerator.
+
+    Raises `RunnerError`.
+    """
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return TensorRT(tensorrt, engine, contract)
-    program = TRTEXEC if os.access(TRTEXEC, os.X_OK) else shutil.which("trtexec")
+        return TensorRT(tensorrt, engine, contract, on_dla)
+    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
             " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
         )
-    return Trtexec(program, engine, contract)
+    return Trtexec(program, engine, contract, on_dla)

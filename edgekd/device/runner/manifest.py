@@ -39,7 +39,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             )
     if target.get("tensorrt") is not None:
         _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
-        _check_entries(manifest, {"target.tensorrt.max_batch": _whole(1, 1 << 16)}, where, optional=True)
+        within = {"target.tensorrt.max_batch": _whole(1, 1 << 16), "target.tensorrt.dla": _one_of(True, False)}
+        _check_entries(manifest, within, where, optional=True)
 
 
 def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:

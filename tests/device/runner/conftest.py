@@ -157,6 +157,12 @@ import json, os, sys, time
 import numpy as np
 import onnxruntime
 options = dict(argument.lstrip("-").partition("=")[::2] for argument in sys.argv[1:])
+number = os.environ.get("TRTEXEC_PRINTS", "v8201")
+print("&&&& RUNNING TensorRT.trtexec [TensorRT " + number + "] # trtexec", *sys.argv[1:])
+if "help" in options:
+    sys.exit()
+if not number.startswith("v11"):
+    assert not {{"includeDataTransfers", "noCudaGraph"}} & set(options), "Unknown option"
 with open({log!r}, "a") as log:
     print(json.dumps(options), file=log)
 content = open(options["loadEngine"], "rb").read()

@@ -110,7 +110,9 @@ def test_the_engine_gives_onnxruntimes_scores(
 
 def test_an_engine_of_another_device_is_refused(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
     (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
-    with pytest.raises(RunnerError, match=r"made by another TensorRT or for another GPU\. Next: sh build_engine\.sh"):
+    with pytest.raises(
+        RunnerError, match=r"made by another TensorRT than [\d.]+, or for another GPU\. Next: sh build_engine\.sh"
+    ):
         Runner(jetson)
 
 
@@ -192,6 +194,58 @@ def test_an_older_module_is_as_good_as_none(
     toy.build(jetson, "int8")
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="8.2.1.8"))
     assert Runner(jetson).engine == "trtexec"
+
+
+@pytest.mark.parametrize(
+    ("prints", "version", "told"),
+    [
+        ("v8201", "8.2.1", set()),
+        ("v100300", "10.3.0", set()),
+        ("v110401", "11.4.1", {"includeDataTransfers", "noCudaGraph"}),
+        ("", None, set()),
+    ],
+)
+def test_trtexec_times_copies_and_no_cuda_graph_whatever_its_release_does_unless_told(
+    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch, prints: str, version: str, told: set[str]
+) -> None:
+    monkeypatch.setenv("TRTEXEC_PRINTS", prints)
+    toy.build(jetson, "int8")
+    runner = Runner(jetson)
+    assert runner.engine_version == version
+    runner.time(runner.golden_clips()[0][:1], 3)
+    (*_, timed) = trtexec()
+    assert {"includeDataTransfers", "noCudaGraph", "exportTimes"} & set(timed) == {"exportTimes", *told}
+
+
+def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
+    toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
+    assert main(["verify", "--precision", "fp16-dla"], bundle) == 3
+    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh" in capsys.readouterr().err
+    toy.build(bundle, "fp16-dla", "int8")
+    assert Runner(bundle).precision == "int8"
+    assert not hasattr(tensorrt, "DLA_core")
+    on_dla = Runner(bundle, precision="fp16-dla")
+    assert (on_dla.engine, tensorrt.DLA_core) == ("tensorrt", 0)
+    assert on_dla.verify()["agrees"]
+    assert main(["choose", "--runs", "20"], bundle) == 0
+    assert "fp16-dla  p50 " in capsys.readouterr().out
+    assert main(["verify", "--precision", "fp16-dla", "--cpu"], bundle) == 2
+    assert "this bundle has int8, fp16, fp32\n" in capsys.readouterr().err
+
+
+def test_trtexec_is_told_of_the_accelerator(toy: Toy, tmp_path: Path, trtexec: Calls) -> None:
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
+    toy.build(bundle, "fp16-dla")
+    assert Runner(bundle).verify()["precision"] == "fp16-dla"
+    assert {call.get("useDLACore") for call in trtexec()} == {"0"}
+
+
+def test_a_board_without_an_accelerator_has_no_such_engine(toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT) -> None:
+    bundle = toy.write(tmp_path / "thor", "jetson-thor", batch=1, alternatives=("fp16", "fp32"))
+    toy.build(bundle, "fp16-dla")
+    assert Runner(bundle).engine == "onnxruntime"
 
 
 def test_trtexecs_own_error_is_told(toy: Toy, jetson: Path, trtexec: Calls) -> None:

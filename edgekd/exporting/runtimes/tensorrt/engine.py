@@ -24,12 +24,13 @@ from edgekd.device import runner
 from edgekd.errors import GateError, InputError
 from edgekd.exporting.graph import FRONT_END
 from edgekd.exporting.runtimes.tensorrt import TensorRT
-from edgekd.exporting.runtimes.tensorrt.build_script import TIMING_CACHE, WORKSPACE_MIB, can_pin, engine_name
+from edgekd.exporting.runtimes.tensorrt.build_script import TIMING_CACHE, WORKSPACE_MIB, engine_name
 from edgekd.exporting.runtimes.tensorrt.releases import (
     EXPLICIT_INT8,
     STRONGLY_TYPED,
     Installed,
     Release,
+    language_of,
     newest_opset,
 )
 from edgekd.exporting.runtimes.tensorrt.rounding import clipped_rounding
@@ -184,7 +185,7 @@ def _allow(tensorrt: Any, release: Release, precision: Precision, config: Any, n
     ends = [number for number, layer in enumerate(layers) if layer.name.startswith(FRONT_END)]
     if not ends:
         return
-    assert can_pin(release)  # 8.5 or later, and not yet strongly typed
+    assert language_of(release).pins  # 8.5 or later, and not yet strongly typed
     config.set_flag(tensorrt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     # Up to the last node of the log-mel, with what the parser put between, which has names of its own.
     for layer in layers[: ends[-1] + 1]:

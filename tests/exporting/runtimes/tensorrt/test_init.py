@@ -55,7 +55,12 @@ def test_the_script_builds_what_the_bundle_holds_and_pins_the_log_mel(exported: 
     ("name", "words"),
     [
         ("jetson", ("Made for JetPack 6.2, TensorRT 10.3.", "sudo apt install nvidia-jetpack", "sh build_engine.sh")),
-        ("gpu", ("Made for TensorRT 11.4.", "python3 -m pip install tensorrt numpy")),
+        (
+            "gpu",
+            ("Made for TensorRT 11.4.", "Linux x86-64 from https", "python3 -m pip install 'tensorrt==11.4.*' numpy"),
+        ),
+        ("jetson-agx-orin", ("JetPack 7.2.2, TensorRT 11.4.1.", "Linux SBSA from https", "sudo apt install tensorrt ")),
+        ("jetson-nano", ("JetPack 4.6.1, TensorRT 8.2.", "python3.8 -m venv env", ". env/bin/activate")),
     ],
 )
 def test_the_usage_says_which_release_it_is_for(toy: Toy, name: str, words: tuple[str, ...]) -> None:
