@@ -70,6 +70,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "folders": {"locks", "whole"},
         "row_table": {"caches", "threads"},
     },
+    "events": {
+        **{name: set() for name in ("event", "names", "matching")},
+        "columns": {"event"},
+        **{name: {"event", "columns"} for name in ("raven", "audacity")},
+        "tables": {"event", "names", "columns", "raven", "audacity"},
+    },
     "data": {
         "fourier": set(),
         **{name: set() for name in ("disjoint_groups", "index")},
