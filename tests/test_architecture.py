@@ -31,6 +31,7 @@ FOUNDATIONS = (
 ROOMS = (
     *(
         "files",
+        "neighbours",
         "processes",
         "exact_float32",
         "log_mel",
