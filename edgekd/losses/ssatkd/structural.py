@@ -162,7 +162,8 @@ class _Products(torch.autograd.Function):
             if ctx.needs_input_grad[place]:
                 twice = (2 * own).repeat_interleave(channels, output_size=batch * channels)
                 bands = [torch.addcmul(both * o, twice, m) for m, o in zip(mine, other, strict=True)]
-                gradients[place] = _apart(_bands_gradient(bands, ctx.shape[2:]), ctx.shape)
+                found = _apart(_bands_gradient(bands, ctx.shape[2:]), ctx.shape)
+                gradients[place] = found.contiguous(memory_format=torch.channels_last)  # as networks have theirs
         return gradients[0], gradients[1], None
 
 
