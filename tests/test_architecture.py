@@ -29,7 +29,22 @@ FOUNDATIONS = (
     *("number_formats", "progress", "resources", "process_setup", "_torchaudio"),
 )
 ROOMS = (
-    *("files", "processes", "log_mel", "audio", "data", "checks", "models", "losses", "runs", "scoring", "training"),
+    *(
+        "files",
+        "neighbours",
+        "processes",
+        "exact_float32",
+        "log_mel",
+        "audio",
+        "events",
+        "data",
+        "checks",
+        "models",
+        "losses",
+        "runs",
+        "scoring",
+        "training",
+    ),
     *("quantization", "exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
@@ -48,11 +63,19 @@ for room in ("audio", "models", "exporting", "profiling", "cli"):
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
 INSIDE: dict[str, dict[str, set[str]]] = {
     "files": {
-        **{name: set() for name in ("locks", "caches", "threads")},
+        **{name: set() for name in ("locks", "caches", "threads", "spelling")},
+        "table_text": {"spelling"},
+        "csv_table": {"spelling", "table_text"},
         "whole": {"locks"},
         "tables": {"whole"},
         "folders": {"locks", "whole"},
         "row_table": {"caches", "threads"},
+    },
+    "events": {
+        **{name: set() for name in ("event", "names", "matching")},
+        "columns": {"event"},
+        **{name: {"event", "columns"} for name in ("raven", "audacity")},
+        "tables": {"event", "names", "columns", "raven", "audacity"},
     },
     "data": {
         "fourier": set(),

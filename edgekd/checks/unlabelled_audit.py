@@ -19,12 +19,12 @@ from edgekd.checks.silence import cancelled_clips, silent_clips
 from edgekd.config import DataConfig
 from edgekd.data.clip_store import ClipStore, open_store
 from edgekd.data.index import Clip, ClipIndex, Side, Split
-from edgekd.data.layouts.spelling import alike
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.data.walk import Reason, reasons
 from edgekd.errors import InputError
+from edgekd.files.spelling import alike
 from edgekd.progress import Progress, silent
 
 HELD_OUT: tuple[Side, ...] = ("validation", "test")

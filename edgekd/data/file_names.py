@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.data.layouts.manifest import OPTIONAL, read_fold, read_side
-from edgekd.data.layouts.spelling import alike, difference, one_spelling
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import is_utf8
+from edgekd.files.spelling import alike, difference, one_spelling
 from edgekd.files.tables import write_csv
 
 FIELDS = ("label", "group", "fold", "split", "side")

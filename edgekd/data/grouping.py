@@ -13,10 +13,10 @@ from edgekd.config import DataConfig
 from edgekd.data.disjoint_groups import DisjointGroups
 from edgekd.data.index import ClipIndex, Note
 from edgekd.data.layouts.folder import GROUPS, listed_groups
-from edgekd.data.layouts.spelling import one_spelling
-from edgekd.data.layouts.table_text import table_at
 from edgekd.data.recording_times import by_time, neighbours
 from edgekd.data.unread_tables import unheeded
+from edgekd.files.spelling import one_spelling
+from edgekd.files.table_text import table_at
 
 
 def grouped(index: ClipIndex, config: DataConfig) -> ClipIndex:

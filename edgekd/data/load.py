@@ -15,10 +15,10 @@ from edgekd.data.index import ClipIndex
 from edgekd.data.layouts.folder import GROUPS
 from edgekd.data.layouts.layout import Layout, WrongLayout
 from edgekd.data.layouts.table import LAYOUTS
-from edgekd.data.layouts.table_text import TABLE_SUFFIXES, is_table, table_at
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import is_utf8
+from edgekd.files.table_text import TABLE_SUFFIXES, is_table, table_at
 from edgekd.progress import Progress, silent
 
 

@@ -19,12 +19,12 @@ from edgekd.config import DataConfig
 from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import GROUPS, groups_of, windows
-from edgekd.data.layouts.table_text import table_at
 from edgekd.data.load import check_names_of_files
 from edgekd.data.recording_times import GroupBy, begun
 from edgekd.data.recording_times import group_of as of_time
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
+from edgekd.files.table_text import table_at
 from edgekd.files.threads import threaded
 from edgekd.progress import Progress, silent
 

@@ -11,11 +11,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from edgekd.data.index import ClipIndex, Note
-from edgekd.data.layouts.csv_table import records
-from edgekd.data.layouts.spelling import alike
-from edgekd.data.layouts.table_text import is_table, separated, text_of
 from edgekd.data.walk import files_below
 from edgekd.errors import InputError
+from edgekd.files.csv_table import records
+from edgekd.files.spelling import alike
+from edgekd.files.table_text import is_table, separated, text_of
 
 _WORDS = frozenset(
     {

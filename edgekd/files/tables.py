@@ -1,4 +1,4 @@
-"""CSV tables that edgekd writes and reads back; those that people write are read by `data.layouts.csv_table`."""
+"""CSV tables that edgekd writes and reads back; those that people write are read by `csv_table`."""
 
 from __future__ import annotations
 

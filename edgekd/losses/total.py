@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.config import LossConfig
+from edgekd.losses.adapter import Adapter, resize
 from edgekd.losses.ssatkd.structural import full_precision
 from edgekd.losses.terms import TERMS, Compared, Need, needs_of
 from edgekd.models.outputs import StudentOutput, TeacherOutput
@@ -71,12 +71,12 @@ class SSATKDLoss(nn.Module):
         """The loss between taps of so many channels and embeddings of such sizes, as far as terms compare them."""
         super().__init__()
         self.config = config
-        self.adapter: nn.Sequential | None = None
+        self.adapter: Adapter | None = None
         if "tap" in needs_of(config.terms):
             channels = (teacher_channels, student_channels)
             if config.adapter == "student":
                 channels = (student_channels, teacher_channels)
-            self.adapter = nn.Sequential(nn.Conv2d(*channels, kernel_size=1), nn.ReLU())
+            self.adapter = Adapter(*channels)
         self.projection: nn.Linear | None = None
         if "embedding" in needs_of(config.terms):
             self.projection = nn.Linear(student_embedding, teacher_embedding)
@@ -172,18 +172,7 @@ class SSATKDLoss(nn.Module):
     def _matched(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Both taps in the same channels and at the smaller size in each dimension, float32."""
         assert self.adapter is not None
+        height, width = (min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True))
         if self.config.adapter == "teacher":
-            teacher = self.adapter(teacher)
-        else:
-            student = self.adapter(student)
-        return _same_size(full_precision(student), full_precision(teacher))
-
-
-def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps `(B, C, H, W)` at the smaller size in each dimension, bilinear."""
-    size = [min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])]
-
-    def resize(x: Tensor) -> Tensor:
-        return x if list(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-    return resize(a), resize(b)
+            return resize(full_precision(student), (height, width)), self.adapter.resized(teacher, (height, width))
+        return self.adapter.resized(student, (height, width)), resize(full_precision(teacher), (height, width))

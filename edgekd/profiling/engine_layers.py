@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.device import runner
 from edgekd.errors import InputError
 from edgekd.profiling.layers import LayerTime, macs_of, slowest_first, with_own_names
 from edgekd.report.results import Layer
 
-TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # where NVIDIA's packages put it, seldom on PATH
+TRTEXEC = Path(runner.TRTEXEC)
 
 # What trtexec calls a format -> precision and bytes of a number: "Half", "Row major linear FP16 format", ...
 _FORMATS = (
@@ -30,20 +31,22 @@ _FORMATS = (
 
 
 def engine_layers(engine: Path, model: bytes | None = None, trtexec: Path = TRTEXEC) -> tuple[Layer, ...]:
-    """The layers of a TensorRT engine, timed by `trtexec`, or by the one on PATH where there is none.
+    """The layers of a TensorRT engine, timed by the trtexec on PATH, or by `trtexec` where there is none.
 
     `model`: the ONNX file that the engine was built from, for the MACs. Raises
     `InputError` where there is no trtexec, and where it cannot run the engine.
     """
-    program = str(trtexec) if os.access(trtexec, os.X_OK) else shutil.which("trtexec")
+    program = shutil.which("trtexec") or (str(trtexec) if os.access(trtexec, os.X_OK) else None)
     if program is None:
         raise InputError(
-            f"{engine}: no trtexec in {trtexec.parent} or on PATH, which times the layers of an engine."
+            f"{engine}: no trtexec on PATH or in {trtexec.parent}, which times the layers of an engine."
             " Next: sudo apt install nvidia-jetpack on a Jetson, or leave --layers out."
         )
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         command = [program, f"--loadEngine={engine.resolve()}", "--exportProfile=profile.json"]
-        command += ["--exportLayerInfo=layers.json", "--dumpProfile", "--separateProfileRun"]
+        command += ["--exportLayerInfo=layers.json", "--dumpProfile"]
+        if runner.trtexec_release(program) < (11,):  # which always takes the layers' times in a run of their own
+            command.append("--separateProfileRun")
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]

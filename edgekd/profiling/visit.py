@@ -305,7 +305,9 @@ class Visit:
             )
         build = news.ended.get("build", {"said": ["it has no trtexec"], "late": False})
         trouble = [line.partition(f"{BUILD_SCRIPT}: ")[2] or line for line in build["said"]]
-        trouble = [line for line in trouble if not line.startswith(("building ", "built:", "edgekd_runner: "))]
+        trouble = [
+            line for line in trouble if not line.startswith(("building ", "built:", "no engine", "edgekd_runner: "))
+        ]
         if build["late"]:
             trouble.append(f"it had not ended after {self._seconds['build']} s and was stopped")
         ran = ENGINES[verified["engine"]]

@@ -12,11 +12,11 @@ import soundfile
 
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, ClipIndex
-from edgekd.data.layouts.spelling import alike, one_spelling
 from edgekd.data.load import load_index
 from edgekd.data.splits import make_split, read_splits, write_splits
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import GateError, InputError
+from edgekd.files.spelling import alike, one_spelling
 
 SPELLINGS = [
     *("Fähre Ärö", "fähre  ärö ", "FÄHRE ÄRÖ", "Fa\u0308hre A\u0308ro\u0308", "F\u00e4hre\u00a0\u00c4r\u00f6"),

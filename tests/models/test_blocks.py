@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from edgekd.models.blocks import TwoBranches, convolution, scaled, separable
+from edgekd.models.blocks import FirstConv2d, TwoBranches, convolution, scaled, separable
 
 
 def test_channels_are_scaled_to_multiples_of_4() -> None:
@@ -18,6 +20,21 @@ def test_a_convolution_keeps_the_size_but_for_its_stride_and_gives_nothing_negat
         output = convolution(3, 6, 3, stride)(features)
         assert output.shape == (2, 6, *size)
         assert (output >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 11), (2, 1)])
+@pytest.mark.parametrize(("side", "stride"), [(3, 2), (3, 1), (5, 2), (1, 1), (1, 2)])
+def test_a_first_convolution_has_the_gradients_of_any_other(side: int, stride: int, size: tuple[int, int]) -> None:
+    layer = convolution(1, 6, side, stride)[0].double()
+    assert isinstance(layer, FirstConv2d)
+    maps = torch.randn(3, 1, *size, dtype=torch.float64, requires_grad=True)
+    found, expected = layer(maps), F.conv2d(maps, layer.weight, None, stride, side // 2)
+    assert type(found.grad_fn) is not type(expected.grad_fn)
+    assert torch.equal(found, expected)
+    wanted = torch.randn_like(found)
+    gradients = [torch.autograd.grad(values, (maps, layer.weight), wanted) for values in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
 def test_a_separable_convolution_sees_each_channel_alone_first() -> None:

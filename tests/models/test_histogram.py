@@ -76,3 +76,16 @@ def test_a_value_far_from_every_bin_gives_no_nan() -> None:
     assert torch.equal(histogram, torch.zeros_like(histogram))
     assert features.grad is not None
     assert features.grad.isfinite().all()
+
+
+def test_what_learns_on_a_cpu_has_the_numbers_and_the_gradient_of_what_does_not() -> None:
+    layer = layer_of(channels=2, bins=5).double()
+    features = torch.randn(3, 2, 9, 4, dtype=torch.float64, requires_grad=True)
+    learned = {"x": features, **dict(layer.named_parameters())}
+    found = layer.train()(features)
+    expected = layer.eval()(features)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+    wanted = torch.randn_like(found)
+    gradients = [torch.autograd.grad(values, list(learned.values()), wanted) for values in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)

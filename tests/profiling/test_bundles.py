@@ -46,8 +46,9 @@ def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
 ) -> None:
     opened: list[tuple[str, runner.Contract]] = []
 
-    def open_engine(file: Path, contract: runner.Contract) -> RunByOnnxRuntime:
+    def open_engine(file: Path, contract: runner.Contract, runtime: str) -> RunByOnnxRuntime:
         opened.append((file.name, contract))
+        assert runtime == "tensorrt"
         return RunByOnnxRuntime(profiled.graphs["int8"])
 
     monkeypatch.setattr(runner, "open_engine", open_engine)

@@ -77,7 +77,8 @@ def trtexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             '*) echo "[01/01/2026-00:00:00] [E] Unknown option: $argument"; exit 1 ;;',
         ]
     )
-    program.write_text(f'#!/bin/sh\necho "$@" >{log}\nfor argument; do case $argument in\n{cases}\nesac; done\n')
+    begin = f'echo "[TensorRT ${{PRINTS:-v100300}}]"; [ "$1" != --help ] || exit 0; echo "$@" >{log}'
+    program.write_text(f"#!/bin/sh\n{begin}\nfor argument; do case $argument in\n{cases}\nesac; done\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     return log
@@ -94,6 +95,14 @@ def test_an_engine_is_profiled_by_trtexec(trtexec: Path, tmp_path: Path) -> None
     ]
 
 
+def test_from_11_on_the_layers_have_a_run_of_their_own_without_asking(
+    trtexec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRINTS", "v110401")
+    engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")
+    assert trtexec.read_text().split()[-1] == "--dumpProfile"
+
+
 def test_trtexecs_own_error_is_passed_on(trtexec: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.engine: trtexec cannot run it: Unknown option: --loadEngine"):
         engine_layers(tmp_path / "other.engine", trtexec=tmp_path / "absent" / "trtexec")
@@ -103,5 +112,5 @@ def test_without_trtexec_the_error_says_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"no trtexec in .*absent or on PATH.*leave --layers out"):
+    with pytest.raises(InputError, match=r"no trtexec on PATH or in .*absent, which.*leave --layers out"):
         engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")

@@ -24,6 +24,7 @@ from edgekd.exporting.manifest import Bundle
 from edgekd.profiling.remote import profile_hosts, subject_of
 from edgekd.profiling.visit import SECONDS, HostFailure, HostResult
 from edgekd.report.results import Cost
+from tests.exporting.runtimes.tensorrt import trtexec
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Server
@@ -258,15 +259,21 @@ def test_without_trtexec_a_tensorrt_bundle_runs_on_onnxruntime_and_says_so(
     assert any("the bundle is for NVIDIA Jetson" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("release", "note"),
+    [
+        ("10.3.0", "no engine was built (int8 could not be built and is left out: Error[2]: "),
+        ("11.4.1", "no engine was built (this bundle is made for TensorRT 10.3, and "),
+    ],
+)
 def test_engines_are_built_there_where_trtexec_is_found(
-    write_product: Callable[..., Bundle], visit_host: Visit, server: Server, tmp_path: Path
+    write_product: Callable[..., Bundle], visit_host: Visit, server: Server, tmp_path: Path, release: str, note: str
 ) -> None:
-    if Path(host_agent.TRTEXEC).exists():
-        pytest.skip("this machine has trtexec")
     log = tmp_path / "calls"
-    (tmp_path / "bin").mkdir()
-    program(tmp_path / "bin" / "trtexec", f'echo "$@" >>{log}\nexit 1')
-    python = program(tmp_path / "python", f'PATH={tmp_path / "bin"}:$PATH exec {sys.executable} "$@"')
+    trtexec.install(tmp_path / "bin", release)
+    fails = json.dumps(dict.fromkeys(("int8", "fp16", "fp32"), "memory"))
+    settings = f"PATH={tmp_path / 'bin'}:$PATH TRTEXEC_LOG={log} TRTEXEC_FAILS='{fails}'"
+    python = program(tmp_path / "python", f'{settings} exec {sys.executable} "$@"')
     steps: list[object] = []
     found = visit_host(
         folder=write_product(tmp_path / "jetson", "jetson").folder,
@@ -274,9 +281,8 @@ def test_engines_are_built_there_where_trtexec_is_found(
         progress=lambda stage, done, total, /, **figures: steps.append(figures["step"]),
     )
     assert isinstance(found, HostResult)
-    assert "--onnx=model.onnx" in log.read_text()
-    assert "building model-int8.engine" in steps
-    assert any("no engine was built (int8 could not be built and is left out" in note for note in found.notes)
+    assert ("--onnx=model.onnx" in log.read_text()) == ("building model-int8.engine" in steps) == (release == "10.3.0")
+    assert [each for each in found.notes if note in each], found.notes
     assert server.left() == []
 
 

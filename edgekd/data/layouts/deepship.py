@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING
 
 from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
-from edgekd.data.layouts.csv_table import records
 from edgekd.data.layouts.folder import GROUPS, class_folders, windows
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.spelling import alike
-from edgekd.data.layouts.table_text import separated, table_at, text_of
 from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
+from edgekd.files.csv_table import records
+from edgekd.files.spelling import alike
+from edgekd.files.table_text import separated, table_at, text_of
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import Clip, ClipIndex, LeftOut
-from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.table_text import table_at
 from edgekd.errors import InputError
+from edgekd.files.csv_table import Line, check_names, missing_files, read_table
+from edgekd.files.table_text import table_at
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from edgekd.audio.read import AUDIO_SUFFIXES, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side
-from edgekd.data.layouts.csv_table import read_table
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.spelling import alike, difference, one_spelling
-from edgekd.data.layouts.table_text import table_at
 from edgekd.data.walk import audio_files, holds_audio, why_no_audio
 from edgekd.errors import InputError
+from edgekd.files.csv_table import read_table
+from edgekd.files.spelling import alike, difference, one_spelling
+from edgekd.files.table_text import table_at
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

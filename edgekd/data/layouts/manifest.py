@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgekd.audio.read import AudioInfo, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Note, Side
-from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
 from edgekd.data.layouts.folder import cut
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.spelling import alike
-from edgekd.data.layouts.table_text import table_at
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.files.csv_table import Line, check_names, missing_files, read_table
+from edgekd.files.spelling import alike
+from edgekd.files.table_text import table_at
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgekd.audio.read import probe
 from edgekd.data.index import Clip, ClipIndex
-from edgekd.data.layouts.csv_table import Line, check_names, read_table
 from edgekd.data.layouts.folder import class_folders
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.table_text import table_at
 from edgekd.data.walk import audio_files
 from edgekd.errors import InputError
+from edgekd.files.csv_table import Line, check_names, read_table
+from edgekd.files.table_text import table_at
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

@@ -24,13 +24,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
-from edgekd.data.layouts.csv_table import Line, read_table
 from edgekd.data.layouts.folder import check_spelling, class_folders, holds_sides, sides, windows
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.spelling import alike
-from edgekd.data.layouts.table_text import is_table, separated, table_at, text_of
 from edgekd.data.walk import audio_files, why_no_audio
 from edgekd.errors import InputError
+from edgekd.files.csv_table import Line, read_table
+from edgekd.files.spelling import alike
+from edgekd.files.table_text import is_table, separated, table_at, text_of
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig

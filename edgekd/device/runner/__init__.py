@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
+    DLA_ENGINE,
     built_engines,
     check_files,
     chosen_engine,
@@ -18,12 +19,23 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.classifier import Runner, windows
-from edgekd.device.runner.engines import Contract, Trtexec, oldest_onnxruntime, open_engine
+from edgekd.device.runner.engine_layers import types_of
+from edgekd.device.runner.engines import (
+    TRTEXEC,
+    Contract,
+    Trtexec,
+    import_rtx,
+    oldest_onnxruntime,
+    open_engine,
+    trtexec_release,
+)
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 
 __all__ = [
     "DISAGREES",
+    "DLA_ENGINE",
+    "TRTEXEC",
     "Contract",
     "Runner",
     "RunnerError",
@@ -34,11 +46,14 @@ __all__ = [
     "engine_file",
     "file_digest",
     "graphs",
+    "import_rtx",
     "machine_state",
     "manifest_digest",
     "oldest_onnxruntime",
     "open_engine",
     "read_golden",
     "read_manifest",
+    "trtexec_release",
+    "types_of",
     "windows",
 ]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
-from edgekd.device.runner.bundle import BUILD_STEP
+from edgekd.device.runner.bundle import BUILD_STEP, ENGINE_STEPS
 from edgekd.device.runner.errors import RunnerError
 
 # The newest operator set of a graph, and the oldest ONNX Runtime that runs one: each was tried. 1.14 loads sets 14
@@ -24,6 +28,7 @@ OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+DLA_CORE = 0
 
 
 class Contract(NamedTuple):
@@ -167,13 +172,16 @@ class _Cuda:
     TO_DEVICE, TO_HOST = 1, 2
 
     def __init__(self) -> None:
-        for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so"):
+        for name in _cuda_runtimes():
             try:
                 self._library = ctypes.CDLL(name)
                 return
             except OSError:
                 continue
-        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or add --cpu")
+        raise RunnerError(
+            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
+            " nvidia-cuda-runtime elsewhere, or add --cpu"
+        )
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -198,35 +206,54 @@ class _Cuda:
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
 
+def _cuda_runtimes() -> Iterator[str]:
+    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
+    for folder in sys.path:  # where pip puts it, which the loader does not know
+        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
+
+
 class TensorRT:
-    """An engine that build_engine.sh made on this device, run by TensorRT's Python module, from 8.5 on."""
+    """An engine run by TensorRT's Python module, from 8.5 on: build_engine.sh made it on this device.
 
-    name = "tensorrt"
+    Or one that came with the bundle, run by that of TensorRT for RTX, which compiles its kernels here when it is opened
+    and keeps them beside it for the next time.
+    """
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: Contract) -> None:
+    def __init__(
+        self, tensorrt: Any, engine: Path, contract: Contract, name: str = "tensorrt", on_dla: bool = False
+    ) -> None:
+        self.name, self._module = name, tensorrt
+        self._step = step = ENGINE_STEPS[name]
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        if on_dla:
+            self._runtime.DLA_core = DLA_CORE
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
-            raise RunnerError(f"{engine}: made by another TensorRT or for another GPU. {BUILD_STEP}")
+            why = self._invalid(engine)
+            raise RunnerError(
+                f"{engine}: made by another TensorRT than {self.version}, or for another GPU{why}. {step}"
+            )
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if len(names) != 2 or len(inputs) != 1:
-            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
         (scores,) = set(names) - set(inputs)
         shape = tuple(self._engine.get_tensor_shape(self._input_name))
         classes = tuple(self._engine.get_tensor_shape(scores))[-1]
         if shape[1:] != contract.shape or classes != contract.classes:
-            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._context = self._engine.create_execution_context()
-        self._stream = self._cuda.stream()
+        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
+        self._kernels: Any = None
+        self._kept = engine.with_suffix(".kernels")
+        self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
@@ -242,10 +269,46 @@ class TensorRT:
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
         if not self._context.execute_async_v3(self._stream):
-            raise RunnerError(f"TensorRT could not run the engine. {BUILD_STEP}")
+            raise RunnerError(f"TensorRT could not run the engine. {self._step}")
         self._cuda.wait(self._stream)
+        if self._kernels is not None:
+            self._keep_kernels()
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
+
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
+
+    def _invalid(self, engine: Path) -> str:
+        """Why an engine for RTX cannot be used here, in the library's own names; nothing of others."""
+        if self.name != "tensorrt-rtx":
+            return ""
+        _, why = self._runtime.get_engine_validity(engine.read_bytes())
+        reasons = self._module.EngineInvalidityDiagnostics.__members__
+        told = [name for name, bit in reasons.items() if int(bit) & int(why)]
+        return f" ({', '.join(told)})" if told else ""
+
+    def _finished(self) -> Any:
+        """The execution context of an engine for RTX, with the kernels that an earlier process compiled here."""
+        settings = self._engine.create_runtime_config()
+        self._kernels = settings.create_runtime_cache()
+        if self._kept.is_file():
+            self._kernels.deserialize(self._kept.read_bytes())  # False, and nothing taken, where they are another GPU's
+        settings.set_runtime_cache(self._kernels)
+        return self._engine.create_execution_context(runtime_config=settings)
+
+    def _keep_kernels(self) -> None:
+        """Once, after the first run. A folder that cannot be written costs the next process the compiling again."""
+        kernels, self._kernels = bytes(self._kernels.serialize()), None
+        part = self._kept.with_name(f".{self._kept.name}.part")
+        try:
+            part.write_bytes(kernels)
+            part.replace(self._kept)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
 
 
 class Trtexec:
@@ -255,11 +318,16 @@ class Trtexec:
     """
 
     name = "trtexec"
-    version: str | None = None
 
-    def __init__(self, program: str, engine: Path, contract: Contract) -> None:
+    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
         self._command = [program, f"--loadEngine={engine.resolve()}"]
+        if on_dla:
+            self._command.append(f"--useDLACore={DLA_CORE}")
         self._contract = contract
+        release = trtexec_release(program)
+        self.version: str | None = ".".join(map(str, release)) or None
+        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
+        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         step = self._contract.max_batch
@@ -274,7 +342,8 @@ class Trtexec:
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        trace = self._trtexec(batch, "--exportTimes=result.json", f"--iterations={runs}", "--duration=0")
+        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
+        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
         return [float(row["latencyMs"]) for row in trace][-runs:]
 
     def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
@@ -294,18 +363,51 @@ class Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
-def open_engine(engine: Path, contract: Contract) -> TensorRT | Trtexec:
-    """The engine in a file, by TensorRT's Python module, else by trtexec. Raises `RunnerError`."""
+def import_rtx() -> Any:
+    """The Python module of TensorRT for RTX. Raises `RunnerError`."""
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError):
+            continue
+    raise RunnerError(
+        "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
+        " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
+    )
+
+
+def trtexec_release(program: str) -> tuple[int, ...]:
+    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
+    try:
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ()
+    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
+    if found is None:
+        return ()
+    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
+    return (major, *divmod(rest, 100))
+
+
+def open_engine(
+    engine: Path, contract: Contract, runtime: str = "tensorrt", on_dla: bool = False
+) -> TensorRT | Trtexec:
+    """The engine in a file, by its runtime's Python module, else by trtexec; `on_dla`: with the accelerator's core 0.
+
+    Raises `RunnerError`.
+    """
+    if runtime == "tensorrt-rtx":
+        return TensorRT(import_rtx(), engine, contract, runtime)
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return TensorRT(tensorrt, engine, contract)
-    program = TRTEXEC if os.access(TRTEXEC, os.X_OK) else shutil.which("trtexec")
+        return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
+    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
             " Next: sudo apt install python3-libnvinfer, or add --cpu to use onnxruntime"
         )
-    return Trtexec(program, engine, contract)
+    return Trtexec(program, engine, contract, on_dla)

@@ -33,12 +33,12 @@ from edgekd.exporting.onnx_writer.shaping import (
     unsqueeze,
 )
 from edgekd.exporting.onnx_writer.sheet import Sheet, Unknown, Value
-from edgekd.models.blocks import SameConv2d
-from edgekd.models.histogram import HistogramLayer, grid_windows
+from edgekd.models.blocks import FirstConv2d, SameConv2d
+from edgekd.models.histogram import FLOOR, HistogramLayer, grid_windows
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 Convolution = nn.Conv1d | nn.Conv2d
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, SameConv2d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, FirstConv2d, SameConv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -111,7 +111,7 @@ def histogram(sheet: Sheet, module: nn.Module, value: Value) -> Value:
     response = sheet.node("Exp", [sheet.node("Neg", [squares], shape)], shape)
     total = reduced(sheet, "ReduceSum", cast(sheet, response, torch.float32), [2], keep=True)
     total = cast(sheet, total, value.dtype)
-    total = sheet.node("Add", [total, sheet.number(1e-5, value.dtype)], total.shape)
+    total = sheet.node("Add", [total, sheet.number(FLOOR, value.dtype)], total.shape)
     response = flattened(sheet, sheet.node("Div", [response, total], shape), 1, 2)
     means = average_pool(sheet, response, *grid_windows((known(response, 2), known(response, 3))))
     for dim in (-2, -1):

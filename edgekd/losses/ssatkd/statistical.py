@@ -19,10 +19,11 @@ Student and teacher are compared as distributions over the plane: bin (m, n) lie
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from edgekd.errors import unknown_name
 from edgekd.losses.ssatkd.structural import NORM_FLOOR, full_precision
@@ -100,12 +101,51 @@ def statistical_loss(student: Cooccurrence, teacher: Cooccurrence, kind: Transpo
 
 def _similarity_to_mean(features: Tensor) -> Tensor:
     """cos(F(:, h, w), g) over channels, `(B, H, W)`; 0 where a place has no activation."""
+    if features.device.type == "cpu":
+        found: Tensor = _Similarity.apply(features)
+        return found
     mean = features.mean((2, 3))  # (B, C)
     dot = (mean[:, None] @ features.flatten(2)).unflatten(2, features.shape[2:])[:, 0]
     # The floor stands under the root: after a ReLU many places are all zero, where the root alone has no gradient.
     place_norm = features.square().sum(1).clamp_min(NORM_FLOOR**2).sqrt()
     mean_norm = mean.square().sum(1).clamp_min(NORM_FLOOR**2).sqrt()
     return dot / (place_norm * mean_norm[:, None, None])
+
+
+class _Similarity(torch.autograd.Function):
+    """`_similarity_to_mean` of `features (B, C, H, W)`, its gradient written out: two operations of the size of the map
+    in each direction, where the rules of differentiation take a dozen."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        places = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
+        mean = places.mean(1)
+        dot = (places @ mean[:, :, None])[:, :, 0]
+        of_places = torch.linalg.vector_norm(places, dim=2).square()
+        of_mean = mean.square().sum(1, keepdim=True)
+        norm = (of_places.clamp_min(NORM_FLOOR**2) * of_mean.clamp_min(NORM_FLOOR**2)).sqrt()
+        similarity = dot / norm
+        ctx.save_for_backward(places, mean, of_places, of_mean, norm, similarity)
+        ctx.size = features.shape[2:]
+        return similarity.unflatten(1, ctx.size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        places, mean, of_places, of_mean, norm, similarity = ctx.saved_tensors
+        of_dot = gradient.flatten(1) / norm
+        along = -gradient.flatten(1) * similarity
+        to_mean = (of_dot[:, None] @ places)[:, 0] + mean * _above_floor(along.sum(1, keepdim=True), of_mean)
+        # What comes through the mean is the same at each place: of_dot * mean + to_mean / P, as one product.
+        each = torch.full_like(of_dot, 1 / places.shape[1])
+        found = torch.stack((of_dot, each), dim=2) @ torch.stack((mean, to_mean), dim=1)
+        found.addcmul_(places, _above_floor(along, of_places)[:, :, None])
+        return found.unflatten(1, ctx.size).permute(0, 3, 1, 2)
+
+
+def _above_floor(values: Tensor, squares: Tensor) -> Tensor:
+    """`values / squares`; 0 where the norm is its floor, which has no gradient."""
+    return torch.where(squares >= NORM_FLOOR**2, values / squares.clamp_min(NORM_FLOOR**2), 0.0)
 
 
 def _bin_positions(levels: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ bands; eight compass masks (Robinson, "Edge detection by compass gradient masks"
     texture = compass masks * (L1, ..., L(levels-1), G(levels))
 
 Blur (5x5 binomial, reflected border) and resizing (bilinear) are linear and separable, so going down or up one level is
-one small matrix on each axis: `down_h @ G @ down_w.T`.
+one small matrix on each axis: `down_h @ G @ down_w.T`. Within, the maps of a batch lie side by side, `(H, W, maps)`:
+then such a matrix multiplies long rows, not each small map for itself.
 
 The cosine needs no texture, only inner products of two, and in these the masks come down to products along the axes as
 well. A slanted mask is `s1.T d + d.T s1` or the difference of the two, an upright one `s2.T d`, a level one `d.T s2`,
@@ -37,7 +38,7 @@ Fusion = Literal["all", "max"]
 NORM_FLOOR = 1e-4
 """Vectors shorter than this count as no texture: their cosine fades to 0 instead of following rounding noise."""
 
-_BLOCK = 32  # rows of a banded matrix that a CPU multiplies at a time
+_BLOCK = 16  # rows of a banded matrix that a CPU multiplies at a time
 
 
 class StructuralTexture(nn.Module):
@@ -107,8 +108,23 @@ def structural_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def laplacian_bands(features: Tensor, levels: int) -> list[Tensor]:
     """L1 .. L(levels-1) and G(levels) of `features (B, C, H, W)`; band k is `(B, C, H' / 2**k, W' / 2**k)`."""
-    height, width = _axes(features.shape, levels, features)
-    coarse = _along(height.down[0], width.down[0], features)
+    return [_apart(band, features.shape) for band in _bands(_side_by_side(features), levels)]
+
+
+def _side_by_side(features: Tensor) -> Tensor:
+    """Maps `(B, C, H, W)` as `(H, W, B * C)`."""
+    return features.permute(2, 3, 0, 1).flatten(2)
+
+
+def _apart(maps: Tensor, shape: torch.Size) -> Tensor:
+    """What `_side_by_side` made of maps of the batch and channels in `shape`, as `(B, C, H, W)`."""
+    return maps.unflatten(2, shape[:2]).permute(2, 3, 0, 1)
+
+
+def _bands(maps: Tensor, levels: int) -> list[Tensor]:
+    """`laplacian_bands` of maps that lie side by side."""
+    height, width = _axes(maps.shape[:2], levels, maps)
+    coarse = _along(height.down[0], width.down[0], maps)
     bands = []
     for k in range(1, levels):
         fine, coarse = coarse, _along(height.down[k], width.down[k], coarse)
@@ -127,30 +143,40 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
         ctx.shape, ctx.levels = student.shape, levels
-        s, t = laplacian_bands(student, levels), laplacian_bands(teacher, levels)
-        axes = _axes(student.shape, levels, student)
+        s, t = (_bands(_side_by_side(maps), levels) for maps in (student, teacher))
+        axes = _axes(student.shape[2:], levels, student)
         edges_s, edges_t = ([_edges(*axes, k, band) for k, band in enumerate(bands, 1)] for bands in (s, t))
         ctx.save_for_backward(*edges_s, *edges_t)
-        return _dot(s, edges_s), _dot(t, edges_t), _dot(s, edges_t)
+        pairs = ((s, edges_s), (t, edges_t), (s, edges_t))
+        of_s, of_t, of_both = (_dot_side_by_side(*pair, len(student)) for pair in pairs)
+        return of_s, of_t, of_both
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_s: Tensor, of_t: Tensor, of_both: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         edges_s, edges_t = ctx.saved_tensors[: ctx.levels], ctx.saved_tensors[ctx.levels :]
-        both = of_both[:, None, None, None]
+        batch, channels = ctx.shape[:2]
+        both = of_both.repeat_interleave(channels, output_size=batch * channels)
         gradients: list[Tensor | None] = [None, None]
         for place, (own, mine, other) in enumerate(((of_s, edges_s, edges_t), (of_t, edges_t, edges_s))):
             if ctx.needs_input_grad[place]:
-                twice = 2 * own[:, None, None, None]
+                twice = (2 * own).repeat_interleave(channels, output_size=batch * channels)
                 bands = [torch.addcmul(both * o, twice, m) for m, o in zip(mine, other, strict=True)]
-                gradients[place] = _bands_gradient(bands, ctx.shape)
+                found = _apart(_bands_gradient(bands, ctx.shape[2:]), ctx.shape)
+                gradients[place] = found.contiguous(memory_format=torch.channels_last)  # as networks have theirs
         return gradients[0], gradients[1], None
 
 
-def _bands_gradient(bands: list[Tensor], shape: torch.Size) -> Tensor:
-    """The gradient of what `laplacian_bands` was given, for one of each of its bands."""
+def _dot_side_by_side(a: list[Tensor], b: list[Tensor], batch: int) -> Tensor:
+    """`_dot` of maps that lie side by side, those of a `batch`."""
+    maps = torch.stack([(x * y).flatten(0, 1).sum(0) for x, y in zip(a, b, strict=True)]).sum(0)
+    return maps.unflatten(0, (batch, -1)).sum(1)
+
+
+def _bands_gradient(bands: list[Tensor], size: torch.Size) -> Tensor:
+    """The gradient of what `_bands` was given, maps of `size`, for one of each of its bands."""
     levels = len(bands)
-    height, width = _axes(shape, levels, bands[0])
+    height, width = _axes(size, levels, bands[0])
     coarse = bands[-1]
     for k in range(levels - 1, 0, -1):
         fine = bands[k - 1]
@@ -160,7 +186,7 @@ def _bands_gradient(bands: list[Tensor], shape: torch.Size) -> Tensor:
 
 
 class _Banded:
-    """A matrix that is zero but for a band, to multiply maps `(..., H, W)` along an axis."""
+    """A matrix that is zero but for a band, to multiply maps `(H, W, maps)` along an axis."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
@@ -175,17 +201,18 @@ class _Banded:
 
     def down_columns(self, maps: Tensor) -> Tensor:
         """Along H."""
-        parts = [block @ maps.narrow(-2, first, block.shape[1]) for block, first in self.blocks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+        rows = maps.flatten(1)
+        parts = [block @ rows.narrow(0, first, block.shape[1]) for block, first in self.blocks]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).unflatten(1, maps.shape[1:])
 
     def along_rows(self, maps: Tensor) -> Tensor:
         """Along W."""
-        return maps @ self.matrix.mT
+        return self.matrix @ maps
 
 
 def _along(height: _Banded, width: _Banded, maps: Tensor) -> Tensor:
-    """`height @ maps @ width.T`; what makes them smaller first, as it leaves less to do."""
-    if len(width.matrix) <= maps.shape[-1]:
+    """`height @ map @ width.T` of each; what makes them smaller first, as it leaves less to do."""
+    if len(width.matrix) <= maps.shape[1]:
         return height.down_columns(width.along_rows(maps))
     return width.along_rows(height.down_columns(maps))
 
@@ -206,9 +233,9 @@ class _Axis(NamedTuple):
     difference: dict[int, _Banded]
 
 
-def _axes(shape: torch.Size, levels: int, like: Tensor) -> tuple[_Axis, _Axis]:
-    """Those of H and W of maps of this shape."""
-    height, width = (_axis(size, levels, like.dtype, like.device) for size in shape[-2:])
+def _axes(size: torch.Size, levels: int, like: Tensor) -> tuple[_Axis, _Axis]:
+    """Those of H and W of maps of this `size`."""
+    height, width = (_axis(side, levels, like.dtype, like.device) for side in size)
     return height, width
 
 

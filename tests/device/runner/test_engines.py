@@ -20,7 +20,7 @@ from edgekd.device.runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from tests.device.conftest import Toy
-    from tests.device.runner.conftest import Calls, StandInTensorRT
+    from tests.device.runner.conftest import Calls, StandInRtx, StandInTensorRT
 
 
 def test_a_model_that_onnxruntime_cannot_load_is_one_line(
@@ -110,7 +110,9 @@ def test_the_engine_gives_onnxruntimes_scores(
 
 def test_an_engine_of_another_device_is_refused(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
     (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
-    with pytest.raises(RunnerError, match=r"made by another TensorRT or for another GPU\. Next: sh build_engine\.sh"):
+    with pytest.raises(
+        RunnerError, match=r"made by another TensorRT than [\d.]+, or for another GPU\. Next: sh build_engine\.sh"
+    ):
         Runner(jetson)
 
 
@@ -194,6 +196,58 @@ def test_an_older_module_is_as_good_as_none(
     assert Runner(jetson).engine == "trtexec"
 
 
+@pytest.mark.parametrize(
+    ("prints", "version", "told"),
+    [
+        ("v8201", "8.2.1", set()),
+        ("v100300", "10.3.0", set()),
+        ("v110401", "11.4.1", {"includeDataTransfers", "noCudaGraph"}),
+        ("", None, set()),
+    ],
+)
+def test_trtexec_times_copies_and_no_cuda_graph_whatever_its_release_does_unless_told(
+    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch, prints: str, version: str, told: set[str]
+) -> None:
+    monkeypatch.setenv("TRTEXEC_PRINTS", prints)
+    toy.build(jetson, "int8")
+    runner = Runner(jetson)
+    assert runner.engine_version == version
+    runner.time(runner.golden_clips()[0][:1], 3)
+    (*_, timed) = trtexec()
+    assert {"includeDataTransfers", "noCudaGraph", "exportTimes"} & set(timed) == {"exportTimes", *told}
+
+
+def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
+    toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
+    assert main(["verify", "--precision", "fp16-dla"], bundle) == 3
+    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh" in capsys.readouterr().err
+    toy.build(bundle, "fp16-dla", "int8")
+    assert Runner(bundle).precision == "int8"
+    assert not hasattr(tensorrt, "DLA_core")
+    on_dla = Runner(bundle, precision="fp16-dla")
+    assert (on_dla.engine, tensorrt.DLA_core) == ("tensorrt", 0)
+    assert on_dla.verify()["agrees"]
+    assert main(["choose", "--runs", "20"], bundle) == 0
+    assert "fp16-dla  p50 " in capsys.readouterr().out
+    assert main(["verify", "--precision", "fp16-dla", "--cpu"], bundle) == 2
+    assert "this bundle has int8, fp16, fp32\n" in capsys.readouterr().err
+
+
+def test_trtexec_is_told_of_the_accelerator(toy: Toy, tmp_path: Path, trtexec: Calls) -> None:
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
+    toy.build(bundle, "fp16-dla")
+    assert Runner(bundle).verify()["precision"] == "fp16-dla"
+    assert {call.get("useDLACore") for call in trtexec()} == {"0"}
+
+
+def test_a_board_without_an_accelerator_has_no_such_engine(toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT) -> None:
+    bundle = toy.write(tmp_path / "thor", "jetson-thor", batch=1, alternatives=("fp16", "fp32"))
+    toy.build(bundle, "fp16-dla")
+    assert Runner(bundle).engine == "onnxruntime"
+
+
 def test_trtexecs_own_error_is_told(toy: Toy, jetson: Path, trtexec: Calls) -> None:
     (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
     with pytest.raises(RunnerError, match=r"trtexec cannot run it: Error\[1\]: .*tag does not match\. Next: sh"):
@@ -204,3 +258,92 @@ def test_trtexecs_nan_is_one_line(toy: Toy, jetson: Path, trtexec: Calls) -> Non
     toy.build(jetson, "int8")
     with pytest.raises(RunnerError, match="wrote no result that can be read"):
         Runner(jetson).probabilities(np.full((1, toy.CLIP), np.nan, np.float32))
+
+
+@pytest.fixture
+def workstation(toy: Toy, tmp_path: Path) -> Path:
+    """A bundle for an RTX GPU, with its int8 engine."""
+    bundle = toy.write(tmp_path / "bundle", "rtx", batch=1)
+    toy.build(bundle, "int8")
+    return bundle
+
+
+def test_an_engine_for_rtx_is_run_by_tensorrt_for_rtx_and_its_kernels_are_kept(
+    workstation: Path, rtx: StandInRtx
+) -> None:
+    runner = Runner(workstation)
+    assert (runner.engine, runner.engine_version, runner.precision) == ("tensorrt-rtx", "1.7.1.116", "int8")
+    assert not (workstation / "model-int8.kernels").exists(), "none is compiled yet"
+    assert runner.verify()["agrees"]
+    assert rtx.engines[0].kernels.compiled == "anew"
+    assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
+    assert Runner(workstation).verify()["agrees"]
+    assert rtx.engines[1].kernels.compiled == "before"
+    assert not list(workstation.glob(".*")), "nothing is left half written"
+
+
+def test_kernels_of_another_gpu_are_compiled_again(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / "model-int8.kernels").write_bytes(b"kernels of another")
+    assert Runner(workstation).verify()["agrees"]
+    assert rtx.engines[0].kernels.compiled == "anew"
+    assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
+
+
+def test_where_kernels_cannot_be_kept_the_answers_are_the_same(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / ".model-int8.kernels.part").mkdir()  # a file cannot be written there
+    assert Runner(workstation).verify()["agrees"]
+    assert not (workstation / "model-int8.kernels").exists()
+
+
+def test_an_engine_for_another_rtx_gpu_says_so_and_what_to_do(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / "model-int8.engine").write_bytes(b"of another GPU")
+    with pytest.raises(
+        RunnerError, match=r"for another GPU \(UNSUPPORTED_CC\)\. Next: export the bundle again, .* or add --cpu"
+    ):
+        Runner(workstation)
+    assert Runner(workstation, cpu=True).verify()["agrees"]
+
+
+def test_an_engine_for_rtx_without_its_library_says_what_to_install(
+    workstation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RunnerError, match=r"TensorRT for RTX is not installed\. Next: python3 -m pip install"):
+        Runner(workstation)
+    assert Runner(workstation, cpu=True).engine == "onnxruntime"
+
+
+def test_the_cuda_runtime_is_found_where_pip_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "nvidia" / "cu13" / "lib" / "libcudart.so.13"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(library) in list(engines._cuda_runtimes())
+
+
+def layer(name: str, kind: str, node: str = "") -> dict[str, object]:
+    metadata = f"[ONNX Layer: {node}]" if node else ""
+    return {"Name": name, "LayerType": "conv", "Inputs": [{"Format/Datatype": kind}], "Metadata": metadata}
+
+
+@pytest.mark.parametrize("board", ["jetson", "rtx"])
+def test_layers_of_an_int8_engine_that_compute_in_float_are_named(
+    toy: Toy, tmp_path: Path, board: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = request.getfixturevalue("rtx" if board == "rtx" else "tensorrt")
+    bundle = toy.write(tmp_path / "bundle", board, batch=1)
+    toy.build(bundle, "int8")
+    assert "layers_in_float" not in Runner(bundle).verify(), "an older bundle does not name its int8 layers"
+    toy.sign(bundle, float_operators={"on_integers": ["stem/conv", "late/conv", "gone/conv"]})
+    module.layers = ["as names alone"]
+    assert "layers_in_float" not in Runner(bundle).verify(), "the engine was not built to tell"
+    module.layers = [layer("stem/conv + stem/relu", "Int8"), layer("late/conv_U104_myl0_11", "Float")]
+    assert Runner(bundle).verify()["layers_in_float"] == ["late/conv"]
+    assert main(["verify"], bundle) == 0
+    assert "not in int8         late/conv\n" in capsys.readouterr().out
+    assert main(["choose", "--runs", "5"], bundle) == 0
+    assert "int8  computes in float what is to be int8: late/conv\n" in capsys.readouterr().out
+    module.layers = [layer("stem/conv", "Int8")]
+    assert main(["verify"], bundle) == 0
+    assert "not in int8         no layer that is to be\n" in capsys.readouterr().out

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from edgekd.errors import UsageError
-from edgekd.losses.ssatkd.statistical import Bandwidth, Cooccurrence, StatisticalTexture, statistical_loss
+from edgekd.losses.ssatkd.statistical import (
+    NORM_FLOOR,
+    Bandwidth,
+    Cooccurrence,
+    StatisticalTexture,
+    _similarity_to_mean,
+    statistical_loss,
+)
 
 
 def reference_texture(features: np.ndarray, levels: int, relative: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -125,6 +132,21 @@ def test_single_rows_and_columns_pair_with_the_next_place() -> None:
 def test_texture_gradient_agrees_with_finite_differences() -> None:
     features = torch.rand(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: tuple(StatisticalTexture(3)(x)), features)
+
+
+def test_the_written_gradient_of_similarity_is_the_differentiated_one() -> None:
+    features = torch.randn(3, 4, 6, 5, dtype=torch.float64).relu()
+    features[:, :, 2] = 0  # places without activation, whose norm is the floor
+    features[1] = 0
+    features.requires_grad_()
+    mean, floor = features.mean((2, 3), keepdim=True), NORM_FLOOR**2
+    lengths = (each.square().sum(1).clamp_min(floor).sqrt() for each in (features, mean))
+    expected = (features * mean).sum(1) / math.prod(lengths)
+    found = _similarity_to_mean(features)
+    torch.testing.assert_close(found, expected)
+    wanted = torch.randn_like(found)
+    (ours,), (theirs,) = (torch.autograd.grad(each, features, wanted) for each in (found, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["sinkhorn", "published"])

@@ -90,6 +90,7 @@ class TensorRT:
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
         from edgekd.exporting.graph import input_shape, log_mel_nodes
+        from edgekd.exporting.runtimes.tensorrt import install
         from edgekd.exporting.runtimes.tensorrt.build_script import build_script
 
         classifier = manifest.classifier
@@ -99,19 +100,27 @@ class TensorRT:
         pinned = log_mel_nodes(files[onnx_bundle.MODEL]) if in_graph else []
         models = onnx_bundle.model_files((manifest.precision, *manifest.alternatives))
         installed = _installed(manifest.target)
-        script = build_script(installed, models, classifier.input, shape, classifier.batch, pinned)
+        script = build_script(
+            manifest.target.name,
+            installed,
+            models,
+            classifier.input,
+            shape,
+            classifier.batch,
+            pinned,
+            install.trtexec_from(manifest.target),
+        )
         return {**onnx_bundle.runner_files(), BUILD_SCRIPT: script.encode()}
 
     def usage(self, manifest: Manifest) -> str:
+        from edgekd.exporting.runtimes.tensorrt import install
+
         target, installed = manifest.target, _installed(manifest.target)
         release = f"JetPack {installed.jetpack}, " if installed.jetpack else ""
-        install = "sudo apt install nvidia-jetpack python3-libnvinfer python3-numpy"
-        if target.architecture == "x86_64":
-            install = "python3 -m pip install tensorrt numpy      # and trtexec, from NVIDIA's TensorRT package"
         prepare = _PREPARE.format(
             release=release,
             version=installed.version,
-            install=install,
+            install="\n    ".join(install.commands(target)),
             script=BUILD_SCRIPT,
             oldest=onnx_bundle.oldest_onnxruntime(target),
         )

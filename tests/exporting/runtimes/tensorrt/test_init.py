@@ -30,7 +30,8 @@ def test_a_bundle_holds_every_precision_of_the_board() -> None:
 
 
 def test_nvidias_parser_has_its_word_beside_the_reference(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     target = load_target("gpu").model_copy(update={"opset": 19, "batch": "dynamic"})
     int8 = exported.deployable("int8")
     files = {"model.onnx": exported.int8["tensorrt"]}
@@ -55,7 +56,12 @@ def test_the_script_builds_what_the_bundle_holds_and_pins_the_log_mel(exported: 
     ("name", "words"),
     [
         ("jetson", ("Made for JetPack 6.2, TensorRT 10.3.", "sudo apt install nvidia-jetpack", "sh build_engine.sh")),
-        ("gpu", ("Made for TensorRT 11.4.", "python3 -m pip install tensorrt numpy")),
+        (
+            "gpu",
+            ("Made for TensorRT 11.4.", "Linux x86-64 from https", "python3 -m pip install 'tensorrt==11.4.*' numpy"),
+        ),
+        ("jetson-agx-orin", ("JetPack 7.2.2, TensorRT 11.4.1.", "Linux SBSA from https", "sudo apt install tensorrt ")),
+        ("jetson-nano", ("JetPack 4.6.1, TensorRT 8.2.", "python3.8 -m venv env", ". env/bin/activate")),
     ],
 )
 def test_the_usage_says_which_release_it_is_for(toy: Toy, name: str, words: tuple[str, ...]) -> None:

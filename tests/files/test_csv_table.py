@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.data.layouts.csv_table import Line, check_names, missing_files, read_table
-from edgekd.data.layouts.table_text import table_at
 from edgekd.errors import InputError
+from edgekd.files.csv_table import Line, check_names, missing_files, read_table
+from edgekd.files.table_text import table_at
 
 
 def written(folder: Path, content: str | bytes) -> Path:

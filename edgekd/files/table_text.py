@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.data.layouts.spelling import alike
 from edgekd.errors import InputError
+from edgekd.files.spelling import alike
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab")
 SEPARATORS = ",;\t|"

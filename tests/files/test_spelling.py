@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from edgekd.data.layouts.spelling import alike, difference, one_spelling
+from edgekd.files.spelling import alike, difference, one_spelling
 
 
 @pytest.mark.parametrize(
