@@ -1839,10 +1839,14 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
     runner = Runner(folder, threads, precision, cpu)
     if runner.engine == "trtexec":
-        complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
+        running = "so trtexec runs the engine, seconds a call. Next:"
+        if (runner.engine_version or "").startswith("8.2."):  # whose module is for the Python 3.6 of its JetPack
+            complain(f"TensorRT {runner.engine_version} has no module for this Python, {running} --cpu may be faster")
+        else:
+            complain(
+                f"TensorRT's Python module (8.5 or later) is not installed, {running} sudo apt install"
+                " python3-libnvinfer (a virtual environment needs --system-site-packages)"
+            )
     elif runner.manifest["target"]["runtime"] in ENGINE_STEPS and runner.engine == "onnxruntime" and not cpu:
         step = engine_step(runner.manifest)
         complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {step}")
