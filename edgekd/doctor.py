@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import os
 import platform
 import shutil
@@ -21,11 +23,13 @@ MODULES = {
     ),
     "torch-tensorrt": (
         "torch_tensorrt",
-        "tries graphs that TensorRT refuses: pip install 'edgekd[torch-tensorrt]'",
+        "profiles PyTorch modules compiled by TensorRT (--backend torch-tensorrt), tries graphs that TensorRT refuses:"
+        " pip install 'edgekd[torch-tensorrt]'",
     ),
     "tensorrt-rtx": (
         "tensorrt_rtx_bindings",
-        "asks NVIDIA's parser about every TensorRT export, no GPU needed: pip install 'edgekd[rtx]'",
+        "builds the engines of export --target rtx, asks NVIDIA's parser about every TensorRT export, no GPU needed:"
+        " pip install 'edgekd[rtx]'",
     ),
 }
 PROGRAMS = {
@@ -77,8 +81,9 @@ def _module(module: str, advice: str) -> str:
     if importlib.util.find_spec(module) is None:
         return f"not installed; {advice}"
     try:
-        imported = importlib.import_module(module)
-    except (ImportError, OSError) as failure:
+        with contextlib.redirect_stdout(io.StringIO()):  # torch_tensorrt prints what it also raises
+            imported = importlib.import_module(module)
+    except Exception as failure:  # torch_tensorrt raises that very class
         return f"installed, but broken: {' '.join(str(failure).split())}"
     return str(getattr(imported, "__version__", "installed"))
 

@@ -7,7 +7,8 @@ run: each process takes a share of its rows, and gradients, batch statistics, fi
 that the result is that of one process, but for rounding. The first process alone reads and writes the run folder; what
 it finds there, and what it fails of, reaches the others through `from_first`.
 
-`torchrun` starts the processes and ends them all when one dies; `torch.distributed` joins them. Gradients are summed
+`torchrun` starts the processes and ends them all when one dies; `torch.distributed` joins them, and `neighbours` those
+on one machine's CPU, for what is small. Gradients are summed
 here and not by `DistributedDataParallel`: students have tens of thousands of parameters, for which buckets sent during
 the backward pass gain nothing; and it has no place for a loss with parameters of its own, for an adapter that stops
 counting half way, or for shares of different sizes.
@@ -32,6 +33,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, UsageError
+from edgekd.neighbours import Neighbours, meet
 
 Result = TypeVar("Result")
 
@@ -86,13 +88,27 @@ def join(device: str) -> torch.device:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(_leave)
+        if own.type == "cpu" and here == everywhere:
+            _NEIGHBOURS.extend(filter(None, [meet(rank(), count(), _told)]))
     return own
 
 
 def _leave() -> None:
     """Take this process out of the group, so that no other one waits for what it will not send."""
+    while _NEIGHBOURS:
+        _NEIGHBOURS.pop().close()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+_NEIGHBOURS: list[Neighbours] = []  # those whom this process reaches by sockets, or none
+
+
+def _told(own: Result) -> list[Result]:
+    """The `own` of every process."""
+    values = [own] * count()
+    dist.all_gather_object(values, own, group=_control())
+    return values
 
 
 def count() -> int:
@@ -231,10 +247,7 @@ def _control() -> Any:
 
 
 def _exit_codes(own: int) -> list[int]:
-    codes = [own] * count()
-    if count() > 1:
-        dist.all_gather_object(codes, own, group=_control())
-    return codes
+    return _told(own) if count() > 1 else [own]
 
 
 def _exit_code(failure: BaseException) -> int:
@@ -248,15 +261,37 @@ def _exit_code(failure: BaseException) -> int:
 
 def summed(values: Tensor) -> Tensor:
     """The sum over the processes; `values` is changed."""
-    if count() > 1:
-        dist.all_reduce(values)
+    if count() == 1:
+        return values
+    if _by_socket(values):
+        return values.copy_(_NEIGHBOURS[0].stacked(values).sum(0))
+    dist.all_reduce(values)
     return values
+
+
+def stacked(own: Tensor) -> Tensor:
+    """What every process has in place of `own (...)`, as `(processes, ...)`."""
+    if count() == 1:
+        return own[None]
+    if _by_socket(own):
+        return _NEIGHBOURS[0].stacked(own)
+    table = own.new_zeros(count(), *own.shape)
+    table[rank()] = own
+    dist.all_reduce(table)
+    return table
+
+
+def _by_socket(values: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and bool(_NEIGHBOURS) and _NEIGHBOURS[0].takes(values)
 
 
 def largest(values: Tensor) -> Tensor:
     """The largest of each value over the processes; `values` is changed."""
-    if count() > 1:
-        dist.all_reduce(values, dist.ReduceOp.MAX)
+    if count() == 1:
+        return values
+    if _by_socket(values):
+        return values.copy_(_NEIGHBOURS[0].stacked(values).amax(0))
+    dist.all_reduce(values, dist.ReduceOp.MAX)
     return values
 
 

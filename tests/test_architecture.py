@@ -31,7 +31,9 @@ FOUNDATIONS = (
 ROOMS = (
     *(
         "files",
+        "neighbours",
         "processes",
+        "exact_float32",
         "log_mel",
         "audio",
         "events",
@@ -68,6 +70,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "tables": {"whole"},
         "folders": {"locks", "whole"},
         "row_table": {"caches", "threads"},
+    },
+    "events": {
+        **{name: set() for name in ("event", "names", "matching")},
+        "columns": {"event"},
+        **{name: {"event", "columns"} for name in ("raven", "audacity")},
+        "tables": {"event", "names", "columns", "raven", "audacity"},
     },
     "data": {
         "fourier": set(),

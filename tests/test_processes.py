@@ -68,12 +68,17 @@ def found(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
 
 
+@pytest.mark.parametrize("way", ["outcome", "outcome of collectives", "outcome, compiled"])
 @pytest.mark.parametrize("part", ["gradients", "state", "figures", "said"])
-def test_training_in_several_processes_is_training_in_one(part: str, found: list[dict[str, Any]]) -> None:
+def test_training_in_several_processes_is_training_in_one(part: str, way: str, found: list[dict[str, Any]]) -> None:
     """Batch norms, dropout, gradients, figures and predictions; the batch is dealt in shares of 3 and 4 rows."""
     alone = in_processes.outcome()[part]
     for each in found:
-        torch.testing.assert_close(each["outcome"][part], alone, rtol=2e-4, atol=5e-5)
+        torch.testing.assert_close(each[way][part], alone, rtol=2e-4, atol=5e-5)
+
+
+def test_processes_of_one_machine_sum_by_sockets(found: list[dict[str, Any]]) -> None:
+    assert [each["sockets"] for each in found] == [1] * PROCESSES
 
 
 def test_all_processes_end_with_the_very_same_weights(found: list[dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from edgekd.cli import (
     pretrain,
     profiler,
     quantize,
+    score,
     students,
     teachers,
 )
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "profile": profiler.profile,
     "predict": predict.predict,
     "compare": compare.compare,
+    "score": score.score,
     "data": data.app,
     "targets": boards.targets,
     "students": students.students,

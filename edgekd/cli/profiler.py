@@ -26,7 +26,8 @@ def profile(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="torch, torch-compiled, onnxruntime, tensorrt: for what runs on several; repeatable. Else as it ships."
+            help="torch, torch-compiled, torch-tensorrt, torch-tensorrt-rtx, onnxruntime, tensorrt, tensorrt-rtx: for"
+            " what runs on several; repeatable. Else as it ships."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Of PyTorch: cpu or cuda.")] = "cpu",

@@ -8,8 +8,8 @@
     python3 edgekd_runner.py choose
 
 Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime (1.17 or later for a model in opset 20, as README.md
-says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines. Everything else it needs to
-know is in `manifest.json`.
+says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines; or TensorRT for RTX where
+the bundle holds them. Everything else it needs to know is in `manifest.json`.
 
 Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
 4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
@@ -30,6 +30,7 @@ import argparse
 import ctypes
 import fcntl
 import hashlib
+import importlib
 import io
 import json
 import math
@@ -48,7 +49,7 @@ import traceback
 import zipfile
 import zlib
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -132,10 +133,14 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             raise RunnerError(
                 f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
             )
-    if target.get("tensorrt") is not None:
-        _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
-        within = {"target.tensorrt.max_batch": _whole(1, 1 << 16), "target.tensorrt.dla": _one_of(True, False)}
-        _check_entries(manifest, within, where, optional=True)
+    for table in ("tensorrt", "tensorrt_rtx"):
+        if target.get(table) is not None:
+            within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
+            _check_entries(manifest, {f"target.{table}": _TABLE}, where)
+            _check_entries(manifest, within, where, optional=True)
+    if manifest.get("float_operators") is not None:
+        _check_entries(manifest, {"float_operators": _TABLE}, where)
+        _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
 
 
 def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:
@@ -177,6 +182,10 @@ def _channel(value: Any) -> bool:
 def _names(value: Any) -> bool:
     named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     return named and len(value) > 1 and len(set(value)) == len(value)
+
+
+def _nodes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _files(value: Any) -> bool:
@@ -345,6 +354,11 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
 FORMAT = 1  # of manifest.json
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
+# The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
+ENGINE_STEPS = {
+    "tensorrt": BUILD_STEP,
+    "tensorrt-rtx": "Next: export the bundle again, for this GPU and this TensorRT for RTX; or add --cpu",
+}
 DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
@@ -405,14 +419,19 @@ def graphs(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def engine_file(folder: Path, precision: str) -> Path:
-    """Where `build_engine.sh` puts the TensorRT engine of a precision."""
+    """Where the TensorRT engine of a precision is: `build_engine.sh` puts it there, or it came with the bundle."""
     return folder / f"model-{precision}.engine"
+
+
+def engine_step(manifest: dict[str, Any]) -> str:
+    """What to do where a bundle's engine is missing or cannot be run."""
+    return ENGINE_STEPS[manifest["target"]["runtime"]]
 
 
 def engines(manifest: dict[str, Any]) -> list[str]:
     """What engines there may be: one for each precision, and `DLA_ENGINE`; none where the target does not run
     TensorRT."""
-    if manifest["target"]["runtime"] != "tensorrt":
+    if manifest["target"]["runtime"] not in ENGINE_STEPS:
         return []
     has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
     return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
@@ -437,7 +456,9 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
     if precision not in engines(manifest):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
-        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")
+        raise RunnerError(
+            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest)}"
+        )
     return str(precision)
 
 
@@ -1153,6 +1174,53 @@ def mel_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate
     return np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])
 
 
+# --- The layers of an engine ------------------------------------------------------------------------------------------
+# What an engine computes its layers in, by what TensorRT's inspector says of one that was built to tell.
+#
+# A layer has a name of its own, which begins with that of an ONNX node, `network.stem.0/conv_U104_myl0_11`, or joins
+# those of several, `a + b`; and newer releases list the nodes that it comes from, `[ONNX Layer: network.stem.0/conv]`.
+
+
+_PRODUCTS = re.compile(r"conv|correlation|gemm|matmul|matrix|fully", re.IGNORECASE)
+_SUFFIX = re.compile(r"(_U\d+)?(_myl\d+_\d+)?$")  # what the compiler inside TensorRT appends
+
+
+def layer_types(information: str, names: Iterable[str]) -> dict[str, str]:
+    """ONNX node -> "int8" or "float", of what it reads; of `names` those that the `information` (JSON) tells of."""
+    try:
+        layers = [layer for layer in json.loads(information)["Layers"] if isinstance(layer, dict)]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return {}  # without names, layers are numbers or plain text
+    return types_of(layers, names)
+
+
+def types_of(layers: Iterable[dict[str, Any]], names: Iterable[str]) -> dict[str, str]:
+    """`layer_types` of the inspector's layers."""
+    own: dict[str, str] = {}
+    listed: dict[str, str] = {}
+    for layer in layers:
+        kind = _reads(layer)
+        if kind is None:
+            continue
+        for part in str(layer.get("Name", "")).split(" + "):
+            own.setdefault(_SUFFIX.sub("", part.strip()), kind)
+        if _PRODUCTS.search(str(layer.get("LayerType", ""))):  # others list the nodes whose scales they took over
+            for node in re.findall(r"\[ONNX Layer: (.*?)\]", str(layer.get("Metadata", ""))):
+                listed.setdefault(node, kind)
+    found = {name: own.get(name, listed.get(name)) for name in names}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _reads(layer: dict[str, Any]) -> str | None:
+    """The type of a layer's first input, of its activations; None where that is not told."""
+    inputs = layer.get("Inputs")
+    first = inputs[0] if isinstance(inputs, list) and inputs else None
+    if not isinstance(first, dict):
+        return None
+    told = str(first.get("Format/Datatype") or first.get("Datatype") or "")
+    return ("int8" if "int8" in told.lower() else "float") if told else None
+
+
 # --- Engines ----------------------------------------------------------------------------------------------------------
 # What runs a graph: ONNX Runtime, TensorRT by its Python module, or TensorRT by `trtexec`.
 
@@ -1307,13 +1375,16 @@ class _Cuda:
     TO_DEVICE, TO_HOST = 1, 2
 
     def __init__(self) -> None:
-        for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so"):
+        for name in _cuda_runtimes():
             try:
                 self._library = ctypes.CDLL(name)
                 return
             except OSError:
                 continue
-        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or add --cpu")
+        raise RunnerError(
+            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
+            " nvidia-cuda-runtime elsewhere, or add --cpu"
+        )
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -1338,12 +1409,24 @@ class _Cuda:
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
 
+def _cuda_runtimes() -> Iterator[str]:
+    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
+    for folder in sys.path:  # where pip puts it, which the loader does not know
+        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
+
+
 class TensorRT:
-    """An engine that build_engine.sh made on this device, run by TensorRT's Python module, from 8.5 on."""
+    """An engine run by TensorRT's Python module, from 8.5 on: build_engine.sh made it on this device.
 
-    name = "tensorrt"
+    Or one that came with the bundle, run by that of TensorRT for RTX, which compiles its kernels here when it is opened
+    and keeps them beside it for the next time.
+    """
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: Contract, on_dla: bool = False) -> None:
+    def __init__(
+        self, tensorrt: Any, engine: Path, contract: Contract, name: str = "tensorrt", on_dla: bool = False
+    ) -> None:
+        self.name, self._module = name, tensorrt
+        self._step = step = ENGINE_STEPS[name]
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
@@ -1352,25 +1435,28 @@ class TensorRT:
             self._runtime.DLA_core = DLA_CORE
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
+            why = self._invalid(engine)
             raise RunnerError(
-                f"{engine}: made by another TensorRT than {self.version}, or for another GPU. {BUILD_STEP}"
+                f"{engine}: made by another TensorRT than {self.version}, or for another GPU{why}. {step}"
             )
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if len(names) != 2 or len(inputs) != 1:
-            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
         (scores,) = set(names) - set(inputs)
         shape = tuple(self._engine.get_tensor_shape(self._input_name))
         classes = tuple(self._engine.get_tensor_shape(scores))[-1]
         if shape[1:] != contract.shape or classes != contract.classes:
-            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._context = self._engine.create_execution_context()
-        self._stream = self._cuda.stream()
+        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
+        self._kernels: Any = None
+        self._kept = engine.with_suffix(".kernels")
+        self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
@@ -1386,10 +1472,46 @@ class TensorRT:
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
         if not self._context.execute_async_v3(self._stream):
-            raise RunnerError(f"TensorRT could not run the engine. {BUILD_STEP}")
+            raise RunnerError(f"TensorRT could not run the engine. {self._step}")
         self._cuda.wait(self._stream)
+        if self._kernels is not None:
+            self._keep_kernels()
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
+
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
+
+    def _invalid(self, engine: Path) -> str:
+        """Why an engine for RTX cannot be used here, in the library's own names; nothing of others."""
+        if self.name != "tensorrt-rtx":
+            return ""
+        _, why = self._runtime.get_engine_validity(engine.read_bytes())
+        reasons = self._module.EngineInvalidityDiagnostics.__members__
+        told = [name for name, bit in reasons.items() if int(bit) & int(why)]
+        return f" ({', '.join(told)})" if told else ""
+
+    def _finished(self) -> Any:
+        """The execution context of an engine for RTX, with the kernels that an earlier process compiled here."""
+        settings = self._engine.create_runtime_config()
+        self._kernels = settings.create_runtime_cache()
+        if self._kept.is_file():
+            self._kernels.deserialize(self._kept.read_bytes())  # False, and nothing taken, where they are another GPU's
+        settings.set_runtime_cache(self._kernels)
+        return self._engine.create_execution_context(runtime_config=settings)
+
+    def _keep_kernels(self) -> None:
+        """Once, after the first run. A folder that cannot be written costs the next process the compiling again."""
+        kernels, self._kernels = bytes(self._kernels.serialize()), None
+        part = self._kept.with_name(f".{self._kept.name}.part")
+        try:
+            part.write_bytes(kernels)
+            part.replace(self._kept)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
 
 
 class Trtexec:
@@ -1444,6 +1566,19 @@ class Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
+def import_rtx() -> Any:
+    """The Python module of TensorRT for RTX. Raises `RunnerError`."""
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError):
+            continue
+    raise RunnerError(
+        "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
+        " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
+    )
+
+
 def trtexec_release(program: str) -> tuple[int, ...]:
     """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
     try:
@@ -1457,17 +1592,21 @@ def trtexec_release(program: str) -> tuple[int, ...]:
     return (major, *divmod(rest, 100))
 
 
-def open_engine(engine: Path, contract: Contract, on_dla: bool = False) -> TensorRT | Trtexec:
-    """The engine in a file, by TensorRT's Python module, else by trtexec; `on_dla`: with core 0 of the accelerator.
+def open_engine(
+    engine: Path, contract: Contract, runtime: str = "tensorrt", on_dla: bool = False
+) -> TensorRT | Trtexec:
+    """The engine in a file, by its runtime's Python module, else by trtexec; `on_dla`: with the accelerator's core 0.
 
     Raises `RunnerError`.
     """
+    if runtime == "tensorrt-rtx":
+        return TensorRT(import_rtx(), engine, contract, runtime)
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return TensorRT(tensorrt, engine, contract, on_dla)
+        return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
     program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
     if program is None:
         raise RunnerError(
@@ -1534,8 +1673,8 @@ def fit(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
 class Runner:
     """The classifier of a bundle folder, every file of which is compared with the manifest first.
 
-    `engine` tells what runs it: "tensorrt" or "trtexec" where the target is a TensorRT one and an engine has been
-    built, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
+    `engine` tells what runs it: "tensorrt", "trtexec" or "tensorrt-rtx" where the target runs TensorRT and an engine
+    is there, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
     bundle's first, unless it is asked for. Raises `RunnerError`.
     """
 
@@ -1560,14 +1699,16 @@ class Runner:
             self.log_mel = LogMel(**classifier["frontend"], sample_rate=self.sample_rate, gain=classifier["gain"])
             shape = (1, *self.log_mel.shape(self.clip_samples))
         self.precision, built = self._choice(precision, cpu)
-        largest = 1 if self._batch == 1 else (self.manifest["target"].get("tensorrt") or {}).get("max_batch", 1)
+        target = self.manifest["target"]
+        table = target.get("tensorrt") or target.get("tensorrt_rtx") or {}
+        largest = 1 if self._batch == 1 else table.get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             on_dla = self.precision == DLA_ENGINE
-            self._engine = open_engine(engine_file(self.folder, self.precision), contract, on_dla)
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract, target["runtime"], on_dla)
         else:
-            model, opset = self.folder / graphs(self.manifest)[self.precision], self.manifest["target"]["opset"]
+            model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
 
@@ -1581,7 +1722,7 @@ class Runner:
         if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")
+            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest)}")
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:
@@ -1632,7 +1773,10 @@ class Runner:
         return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
 
     def verify(self) -> dict[str, Any]:
-        """Run the golden examples: `agrees`, and the figures it is decided by."""
+        """Run the golden examples: `agrees`, and the figures it is decided by.
+
+        Of an int8 engine also `layers_in_float`: those that are to compute on integers, and do not.
+        """
         clips, expected = self.golden_clips()
         scores = self.probabilities(clips)
         agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -1646,7 +1790,16 @@ class Runner:
             "tolerance": tolerance,
             "engine": self.engine,
             "precision": self.precision,
+            **self._layers_in_float(),
         }
+
+    def _layers_in_float(self) -> dict[str, list[str]]:
+        """Empty where nothing is known: older bundles do not name their int8 layers, nor trtexec an engine's."""
+        named = (self.manifest.get("float_operators") or {}).get("on_integers")
+        if self.precision != "int8" or not named or not isinstance(self._engine, TensorRT):
+            return {}
+        types = layer_types(self._engine.information(), named)
+        return {"layers_in_float": [name for name in named if types.get(name, "int8") != "int8"]} if types else {}
 
     def time(self, clip: np.ndarray, runs: int) -> np.ndarray:
         """Wall times `(runs, 2)` in ms, of front end (0 where it is in the graph) and engine, for one clip `(1, S)`."""
@@ -1686,12 +1839,17 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
     runner = Runner(folder, threads, precision, cpu)
     if runner.engine == "trtexec":
-        complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
-    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not cpu:
-        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {BUILD_STEP}")
+        running = "so trtexec runs the engine, seconds a call. Next:"
+        if (runner.engine_version or "").startswith("8.2."):  # whose module is for the Python 3.6 of its JetPack
+            complain(f"TensorRT {runner.engine_version} has no module for this Python, {running} --cpu may be faster")
+        else:
+            complain(
+                f"TensorRT's Python module (8.5 or later) is not installed, {running} sudo apt install"
+                " python3-libnvinfer (a virtual environment needs --system-site-packages)"
+            )
+    elif runner.manifest["target"]["runtime"] in ENGINE_STEPS and runner.engine == "onnxruntime" and not cpu:
+        step = engine_step(runner.manifest)
+        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {step}")
     return runner
 
 
@@ -2193,12 +2351,12 @@ def show_bench(outcome: dict[str, Any], clip_ms: float) -> None:
 def run_choose(folder: Path, options: argparse.Namespace) -> int:
     """The command `choose`."""
     manifest = read_manifest(folder)
-    if manifest["target"]["runtime"] != "tensorrt":
+    if manifest["target"]["runtime"] not in ENGINE_STEPS:
         raise WrongUsage("choose: this bundle runs on onnxruntime, with one model: there is nothing to choose from")
     check_files(folder, manifest)
     built = built_engines(folder, manifest)
     if not built:
-        raise RunnerError(f"{folder}: no engine has been built here. {BUILD_STEP}")
+        raise RunnerError(f"{folder}: no engine has been built here. {engine_step(manifest)}")
     candidates: dict[str, dict[str, Any]] = {}
     runners: dict[str, Runner] = {}
     for precision in built:
@@ -2209,7 +2367,8 @@ def run_choose(folder: Path, options: argparse.Namespace) -> int:
             candidates[precision] = {"agrees": False, "error": str(failure)}
             continue
         runners[precision] = runner
-        candidates[precision] = {key: outcome[key] for key in ("agrees", "agreement", "largest_difference")}
+        told = ("agrees", "agreement", "largest_difference", "layers_in_float")
+        candidates[precision] = {key: outcome[key] for key in told if key in outcome}
     if not runners:
         raise RunnerError(candidates[built[0]]["error"])
     for precision, times in _interleaved(runners, options.runs).items():
@@ -2252,6 +2411,8 @@ def _show_choice(choice: dict[str, Any]) -> None:
             f"{precision}  p50 {figures['p50_ms']:.3f} ms   p95 {figures['p95_ms']:.3f} ms   same top class"
             f" {figures['agreement']:.1%}   largest difference {figures['largest_difference']:.2g}   {verdict}"
         )
+        if figures.get("layers_in_float"):
+            print(f"{precision}  computes in float what is to be int8: {plain(', '.join(figures['layers_in_float']))}")
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -2280,6 +2441,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "layers_in_float" in outcome:
+            print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
         return 0
     complain("this device does not agree with the golden examples: do not rely on its answers.")

@@ -24,6 +24,7 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "wav": "WAV files",
     "resample": "Sample rates",
     "log_mel": "The log-mel",
+    "engine_layers": "The layers of an engine",
     "engines": "Engines",
     "classifier": "The classifier",
     "stream": "A live signal",

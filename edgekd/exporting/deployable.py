@@ -22,20 +22,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import InputError
+from edgekd.exporting.integer_layers import with_integers
 from edgekd.exporting.targets import LogMelPlace, Precision
 from edgekd.exporting.verify import Probabilities, reference
 from edgekd.log_mel import ExportLogMel, turned
 from edgekd.models.students.student import Student
-from edgekd.models.tracing import module_of
-from edgekd.quantization.fake_quant import (
-    FLAVOURS,
-    ActivationFakeQuant,
-    ActivationType,
-    Flavour,
-    FlavourName,
-    QuantizedLayer,
-)
+from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite
 from edgekd.runs.run import Run
@@ -118,7 +110,7 @@ class DeployableModule(nn.Module):
             gain = student.gain.item()
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
-            self.frontend = _Normalise(scale, shift)
+            self.frontend = Normalise(scale, shift)
         self.half_precision = half
         self.network = copy.deepcopy(network)
         self.eval().cpu()
@@ -139,11 +131,11 @@ def integer_module(
     Raises `InputError` when a scale in `network` was never calibrated.
     """
     family = FLAVOURS[flavour]
-    turn = _turned_by_einsum if family.moves_transposes else turned
-    return DeployableModule(student, _with_integers(network, family), log_mel, turn=turn)
+    turn = turned_by_einsum if family.moves_transposes else turned
+    return DeployableModule(student, with_integers(network, family), log_mel, turn=turn)
 
 
-def _turned_by_einsum(log_mel: Tensor) -> Tensor:
+def turned_by_einsum(log_mel: Tensor) -> Tensor:
     """`(B, F, T)` -> `(B, T, F)`, not as a Transpose.
 
     ONNX Runtime moves a Transpose past the QuantizeLinear that follows, to merge it with the one that brings its int8
@@ -154,7 +146,7 @@ def _turned_by_einsum(log_mel: Tensor) -> Tensor:
     return torch.onnx.ops.symbolic("Einsum", (log_mel,), {"equation": "bft->btf"}, dtype=log_mel.dtype, shape=shape)
 
 
-class _Normalise(nn.Module):
+class Normalise(nn.Module):
     """`scale * x + shift` for each mel bin of `(B, 1, T, F)`."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
@@ -172,114 +164,3 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()
-
-
-class _RoundActivation(nn.Module):
-    """QuantizeLinear, DequantizeLinear; called as the `ActivationFakeQuant` that it replaces."""
-
-    def __init__(self, scale: Tensor, kind: ActivationType) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("zero_point", torch.tensor(kind.zero_point, dtype=kind.dtype))
-
-    def forward(self, activation: Tensor, observe: bool = True) -> Tensor:  # noqa: ARG002
-        parameters = (self.get_buffer("scale"), self.get_buffer("zero_point"))
-        integers = torch.onnx.ops.symbolic(
-            "QuantizeLinear", (activation, *parameters), dtype=parameters[1].dtype, shape=activation.shape
-        )
-        return torch.onnx.ops.symbolic(
-            "DequantizeLinear", (integers, *parameters), dtype=torch.float32, shape=activation.shape
-        )
-
-
-class _StoredIntegers(nn.Module):
-    """A constant stored as integers, with a scale for each entry of axis 0: DequantizeLinear."""
-
-    def __init__(self, integers: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("integers", integers)
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("zero_point", torch.zeros(len(integers), dtype=integers.dtype))
-
-    def forward(self) -> Tensor:
-        integers = self.get_buffer("integers")
-        return torch.onnx.ops.symbolic(
-            "DequantizeLinear",
-            (integers, self.get_buffer("scale"), self.get_buffer("zero_point")),
-            {"axis": 0},
-            dtype=torch.float32,
-            shape=integers.shape,
-        )
-
-
-class _IntegerLayer(nn.Module):
-    """A layer with stored integers for its weight and, where the flavour says so, its bias.
-
-    Called as the `QuantizedLayer` that it replaces.
-    """
-
-    def __init__(self, layer: QuantizedLayer, input_scale: Tensor, flavour: Flavour) -> None:
-        super().__init__()
-        self.weight = _StoredIntegers(layer.integer_weight(), layer.weight_quant.scale)
-        self.bias: nn.Module | None = None
-        integer_bias = layer.integer_bias(input_scale) if flavour.bias == "int32" else None
-        if integer_bias is not None:
-            self.bias = _StoredIntegers(integer_bias, layer.bias_scale(input_scale))
-        self.float_bias = layer.layer.bias if self.bias is None else None
-        self.operation = copy.deepcopy(layer.layer)  # for its strides and paddings; its float weight is not used
-
-    def forward(self, activation: Tensor, input_scale: Tensor) -> Tensor:  # noqa: ARG002
-        weight = self.weight()
-        bias = self.float_bias if self.bias is None else self.bias()
-        if isinstance(self.operation, nn.Linear):
-            return nn.functional.linear(activation, weight, bias)
-        return self.operation._conv_forward(activation, weight, bias)
-
-
-class _Hidden(nn.Module):
-    """A rounded activation on its way to a layer that stays in float, out of the runtime's sight.
-
-    Where ONNX Runtime finds such a layer between DequantizeLinear and QuantizeLinear it quantises the weight itself,
-    with a scale of its own. A maximum with the lowest number changes nothing and hides the DequantizeLinear.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("lowest", torch.tensor(torch.finfo(torch.float32).min))
-
-    def forward(self, activation: Tensor) -> Tensor:
-        inputs = (activation, self.get_buffer("lowest"))
-        return torch.onnx.ops.symbolic("Max", inputs, dtype=torch.float32, shape=activation.shape)
-
-
-def _hide_from_float_layers(network: QuantizedNetwork) -> None:
-    float_layers = network.float_layers()
-    for node in list(network.graph.nodes):
-        if node.op == "call_module" and node.target in float_layers:
-            (taken,) = node.all_input_nodes
-            if isinstance(module_of(network, taken), ActivationFakeQuant):
-                network.add_submodule(f"{node.name}_input", _Hidden())
-                with network.graph.inserting_before(node):
-                    hidden = network.graph.call_module(f"{node.name}_input", (taken,))
-                node.replace_input_with(taken, hidden)
-    network.recompile()
-
-
-def _with_integers(network: QuantizedNetwork, flavour: Flavour) -> QuantizedNetwork:
-    """A copy of `network` whose quantisers and layers are the operators that a runtime executes."""
-    copied = copy.deepcopy(network).cpu()
-    if flavour.rounds_float_layers:
-        _hide_from_float_layers(copied)
-    names = {module: name for name, module in copied.named_modules()}
-    quantisers = copied.quantisers()
-    for name, quantiser in quantisers.items():
-        if not torch.isfinite(quantiser.scale):
-            raise InputError(
-                f"The int8 student has no scale for '{name}': it was not calibrated. Run edgekd quantize first."
-            )
-    for layer, quantiser in copied.layers():
-        copied.set_submodule(names[layer], _IntegerLayer(layer, quantiser.scale, flavour), strict=True)
-    for name, quantiser in quantisers.items():
-        kind = flavour.activation(quantiser.non_negative)
-        copied.set_submodule(name, _RoundActivation(quantiser.scale, kind), strict=True)
-    return copied

@@ -1,7 +1,7 @@
 """A student as one ONNX graph: sound in, class probabilities `(batch, K)` float32 out.
 
-onnxsim sees the float graph only: a simplifier may fold int8 weights back into float32, so nothing simplifies a graph
-that has Q/DQ in it. The exporter's own clean-up leaves those operators alone.
+The layers that students are made of are written here, operator by operator (`onnx_writer`); a student that has another
+goes through PyTorch's exporter, in thirty times the time (`exporter`).
 
 The same student gives the same bytes: names come from the modules, and nothing of the exporting machine is kept. Nodes
 of the front end are called `frontend/...`, those of a module `network.blocks.0/...`.
@@ -9,23 +9,16 @@ of the front end are called `frontend/...`, those of a module `network.blocks.0/
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import logging
-import re
-import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import torch
-
 from edgekd import __version__
 from edgekd.config import FrontendConfig
-from edgekd.errors import GateError
 from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
+from edgekd.exporting.exporter import export_module, rename_values, simplified
+from edgekd.exporting.onnx_writer.sheet import Unknown
+from edgekd.exporting.onnx_writer.write import write
 from edgekd.exporting.operators import lowered
 from edgekd.exporting.targets import Batch, LogMelPlace, Target
 from edgekd.models.students.student import Student
@@ -39,9 +32,7 @@ INPUTS: dict[LogMelPlace, str] = {"graph": "waveform", "external": "log_mel"}
 OUTPUT = "probabilities"
 FRONT_END = "frontend/"  # how the names of its nodes begin
 OPSETS = range(13, 21)  # per-channel DequantizeLinear is of 13; above 20 ONNX Runtime fails on zero-point-0 graphs
-_EXPORTER_LOWEST = 18
-_SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules that a node comes from, outermost first
-_TRACED_BATCH = 2  # any batch but 0 and 1, which the exporter would take for constants
+_LOWEST_WRITTEN = 18  # older ones are made of this
 
 
 @dataclass(frozen=True)
@@ -83,17 +74,12 @@ def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half
 
     `clip_samples` is the length of a waveform. Raises `GateError` for what the operator set of `form` lacks.
     """
-    import onnx
-    import onnxsim
-
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
-    model = _export(DeployableModule(student, student.network, form.log_mel, half=half), shape, form)
-    simplified, same = onnxsim.simplify(model)
-    if not same and not half:  # it compares at float32's tolerance
-        raise AssertionError("onnxsim changed the outputs of the float graph")
-    precision = "fp16" if half else "fp32"
-    older = lowered(onnx.shape_inference.infer_shapes(simplified), form.opset)
-    return _serialised(older, {"edgekd.precision": precision})
+    module = DeployableModule(student, student.network, form.log_mel, half=half)
+    model = _written(module, shape, form)
+    if model is None:
+        model = simplified(_exported(module, shape, form), half=half)
+    return _serialised(lowered(model, form.opset), {"edgekd.precision": "fp16" if half else "fp32"})
 
 
 def quantized_onnx(
@@ -104,7 +90,8 @@ def quantized_onnx(
     Raises `InputError` when a scale in `network` was never calibrated, `GateError` for what the operator set lacks.
     """
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
-    model = _export(integer_module(student, network, flavour, form.log_mel), shape, form)
+    module = integer_module(student, network, flavour, form.log_mel)
+    model = _written(module, shape, form) or _exported(module, shape, form)
     return _serialised(lowered(model, form.opset), {"edgekd.precision": "int8", "edgekd.flavour": flavour})
 
 
@@ -124,104 +111,24 @@ def log_mel_nodes(model_bytes: bytes) -> list[str]:
     return [node.name for node in nodes if node.name.startswith(FRONT_END) and node.op_type not in rounding]
 
 
-def _export(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
+def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto | None:
+    """The graph of `module`; None where it has a layer that the writer does not know."""
+    try:
+        return write(module, *_asked(shape, form))
+    except Unknown:
+        return None
+
+
+def _exported(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
+    return export_module(module, *_asked(shape, form))
+
+
+def _asked(shape: tuple[int, ...], form: Form) -> tuple[tuple[int | None, ...], int, tuple[str, str]]:
+    """Shape of the input, operator set, names of input and output, as `write` and `export_module` take them."""
     if form.opset not in OPSETS:
         raise ValueError(f"opset {form.opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
-    example = torch.zeros(1 if form.batch == 1 else _TRACED_BATCH, *shape)
-    shapes = None if form.batch == 1 else {"sound": {0: torch.export.Dim("batch")}}
-    with _quiet_exporter():
-        try:
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                opset_version=max(form.opset, _EXPORTER_LOWEST),
-                input_names=[INPUTS[form.log_mel]],
-                output_names=[OUTPUT],
-                dynamic_shapes=shapes,
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as failure:
-            raise _not_exported(failure) from None
-    assert program is not None
-    model = program.model_proto
-    _join_padding(model.graph)
-    _name_after_modules(model.graph)
-    return model
-
-
-def _not_exported(failure: BaseException) -> GateError:
-    """What PyTorch's exporter stumbled over, in one line of the pages that it writes."""
-    while failure.__cause__ is not None:
-        failure = failure.__cause__
-    words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-    operator = re.search(r"No ONNX function found for .*?op='([^']+)'", words)
-    told = f"it has no ONNX for {operator[1]}" if operator else words.rstrip(".")[:300]
-    return GateError(
-        f"PyTorch's exporter cannot write the student as an ONNX graph: {told}. Build the student of layers that ONNX"
-        " has."
-    )
-
-
-def _join_padding(graph: onnx.GraphProto) -> None:
-    """Give a convolution the zeros that are put round its input just before, more on one side than on the other.
-
-    PyTorch's convolution has no such padding, ONNX's has; a Pad between integers would be computed in float.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    made = {output: node for node in graph.node for output in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    joined = []
-    for node in graph.node:
-        pad = made.get(node.input[0]) if node.op_type == "Conv" else None
-        if pad is None or pad.op_type != "Pad" or readers[pad.output[0]] > 1 or not _pads_zeros(pad, stored):
-            continue
-        amounts = numpy_helper.to_array(stored[pad.input[1]]).tolist()
-        half = len(amounts) // 2
-        if any((*amounts[:2], *amounts[half : half + 2])):  # of batch and channels
-            continue
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        own = list(attributes["pads"].ints) if "pads" in attributes else [0] * (2 * (half - 2))
-        outer = [*amounts[2:half], *amounts[half + 2 :]]
-        kept = [attribute for name, attribute in attributes.items() if name not in ("pads", "auto_pad")]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        node.attribute.append(onnx.helper.make_attribute("pads", [a + b for a, b in zip(own, outer, strict=True)]))
-        node.input[0] = pad.input[0]
-        joined.append(pad)
-    for pad in joined:
-        graph.node.remove(pad)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
-
-
-def _pads_zeros(pad: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether `pad` puts known numbers of zeros round all axes."""
-    from onnx import numpy_helper
-
-    modes = [attribute.s for attribute in pad.attribute if attribute.name == "mode"]
-    if modes not in ([], [b"constant"]) or pad.input[1] not in stored or len(pad.input) > 3:
-        return False
-    value = pad.input[2] if len(pad.input) > 2 else ""
-    return not value or (value in stored and not numpy_helper.to_array(stored[value]).any())
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks on packages it could also use; its errors are exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    batch = 1 if form.batch == 1 else None
+    return (batch, *shape), max(form.opset, _LOWEST_WRITTEN), (INPUTS[form.log_mel], OUTPUT)
 
 
 def _serialised(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
@@ -245,23 +152,6 @@ def _serialised(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
-
-
-def _name_after_modules(graph: onnx.GraphProto) -> None:
-    """Call each value after the module that makes it: `network.stem.0/conv`, a second one `network.stem.0/conv_2`."""
-    kept = {value.name for value in (*graph.input, *graph.output)}
-    taken: Counter[str] = Counter()
-    new_names: dict[str, str] = {}
-    for node in graph.node:
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
-        *modules, _ = ast.literal_eval(scopes) or [""]
-        stem = f"{(modules and modules[-1]) or 'network'}/{node.op_type.lower()}"
-        for name in node.output:
-            taken[stem] += 1
-            if name and name not in kept:
-                new_names[name] = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
-    _rename_values(graph, new_names)
-    graph.ClearField("value_info")  # names of before; shapes are inferred again where they are needed
 
 
 def _unshare(graph: onnx.GraphProto) -> None:
@@ -296,13 +186,6 @@ def _rename(graph: onnx.GraphProto) -> None:
         elif node.op_type == "DequantizeLinear":
             stored = source.endswith(".integers")
             new_names[node.output[0]] = source.removesuffix(".integers") if stored else f"{source[:-10]}_rounded"
-    _rename_values(graph, new_names)
+    rename_values(graph, new_names)
     for node in graph.node:
         node.name = node.output[0]
-
-
-def _rename_values(graph: onnx.GraphProto, new_names: Mapping[str, str]) -> None:
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                names[place] = new_names.get(name, name)

@@ -86,14 +86,17 @@ class Check(Section):
     by: str = Field(description="what ran it, with its version")
     precision: Precision = Field(description="of which graph")
     figures: dict[str, int | float | str] | None = None
+    layers: dict[str, str] = Field({}, description="int8 layer -> int8 or float, as a builder says it computes it")
     not_run: str | None = Field(None, description="the reason")
 
 
 class FloatOperators(Section):
-    """Operators that run in floating point: how many of each in the front end, and the nodes after it by name."""
+    """Operators that run in floating point: how many of each in the front end, and the nodes after it by name; and
+    what is to run on integers."""
 
     frontend: dict[str, int] = Field({}, description="of the log-mel: operator -> how many")
     network: tuple[str, ...] = ()
+    on_integers: tuple[str, ...] = Field((), description="convolutions and matrix products with int8 weights")
 
 
 class Manifest(Section):

@@ -106,7 +106,16 @@ def float_operators(model_bytes: bytes) -> FloatOperators:
     floats = [node for node in graph.nodes if node.op_type not in _ROUNDING and not graph.runs_on_integers(node)]
     frontend = Counter(node.op_type for node in floats if node.name.startswith(FRONT_END))
     network = tuple(node.name for node in floats if not node.name.startswith(FRONT_END))
-    return FloatOperators(frontend=dict(sorted(frontend.items())), network=network)
+    integers = tuple(int8_layers(model_bytes))
+    return FloatOperators(frontend=dict(sorted(frontend.items())), network=network, on_integers=integers)
+
+
+def int8_layers(model_bytes: bytes) -> list[str]:
+    """Names of the convolutions and matrix products whose weights are stored as integers."""
+    import onnx
+
+    graph = _Graph(onnx.load_from_string(model_bytes).graph)
+    return [node.name for node in graph.nodes if graph.is_quantised_layer(node)]
 
 
 class _Graph:

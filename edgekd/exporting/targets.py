@@ -17,6 +17,7 @@ from edgekd.config import Section, parse
 from edgekd.errors import UsageError, unknown_name
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.tensorrt.releases import Installed
+from edgekd.exporting.runtimes.tensorrt_rtx.settings import AheadOfTime
 from edgekd.resources import named_resources
 from edgekd.toml_files import read_toml
 
@@ -78,6 +79,7 @@ class Target(Section):
     notes: tuple[str, ...] = ()
     budget: Budget = Budget()
     tensorrt: Installed | None = None
+    tensorrt_rtx: AheadOfTime | None = None
     hardware: Hardware | None = None
     sources: dict[str, str] = Field({}, description="fact -> where it was read")
 

@@ -11,7 +11,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,38 +71,60 @@ def read_table(table: Path, needed: Sequence[str], optional: Sequence[str] | Non
     Raises `InputError` for a file that cannot be read or is no table, a needed column that is absent, one that is
     unknown or there twice, a line with too few or too many values, and a table without lines.
     """
-    separator, text, above = separated(text_of(table), (*needed, *(optional or ())))
-    columns: list[str] | None = None
-    lines = []
-    for number, values in records(table, text, separator, above):
-        if columns is None:
-            columns = _names(values, (*needed, *(optional or ())))
-            _check_columns(table, columns, needed, optional)
-            continue
-        line = Line(table, number, dict(zip(columns, values, strict=False)), separator)
-        if len(values) != len(columns):
-            quote = f" Put quotes around a value with {separator!r} in it." if len(values) > len(columns) else ""
-            raise line.error(f"has {len(values)} values for {len(columns)} columns.{quote}")
-        lines.append(line)
-    if columns is None:
-        _check_columns(table, [], needed, optional)
-    elif optional is not None:
+    known = (*needed, *(optional or ()))
+    columns, lines = read_lines(table, known, lambda names: _check_columns(table, names, needed, optional))
+    if optional is not None:
         _check_unknown(table, columns, lines, needed, optional)
     if not lines:
         raise InputError(f"{table}: has no lines below the names of its columns.")
     return lines
 
 
+def read_lines(
+    table: Path, known: Sequence[str] = (), check: Callable[[list[str]], None] | None = None, quoted: bool = True
+) -> tuple[list[str], list[Line]]:
+    """The names of a table's columns, whatever they are (those `known` as they are known), and its lines.
+
+    `check` sees the names before any line is read: a file that is no table has a wrong header first of all. Not
+    `quoted`, quotes are letters. Raises `InputError` for a file that cannot be read or is no table, a column that is
+    there twice, and a line with too few or too many values.
+    """
+    separator, text, above = separated(text_of(table), known)
+    columns: list[str] = []
+    lines = []
+    for number, values in records(table, text, separator, above, quoted=quoted):
+        if not columns:
+            columns = _names(values, known)
+            if check is not None:
+                check(columns)
+            _check_twice(table, columns)
+            continue
+        line = Line(table, number, dict(zip(columns, values, strict=False)), separator)
+        if len(values) != len(columns):
+            quote = f" Put quotes around a value with {separator!r} in it." if len(values) > len(columns) else ""
+            raise line.error(f"has {len(values)} values for {len(columns)} columns.{quote}")
+        lines.append(line)
+    if not columns and check is not None:
+        check(columns)
+    return columns, lines
+
+
 def records(
-    table: Path, text: str, separator: str, above: int = 0, strict: bool = True
+    table: Path, text: str, separator: str, above: int = 0, strict: bool = True, quoted: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
     """The number of each line with a value in it, in a file with `above` lines before `text`, and its values.
 
-    Not `strict`, blanks before quotes and quotes inside values are let pass. Raises `InputError`, with the line, for
-    what is no CSV.
+    Not `strict`, blanks before quotes and quotes inside values are let pass; not `quoted`, quotes are letters. Raises
+    `InputError`, with the line, for what is no CSV.
     """
     file = io.StringIO(text, newline="")
-    reader = csv.reader(file, delimiter=separator, strict=strict, skipinitialspace=not strict)
+    reader = csv.reader(
+        file,
+        delimiter=separator,
+        strict=strict,
+        skipinitialspace=not strict,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     try:
         for values in reader:
             if any(value.strip() for value in values):
@@ -155,6 +177,9 @@ def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optio
         raise InputError(
             f"{table}: no column {', '.join(absent)}; needed: {', '.join(needed)}. The first line names the columns."
         )
+
+
+def _check_twice(table: Path, columns: list[str]) -> None:
     twice = [name for name in columns if name and columns.count(name) > 1]
     if twice:
         raise InputError(f"{table}: column '{twice[0]}' is there twice.")

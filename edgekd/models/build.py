@@ -29,7 +29,7 @@ HEAD_TERMS = ("classification", "distillation")
 HEAD_QUANTIZATION = "ptq"
 HEAD_SHIFTS, HEAD_MIXES = 2, 2
 DEFAULT_CUTS = {"yamnet": ("yamnet-cut9", 0.65)}  # teacher -> the student, and its width, where none is named
-LARGE = 1024  # steps of a log-mel, of time or frequency, which no student's pooling uses up
+LARGE = 512  # steps of a log-mel, of time or frequency, which no student's pooling uses up
 YOUR_OWN = "Your own is named package.module:factory."
 
 
@@ -200,14 +200,16 @@ def _check_size(name: str, network: nn.Module, shape: tuple[int, int]) -> None:
 
     from edgekd.models.factories import UserCode
 
-    outline = copy.deepcopy(network).to("meta").eval()  # shapes without numbers
+    tried = copy.deepcopy(network).eval()
     frames, bins = shape
     try:
-        outline(torch.empty(1, 1, frames, bins, device="meta"))
+        # With numbers: tensors without any would have PyTorch import a second of code for their shapes.
+        with torch.no_grad():
+            tried(torch.zeros(1, 1, min(frames, LARGE), min(bins, LARGE)))
     except RuntimeError:
-        enough = (1, 1, frames + LARGE, bins + LARGE)
-        with UserCode(f"Student '{name}': its network, given a log-mel of shape {enough},"):  # for another reason
-            outline(torch.empty(enough, device="meta"))
+        enough = (1, 1, LARGE, LARGE)
+        with UserCode(f"Student '{name}': its network, given a log-mel of shape {enough},"), torch.no_grad():
+            tried(torch.zeros(enough))  # for another reason
         raise UsageError(
             f"Student '{name}' cannot take a log-mel of {frames} frames of {bins} mel bins: it is too small. Pass more "
             "with a longer clip, frontend.n_mels, or a lower frontend.hop_ms, frames_per_step or bins_per_step."

@@ -7,6 +7,7 @@ al. 2023).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FLOOR = 1e-5
-GRID = 2  # local histograms are pooled to a GRID x GRID map; see `_grid_means` before changing it
+GRID = 2  # local histograms are pooled to a GRID x GRID map; see `grid_windows` before changing it
 
 
 class HistogramLayer(nn.Module):
@@ -74,16 +75,20 @@ class _LearnedShares(torch.autograd.Function):
 
 
 def _grid_means(response: Tensor) -> Tensor:
-    """Means over a GRID x GRID partition, `(B, C, H, W)` -> `(B, C, GRID, GRID)`.
-
-    The numbers of `adaptive_avg_pool2d`, whose cells overlap by one when H or W is odd, as one average pooling, which
-    every export target has: with two cells a side, a cell is half of it, rounded up, and the next one begins at half of
-    it, rounded down. The cells of a side of 1 are the same.
-    """
+    """Means over a GRID x GRID partition, `(B, C, H, W)` -> `(B, C, GRID, GRID)`."""
     sides = response.shape[-2:]
-    kernel, stride = [-(-side // GRID) for side in sides], [max(1, side // GRID) for side in sides]
-    means = nn.functional.avg_pool2d(response, kernel, stride)
+    means = nn.functional.avg_pool2d(response, *grid_windows(sides))
     for dim, side in zip((-2, -1), sides, strict=True):
         if side == 1:
             means = torch.cat([means] * GRID, dim=dim)
     return means
+
+
+def grid_windows(sides: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Size and stride of the average pooling over a map with these `sides` that gives GRID x GRID means.
+
+    The numbers of `adaptive_avg_pool2d`, whose cells overlap by one when a side is odd, as one average pooling, which
+    every export target has: with two cells a side, a cell is half of it, rounded up, and the next one begins at half of
+    it, rounded down. The cells of a side of 1 are the same, and come out as one.
+    """
+    return [-(-side // GRID) for side in sides], [max(1, side // GRID) for side in sides]

@@ -30,8 +30,9 @@ _FUNCTIONS = {
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = HistogramLayer | FirstConv2d | SameConv2d
-        return isinstance(m, own) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, HistogramLayer | FirstConv2d | SameConv2d) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def trace(subject: str, network: nn.Module) -> fx.GraphModule:

@@ -29,8 +29,10 @@ from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, s
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
 from edgekd.exporting.runtimes.tensorrt.rounding import PROVIDERS, clipped_rounding
+from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
 from edgekd.exporting.targets import Precision
 from edgekd.exporting.verify import FLOATS, in_session, session
+from edgekd.profiling.compilers import compiled
 from edgekd.profiling.cost import module_cost
 from edgekd.profiling.engine_layers import engine_layers
 from edgekd.profiling.graph_layers import onnx_layers
@@ -43,7 +45,7 @@ Call = Callable[[], object]
 FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
 """Clips `(B, S)` -> the log-mel `(B, 1, T, F)` of a graph that takes one."""
 
-TORCH, TORCH_COMPILED = "torch", "torch-compiled"
+TORCH = "torch"
 PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
@@ -59,11 +61,12 @@ ENGINES = {  # by the names that the runner gives them
     "onnxruntime": RunnerEngine(OnnxRuntime.name, on_cpu=True),
     "tensorrt": RunnerEngine(TensorRT.name, on_cpu=False),
     "trtexec": RunnerEngine(TensorRT.name, on_cpu=False),
+    "tensorrt-rtx": RunnerEngine(TensorRTForRTX.name, on_cpu=False),
 }
 
 
 class Model(Protocol):
-    """See the module. `backend` is one of PyTorch's two, or the name of a runtime."""
+    """See the module. `backend` is `torch`, one of `compilers`, or the name of a runtime."""
 
     backend: str
     runtime: str
@@ -79,7 +82,7 @@ class Model(Protocol):
 
 
 class TorchModel:
-    """A teacher or float student in PyTorch, eager or compiled, on the CPU or a GPU."""
+    """A teacher or float student in PyTorch, as it is or compiled, on the CPU or a GPU."""
 
     precision: PrecisionName = "float32"
 
@@ -92,30 +95,30 @@ class TorchModel:
         learned: nn.Module,
         file: Path,
         device: str = "cpu",
-        compiled: bool = False,
+        backend: str = TORCH,
         threads: int = 1,
     ) -> None:
         """`module`: waveforms -> `.logits`. `front_end` and `network` are its two parts where it has them; `learned`
-        holds the parameters that count, and `file` stores them."""
+        holds the parameters that count, and `file` stores them. Raises `InputError` where `backend` cannot compile."""
         self._module, self._front_end, self._network = module.to(device).eval(), front_end, network
         self._learned, self._file, self._device = learned, file, torch.device(device)
-        self._compiled = compiled
-        self._run = torch.compile(module) if compiled else module
-        self.backend = TORCH_COMPILED if compiled else TORCH
+        self._compiled = backend != TORCH
+        self._run, how = compiled(module, backend) if self._compiled else (module, "")
+        self.backend = backend
         self.threads = threads if self._device.type == "cpu" else None
         where = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         version = torch.__version__.partition("+")[0]
-        self.runtime = f"PyTorch {version}{', compiled' if compiled else ''}, {where}"
+        self.runtime = f"PyTorch {version}{', ' if how else ''}{how}, {where}"
 
     def classify(self, waveforms: Tensor) -> Tensor:
         with torch.inference_mode():
             try:
                 return self._run(waveforms.to(self._device)).logits.float().softmax(dim=1).cpu()
-            except RuntimeError as failure:
+            except (RuntimeError, AssertionError) as failure:
                 if not self._compiled or isinstance(failure, torch.OutOfMemoryError):
                     raise
-                reason = str(failure).strip().splitlines()[0]
-                raise InputError(f"torch.compile cannot compile it here: {reason}. Leave torch-compiled out.") from None
+                reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+                raise InputError(f"torch.compile cannot compile it here: {reason}. Leave {self.backend} out.") from None
 
     def timers(self, example: Tensor) -> dict[str, Timer]:
         self.classify(example)  # compiles
@@ -296,7 +299,6 @@ class OnnxGraph:
 class Engine:
     """A TensorRT engine, run by its Python module or by trtexec, as the runner does."""
 
-    backend: str = TensorRT.name
     threads: int | None = None
 
     def __init__(
@@ -307,16 +309,19 @@ class Engine:
         *,
         outside: FrontEnd | None = None,
         graph: OnnxGraph | None = None,
+        runtime: str = TensorRT.name,
     ) -> None:
-        """`graph`: the ONNX file that the engine was made of, where that is known, for parameters and MACs.
+        """`graph`: the ONNX file that the engine was made of, where that is known, for parameters and MACs. `runtime`:
+        the one it was built for.
 
         Raises `InputError` where no TensorRT is, and for an engine of another model.
         """
         self._file, self.precision, self._outside, self._graph = file, precision, outside, graph
         try:
-            self._engine = runner.open_engine(file, contract)
+            self._engine = runner.open_engine(file, contract, runtime)
         except runner.RunnerError as failure:
             raise InputError(str(failure)) from None
+        self.backend = runtime
         self.runtime = " ".join(filter(None, (self._engine.name, self._engine.version)))
 
     def classify(self, waveforms: Tensor) -> Tensor:
@@ -348,6 +353,10 @@ class Engine:
         return Memory()
 
     def layers(self, _example: Tensor) -> tuple[Layer, ...]:
+        if self.backend == TensorRTForRTX.name:
+            raise InputError(
+                f"{self._file}: trtexec times the layers of an engine, but not of one for RTX. Leave --layers out."
+            )
         return engine_layers(self._file, None if self._graph is None else self._graph.model)
 
     def _input(self, waveforms: Tensor) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """What runs a bundle here, by the runtime of its board.
 
-For ONNX Runtime that is the graph. For TensorRT it is the engine that the bundle's runner would use, where one was
-built, and the graph in ONNX Runtime beside it or in its place. A bundle of any other runtime is run as that opens it,
-and timed as a whole.
+For ONNX Runtime that is the graph. For TensorRT, also for RTX, it is the engine that the bundle's runner would use,
+where one was built, and the graph in ONNX Runtime beside it or in its place. A bundle of any other runtime is run as
+that opens it, and timed as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
 from edgekd.exporting.targets import Precision
 from edgekd.profiling.backends import PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
 from edgekd.profiling.latency import Timer, wall
@@ -92,6 +93,7 @@ def _in_tensorrt(bundle: Bundle, config: ProfileConfig) -> Models:
 _OF_RUNTIME: dict[str, Callable[[Bundle, ProfileConfig], Models]] = {
     OnnxRuntime.name: _in_onnxruntime,
     TensorRT.name: _in_tensorrt,
+    TensorRTForRTX.name: _in_tensorrt,
 }
 
 
@@ -115,7 +117,9 @@ def _graph(bundle: Bundle, config: ProfileConfig, front_end: FrontEnd | None) ->
 def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) -> Engine | str:
     """The engine that the runner would use, or why there is none."""
     folder, manifest = bundle.folder, bundle.manifest
-    instead = f"{folder} is made for TensorRT on {manifest.target.title} and was timed in ONNX Runtime here"
+    target = manifest.target
+    title = RUNTIMES[target.runtime].title
+    instead = f"{folder} is made for {title} on {target.title} and was timed in ONNX Runtime here"
     try:
         contents = runner.read_manifest(folder)
         built = runner.built_engines(folder, contents)
@@ -124,10 +128,11 @@ def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) 
         precision = cast(Precision, runner.chosen_engine(folder, contents) or built[0])
         classifier = manifest.classifier
         shape = graph.shape[1:]
-        tensorrt = manifest.target.tensorrt
-        largest = 1 if classifier.batch == 1 or tensorrt is None else tensorrt.max_batch
+        settings = target.tensorrt or target.tensorrt_rtx
+        largest = 1 if classifier.batch == 1 or settings is None else settings.max_batch
         contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
         file = runner.engine_file(folder, precision)
-        return Engine(file, contract, PRECISIONS[precision], outside=front_end, graph=graph)
+        told = PRECISIONS[precision]
+        return Engine(file, contract, told, outside=front_end, graph=graph, runtime=target.runtime)
     except (runner.RunnerError, InputError) as failure:
         return f"{instead}: {failure}"

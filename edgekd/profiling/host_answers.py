@@ -18,7 +18,7 @@ from edgekd.profiling.machine import from_bench
 from edgekd.report.results import Golden, Latency
 
 Step = Literal["build", "verify", "bench"]
-Engine = Literal["onnxruntime", "tensorrt", "trtexec"]
+Engine = Literal["onnxruntime", "tensorrt", "tensorrt-rtx", "trtexec"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 

@@ -20,6 +20,7 @@ from edgekd import __version__, own_code
 from edgekd.config import ProfileConfig
 from edgekd.errors import UsageError
 from edgekd.escaping import legible
+from edgekd.exact_float32 import exact_float32
 from edgekd.exporting.manifest import Bundle
 from edgekd.files.locks import reading
 from edgekd.profiling.accuracy import predictions_on
@@ -74,13 +75,14 @@ def profile(
     if remote is not None:
         check_hosts(remote.hosts, remote.ssh)
     listed = [sources] if isinstance(sources, Run | Bundle | Path) else list(sources)
-    with ExitStack() as stack:
+    with exact_float32(), ExitStack() as stack:
         for folder in folders_of(listed):
             stack.enter_context(reading(folder))
         found = candidates(listed, config, progress)
         return profile_candidates(found, config, progress, remote=remote, command=command)
 
 
+@exact_float32()
 def profile_candidates(
     subjects: Sequence[Candidate],
     config: ProfileConfig,

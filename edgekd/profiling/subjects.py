@@ -34,8 +34,9 @@ from edgekd.exporting.runtimes.onnx_bundle import RUNNER
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
-from edgekd.profiling.backends import PRECISIONS, TORCH, TORCH_COMPILED, Engine, Model, OnnxGraph, TorchModel
+from edgekd.profiling.backends import PRECISIONS, TORCH, Engine, Model, OnnxGraph, TorchModel
 from edgekd.profiling.bundles import models_of
+from edgekd.profiling.compilers import BY_TENSORRT, TORCH_COMPILED, check_compiler
 from edgekd.profiling.cost import module_parameters
 from edgekd.profiling.guests import open_guest
 from edgekd.progress import Progress, silent
@@ -83,6 +84,8 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     named = [part for source in sources for part in _named(source)]  # all of them, before work goes into the first
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here. Leave --device out.")
+    for backend in config.backends:
+        check_compiler(backend, config.device)
     found: list[Candidate] = []
     guests: list[Path] = []
     for done, part in enumerate(named):
@@ -189,12 +192,12 @@ def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
     )
 
 
-def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) -> TorchModel:
+def _in_torch(run: Run, role: Role, config: ProfileConfig, *, backend: str) -> TorchModel:
     make = partial(
         TorchModel,
         file=run.folder / role / "best.safetensors",
         device=config.device,
-        compiled=compiled,
+        backend=backend,
         threads=config.threads,
     )
     if role == "student":
@@ -208,8 +211,7 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, compiled: bool) ->
 
 
 _IN_TORCH: dict[str, Callable[[Run, Role, ProfileConfig], Model]] = {
-    TORCH: partial(_in_torch, compiled=False),
-    TORCH_COMPILED: partial(_in_torch, compiled=True),
+    backend: partial(_in_torch, backend=backend) for backend in (TORCH, TORCH_COMPILED, *BY_TENSORRT)
 }
 # What can run a part of a run; first what does where nothing else is asked for.
 _BACKENDS: dict[Role, dict[str, Callable[[Run, Role, ProfileConfig], Model]]] = {

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from edgekd.config import Section, parse
 from edgekd.errors import InputError, unknown_name
+from edgekd.exact_float32 import exact_float32
 from edgekd.quantization.fake_quant import QuantizedLayer, scale_for, set_enabled
 from edgekd.quantization.observers import MagnitudeObserver, ObserverName
 from edgekd.quantization.prepare import QuantizedNetwork
@@ -70,6 +71,7 @@ def select_clips(labels: Sequence[int], rows: Sequence[int], recipe: Calibration
     return sorted(row for _, row in turns[: recipe.clips])
 
 
+@exact_float32()
 @torch.no_grad()
 def calibrate(network: QuantizedNetwork, batches: Iterable[Tensor], recipe: CalibrationRecipe) -> None:
     """Set every scale in `network` from `batches` of normalised log-mels `(B, 1, T, F)`.

@@ -27,6 +27,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.exact_float32 import exact_float32
 from edgekd.models.histogram import HistogramLayer
 from edgekd.models.tracing import LAYERS, check_layers, logits_of, module_of, trace
 from edgekd.quantization.fake_quant import ActivationFakeQuant, QuantizedLayer
@@ -79,6 +80,7 @@ class QuantizedNetwork(fx.GraphModule):
         return {name: module for name, module in self.named_modules() if isinstance(module, ActivationFakeQuant)}
 
 
+@exact_float32()
 @torch.no_grad()
 def prepare(network: nn.Module, log_mel: Tensor, keep_float: Collection[str] = ()) -> QuantizedNetwork:
     """A quantised copy of `network`, in evaluation mode, its scales still to be calibrated; `network` is left as it is.

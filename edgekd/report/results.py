@@ -191,7 +191,9 @@ class Subject(Section):
     host: str | None = Field(None, description="where it was timed, user@device; null: here")
     architecture: str | None
     precision: PrecisionName
-    backend: str = Field(description="torch, torch-compiled, or the name of a runtime")
+    backend: str = Field(
+        description="torch, torch-compiled, torch-tensorrt, torch-tensorrt-rtx, or the name of a runtime"
+    )
     runtime: str = Field(description="name, version and provider, in words")
     threads: int | None = Field(
         None, strict=True, ge=1, description="CPU threads of the latency; null where a GPU computes"

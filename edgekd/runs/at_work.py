@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from edgekd import processes
 from edgekd.config import DistillConfig
+from edgekd.exact_float32 import exact_float32
 from edgekd.files import folders
 from edgekd.runs.run import Run
 
@@ -21,12 +22,13 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 @contextmanager
 def at_work(folder: Path, device: str) -> Iterator[None]:
-    """Be alone with a run folder, which need not be there yet, in all processes that compute on `device`.
+    """Be alone with a run folder, which need not be there yet, in all processes that compute on `device`; float32 is
+    then exact.
 
     Raises `UsageError` that names the process that has it.
     """
     processes.join(device)
-    with ExitStack() as stack:
+    with exact_float32(), ExitStack() as stack:
 
         def hold() -> None:
             stack.enter_context(folders.held(folder))

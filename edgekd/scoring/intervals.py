@@ -6,15 +6,16 @@ over groups, with the jackknife over groups for its acceleration. A percentile b
 resamples repeat recordings, so their macro-F1 lies below the one it stands for.
 
 Accuracy and macro-F1 of a resample need, for each group and class, only how many windows were right, how many were
-predicted and how many there are, so all resamples are three matrix products.
+predicted and how many there are, so all resamples are three matrix products. `intervals_over_groups` does the same for
+any statistic of weighted groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,57 @@ def intervals(counts: GroupCounts, seed: int) -> tuple[Interval, Interval]:
         for i in range(2)
     )
     return accuracy, macro_f1
+
+
+Kind = Literal["share", "rate"]
+"""What a statistic is: from 0 to 1, or a number of things an hour."""
+
+_MOST_CELLS = 4_000_000  # weights held at a time
+
+
+def intervals_over_groups(
+    statistics: Callable[[Floats], Floats], kinds: Sequence[Kind], hours: Sequence[float | None], groups: int, seed: int
+) -> tuple[Floats, list[Interval | None]]:
+    """The value of each statistic `(M,)`, NaN where it is not defined, and its 95 % interval.
+
+    `statistics` gives `(M, R)` for weights `(R, G)`: how often each of the G groups stands in a sample. Samples for
+    which a statistic is not defined (no detections: no precision) are left out of its interval. A share of one group is
+    anything from 0 to 1; a rate of one has no interval. Where no group has any, the upper end of a rate is the exact
+    one of a Poisson process over its `hours` (Garwood, Biometrika 28, 1936).
+    """
+    values: Floats = statistics(np.ones((1, groups)))[:, 0]
+    if groups == 1:
+        return values, [(0.0, 1.0) if kind == "share" else None for kind in kinds]
+    generator = np.random.default_rng(seed)
+    step = max(1, _MOST_CELLS // groups)
+    chances, parts, left = np.full(groups, 1 / groups), [], []
+    for first in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - first)
+        parts.append(statistics(generator.multinomial(groups, chances, size=size).astype(np.float64)))
+    for first in range(0, groups, step):
+        without = np.ones((min(step, groups - first), groups))
+        without[np.arange(len(without)), first + np.arange(len(without))] = 0
+        left.append(statistics(without))
+    resampled, left_out = np.concatenate(parts, axis=1), np.concatenate(left, axis=1)
+    found: list[Interval | None] = []
+    for row, (kind, length) in enumerate(zip(kinds, hours, strict=True)):
+        samples, others = (each[row][np.isfinite(each[row])] for each in (resampled, left_out))
+        found.append(_of_statistic(kind, float(values[row]), samples, others, length, groups))
+    return values, found
+
+
+def _of_statistic(
+    kind: Kind, value: float, resampled: Floats, left_out: Floats, hours: float | None, groups: int
+) -> Interval | None:
+    if not np.isfinite(value):
+        return None
+    if len(left_out) > 1 and np.ptp(left_out) > 1e-12:
+        return _bca(value, resampled, left_out)
+    if kind == "share":
+        return _exact(value, groups)
+    if value == 0 and hours:
+        return 0.0, -float(np.log((1 - CONFIDENCE) / 2)) / hours
+    return None
 
 
 def _bca(estimate: float, resampled: Floats, left_out: Floats) -> Interval:

@@ -1,4 +1,4 @@
-"""In which arithmetic networks compute while something is trained."""
+"""In which arithmetic networks compute while something is trained; `edgekd.exact_float32` says what is float32 then."""
 
 from __future__ import annotations
 

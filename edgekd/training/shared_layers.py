@@ -11,6 +11,8 @@ quiet band lie at -100 dB within a tenth. One collective goes forward and one ba
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,14 +50,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         with torch.autocast(x.device.type, enabled=False):
-            mean, variance, count = _statistics(x.float())
-        self._follow(mean.detach(), variance.detach(), count)
-        channels = (1, -1, *[1] * (x.ndim - 2))
-        scale = torch.rsqrt(variance + self.eps)
-        if self.affine:
-            scale = scale * self.weight
-        normalised = (x - mean.view(channels)) * scale.view(channels)
-        return (normalised + self.bias.view(channels) if self.affine else normalised).to(x.dtype)
+            compiling = torch.compiler.is_compiling()  # it cannot look into the one, and makes one pass of the other
+            compute = _normalised if compiling else _Normalised.apply
+            normalised, mean, variance, count = compute(x.float(), self.weight, self.bias, self.eps)
+        self._follow(mean, variance, count)
+        return normalised.to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -82,6 +81,82 @@ class SharedDropout(nn.Dropout):
         return x * kept[share] / (1 - self.p)
 
 
+class _Normalised(torch.autograd.Function):
+    """`x (B, C, ...)` at mean 0 and variance 1 over all processes, times `weight (C,)`, plus `bias (C,)`; and what it
+    had: mean and (biased) variance `(C,)`, and how many values they are of.
+
+    Each pass over `x` is one of PyTorch's own batch norm's: what it computes about given statistics, forward and back,
+    holds here too, but for what the gradient owes to the statistics' being those of `x`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean, variance, count = _statistics(x)
+        normalised = nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, count)
+        return normalised, mean, variance, count
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight, mean, variance, count = ctx.saved_tensors
+        # About given statistics the gradients of weight and bias are the sums that the gradient of `x` needs.
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
+        )
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            over_all = processes.summed(torch.stack([of_weight, of_bias]))
+            scale = torch.rsqrt(variance + ctx.eps)
+            if weight is not None:
+                scale = scale * weight
+            by_value, by_all = -scale / count * over_all
+            of_x = nn.functional.batch_norm(x, mean, variance, by_value, by_all, False, 0.0, ctx.eps)
+            of_x.addcmul_(gradient, scale.view(1, -1, *[1] * (x.ndim - 2)))
+        if weight is None:
+            return of_x, None, None, None
+        return of_x, of_weight, of_bias, None
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and (biased) variance `(C,)` of each channel over all processes, and how many values they are of."""
+    own_mean, own_variance = _own_statistics(x)
+    own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
+    return _put_together(processes.stacked(torch.cat([own_mean, own_variance, own_count])))
+
+
+def _put_together(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and number of all values, of those of every process `(processes, 2 C + 1)`."""
+    size = (table.shape[1] - 1) // 2
+    means, variances, counts = table[:, :size], table[:, size:-1], table[:, -1:]
+    count = counts.sum()
+    shares = counts / count
+    mean = (means * shares).sum(0)
+    variance = ((variances + (means - mean).square()) * shares).sum(0)
+    return mean, variance, count
+
+
+def _normalised(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_Normalised` gives, of operators that the compiler knows, and knows the gradients of."""
+    over, channels = [dimension for dimension in range(x.ndim) if dimension != 1], (1, -1, *[1] * (x.ndim - 2))
+    own_mean = x.mean(over)
+    own_variance = (x - own_mean.view(channels)).square().mean(over)
+    own = torch.cat([own_mean, own_variance, own_mean.new_full((1,), x.numel() // x.shape[1])])
+    before, after = processes.rank(), processes.count() - 1 - processes.rank()
+    mean, variance, count = _put_together(_Sum.apply(nn.functional.pad(own[None], (0, 0, before, after))))
+    scale = torch.rsqrt(variance + eps)
+    scale = scale if weight is None else scale * weight
+    normalised = (x - mean.view(channels)) * scale.view(channels)
+    normalised = normalised if bias is None else normalised + bias.view(channels)
+    return normalised, mean.detach(), variance.detach(), count
+
+
 class _Sum(torch.autograd.Function):
     """The sum over the processes. Its gradient is one too: what each process makes of the sum counts."""
 
@@ -94,17 +169,9 @@ class _Sum(torch.autograd.Function):
         return processes.summed(gradient.clone(memory_format=torch.contiguous_format))
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and (biased) variance `(C,)` of each channel over all processes, and how many values they are of."""
-    over = [dimension for dimension in range(x.ndim) if dimension != 1]
-    own_count = x.numel() // x.shape[1]
-    own_mean = x.mean(over)
-    own_squares = (x - own_mean.view(1, -1, *[1] * (x.ndim - 2))).square().sum(over)
-    own = torch.cat([own_mean, own_squares, torch.full((1,), own_count, device=x.device)])
-    before, after = processes.rank(), processes.count() - 1 - processes.rank()
-    table = _Sum.apply(nn.functional.pad(own[None], (0, 0, before, after)))  # a row each, and no copy from the host
-    means, squares, counts = table[:, : len(own_mean)], table[:, len(own_mean) : -1], table[:, -1:]
-    count = counts.sum()
-    mean = (means * counts).sum(0) / count
-    variance = (squares.sum(0) + ((means - mean).square() * counts).sum(0)) / count
-    return mean, variance, count
+def _own_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel of what this process has."""
+    if x.is_cuda:
+        variance, mean = torch.var_mean(x, [dimension for dimension in range(x.ndim) if dimension != 1], correction=0)
+        return mean, variance
+    return torch.batch_norm_update_stats(x, None, None, 0.0)  # a tenth of the time that var_mean takes

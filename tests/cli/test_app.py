@@ -15,7 +15,7 @@ from edgekd.cli import app
 from edgekd.errors import GateError, InputError, UsageError
 
 CHAIN = ("distill", "quantize", "export", "profile", "predict")
-COMMANDS = (*CHAIN, "compare", "data", "targets", "students", "teachers", "doctor", "demo")
+COMMANDS = (*CHAIN, "compare", "score", "data", "targets", "students", "teachers", "doctor", "demo")
 HEAVY = {"torch", "torchaudio", "onnx", "onnxruntime", "matplotlib"}
 SLOW = {"pydantic", "rich", "importlib.metadata"}
 READS_NOTHING = ["--help", "--version"]  # no settings, no boards

@@ -36,7 +36,7 @@ def own_board(tmp_path: Path, old: str = "", new: str = "", like: str = "cpu") -
 
 
 def test_shipped_targets_are_named_like_their_files() -> None:
-    assert [target.name for target in list_targets()] == sorted([*JETSONS, *CPUS, "gpu"])
+    assert [target.name for target in list_targets()] == sorted([*JETSONS, *CPUS, "gpu", "rtx"])
     assert list(named_resources("targets")) == [target.name for target in list_targets()]
 
 
@@ -80,6 +80,8 @@ def test_every_target_says_what_it_is_made_of_and_where_that_was_read() -> None:
         assert {"operators"} < set(target.sources), target.name
         if target.tensorrt is not None:
             assert {"tensorrt", "compute_capability"} < set(target.sources), target.name
+        if target.tensorrt_rtx is not None:
+            assert {"tensorrt_rtx", "compute_capability"} < set(target.sources), target.name
         if target.hardware.power_modes:
             assert "power_modes" in target.sources, target.name
 

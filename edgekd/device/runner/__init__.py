@@ -19,7 +19,16 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.classifier import Runner, windows
-from edgekd.device.runner.engines import TRTEXEC, Contract, Trtexec, oldest_onnxruntime, open_engine, trtexec_release
+from edgekd.device.runner.engine_layers import types_of
+from edgekd.device.runner.engines import (
+    TRTEXEC,
+    Contract,
+    Trtexec,
+    import_rtx,
+    oldest_onnxruntime,
+    open_engine,
+    trtexec_release,
+)
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 
@@ -37,6 +46,7 @@ __all__ = [
     "engine_file",
     "file_digest",
     "graphs",
+    "import_rtx",
     "machine_state",
     "manifest_digest",
     "oldest_onnxruntime",
@@ -44,5 +54,6 @@ __all__ = [
     "read_golden",
     "read_manifest",
     "trtexec_release",
+    "types_of",
     "windows",
 ]

@@ -13,6 +13,11 @@ from edgekd.device.runner.manifest import check_manifest, shown
 FORMAT = 1  # of manifest.json
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
+# The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
+ENGINE_STEPS = {
+    "tensorrt": BUILD_STEP,
+    "tensorrt-rtx": "Next: export the bundle again, for this GPU and this TensorRT for RTX; or add --cpu",
+}
 DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
@@ -73,14 +78,19 @@ def graphs(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def engine_file(folder: Path, precision: str) -> Path:
-    """Where `build_engine.sh` puts the TensorRT engine of a precision."""
+    """Where the TensorRT engine of a precision is: `build_engine.sh` puts it there, or it came with the bundle."""
     return folder / f"model-{precision}.engine"
+
+
+def engine_step(manifest: dict[str, Any]) -> str:
+    """What to do where a bundle's engine is missing or cannot be run."""
+    return ENGINE_STEPS[manifest["target"]["runtime"]]
 
 
 def engines(manifest: dict[str, Any]) -> list[str]:
     """What engines there may be: one for each precision, and `DLA_ENGINE`; none where the target does not run
     TensorRT."""
-    if manifest["target"]["runtime"] != "tensorrt":
+    if manifest["target"]["runtime"] not in ENGINE_STEPS:
         return []
     has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
     return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
@@ -105,5 +115,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
     if precision not in engines(manifest):
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
-        raise RunnerError(f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {BUILD_STEP}")
+        raise RunnerError(
+            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest)}"
+        )
     return str(precision)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.device.runner.bench import warm_up
-from edgekd.device.runner.bundle import BUILD_STEP, built_engines, check_files, read_manifest
+from edgekd.device.runner.bundle import ENGINE_STEPS, built_engines, check_files, engine_step, read_manifest
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.errors import DISAGREES, RunnerError, WrongUsage, complain, plain
 
@@ -18,12 +18,12 @@ from edgekd.device.runner.errors import DISAGREES, RunnerError, WrongUsage, comp
 def run_choose(folder: Path, options: argparse.Namespace) -> int:
     """The command `choose`."""
     manifest = read_manifest(folder)
-    if manifest["target"]["runtime"] != "tensorrt":
+    if manifest["target"]["runtime"] not in ENGINE_STEPS:
         raise WrongUsage("choose: this bundle runs on onnxruntime, with one model: there is nothing to choose from")
     check_files(folder, manifest)
     built = built_engines(folder, manifest)
     if not built:
-        raise RunnerError(f"{folder}: no engine has been built here. {BUILD_STEP}")
+        raise RunnerError(f"{folder}: no engine has been built here. {engine_step(manifest)}")
     candidates: dict[str, dict[str, Any]] = {}
     runners: dict[str, Runner] = {}
     for precision in built:
@@ -34,7 +34,8 @@ def run_choose(folder: Path, options: argparse.Namespace) -> int:
             candidates[precision] = {"agrees": False, "error": str(failure)}
             continue
         runners[precision] = runner
-        candidates[precision] = {key: outcome[key] for key in ("agrees", "agreement", "largest_difference")}
+        told = ("agrees", "agreement", "largest_difference", "layers_in_float")
+        candidates[precision] = {key: outcome[key] for key in told if key in outcome}
     if not runners:
         raise RunnerError(candidates[built[0]]["error"])
     for precision, times in _interleaved(runners, options.runs).items():
@@ -77,6 +78,8 @@ def _show_choice(choice: dict[str, Any]) -> None:
             f"{precision}  p50 {figures['p50_ms']:.3f} ms   p95 {figures['p95_ms']:.3f} ms   same top class"
             f" {figures['agreement']:.1%}   largest difference {figures['largest_difference']:.2g}   {verdict}"
         )
+        if figures.get("layers_in_float"):
+            print(f"{precision}  computes in float what is to be int8: {plain(', '.join(figures['layers_in_float']))}")
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -10,16 +10,18 @@ import numpy as np
 
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
-    BUILD_STEP,
     DLA_ENGINE,
+    ENGINE_STEPS,
     built_engines,
     check_files,
     chosen_engine,
     engine_file,
+    engine_step,
     engines,
     graphs,
     read_manifest,
 )
+from edgekd.device.runner.engine_layers import layer_types
 from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
 from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
@@ -79,8 +81,8 @@ def fit(clip: np.ndarray, clip_samples: int, padding: str) -> np.ndarray:
 class Runner:
     """The classifier of a bundle folder, every file of which is compared with the manifest first.
 
-    `engine` tells what runs it: "tensorrt" or "trtexec" where the target is a TensorRT one and an engine has been
-    built, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
+    `engine` tells what runs it: "tensorrt", "trtexec" or "tensorrt-rtx" where the target runs TensorRT and an engine
+    is there, else "onnxruntime"; `cpu` asks for the latter. `precision` is the one that `choose` has chosen, or the
     bundle's first, unless it is asked for. Raises `RunnerError`.
     """
 
@@ -105,14 +107,16 @@ class Runner:
             self.log_mel = LogMel(**classifier["frontend"], sample_rate=self.sample_rate, gain=classifier["gain"])
             shape = (1, *self.log_mel.shape(self.clip_samples))
         self.precision, built = self._choice(precision, cpu)
-        largest = 1 if self._batch == 1 else (self.manifest["target"].get("tensorrt") or {}).get("max_batch", 1)
+        target = self.manifest["target"]
+        table = target.get("tensorrt") or target.get("tensorrt_rtx") or {}
+        largest = 1 if self._batch == 1 else table.get("max_batch", 1)
         contract = Contract(classifier["input"], shape, len(self.classes), largest)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             on_dla = self.precision == DLA_ENGINE
-            self._engine = open_engine(engine_file(self.folder, self.precision), contract, on_dla)
+            self._engine = open_engine(engine_file(self.folder, self.precision), contract, target["runtime"], on_dla)
         else:
-            model, opset = self.folder / graphs(self.manifest)[self.precision], self.manifest["target"]["opset"]
+            model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
 
@@ -126,7 +130,7 @@ class Runner:
         if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {BUILD_STEP}")
+            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest)}")
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:
@@ -177,7 +181,10 @@ class Runner:
         return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
 
     def verify(self) -> dict[str, Any]:
-        """Run the golden examples: `agrees`, and the figures it is decided by."""
+        """Run the golden examples: `agrees`, and the figures it is decided by.
+
+        Of an int8 engine also `layers_in_float`: those that are to compute on integers, and do not.
+        """
         clips, expected = self.golden_clips()
         scores = self.probabilities(clips)
         agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -191,7 +198,16 @@ class Runner:
             "tolerance": tolerance,
             "engine": self.engine,
             "precision": self.precision,
+            **self._layers_in_float(),
         }
+
+    def _layers_in_float(self) -> dict[str, list[str]]:
+        """Empty where nothing is known: older bundles do not name their int8 layers, nor trtexec an engine's."""
+        named = (self.manifest.get("float_operators") or {}).get("on_integers")
+        if self.precision != "int8" or not named or not isinstance(self._engine, TensorRT):
+            return {}
+        types = layer_types(self._engine.information(), named)
+        return {"layers_in_float": [name for name in named if types.get(name, "int8") != "int8"]} if types else {}
 
     def time(self, clip: np.ndarray, runs: int) -> np.ndarray:
         """Wall times `(runs, 2)` in ms, of front end (0 where it is in the graph) and engine, for one clip `(1, S)`."""
@@ -231,10 +247,15 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
     runner = Runner(folder, threads, precision, cpu)
     if runner.engine == "trtexec":
-        complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
-    elif runner.manifest["target"]["runtime"] == "tensorrt" and runner.engine == "onnxruntime" and not cpu:
-        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {BUILD_STEP}")
+        running = "so trtexec runs the engine, seconds a call. Next:"
+        if (runner.engine_version or "").startswith("8.2."):  # whose module is for the Python 3.6 of its JetPack
+            complain(f"TensorRT {runner.engine_version} has no module for this Python, {running} --cpu may be faster")
+        else:
+            complain(
+                f"TensorRT's Python module (8.5 or later) is not installed, {running} sudo apt install"
+                " python3-libnvinfer (a virtual environment needs --system-site-packages)"
+            )
+    elif runner.manifest["target"]["runtime"] in ENGINE_STEPS and runner.engine == "onnxruntime" and not cpu:
+        step = engine_step(runner.manifest)
+        complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {step}")
     return runner

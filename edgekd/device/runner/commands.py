@@ -7,8 +7,8 @@
     python3 edgekd_runner.py choose
 
 Needs Python 3.8 or later, numpy 1.20 or later, and onnxruntime (1.17 or later for a model in opset 20, as README.md
-says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines. Everything else it needs to
-know is in `manifest.json`.
+says); or TensorRT's Python module (8.5 or later) where `build_engine.sh` has built engines; or TensorRT for RTX where
+the bundle holds them. Everything else it needs to know is in `manifest.json`.
 
 Exit codes: 0 done; 1 an unforeseen failure; 2 wrong usage; 3 a bad or missing file, or a bundle that has been changed;
 4 this device does not agree with the golden examples; 130 interrupted. `EDGEKD_DEBUG=1` shows where an error came from.
@@ -48,6 +48,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "layers_in_float" in outcome:
+            print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
         return 0
     complain("this device does not agree with the golden examples: do not rely on its answers.")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import math
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
-from edgekd.device.runner.bundle import BUILD_STEP
+from edgekd.device.runner.bundle import BUILD_STEP, ENGINE_STEPS
 from edgekd.device.runner.errors import RunnerError
 
 # The newest operator set of a graph, and the oldest ONNX Runtime that runs one: each was tried. 1.14 loads sets 14
@@ -169,13 +172,16 @@ class _Cuda:
     TO_DEVICE, TO_HOST = 1, 2
 
     def __init__(self) -> None:
-        for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so"):
+        for name in _cuda_runtimes():
             try:
                 self._library = ctypes.CDLL(name)
                 return
             except OSError:
                 continue
-        raise RunnerError("libcudart.so not found. Next: sudo apt install nvidia-jetpack, or add --cpu")
+        raise RunnerError(
+            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
+            " nvidia-cuda-runtime elsewhere, or add --cpu"
+        )
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -200,12 +206,24 @@ class _Cuda:
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
 
+def _cuda_runtimes() -> Iterator[str]:
+    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
+    for folder in sys.path:  # where pip puts it, which the loader does not know
+        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
+
+
 class TensorRT:
-    """An engine that build_engine.sh made on this device, run by TensorRT's Python module, from 8.5 on."""
+    """An engine run by TensorRT's Python module, from 8.5 on: build_engine.sh made it on this device.
 
-    name = "tensorrt"
+    Or one that came with the bundle, run by that of TensorRT for RTX, which compiles its kernels here when it is opened
+    and keeps them beside it for the next time.
+    """
 
-    def __init__(self, tensorrt: Any, engine: Path, contract: Contract, on_dla: bool = False) -> None:
+    def __init__(
+        self, tensorrt: Any, engine: Path, contract: Contract, name: str = "tensorrt", on_dla: bool = False
+    ) -> None:
+        self.name, self._module = name, tensorrt
+        self._step = step = ENGINE_STEPS[name]
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = _Cuda()
@@ -214,25 +232,28 @@ class TensorRT:
             self._runtime.DLA_core = DLA_CORE
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
+            why = self._invalid(engine)
             raise RunnerError(
-                f"{engine}: made by another TensorRT than {self.version}, or for another GPU. {BUILD_STEP}"
+                f"{engine}: made by another TensorRT than {self.version}, or for another GPU{why}. {step}"
             )
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if len(names) != 2 or len(inputs) != 1:
-            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
         (scores,) = set(names) - set(inputs)
         shape = tuple(self._engine.get_tensor_shape(self._input_name))
         classes = tuple(self._engine.get_tensor_shape(scores))[-1]
         if shape[1:] != contract.shape or classes != contract.classes:
-            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {BUILD_STEP}")
+            raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._context = self._engine.create_execution_context()
-        self._stream = self._cuda.stream()
+        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
+        self._kernels: Any = None
+        self._kept = engine.with_suffix(".kernels")
+        self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
@@ -248,10 +269,46 @@ class TensorRT:
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
         if not self._context.execute_async_v3(self._stream):
-            raise RunnerError(f"TensorRT could not run the engine. {BUILD_STEP}")
+            raise RunnerError(f"TensorRT could not run the engine. {self._step}")
         self._cuda.wait(self._stream)
+        if self._kernels is not None:
+            self._keep_kernels()
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
+
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
+
+    def _invalid(self, engine: Path) -> str:
+        """Why an engine for RTX cannot be used here, in the library's own names; nothing of others."""
+        if self.name != "tensorrt-rtx":
+            return ""
+        _, why = self._runtime.get_engine_validity(engine.read_bytes())
+        reasons = self._module.EngineInvalidityDiagnostics.__members__
+        told = [name for name, bit in reasons.items() if int(bit) & int(why)]
+        return f" ({', '.join(told)})" if told else ""
+
+    def _finished(self) -> Any:
+        """The execution context of an engine for RTX, with the kernels that an earlier process compiled here."""
+        settings = self._engine.create_runtime_config()
+        self._kernels = settings.create_runtime_cache()
+        if self._kept.is_file():
+            self._kernels.deserialize(self._kept.read_bytes())  # False, and nothing taken, where they are another GPU's
+        settings.set_runtime_cache(self._kernels)
+        return self._engine.create_execution_context(runtime_config=settings)
+
+    def _keep_kernels(self) -> None:
+        """Once, after the first run. A folder that cannot be written costs the next process the compiling again."""
+        kernels, self._kernels = bytes(self._kernels.serialize()), None
+        part = self._kept.with_name(f".{self._kept.name}.part")
+        try:
+            part.write_bytes(kernels)
+            part.replace(self._kept)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
 
 
 class Trtexec:
@@ -306,6 +363,19 @@ class Trtexec:
                 raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
+def import_rtx() -> Any:
+    """The Python module of TensorRT for RTX. Raises `RunnerError`."""
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError):
+            continue
+    raise RunnerError(
+        "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
+        " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
+    )
+
+
 def trtexec_release(program: str) -> tuple[int, ...]:
     """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
     try:
@@ -319,17 +389,21 @@ def trtexec_release(program: str) -> tuple[int, ...]:
     return (major, *divmod(rest, 100))
 
 
-def open_engine(engine: Path, contract: Contract, on_dla: bool = False) -> TensorRT | Trtexec:
-    """The engine in a file, by TensorRT's Python module, else by trtexec; `on_dla`: with core 0 of the accelerator.
+def open_engine(
+    engine: Path, contract: Contract, runtime: str = "tensorrt", on_dla: bool = False
+) -> TensorRT | Trtexec:
+    """The engine in a file, by its runtime's Python module, else by trtexec; `on_dla`: with the accelerator's core 0.
 
     Raises `RunnerError`.
     """
+    if runtime == "tensorrt-rtx":
+        return TensorRT(import_rtx(), engine, contract, runtime)
     try:
         import tensorrt
     except ImportError:
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
-        return TensorRT(tensorrt, engine, contract, on_dla)
+        return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
     program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
     if program is None:
         raise RunnerError(

@@ -37,10 +37,14 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             raise RunnerError(
                 f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
             )
-    if target.get("tensorrt") is not None:
-        _check_entries(manifest, {"target.tensorrt": _TABLE}, where)
-        within = {"target.tensorrt.max_batch": _whole(1, 1 << 16), "target.tensorrt.dla": _one_of(True, False)}
-        _check_entries(manifest, within, where, optional=True)
+    for table in ("tensorrt", "tensorrt_rtx"):
+        if target.get(table) is not None:
+            within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
+            _check_entries(manifest, {f"target.{table}": _TABLE}, where)
+            _check_entries(manifest, within, where, optional=True)
+    if manifest.get("float_operators") is not None:
+        _check_entries(manifest, {"float_operators": _TABLE}, where)
+        _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
 
 
 def _check_entries(manifest: dict[str, Any], wanted: dict[str, Wanted], where: str, optional: bool = False) -> None:
@@ -82,6 +86,10 @@ def _channel(value: Any) -> bool:
 def _names(value: Any) -> bool:
     named = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     return named and len(value) > 1 and len(set(value)) == len(value)
+
+
+def _nodes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _files(value: Any) -> bool:

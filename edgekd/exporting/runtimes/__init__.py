@@ -3,8 +3,10 @@
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
+from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
 
 RUNTIMES: dict[str, Runtime] = {
     OnnxRuntime.name: OnnxRuntime(),
     TensorRT.name: TensorRT(),
+    TensorRTForRTX.name: TensorRTForRTX(),
 }

@@ -53,10 +53,12 @@ def emit_graphs(
 def check_graphs(
     runtime: Runtime, files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], target: Target
 ) -> FloatOperators:
-    """Raise `GateError` for an operator, an operator set or a Q/DQ structure that the runtime cannot run.
+    """Raise `GateError` for an operator, an operator set, a floating-point type or a Q/DQ structure that the runtime
+    cannot run or is not to run.
 
     Returns the operators of `model.onnx` that compute in floating point.
     """
+    from edgekd.exporting.float_types import check_float_types
     from edgekd.exporting.operators import check_operators, check_opset
     from edgekd.exporting.qdq_checks import check_structure, float_operators
 
@@ -65,6 +67,7 @@ def check_graphs(
         graph = files[names[precision]]
         check_operators(graph, target)
         check_opset(graph, target)
+        check_float_types(graph, precision)
         if precision == "int8":
             check_structure(graph, runtime.flavour, deployable.float_layers)
     return float_operators(files[MODEL])
@@ -123,12 +126,15 @@ def oldest_onnxruntime(target: Target) -> str:
     return runner.oldest_onnxruntime(target.opset)
 
 
-def open_runner(folder: Path, threads: int) -> Classify:
-    """The classifier of a bundle through the runner that ships with it. Raises `InputError`, also when it is called."""
+def open_runner(folder: Path, threads: int, cpu: bool = False) -> Classify:
+    """The classifier of a bundle through the runner that ships with it, `cpu`: its graph even where an engine is.
+
+    Raises `InputError`, also when it is called.
+    """
     from edgekd.device.runner import Runner, RunnerError
 
     try:
-        runner = Runner(folder, threads)
+        runner = Runner(folder, threads, cpu=cpu)
     except RunnerError as failure:  # what it runs on is missing, or refuses the graph
         raise InputError(str(failure)) from None
 

@@ -77,6 +77,7 @@ class StandInEngine:
         self.batches: list[int] = []
         self.shape = self.get_tensor_shape(self.input)
         self.num_io_tensors = len(self.tensors)
+        self.layers: list[Any] = []
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
@@ -87,8 +88,18 @@ class StandInEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(-1 if isinstance(size, str) else size for size in self.tensors[name].shape)
 
-    def create_execution_context(self) -> StandInEngine:
+    def create_execution_context(self, runtime_config: StandInKernels | None = None) -> StandInEngine:
+        self.kernels = runtime_config
         return self
+
+    def create_runtime_config(self) -> StandInKernels:
+        return StandInKernels()
+
+    def create_engine_inspector(self) -> StandInEngine:
+        return self
+
+    def get_engine_information(self, form: str) -> str:
+        return json.dumps({"Layers": self.layers} if form == "json" else "")
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert (name, profile) == (self.input, 0)
@@ -108,11 +119,38 @@ class StandInEngine:
         assert stream == 7
         time.sleep(self.delay)
         self.cuda.synchronised = False
+        if getattr(self, "kernels", None) is not None:
+            self.kernels.compiled = self.kernels.compiled or "anew"
         self.batches.append(self.shape[0])
         batch = np.frombuffer(self.cuda.blocks[self.addresses[self.input]], np.float32)
         scores = self.session.run(None, {self.input: batch[: np.prod(self.shape)].reshape(self.shape)})[0]
         ctypes.memmove(self.addresses[self.output], scores.ctypes.data, scores.nbytes)
         return self.shape[0] <= MAX_BATCH
+
+
+class StandInKernels:
+    """The settings of an execution context of TensorRT for RTX, and the cache of kernels in them."""
+
+    def __init__(self) -> None:
+        self.compiled = ""
+        self.used = False
+
+    def create_runtime_cache(self) -> StandInKernels:
+        return self
+
+    def deserialize(self, content: bytes) -> bool:
+        same = content == b"kernels of this GPU"
+        self.compiled = "before" if same else ""
+        return same
+
+    def set_runtime_cache(self, cache: StandInKernels) -> bool:
+        self.used = cache is self
+        return self.used
+
+    def serialize(self) -> bytes:
+        assert self.used
+        assert self.compiled, "there are none before the first run"
+        return b"kernels of this GPU"
 
 
 class StandInTensorRT(types.SimpleNamespace):
@@ -122,8 +160,16 @@ class StandInTensorRT(types.SimpleNamespace):
         self.cuda = HostCuda()
         self.engines: list[StandInEngine] = []
         self.delays: dict[bytes, float] = {}
+        self.layers: list[Any] = []  # what the inspector will say of an engine
         modes = types.SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
-        super().__init__(Logger=self.Logger, Runtime=lambda logger: self, TensorIOMode=modes, __version__="10.3.0")
+        forms = types.SimpleNamespace(JSON="json")
+        super().__init__(
+            Logger=self.Logger,
+            Runtime=lambda logger: self,
+            TensorIOMode=modes,
+            LayerInformationFormat=forms,
+            __version__="10.3.0",
+        )
 
     class Logger:
         ERROR = 1
@@ -135,11 +181,33 @@ class StandInTensorRT(types.SimpleNamespace):
             return None
         delay = sum(seconds for part, seconds in self.delays.items() if part == content)
         self.engines.append(StandInEngine(content[4:], self.cuda, delay))
+        self.engines[-1].layers = self.layers
         return self.engines[-1]
 
     def slow_down(self, bundle: Path, **delays: float) -> None:
         """Let the engines of these precisions take longer by this many seconds a run."""
         self.delays = {(bundle / f"model-{name}.engine").read_bytes(): delay for name, delay in delays.items()}
+
+
+class StandInRtx(StandInTensorRT):
+    """TensorRT for RTX and CUDA on a workstation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__version__ = "1.7.1.116"
+        bits = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2}
+        self.EngineInvalidityDiagnostics = types.SimpleNamespace(__members__=bits)
+
+    def get_engine_validity(self, content: bytes) -> tuple[int, int]:
+        return 2, 2 if content == b"of another GPU" else 0
+
+
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch) -> StandInRtx:
+    module = StandInRtx()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: module.cuda)
+    return module
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from edgekd.device.runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from tests.device.conftest import Toy
-    from tests.device.runner.conftest import Calls, StandInTensorRT
+    from tests.device.runner.conftest import Calls, StandInRtx, StandInTensorRT
 
 
 def test_a_model_that_onnxruntime_cannot_load_is_one_line(
@@ -258,3 +258,92 @@ def test_trtexecs_nan_is_one_line(toy: Toy, jetson: Path, trtexec: Calls) -> Non
     toy.build(jetson, "int8")
     with pytest.raises(RunnerError, match="wrote no result that can be read"):
         Runner(jetson).probabilities(np.full((1, toy.CLIP), np.nan, np.float32))
+
+
+@pytest.fixture
+def workstation(toy: Toy, tmp_path: Path) -> Path:
+    """A bundle for an RTX GPU, with its int8 engine."""
+    bundle = toy.write(tmp_path / "bundle", "rtx", batch=1)
+    toy.build(bundle, "int8")
+    return bundle
+
+
+def test_an_engine_for_rtx_is_run_by_tensorrt_for_rtx_and_its_kernels_are_kept(
+    workstation: Path, rtx: StandInRtx
+) -> None:
+    runner = Runner(workstation)
+    assert (runner.engine, runner.engine_version, runner.precision) == ("tensorrt-rtx", "1.7.1.116", "int8")
+    assert not (workstation / "model-int8.kernels").exists(), "none is compiled yet"
+    assert runner.verify()["agrees"]
+    assert rtx.engines[0].kernels.compiled == "anew"
+    assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
+    assert Runner(workstation).verify()["agrees"]
+    assert rtx.engines[1].kernels.compiled == "before"
+    assert not list(workstation.glob(".*")), "nothing is left half written"
+
+
+def test_kernels_of_another_gpu_are_compiled_again(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / "model-int8.kernels").write_bytes(b"kernels of another")
+    assert Runner(workstation).verify()["agrees"]
+    assert rtx.engines[0].kernels.compiled == "anew"
+    assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
+
+
+def test_where_kernels_cannot_be_kept_the_answers_are_the_same(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / ".model-int8.kernels.part").mkdir()  # a file cannot be written there
+    assert Runner(workstation).verify()["agrees"]
+    assert not (workstation / "model-int8.kernels").exists()
+
+
+def test_an_engine_for_another_rtx_gpu_says_so_and_what_to_do(workstation: Path, rtx: StandInRtx) -> None:
+    (workstation / "model-int8.engine").write_bytes(b"of another GPU")
+    with pytest.raises(
+        RunnerError, match=r"for another GPU \(UNSUPPORTED_CC\)\. Next: export the bundle again, .* or add --cpu"
+    ):
+        Runner(workstation)
+    assert Runner(workstation, cpu=True).verify()["agrees"]
+
+
+def test_an_engine_for_rtx_without_its_library_says_what_to_install(
+    workstation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RunnerError, match=r"TensorRT for RTX is not installed\. Next: python3 -m pip install"):
+        Runner(workstation)
+    assert Runner(workstation, cpu=True).engine == "onnxruntime"
+
+
+def test_the_cuda_runtime_is_found_where_pip_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "nvidia" / "cu13" / "lib" / "libcudart.so.13"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(library) in list(engines._cuda_runtimes())
+
+
+def layer(name: str, kind: str, node: str = "") -> dict[str, object]:
+    metadata = f"[ONNX Layer: {node}]" if node else ""
+    return {"Name": name, "LayerType": "conv", "Inputs": [{"Format/Datatype": kind}], "Metadata": metadata}
+
+
+@pytest.mark.parametrize("board", ["jetson", "rtx"])
+def test_layers_of_an_int8_engine_that_compute_in_float_are_named(
+    toy: Toy, tmp_path: Path, board: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = request.getfixturevalue("rtx" if board == "rtx" else "tensorrt")
+    bundle = toy.write(tmp_path / "bundle", board, batch=1)
+    toy.build(bundle, "int8")
+    assert "layers_in_float" not in Runner(bundle).verify(), "an older bundle does not name its int8 layers"
+    toy.sign(bundle, float_operators={"on_integers": ["stem/conv", "late/conv", "gone/conv"]})
+    module.layers = ["as names alone"]
+    assert "layers_in_float" not in Runner(bundle).verify(), "the engine was not built to tell"
+    module.layers = [layer("stem/conv + stem/relu", "Int8"), layer("late/conv_U104_myl0_11", "Float")]
+    assert Runner(bundle).verify()["layers_in_float"] == ["late/conv"]
+    assert main(["verify"], bundle) == 0
+    assert "not in int8         late/conv\n" in capsys.readouterr().out
+    assert main(["choose", "--runs", "5"], bundle) == 0
+    assert "int8  computes in float what is to be int8: late/conv\n" in capsys.readouterr().out
+    module.layers = [layer("stem/conv", "Int8")]
+    assert main(["verify"], bundle) == 0
+    assert "not in int8         no layer that is to be\n" in capsys.readouterr().out

@@ -34,6 +34,7 @@ from edgekd.exporting.targets import Batch, Precision
 
 WORKSPACE_MIB = 256  # students need a few; 8.2 gives 16 where none is asked for, 8.4 and later all there is
 TIMING_CACHE = "timing.cache"  # what was measured of one engine's layers serves the next
+TELLS_LAYERS = ("--profilingVerbosity=detailed",)  # so that the runner can say which layers are not in int8
 ON_DLA = ("--useDLACore=0", "--allowGPUFallback")
 
 
@@ -96,6 +97,7 @@ def trtexec_arguments(
         *_shape_flags(installed, input_name, input_shape, batch),
         language.workspace.format(WORKSPACE_MIB),
         f"--timingCacheFile={TIMING_CACHE}",
+        *(TELLS_LAYERS if precision == "int8" else ()),
         language.build_only,
     ]
 

@@ -16,7 +16,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +40,9 @@ from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_REPORT = "Layers:\nName: "
 
 
 class Refused(Exception):
@@ -87,7 +90,7 @@ def build_engines(
     if len(refused) == len(graphs):
         reasons = "; ".join(f"{precision}: {why}" for precision, why in refused.items())
         raise GateError(f"TensorRT {tensorrt.__version__} builds no engine of {folder}: {reasons}.")
-    return {**_choose(folder), "refused": refused}
+    return {**chosen_by_runner(folder), "refused": refused}
 
 
 def import_tensorrt() -> Any:
@@ -151,11 +154,23 @@ def serialized_engine(
     network: Any,
     max_batch: int,
     cache: Path | None,
+    capabilities: Sequence[str] = (),
 ) -> bytes:
-    """The engine of a parsed network. `cache`: file of the timing cache, made where there is none. Raises `Refused`."""
+    """The engine of a parsed network, which tells its layers.
+
+    `cache`: file of the timing cache, made where there is none. `capabilities`: GPUs to build for, in TensorRT for RTX.
+    Raises `Refused`.
+    """
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, WORKSPACE_MIB << 20)
     config.clear_flag(tensorrt.BuilderFlag.TF32)
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # what a layer computes in can be asked then
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+        for number, capability in enumerate(capabilities):
+            kind = getattr(tensorrt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
+            if kind is None or not config.set_compute_capability(kind, number):
+                raise Refused(f"it has no compute capability {capability}")
     if release < STRONGLY_TYPED:
         _allow(tensorrt, release, precision, config, network)
     sound = network.get_input(0)
@@ -224,7 +239,7 @@ def engine_of_module(module: nn.Module, shape: tuple[int, ...]) -> bytes | None:
     """
     try:
         torch_tensorrt = importlib.import_module("torch_tensorrt")
-    except (ImportError, OSError):
+    except Exception:  # without its libraries it raises that very class
         return None
     import torch
 
@@ -251,7 +266,7 @@ def _one_clip(folder: Path) -> tuple[int, ...]:
     return (1, *(dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim[1:]))
 
 
-def _choose(folder: Path) -> dict[str, Any]:
+def chosen_by_runner(folder: Path) -> dict[str, Any]:
     """What `edgekd_runner.py choose` says of the engines in `folder`."""
     command = [sys.executable, "edgekd_runner.py", "choose", "--json"]
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -266,16 +281,27 @@ def _choose(folder: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4)
 def recorder(tensorrt: Any) -> Any:
-    """A logger of this TensorRT module that keeps its errors; one for all, as the library keeps to the first."""
+    """A logger of this TensorRT module that keeps its errors, and what TensorRT for RTX says of an engine's layers.
+
+    One for all, as the library keeps to the first.
+    """
 
     class Recorder(tensorrt.ILogger):
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
+            self.report = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (tensorrt.ILogger.ERROR, tensorrt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
+            elif message.startswith(_REPORT):
+                self.report = message
+
+        def take_report(self) -> str:
+            """What was said of the layers of the last engine, which is then forgotten."""
+            report, self.report = self.report, ""
+            return report
 
         def last(self) -> str:
             """The last error, which is then forgotten."""

@@ -7,30 +7,12 @@ an engine of it is right.
 
 from __future__ import annotations
 
-import importlib
-import time
-from dataclasses import dataclass
-from typing import Any
-
 from edgekd.errors import GateError
 from edgekd.exporting.manifest import Check
-from edgekd.exporting.runtimes.tensorrt.engine import Refused, parsed_network, serialized_engine
+from edgekd.exporting.runtimes.tensorrt.engine import Refused
+from edgekd.exporting.runtimes.tensorrt_rtx.build import Built, build_ahead, import_rtx
 from edgekd.exporting.targets import Precision
 from edgekd.progress import Progress
-
-_TYPED_AS = (11,)  # TensorRT for RTX counts its releases from 1; its networks are strongly typed, as TensorRT 11's
-_MAX_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What NVIDIA's parser and builder made of a graph. `rounded`: layers that round activations to int8."""
-
-    version: str
-    layers: int
-    rounded: int
-    engine_bytes: int
-    seconds: float
 
 
 def check_by_parser(model: bytes, precision: Precision, progress: Progress) -> Check:
@@ -45,38 +27,22 @@ def check_by_parser(model: bytes, precision: Precision, progress: Progress) -> C
         by=f"{by} (TensorRT for RTX {accepted.version})",
         precision=precision,
         figures={"layers": accepted.layers, "int8": accepted.rounded},
+        layers=dict(accepted.types),
     )
 
 
-def parse_with_nvidia(model: bytes) -> Accepted | None:
+def parse_with_nvidia(model: bytes) -> Built | None:
     """Have NVIDIA's parser read a serialised graph and its builder build it; None where the extra `rtx` is absent.
 
     Raises `GateError` with their own words where they refuse it.
     """
-    rtx = _import_rtx()
+    rtx = import_rtx()
     if rtx is None:
         return None
-    start = time.perf_counter()
     try:
-        builder, network = parsed_network(rtx, _TYPED_AS, model)
-        plan = serialized_engine(rtx, _TYPED_AS, "int8", builder, network, _MAX_BATCH, cache=None)
+        return build_ahead(rtx, model)
     except Refused as refusal:
         raise GateError(
             f"NVIDIA's parser or builder (TensorRT for RTX {rtx.__version__}) refuses the graph: {refusal}."
             " A TensorRT device would too: build the student of other layers."
         ) from None
-    kinds = [network.get_layer(number).type for number in range(network.num_layers)]
-    return Accepted(
-        version=rtx.__version__,
-        layers=len(kinds),
-        rounded=kinds.count(rtx.LayerType.QUANTIZE),
-        engine_bytes=len(plan),
-        seconds=round(time.perf_counter() - start, 2),
-    )
-
-
-def _import_rtx() -> Any | None:
-    try:
-        return importlib.import_module("tensorrt_rtx_bindings")
-    except (ImportError, OSError):
-        return None

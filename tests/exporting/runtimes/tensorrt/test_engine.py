@@ -71,6 +71,7 @@ class FakeTensorRT:
         self.BuilderFlag = IntEnum("BuilderFlag", {name: number for number, name in enumerate(flags)})
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
         self.ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
+        self.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
         self.float32 = FLOAT
         self.calls: list[dict[str, Any]] = []
         self._batch, self._refuses, self._gpu = batch, refuses, gpu
@@ -107,7 +108,7 @@ class FakeBuilder:
     def create_builder_config(self) -> SimpleNamespace:
         call = self.module.calls[-1]
         cache = SimpleNamespace(serialize=lambda: b"timings")
-        return SimpleNamespace(
+        call["config"] = config = SimpleNamespace(
             set_flag=lambda flag: call["flags"].add(flag.name),
             clear_flag=lambda flag: call["cleared"].add(flag.name),
             set_memory_pool_limit=lambda pool, size: call.update(workspace=(pool, size)),
@@ -116,6 +117,7 @@ class FakeBuilder:
             get_timing_cache=lambda: cache,
             add_optimization_profile=lambda profile: call.update(profile=profile.shapes),
         )
+        return config
 
     def create_optimization_profile(self) -> SimpleNamespace:
         profile = SimpleNamespace(shapes=None)
@@ -201,6 +203,7 @@ def test_every_precision_is_built_and_the_runner_chooses(bundle: Path, installed
     assert all(call["cleared"] == {"TF32"} for call in tensorrt.calls)
     assert all(call["workspace"] == ("workspace", 256 << 20) for call in tensorrt.calls)
     assert all("profile" not in call for call in tensorrt.calls)
+    assert all(call["config"].profiling_verbosity == "detailed" for call in tensorrt.calls), "layers can be asked for"
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "10.12.0", "11.0.0"])

@@ -30,7 +30,8 @@ def test_a_bundle_holds_every_precision_of_the_board() -> None:
 
 
 def test_nvidias_parser_has_its_word_beside_the_reference(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     target = load_target("gpu").model_copy(update={"opset": 19, "batch": "dynamic"})
     int8 = exported.deployable("int8")
     files = {"model.onnx": exported.int8["tensorrt"]}

@@ -9,6 +9,7 @@ import pytest
 
 from edgekd.errors import GateError
 from edgekd.exporting.manifest import Check
+from edgekd.exporting.qdq_checks import int8_layers
 from edgekd.exporting.runtimes.tensorrt.parser import check_by_parser, parse_with_nvidia
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def test_where_it_is_not_installed_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert parse_with_nvidia(b"") is None
     steps: list[tuple[str, int, int]] = []
     check = check_by_parser(b"", "fp16", lambda *step, **_: steps.append(step))
@@ -41,7 +43,8 @@ def test_the_flavour_for_tensorrt_is_accepted_with_every_rounding(exported: Expo
     assert found is not None
     assert found.rounded == len(rounded) > 0
     assert found.layers > len(rounded)
-    assert found.engine_bytes > 10_000
+    assert len(found.plan) > 10_000
+    assert dict(found.types) == dict.fromkeys(int8_layers(model), "int8"), "none has fallen back to float"
 
 
 @pytest.mark.usefixtures("rtx")
@@ -54,7 +57,7 @@ def test_a_front_end_of_averaged_magnitudes_is_accepted(on_magnitudes: Exported)
 def test_the_float_graph_is_accepted(exported: Exported) -> None:
     found = parse_with_nvidia(exported.float32)
     assert found is not None
-    assert found.rounded == 0
+    assert (found.rounded, dict(found.types)) == (0, {})
 
 
 @pytest.mark.usefixtures("rtx")

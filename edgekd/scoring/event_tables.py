@@ -1,0 +1,215 @@
+"""A table of detections beside one of true events, whoever wrote them: is it the same audio, and how good are they?
+
+What is found in the one and the other is brought together first: a recording has the name it has below the folder of
+the audio (or, without audio, in the truth), events lie within it, and no class is spelled in two ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekd.audio.read import probe
+from edgekd.data.walk import audio_files, is_audio, why_no_audio
+from edgekd.errors import InputError, UsageError, shown, unknown_name
+from edgekd.events.event import Event, check_no_copies, overlaps
+from edgekd.events.matching import Criterion, Overlap
+from edgekd.events.names import RecordingNames
+from edgekd.events.tables import labels_of
+from edgekd.files.spelling import alike, difference
+from edgekd.number_formats import setting
+from edgekd.scoring.event_counts import count_events, covered_seconds
+from edgekd.scoring.event_scores import EventScores, score_events
+
+ROUNDED_SECONDS = 0.01
+"""How far behind the end of its recording a true event may end: its time may have been rounded to two digits."""
+
+
+@dataclass(frozen=True)
+class ScoredTables:
+    """`scores`, by which `criterion` a detection is right, and what whoever reads them should know: `notes`."""
+
+    scores: EventScores
+    criterion: str
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"criterion": self.criterion, **self.scores.to_dict(), "notes": list(self.notes)}
+
+
+def score_tables(
+    detections: Sequence[Event],
+    truth: Sequence[Event],
+    criterion: Criterion,
+    *,
+    audio: Path | None = None,
+    hours: float | None = None,
+    threshold: float | None = None,
+    class_thresholds: Mapping[str, float] | None = None,
+    classes: Sequence[str] = (),
+) -> ScoredTables:
+    """The figures of `detections` whose score is `threshold` or more, or that of their class in `class_thresholds`.
+
+    `audio`: folder (or file) with all recordings that were listened to, those without an event, too; or `hours`: how
+    long they are together. `classes`: those that are scored, empty: all. Raises `InputError`, with table and line, for
+    tables that do not go with each other or with the audio, and `UsageError` for classes that neither has.
+    """
+    if not detections and not truth and audio is None:
+        raise InputError("neither table has an event: there is nothing to score. Give the audio (--audio).")
+    _check_spelling([*truth, *detections])
+    _check_scores(detections, threshold is not None or bool(class_thresholds))
+    seconds = None if audio is None else lengths(audio)
+    truth, detections = _in_one_name(truth, detections, seconds, audio)
+    notes: list[str] = []
+    if seconds is not None:
+        truth = [_within(event, seconds) for event in truth]
+        detections = [_begins_within(event, seconds) for event in detections]
+        cut = sum(event.end > seconds[event.recording] for event in detections)
+        if cut:
+            notes.append(f"{cut} detections reach behind the end of their recording, and end there.")
+        detections = [replace(event, end=min(event.end, seconds[event.recording])) for event in detections]
+    for events in (truth, detections):
+        check_no_copies(events)
+    if isinstance(criterion, Overlap):
+        _check_extended(truth)
+    labels = labels_of([*truth, *detections])
+    for name in (*classes, *(class_thresholds or ())):
+        if name not in labels:
+            raise unknown_name("class", name, labels)
+    scored = tuple(classes) or tuple(labels)
+    recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
+    covered = covered_seconds(truth) / 3600
+    if hours is not None and hours < covered:
+        raise UsageError(f"--hours {hours:g}: true events alone take {covered:.3g} h. How long are all recordings?")
+    counts = count_events(detections, truth, recordings, scored, criterion, seconds)
+    chosen = None
+    if threshold is not None or class_thresholds:
+        everywhere = float("-inf") if threshold is None else threshold
+        chosen = {name: (class_thresholds or {}).get(name, everywhere) for name in scored}
+    notes += _notes(truth, detections, scored)
+    return ScoredTables(score_events(counts, chosen, hours, covered), str(criterion), tuple(notes))
+
+
+def lengths(audio: Path) -> dict[str, float]:
+    """Seconds of each recording in a folder, by its name below it, in alphabetical order; or of one file.
+
+    Raises `InputError` for a folder without recordings, and for one that cannot be read.
+    """
+    files = [audio] if audio.is_file() and is_audio(audio) else audio_files(audio) if audio.is_dir() else []
+    if not files:
+        raise InputError(f"{audio}: no recordings here.{why_no_audio(audio) if audio.is_dir() else ''}")
+    root = audio.parent if audio.is_file() else audio
+    return {file.relative_to(root).as_posix(): probe(file).seconds for file in files}
+
+
+def _in_one_name(
+    truth: Sequence[Event], detections: Sequence[Event], seconds: Mapping[str, float] | None, audio: Path | None
+) -> tuple[list[Event], list[Event]]:
+    """Both with the names of the audio, or without audio with those of the truth."""
+    known = RecordingNames(seconds if seconds is not None else {event.recording: None for event in truth})
+    if seconds is not None:
+        return _renamed(truth, known, audio), _renamed(detections, known, audio)
+    names = _meant(detections, known)
+    if names and truth and not any(names.values()):
+        raise InputError(
+            f"the tables have no recording in common: {shown(detections[0].recording)} of the detections, "
+            f"{shown(truth[0].recording)} of the truth. Are they of the same audio?"
+        )
+    return list(truth), [replace(event, recording=names[event.recording] or event.recording) for event in detections]
+
+
+def _meant(events: Iterable[Event], known: RecordingNames) -> dict[str, str | None]:
+    """What each name in a table means. Raises `InputError`, with the line, for one that may mean several."""
+    names: dict[str, str | None] = {}
+    for event in events:
+        if event.recording not in names:
+            try:
+                names[event.recording] = known.find(event.recording)
+            except InputError as several:
+                raise event.error(str(several)) from None
+    return names
+
+
+def _renamed(events: Sequence[Event], known: RecordingNames, audio: Path | None) -> list[Event]:
+    names = _meant(events, known)
+    missing = [event for event in events if names[event.recording] is None]
+    if missing:
+        count = len({event.recording for event in missing})
+        raise missing[0].error(f"{shown(missing[0].recording)}: no such recording in {audio} ({count} missing in all).")
+    return [replace(event, recording=names[event.recording] or event.recording) for event in events]
+
+
+def _begins_within(event: Event, seconds: Mapping[str, float]) -> Event:
+    length = seconds[event.recording]
+    if event.start >= length and not (event.start == event.end == length):
+        raise event.error(
+            f"begins at {event.start:g} s of {event.recording}, which is {length:.3f} s long. Is it of another "
+            "recording, or does its time count from the beginning of a sequence?"
+        )
+    return event
+
+
+def _within(event: Event, seconds: Mapping[str, float]) -> Event:
+    """A true event as far as its recording goes. Raises `InputError` where it does not belong there."""
+    length = seconds[_begins_within(event, seconds).recording]
+    if event.end > length + ROUNDED_SECONDS and event.ends_in is None:
+        raise event.error(
+            f"ends at {event.end:g} s of {event.recording}, which is {length:.3f} s long. Is it of another recording?"
+        )
+    return replace(event, end=min(event.end, length))
+
+
+def _check_extended(truth: Iterable[Event]) -> None:
+    for event in truth:
+        if event.seconds <= 0:
+            raise event.error(
+                f"{shown(event.label)} is a point at {event.start:g} s, which nothing overlaps. Score by how far times "
+                "are apart: --tolerance SECONDS."
+            )
+
+
+def _check_spelling(events: Iterable[Event]) -> None:
+    """Raises `InputError` for a class that is spelled in two ways."""
+    first: dict[str, Event] = {}
+    spelled: dict[str, Event] = {}
+    for event in events:
+        spelled.setdefault(event.label, event)
+    for label, event in spelled.items():
+        other = first.setdefault(alike(label), event)
+        if other.label != label:
+            raise event.error(
+                f"class {shown(label)} is {shown(other.label)} in {other.where or 'another line'}: they differ only in "
+                f"{difference(label, other.label)}. Write them alike."
+            )
+
+
+def _check_scores(detections: Sequence[Event], needed: bool) -> None:
+    """Raises `InputError` where some detections have a score and others none, or none where one is `needed`."""
+    without = next((event for event in detections if event.score is None), None)
+    scored = next((event for event in detections if event.score is not None), None)
+    if without is not None and scored is not None:
+        raise without.error(f"has no score, but {scored.where or 'another detection'} has one.")
+    if without is not None and needed:
+        raise without.error("has no score, so no threshold can be set. Which column is it (--score COLUMN)?")
+
+
+def _notes(truth: Sequence[Event], detections: Sequence[Event], scored: Sequence[str]) -> list[str]:
+    notes = []
+    known = set(labels_of(truth))
+    unknown = [event for event in detections if event.label in scored and event.label not in known]
+    if unknown:
+        names = labels_of(unknown)
+        notes.append(
+            f"{len(unknown)} detections are of classes that the truth never has ({', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}), and false alarms: --class scores chosen ones alone."
+        )
+    shared = next(overlaps(truth), None)
+    if shared is not None:
+        one, other = shared
+        notes.append(
+            f"true events of two classes overlap, such as {one.label} and {other.label} at {setting(other.start)} s of "
+            f"{other.recording}: each is to be found."
+        )
+    return notes
