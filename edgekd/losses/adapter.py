@@ -46,7 +46,12 @@ class _ClipByClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
         shape = (len(weight), *maps.shape[2:])
-        found = weight.new_empty(len(maps), len(weight), *size).to(memory_format=torch.channels_last)
+        found = torch.empty(
+            (len(maps), len(weight), *size),
+            dtype=weight.dtype,
+            device=weight.device,
+            memory_format=torch.channels_last,
+        )
         adapted = []
         for clip, into in zip(maps, found, strict=True):
             places = torch.addmm(bias, _places(clip, weight), weight.mT).relu_()  # (H * W, O)

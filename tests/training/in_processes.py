@@ -286,8 +286,8 @@ def main() -> None:
     found = {"outcome": outcome(), "agreements": agreements(folder), "answers": asking(), "bounds": bounds()}
     found["statistics"] = reestimated()
     found["outcome, compiled"] = outcome(compiled=True)
-    found["sockets"] = len(processes._NEIGHBOURS)
-    processes._NEIGHBOURS.clear()  # what follows goes the way of processes on several machines, and of GPUs
+    found["sockets"] = len(processes.NEIGHBOURS)
+    processes.NEIGHBOURS.clear()  # what follows goes the way of processes on several machines, and of GPUs
     found["outcome of collectives"] = outcome()
     torch.save(found, folder / f"rank{processes.rank()}.pt")
 
