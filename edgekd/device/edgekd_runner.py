@@ -1225,6 +1225,9 @@ def _reads(layer: dict[str, Any]) -> str | None:
 # The CUDA runtime, by ctypes: JetPack has no CUDA module for Python.
 
 
+_MEANING = {35: "the NVIDIA driver is missing here, or too old", 100: "there is no NVIDIA GPU here"}
+
+
 class Cuda:
     """The calls of the CUDA runtime that are needed. Raises `RunnerError`."""
 
@@ -1245,7 +1248,8 @@ class Cuda:
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
         if status:
-            raise RunnerError(f"{function} failed with CUDA error {status}")
+            why = _MEANING.get(status, f"{function} failed with CUDA error {status}")
+            raise RunnerError(f"{why}. Next: add --cpu to use onnxruntime" if status in _MEANING else why)
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes on the GPU."""
@@ -1440,6 +1444,7 @@ class TensorRT:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = Cuda()
+        self._stream = self._cuda.stream()  # first: where there is no GPU it says so, and it makes the CUDA context
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -1463,7 +1468,6 @@ class TensorRT:
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)

@@ -181,6 +181,7 @@ class TensorRT:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = Cuda()
+        self._stream = self._cuda.stream()  # first: where there is no GPU it says so, and it makes the CUDA context
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -204,7 +205,6 @@ class TensorRT:
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)

@@ -164,6 +164,13 @@ def test_an_engine_without_cuda_says_what_to_install(
         Runner(jetson)
 
 
+def test_without_a_driver_the_engine_is_not_blamed(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    toy.build(jetson, "int8")
+    tensorrt.cuda.cudaStreamCreate = lambda *_: 35  # type: ignore[method-assign]
+    with pytest.raises(RunnerError, match=r"the NVIDIA driver is missing here, or too old\. Next: add --cpu"):
+        Runner(jetson)
+
+
 def test_a_failing_cuda_call_is_named(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
     toy.build(jetson, "int8")
     tensorrt.cuda.cudaMalloc = lambda *_: 2  # type: ignore[method-assign]
