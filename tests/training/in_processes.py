@@ -118,6 +118,9 @@ class Step:
     def __init__(self, model: nn.Module, stop_before: int) -> None:
         self.model, self.stop_before = model, stop_before
 
+    def gives_up(self, _failure: Exception) -> bool:
+        return False
+
     def begin(self, epoch: int) -> frozenset[Need]:
         if epoch == self.stop_before:
             raise Stopped
