@@ -3,10 +3,10 @@
 Two kinds of layer make the rows of a batch depend on one another or on their order: batch norms (statistics) and
 dropout (one stream of random numbers). `share_layers` exchanges them; names and parameters stay what they are.
 
-Means and sums of squares about them are put together as by Chan, Golub and LeVeque ("Updating formulae and a pairwise
-algorithm for computing sample variances", 1979), which is exact where sums of squares about 0 cancel: log-mels of a
-quiet band lie at -100 dB within a tenth. One collective goes forward and one back, on any device, for which
-`torch.nn.SyncBatchNorm` needs a GPU.
+Means and variances are put together as by Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for
+computing sample variances", 1979), which is exact where sums of squares about 0 cancel: log-mels of a quiet band lie at
+-100 dB within a tenth. A layer's statistics depend on what the layer before made of its own, so there is one exchange a
+layer forward and one back, of kilobytes, on any device, for which `torch.nn.SyncBatchNorm` needs a GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         with torch.autocast(x.device.type, enabled=False):
-            compiling = torch.compiler.is_compiling()  # it cannot look into the one, and makes one pass of the other
+            compiling = torch.compiler.is_compiling()  # which cannot look into the one, and fuses the other itself
             compute = _normalised if compiling else _Normalised.apply
             normalised, mean, variance, count = compute(x.float(), self.weight, self.bias, self.eps)
         self._follow(mean, variance, count)

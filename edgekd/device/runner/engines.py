@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import math
-import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 
 from edgekd.device.runner.bundle import ENGINE_STEPS, Contract
+from edgekd.device.runner.cuda import Cuda
 from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.trtexec import DLA_CORE, Trtexec, find_trtexec
 
@@ -150,51 +149,6 @@ def _first_line(failure: BaseException) -> str:
     return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
-class _Cuda:
-    # The four calls of the CUDA runtime that are needed, by ctypes: JetPack has no CUDA module for Python.
-    TO_DEVICE, TO_HOST = 1, 2
-
-    def __init__(self) -> None:
-        for name in _cuda_runtimes():
-            try:
-                self._library = ctypes.CDLL(name)
-                return
-            except OSError:
-                continue
-        raise RunnerError(
-            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
-            " nvidia-cuda-runtime elsewhere, or add --cpu"
-        )
-
-    def _call(self, function: str, *arguments: Any) -> None:
-        status = getattr(self._library, function)(*arguments)
-        if status:
-            raise RunnerError(f"{function} failed with CUDA error {status}")
-
-    def allocate(self, size: int) -> int:
-        address = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
-        return address.value or 0
-
-    def stream(self) -> int:
-        handle = ctypes.c_void_p()
-        self._call("cudaStreamCreate", ctypes.byref(handle))
-        return handle.value or 0
-
-    def copy(self, destination: int, source: int, size: int, kind: int) -> None:
-        pointers = ctypes.c_void_p(destination), ctypes.c_void_p(source)
-        self._call("cudaMemcpy", *pointers, ctypes.c_size_t(size), ctypes.c_int(kind))
-
-    def wait(self, stream: int) -> None:
-        self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
-
-
-def _cuda_runtimes() -> Iterator[str]:
-    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
-    for folder in sys.path:  # where pip puts it, which the loader does not know
-        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
-
-
 class TensorRT:
     """An engine run by TensorRT's Python module, from 8.5 on: build_engine.sh made it on this device.
 
@@ -209,7 +163,7 @@ class TensorRT:
         self._step = step = ENGINE_STEPS[name]
         self.version: str = tensorrt.__version__
         self._contract = contract
-        self._cuda = _Cuda()
+        self._cuda = Cuda()
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -234,8 +188,7 @@ class TensorRT:
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
         self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
-        self._kernels: Any = None
-        self._kept = engine.with_suffix(".kernels")
+        self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
@@ -254,7 +207,7 @@ class TensorRT:
         if not self._context.execute_async_v3(self._stream):
             raise RunnerError(f"TensorRT could not run the engine. {self._step}")
         self._cuda.wait(self._stream)
-        if self._kernels is not None:
+        if self._unkept:
             self._keep_kernels()
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
@@ -275,19 +228,21 @@ class TensorRT:
 
     def _finished(self) -> Any:
         """The execution context of an engine for RTX, with the kernels that an earlier process compiled here."""
-        settings = self._engine.create_runtime_config()
-        self._kernels = settings.create_runtime_cache()
-        if self._kept.is_file():
+        settings = self._settings = self._engine.create_runtime_config()
+        self._kernels = settings.create_runtime_cache()  # both are held as long as the context that uses them
+        with suppress(OSError):  # there are none yet, for one
             self._kernels.deserialize(self._kept.read_bytes())  # False, and nothing taken, where they are another GPU's
         settings.set_runtime_cache(self._kernels)
         return self._engine.create_execution_context(runtime_config=settings)
 
     def _keep_kernels(self) -> None:
         """Once, after the first run. A folder that cannot be written costs the next process the compiling again."""
-        kernels, self._kernels = bytes(self._kernels.serialize()), None
+        self._unkept, kernels = False, self._kernels.serialize()
+        if kernels is None:
+            return
         part = self._kept.with_name(f".{self._kept.name}.part")
         try:
-            part.write_bytes(kernels)
+            part.write_bytes(bytes(kernels))
             part.replace(self._kept)
         except OSError:
             with suppress(OSError):

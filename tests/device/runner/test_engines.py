@@ -15,6 +15,7 @@ import pytest
 from edgekd.device.runner import engines
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.commands import main
+from edgekd.device.runner.cuda import cuda_runtimes
 from edgekd.device.runner.engines import import_onnxruntime, oldest_onnxruntime
 from edgekd.device.runner.errors import RunnerError
 
@@ -213,6 +214,7 @@ def test_an_engine_for_rtx_is_run_by_tensorrt_for_rtx_and_its_kernels_are_kept(
     assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
     assert Runner(workstation).verify()["agrees"]
     assert rtx.engines[1].kernels.compiled == "before"
+    assert runner._engine._kernels is rtx.engines[0].kernels, "held as long as the context that uses them"
     assert not list(workstation.glob(".*")), "nothing is left half written"
 
 
@@ -253,7 +255,7 @@ def test_the_cuda_runtime_is_found_where_pip_puts_it(tmp_path: Path, monkeypatch
     library.parent.mkdir(parents=True)
     library.touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert str(library) in list(engines._cuda_runtimes())
+    assert str(library) in list(cuda_runtimes())
 
 
 def layer(name: str, kind: str, node: str = "") -> dict[str, object]:
