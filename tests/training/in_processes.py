@@ -118,6 +118,9 @@ class Step:
     def __init__(self, model: nn.Module, stop_before: int) -> None:
         self.model, self.stop_before = model, stop_before
 
+    def gives_up(self, _failure: Exception) -> bool:
+        return False
+
     def begin(self, epoch: int) -> frozenset[Need]:
         if epoch == self.stop_before:
             raise Stopped
@@ -283,8 +286,8 @@ def main() -> None:
     found = {"outcome": outcome(), "agreements": agreements(folder), "answers": asking(), "bounds": bounds()}
     found["statistics"] = reestimated()
     found["outcome, compiled"] = outcome(compiled=True)
-    found["sockets"] = len(processes._NEIGHBOURS)
-    processes._NEIGHBOURS.clear()  # what follows goes the way of processes on several machines, and of GPUs
+    found["sockets"] = len(processes.NEIGHBOURS)
+    processes.NEIGHBOURS.clear()  # what follows goes the way of processes on several machines, and of GPUs
     found["outcome of collectives"] = outcome()
     torch.save(found, folder / f"rank{processes.rank()}.pt")
 
