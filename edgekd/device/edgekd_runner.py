@@ -362,6 +362,15 @@ ENGINE_STEPS = {
 DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
+class Contract(NamedTuple):
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+
+    input: str
+    shape: tuple[int, ...]
+    classes: int
+    max_batch: int
+
+
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """sha256 of a manifest without its own `sha256` entry: it shows damage and careless edits, not an attacker."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
@@ -1225,6 +1234,9 @@ def _reads(layer: dict[str, Any]) -> str | None:
 # The CUDA runtime, by ctypes: JetPack has no CUDA module for Python.
 
 
+_MEANING = {35: "the NVIDIA driver is missing here, or too old", 100: "there is no NVIDIA GPU here"}
+
+
 class Cuda:
     """The calls of the CUDA runtime that are needed. Raises `RunnerError`."""
 
@@ -1245,7 +1257,8 @@ class Cuda:
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
         if status:
-            raise RunnerError(f"{function} failed with CUDA error {status}")
+            why = _MEANING.get(status, f"{function} failed with CUDA error {status}")
+            raise RunnerError(f"{why}. Next: add --cpu to use onnxruntime" if status in _MEANING else why)
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes on the GPU."""
@@ -1276,6 +1289,84 @@ def cuda_runtimes() -> Iterator[str]:
         yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
 
 
+# --- Engines by trtexec -----------------------------------------------------------------------------------------------
+# TensorRT's engines by `trtexec`, NVIDIA's command line tool, where there is no module for this Python.
+
+
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+DLA_CORE = 0
+
+
+class Trtexec:
+    """An engine that build_engine.sh made on this device, run by trtexec, as on JetPack 4.6.
+
+    Each call starts it anew, which takes seconds.
+    """
+
+    name = "trtexec"
+
+    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
+        self._command = [program, f"--loadEngine={engine.resolve()}"]
+        if on_dla:
+            self._command.append(f"--useDLACore={DLA_CORE}")
+        self._contract = contract
+        release = trtexec_release(program)
+        self.version: str | None = ".".join(map(str, release)) or None
+        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
+        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        step = self._contract.max_batch
+        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
+        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
+            if tensor["name"] == "probabilities":
+                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
+        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+
+    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
+        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
+        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
+        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
+        return [float(row["latencyMs"]) for row in trace][-runs:]
+
+    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
+            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
+            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
+            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
+                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode:
+                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
+                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
+            try:
+                return json.loads(Path(folder, "result.json").read_bytes())
+            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
+                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
+
+
+def find_trtexec() -> str | None:
+    """The one on PATH, which was put there on purpose, else that of NVIDIA's packages."""
+    return shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
+
+
+def trtexec_release(program: str) -> tuple[int, ...]:
+    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
+    try:
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ()
+    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
+    if found is None:
+        return ()
+    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
+    return (major, *divmod(rest, 100))
+
+
 # --- Engines ----------------------------------------------------------------------------------------------------------
 # What runs a graph: ONNX Runtime, TensorRT by its Python module, or TensorRT by `trtexec`.
 
@@ -1284,18 +1375,6 @@ def cuda_runtimes() -> Iterator[str]:
 # to 17 and crashes on some; 1.10 and before cannot reshape uint8.
 OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
-
-TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
-DLA_CORE = 0
-
-
-class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
-
-    input: str
-    shape: tuple[int, ...]
-    classes: int
-    max_batch: int
 
 
 def oldest_onnxruntime(opset: int) -> str:
@@ -1440,6 +1519,7 @@ class TensorRT:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = Cuda()
+        self._stream = self._cuda.stream()  # first: where there is no GPU it says so, and it makes the CUDA context
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -1463,7 +1543,6 @@ class TensorRT:
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
@@ -1525,58 +1604,6 @@ class TensorRT:
                 part.unlink()
 
 
-class Trtexec:
-    """The same engine, run by NVIDIA's command line tool, where this Python has no module for it, as on JetPack 4.6.
-
-    Each call starts it anew, which takes seconds.
-    """
-
-    name = "trtexec"
-
-    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
-        self._command = [program, f"--loadEngine={engine.resolve()}"]
-        if on_dla:
-            self._command.append(f"--useDLACore={DLA_CORE}")
-        self._contract = contract
-        release = trtexec_release(program)
-        self.version: str | None = ".".join(map(str, release)) or None
-        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
-        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        step = self._contract.max_batch
-        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
-
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
-
-    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
-        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
-        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
-        return [float(row["latencyMs"]) for row in trace][-runs:]
-
-    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
-        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
-            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
-            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
-            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
-                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-            if done.returncode:
-                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
-                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
-                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
-            try:
-                return json.loads(Path(folder, "result.json").read_bytes())
-            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
-                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
-
-
 def import_rtx() -> Any:
     """The Python module of TensorRT for RTX. Raises `RunnerError`."""
     for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
@@ -1588,19 +1615,6 @@ def import_rtx() -> Any:
         "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
         " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
     )
-
-
-def trtexec_release(program: str) -> tuple[int, ...]:
-    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
-    try:
-        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
-    except OSError:
-        return ()
-    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
-    if found is None:
-        return ()
-    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
-    return (major, *divmod(rest, 100))
 
 
 def open_engine(
@@ -1618,7 +1632,7 @@ def open_engine(
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
         return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
-    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
+    program = find_trtexec()
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."

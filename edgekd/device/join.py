@@ -26,6 +26,7 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "log_mel": "The log-mel",
     "engine_layers": "The layers of an engine",
     "cuda": "CUDA",
+    "trtexec": "Engines by trtexec",
     "engines": "Engines",
     "classifier": "The classifier",
     "stream": "A live signal",

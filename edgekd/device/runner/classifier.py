@@ -12,6 +12,7 @@ from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     DLA_ENGINE,
     ENGINE_STEPS,
+    Contract,
     built_engines,
     check_files,
     chosen_engine,
@@ -22,11 +23,12 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.engine_layers import layer_types
-from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
+from edgekd.device.runner.engines import OnnxRuntime, TensorRT, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
 from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.trtexec import Trtexec
 
 BATCH = 8  # windows of a long file that are classified together
 

@@ -9,6 +9,8 @@ from typing import Any, Iterator
 
 from edgekd.device.runner.errors import RunnerError
 
+_MEANING = {35: "the NVIDIA driver is missing here, or too old", 100: "there is no NVIDIA GPU here"}
+
 
 class Cuda:
     """The calls of the CUDA runtime that are needed. Raises `RunnerError`."""
@@ -30,7 +32,8 @@ class Cuda:
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
         if status:
-            raise RunnerError(f"{function} failed with CUDA error {status}")
+            why = _MEANING.get(status, f"{function} failed with CUDA error {status}")
+            raise RunnerError(f"{why}. Next: add --cpu to use onnxruntime" if status in _MEANING else why)
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes on the GPU."""

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
-import os
-import re
-import shutil
-import subprocess
-import tempfile
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from edgekd.device.runner.bundle import BUILD_STEP, ENGINE_STEPS
+from edgekd.device.runner.bundle import ENGINE_STEPS, Contract
 from edgekd.device.runner.cuda import Cuda
 from edgekd.device.runner.errors import RunnerError
+from edgekd.device.runner.trtexec import DLA_CORE, Trtexec, find_trtexec
 
 # The newest operator set of a graph, and the oldest ONNX Runtime that runs one: each was tried. 1.14 loads sets 14
 # to 17 and crashes on some; 1.10 and before cannot reshape uint8.
 OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
-
-TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
-DLA_CORE = 0
-
-
-class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
-
-    input: str
-    shape: tuple[int, ...]
-    classes: int
-    max_batch: int
 
 
 def oldest_onnxruntime(opset: int) -> str:
@@ -181,6 +164,7 @@ class TensorRT:
         self.version: str = tensorrt.__version__
         self._contract = contract
         self._cuda = Cuda()
+        self._stream = self._cuda.stream()  # first: where there is no GPU it says so, and it makes the CUDA context
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -204,7 +188,6 @@ class TensorRT:
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
@@ -266,58 +249,6 @@ class TensorRT:
                 part.unlink()
 
 
-class Trtexec:
-    """The same engine, run by NVIDIA's command line tool, where this Python has no module for it, as on JetPack 4.6.
-
-    Each call starts it anew, which takes seconds.
-    """
-
-    name = "trtexec"
-
-    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
-        self._command = [program, f"--loadEngine={engine.resolve()}"]
-        if on_dla:
-            self._command.append(f"--useDLACore={DLA_CORE}")
-        self._contract = contract
-        release = trtexec_release(program)
-        self.version: str | None = ".".join(map(str, release)) or None
-        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
-        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        step = self._contract.max_batch
-        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
-
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
-
-    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
-        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
-        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
-        return [float(row["latencyMs"]) for row in trace][-runs:]
-
-    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
-        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
-            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
-            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
-            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
-                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-            if done.returncode:
-                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
-                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
-                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
-            try:
-                return json.loads(Path(folder, "result.json").read_bytes())
-            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
-                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
-
-
 def import_rtx() -> Any:
     """The Python module of TensorRT for RTX. Raises `RunnerError`."""
     for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
@@ -329,19 +260,6 @@ def import_rtx() -> Any:
         "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
         " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
     )
-
-
-def trtexec_release(program: str) -> tuple[int, ...]:
-    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
-    try:
-        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
-    except OSError:
-        return ()
-    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
-    if found is None:
-        return ()
-    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
-    return (major, *divmod(rest, 100))
 
 
 def open_engine(
@@ -359,7 +277,7 @@ def open_engine(
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
         return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
-    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
+    program = find_trtexec()
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."

@@ -141,13 +141,16 @@ def stopped_after(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise OutOfTime
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 5.0)  # and again, should something have swallowed it
+    before, began = signal.signal(signal.SIGALRM, stop), time.monotonic()
+    # And again, should something have swallowed it.
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 5.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - began), 0.01))
 
 
 def release() -> None:
