@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import importlib.util
-import io
 import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from edgekd.optional_modules import import_optional
 
 PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "soundfile")
 
@@ -81,10 +80,9 @@ def _module(module: str, advice: str) -> str:
     if importlib.util.find_spec(module) is None:
         return f"not installed; {advice}"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # torch_tensorrt prints what it also raises
-            imported = importlib.import_module(module)
-    except Exception as failure:  # torch_tensorrt raises that very class
-        return f"installed, but broken: {' '.join(str(failure).split())}"
+        imported = import_optional(module)
+    except ImportError as failure:
+        return f"installed, but broken: {failure}"
     return str(getattr(imported, "__version__", "installed"))
 
 

@@ -40,6 +40,8 @@ Result = TypeVar("Result")
 PATIENCE = timedelta(days=1)  # the first may decode for hours while others wait; a dead process is torchrun's to find
 SIZES = ("LOCAL_WORLD_SIZE", "WORLD_SIZE")  # how many processes torchrun says it started: on this machine, in all
 BUCKET_BYTES = 64 << 20  # of gradients sent at once
+NEIGHBOURS: list[Neighbours] = []
+"""The other processes where all are on one machine's CPU: small sums go to them by sockets. At most one."""
 
 FORESEEN = (EdgekdError, OSError)
 """What one process tells the others of. With anything else it ends, and torchrun ends them."""
@@ -89,19 +91,16 @@ def join(device: str) -> torch.device:
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(_leave)
         if own.type == "cpu" and here == everywhere:
-            _NEIGHBOURS.extend(filter(None, [meet(rank(), count(), _told)]))
+            NEIGHBOURS.extend(filter(None, [meet(rank(), count(), _told)]))
     return own
 
 
 def _leave() -> None:
     """Take this process out of the group, so that no other one waits for what it will not send."""
-    while _NEIGHBOURS:
-        _NEIGHBOURS.pop().close()
+    while NEIGHBOURS:
+        NEIGHBOURS.pop().close()
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-_NEIGHBOURS: list[Neighbours] = []  # those whom this process reaches by sockets, or none
 
 
 def _told(own: Result) -> list[Result]:
@@ -264,7 +263,7 @@ def summed(values: Tensor) -> Tensor:
     if count() == 1:
         return values
     if _by_socket(values):
-        return values.copy_(_NEIGHBOURS[0].stacked(values).sum(0))
+        return values.copy_(NEIGHBOURS[0].stacked(values).sum(0))
     dist.all_reduce(values)
     return values
 
@@ -274,7 +273,7 @@ def stacked(own: Tensor) -> Tensor:
     if count() == 1:
         return own[None]
     if _by_socket(own):
-        return _NEIGHBOURS[0].stacked(own)
+        return NEIGHBOURS[0].stacked(own)
     table = own.new_zeros(count(), *own.shape)
     table[rank()] = own
     dist.all_reduce(table)
@@ -282,7 +281,7 @@ def stacked(own: Tensor) -> Tensor:
 
 
 def _by_socket(values: Tensor) -> bool:
-    return bool(_NEIGHBOURS) and _NEIGHBOURS[0].takes(values)
+    return not torch.compiler.is_compiling() and bool(NEIGHBOURS) and NEIGHBOURS[0].takes(values)
 
 
 def largest(values: Tensor) -> Tensor:
@@ -290,7 +289,7 @@ def largest(values: Tensor) -> Tensor:
     if count() == 1:
         return values
     if _by_socket(values):
-        return values.copy_(_NEIGHBOURS[0].stacked(values).amax(0))
+        return values.copy_(NEIGHBOURS[0].stacked(values).amax(0))
     dist.all_reduce(values, dist.ReduceOp.MAX)
     return values
 

@@ -30,12 +30,16 @@ def test_absent_back_ends_are_told_with_what_they_are_for_and_how_to_get_them(mo
 
 
 def test_an_installed_back_end_is_told_by_its_version_and_a_broken_one_as_broken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "edgekd_whole.py").write_text("__version__ = '10.3.0'")
     (tmp_path / "edgekd_broken.py").write_text("raise ImportError('libnvinfer.so.10: cannot open\\nshared object')")
     monkeypatch.syspath_prepend(tmp_path)
-    facts = examine((), {"whole": ("edgekd_whole", ""), "broken": ("edgekd_broken", "")}, {})
+    (tmp_path / "edgekd_loud.py").write_text("print('import error')\nraise Exception('no library')")
+    modules = {name: (f"edgekd_{name}", "") for name in ("whole", "broken", "loud")}
+    facts = examine((), modules, {})
+    assert capsys.readouterr().out == ""
+    assert facts["loud"] == "installed, but broken: no library"
     assert facts["whole"] == "10.3.0"
     assert facts["broken"] == "installed, but broken: libnvinfer.so.10: cannot open shared object"
 

@@ -68,7 +68,7 @@ def found(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
 
 
-@pytest.mark.parametrize("way", ["outcome", "outcome of collectives"])
+@pytest.mark.parametrize("way", ["outcome", "outcome of collectives", "outcome, compiled"])
 @pytest.mark.parametrize("part", ["gradients", "state", "figures", "said"])
 def test_training_in_several_processes_is_training_in_one(part: str, way: str, found: list[dict[str, Any]]) -> None:
     """Batch norms, dropout, gradients, figures and predictions; the batch is dealt in shares of 3 and 4 rows."""

@@ -362,6 +362,15 @@ ENGINE_STEPS = {
 DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
 
 
+class Contract(NamedTuple):
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+
+    input: str
+    shape: tuple[int, ...]
+    classes: int
+    max_batch: int
+
+
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """sha256 of a manifest without its own `sha256` entry: it shows damage and careless edits, not an attacker."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
@@ -1221,6 +1230,143 @@ def _reads(layer: dict[str, Any]) -> str | None:
     return ("int8" if "int8" in told.lower() else "float") if told else None
 
 
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+# The CUDA runtime, by ctypes: JetPack has no CUDA module for Python.
+
+
+_MEANING = {35: "the NVIDIA driver is missing here, or too old", 100: "there is no NVIDIA GPU here"}
+
+
+class Cuda:
+    """The calls of the CUDA runtime that are needed. Raises `RunnerError`."""
+
+    TO_DEVICE, TO_HOST = 1, 2
+
+    def __init__(self) -> None:
+        for name in cuda_runtimes():
+            try:
+                self._library = ctypes.CDLL(name)
+                return
+            except OSError:
+                continue
+        raise RunnerError(
+            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
+            " nvidia-cuda-runtime elsewhere, or add --cpu"
+        )
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            why = _MEANING.get(status, f"{function} failed with CUDA error {status}")
+            raise RunnerError(f"{why}. Next: add --cpu to use onnxruntime" if status in _MEANING else why)
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` bytes on the GPU."""
+        address = ctypes.c_void_p()
+        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
+
+    def stream(self) -> int:
+        """A new stream."""
+        handle = ctypes.c_void_p()
+        self._call("cudaStreamCreate", ctypes.byref(handle))
+        return handle.value or 0
+
+    def copy(self, destination: int, source: int, size: int, kind: int) -> None:
+        """Copy bytes, `TO_DEVICE` or `TO_HOST`."""
+        pointers = ctypes.c_void_p(destination), ctypes.c_void_p(source)
+        self._call("cudaMemcpy", *pointers, ctypes.c_size_t(size), ctypes.c_int(kind))
+
+    def wait(self, stream: int) -> None:
+        """Until all that was put into a stream is done."""
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+
+def cuda_runtimes() -> Iterator[str]:
+    """Names and paths under which it may be."""
+    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
+    for folder in sys.path:  # where pip puts it, which the loader does not know
+        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
+
+
+# --- Engines by trtexec -----------------------------------------------------------------------------------------------
+# TensorRT's engines by `trtexec`, NVIDIA's command line tool, where there is no module for this Python.
+
+
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
+DLA_CORE = 0
+
+
+class Trtexec:
+    """An engine that build_engine.sh made on this device, run by trtexec, as on JetPack 4.6.
+
+    Each call starts it anew, which takes seconds.
+    """
+
+    name = "trtexec"
+
+    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
+        self._command = [program, f"--loadEngine={engine.resolve()}"]
+        if on_dla:
+            self._command.append(f"--useDLACore={DLA_CORE}")
+        self._contract = contract
+        release = trtexec_release(program)
+        self.version: str | None = ".".join(map(str, release)) or None
+        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
+        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        step = self._contract.max_batch
+        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
+        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
+            if tensor["name"] == "probabilities":
+                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
+        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+
+    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
+        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
+        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
+        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
+        return [float(row["latencyMs"]) for row in trace][-runs:]
+
+    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
+            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
+            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
+            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
+                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode:
+                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
+                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
+            try:
+                return json.loads(Path(folder, "result.json").read_bytes())
+            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
+                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
+
+
+def find_trtexec() -> str | None:
+    """The one on PATH, which was put there on purpose, else that of NVIDIA's packages."""
+    return shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
+
+
+def trtexec_release(program: str) -> tuple[int, ...]:
+    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
+    try:
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ()
+    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
+    if found is None:
+        return ()
+    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
+    return (major, *divmod(rest, 100))
+
+
 # --- Engines ----------------------------------------------------------------------------------------------------------
 # What runs a graph: ONNX Runtime, TensorRT by its Python module, or TensorRT by `trtexec`.
 
@@ -1229,18 +1375,6 @@ def _reads(layer: dict[str, Any]) -> str | None:
 # to 17 and crashes on some; 1.10 and before cannot reshape uint8.
 OLDEST_ONNXRUNTIME = ((13, "1.8"), (18, "1.15"), (19, "1.16"), (20, "1.17"))
 _FOR_NUMPY_2 = "1.19"  # what came before was built for numpy 1
-
-TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where NVIDIA's packages put it, seldom on PATH
-DLA_CORE = 0
-
-
-class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
-
-    input: str
-    shape: tuple[int, ...]
-    classes: int
-    max_batch: int
 
 
 def oldest_onnxruntime(opset: int) -> str:
@@ -1370,51 +1504,6 @@ def _first_line(failure: BaseException) -> str:
     return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
-class _Cuda:
-    # The four calls of the CUDA runtime that are needed, by ctypes: JetPack has no CUDA module for Python.
-    TO_DEVICE, TO_HOST = 1, 2
-
-    def __init__(self) -> None:
-        for name in _cuda_runtimes():
-            try:
-                self._library = ctypes.CDLL(name)
-                return
-            except OSError:
-                continue
-        raise RunnerError(
-            "libcudart.so not found. Next: sudo apt install nvidia-jetpack on a Jetson, python3 -m pip install"
-            " nvidia-cuda-runtime elsewhere, or add --cpu"
-        )
-
-    def _call(self, function: str, *arguments: Any) -> None:
-        status = getattr(self._library, function)(*arguments)
-        if status:
-            raise RunnerError(f"{function} failed with CUDA error {status}")
-
-    def allocate(self, size: int) -> int:
-        address = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
-        return address.value or 0
-
-    def stream(self) -> int:
-        handle = ctypes.c_void_p()
-        self._call("cudaStreamCreate", ctypes.byref(handle))
-        return handle.value or 0
-
-    def copy(self, destination: int, source: int, size: int, kind: int) -> None:
-        pointers = ctypes.c_void_p(destination), ctypes.c_void_p(source)
-        self._call("cudaMemcpy", *pointers, ctypes.c_size_t(size), ctypes.c_int(kind))
-
-    def wait(self, stream: int) -> None:
-        self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
-
-
-def _cuda_runtimes() -> Iterator[str]:
-    yield from ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "/usr/local/cuda/lib64/libcudart.so")
-    for folder in sys.path:  # where pip puts it, which the loader does not know
-        yield from sorted(map(str, Path(folder).glob("nvidia/cu*/lib/libcudart.so.*")))
-
-
 class TensorRT:
     """An engine run by TensorRT's Python module, from 8.5 on: build_engine.sh made it on this device.
 
@@ -1429,7 +1518,8 @@ class TensorRT:
         self._step = step = ENGINE_STEPS[name]
         self.version: str = tensorrt.__version__
         self._contract = contract
-        self._cuda = _Cuda()
+        self._cuda = Cuda()
+        self._stream = self._cuda.stream()  # first: where there is no GPU it says so, and it makes the CUDA context
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         if on_dla:
             self._runtime.DLA_core = DLA_CORE
@@ -1453,9 +1543,7 @@ class TensorRT:
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
         self._batch = profile[2][0] if profile else shape[0]
-        self._stream = self._cuda.stream()  # first: it makes the CUDA context in which kept kernels are checked
-        self._kernels: Any = None
-        self._kept = engine.with_suffix(".kernels")
+        self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
         self._output = self._cuda.allocate(self._batch * contract.classes * 4)
@@ -1474,7 +1562,7 @@ class TensorRT:
         if not self._context.execute_async_v3(self._stream):
             raise RunnerError(f"TensorRT could not run the engine. {self._step}")
         self._cuda.wait(self._stream)
-        if self._kernels is not None:
+        if self._unkept:
             self._keep_kernels()
         self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
         return scores
@@ -1495,75 +1583,25 @@ class TensorRT:
 
     def _finished(self) -> Any:
         """The execution context of an engine for RTX, with the kernels that an earlier process compiled here."""
-        settings = self._engine.create_runtime_config()
-        self._kernels = settings.create_runtime_cache()
-        if self._kept.is_file():
+        settings = self._settings = self._engine.create_runtime_config()
+        self._kernels = settings.create_runtime_cache()  # both are held as long as the context that uses them
+        with suppress(OSError):  # there are none yet, for one
             self._kernels.deserialize(self._kept.read_bytes())  # False, and nothing taken, where they are another GPU's
         settings.set_runtime_cache(self._kernels)
         return self._engine.create_execution_context(runtime_config=settings)
 
     def _keep_kernels(self) -> None:
         """Once, after the first run. A folder that cannot be written costs the next process the compiling again."""
-        kernels, self._kernels = bytes(self._kernels.serialize()), None
+        self._unkept, kernels = False, self._kernels.serialize()
+        if kernels is None:
+            return
         part = self._kept.with_name(f".{self._kept.name}.part")
         try:
-            part.write_bytes(kernels)
+            part.write_bytes(bytes(kernels))
             part.replace(self._kept)
         except OSError:
             with suppress(OSError):
                 part.unlink()
-
-
-class Trtexec:
-    """The same engine, run by NVIDIA's command line tool, where this Python has no module for it, as on JetPack 4.6.
-
-    Each call starts it anew, which takes seconds.
-    """
-
-    name = "trtexec"
-
-    def __init__(self, program: str, engine: Path, contract: Contract, on_dla: bool = False) -> None:
-        self._command = [program, f"--loadEngine={engine.resolve()}"]
-        if on_dla:
-            self._command.append(f"--useDLACore={DLA_CORE}")
-        self._contract = contract
-        release = trtexec_release(program)
-        self.version: str | None = ".".join(map(str, release)) or None
-        # 11 leaves copies out and replays a CUDA graph, unless told: others would seem slower beside it.
-        self._as_ever = ("--includeDataTransfers", "--noCudaGraph") if release >= (11,) else ()
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        step = self._contract.max_batch
-        return np.concatenate([self._run(batch[i : i + step]) for i in range(0, len(batch), step)])
-
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
-
-    def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
-        """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
-        enough = (f"--iterations={runs}", "--duration=0", *self._as_ever)
-        trace = self._trtexec(batch, "--exportTimes=result.json", *enough)
-        return [float(row["latencyMs"]) for row in trace][-runs:]
-
-    def _trtexec(self, batch: np.ndarray, *arguments: str) -> list[dict[str, Any]]:
-        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:  # its options cannot hold every path
-            np.ascontiguousarray(batch, np.float32).tofile(Path(folder, "input.bin"))
-            command = [*self._command, f"--loadInputs={self._contract.input}:input.bin", *arguments]
-            if self._contract.max_batch > 1:  # it refuses shapes where the engine's are fixed
-                command.append(f"--shapes={self._contract.input}:{'x'.join(map(str, batch.shape))}")
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-            if done.returncode:
-                errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
-                reason = errors[0].partition("[E]")[2].strip() if errors else f"exit code {done.returncode}"
-                raise RunnerError(f"{command[1]}: trtexec cannot run it: {reason}. {BUILD_STEP}")
-            try:
-                return json.loads(Path(folder, "result.json").read_bytes())
-            except (OSError, ValueError):  # it writes NaN in a way that is no JSON
-                raise RunnerError(f"{command[1]}: trtexec wrote no result that can be read") from None
 
 
 def import_rtx() -> Any:
@@ -1577,19 +1615,6 @@ def import_rtx() -> Any:
         "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
         " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
     )
-
-
-def trtexec_release(program: str) -> tuple[int, ...]:
-    """Which TensorRT a trtexec is of, `(11, 4, 1)`, by the number that it prints first; `()` where it prints none."""
-    try:
-        done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
-    except OSError:
-        return ()
-    found = re.search(r"TensorRT v([1-9]\d{3,5})\b", done.stdout + done.stderr)
-    if found is None:
-        return ()
-    major, rest = divmod(int(found[1]), 1000 if len(found[1]) == 4 else 10000)  # v8502, v110401
-    return (major, *divmod(rest, 100))
 
 
 def open_engine(
@@ -1607,7 +1632,7 @@ def open_engine(
         tensorrt = None
     if tensorrt is not None and tuple(map(int, tensorrt.__version__.split(".")[:2])) >= (8, 5):
         return TensorRT(tensorrt, engine, contract, on_dla=on_dla)
-    program = shutil.which("trtexec") or (TRTEXEC if os.access(TRTEXEC, os.X_OK) else None)
+    program = find_trtexec()
     if program is None:
         raise RunnerError(
             "neither TensorRT's Python module (8.5 or later) nor trtexec is here."
@@ -1839,10 +1864,14 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
     runner = Runner(folder, threads, precision, cpu)
     if runner.engine == "trtexec":
-        complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
+        running = "so trtexec runs the engine, seconds a call. Next:"
+        if (runner.engine_version or "").startswith("8.2."):  # whose module is for the Python 3.6 of its JetPack
+            complain(f"TensorRT {runner.engine_version} has no module for this Python, {running} --cpu may be faster")
+        else:
+            complain(
+                f"TensorRT's Python module (8.5 or later) is not installed, {running} sudo apt install"
+                " python3-libnvinfer (a virtual environment needs --system-site-packages)"
+            )
     elif runner.manifest["target"]["runtime"] in ENGINE_STEPS and runner.engine == "onnxruntime" and not cpu:
         step = engine_step(runner.manifest)
         complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {step}")

@@ -25,6 +25,8 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "resample": "Sample rates",
     "log_mel": "The log-mel",
     "engine_layers": "The layers of an engine",
+    "cuda": "CUDA",
+    "trtexec": "Engines by trtexec",
     "engines": "Engines",
     "classifier": "The classifier",
     "stream": "A live signal",

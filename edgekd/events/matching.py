@@ -90,29 +90,43 @@ def right(start: Floats, end: Floats, true_start: Floats, true_end: Floats, crit
         high = int(np.searchsorted(true_start, last, side="right"))
         fits = criterion.fitting(begin, stop, true_start[low:high], true_end[low:high])
         candidates.append((low + np.flatnonzero(fits)).tolist())
-    paired: dict[int, int] = {}  # true event -> its detection
-    events: dict[int, int] = {}  # and the other way round
-    return np.array([_pair(number, candidates, paired, events) for number in range(len(candidates))], dtype=np.bool_)
+    pairs = _Pairs(candidates)
+    return np.array([pairs.add(number) for number in range(len(candidates))], dtype=np.bool_)
 
 
-def _pair(number: int, candidates: list[list[int]], paired: dict[int, int], events: dict[int, int]) -> bool:
-    """Give a detection an event, if need be by giving others another one. Nobody who has one loses it."""
-    reached: dict[int, int] = {}  # true event -> the detection that asks for it
-    waiting = [number]
-    while waiting:
-        asking = waiting.pop()
-        for event in candidates[asking]:
-            if event in reached:
-                continue
-            reached[event] = asking
-            if event in paired:
-                waiting.append(paired[event])
-                continue
-            given: int | None = event
-            while given is not None:  # back along the path to the new one, which has none before
-                taker = reached[given]
-                before = events.get(taker)
-                paired[given], events[taker] = taker, given
-                given = before
-            return True
-    return False
+class _Pairs:
+    """Pairs of detections, given by the true events that are `candidates` of each, and true events."""
+
+    def __init__(self, candidates: list[list[int]]) -> None:
+        self._candidates = candidates
+        self._detection: dict[int, int] = {}  # of an event
+        self._event: dict[int, int] = {}  # of a detection
+        self._given_away: set[int] = set()  # events that no later detection can get, nor have another give up
+
+    def add(self, number: int) -> bool:
+        """Give a detection an event, if need be by giving others another one. Nobody who has one loses it."""
+        asking: dict[int, int] = {}  # event -> the detection that asks for it
+        waiting = [number]
+        while waiting:
+            detection = waiting.pop()
+            for event in self._candidates[detection]:
+                if event in asking or event in self._given_away:
+                    continue
+                asking[event] = detection
+                if event in self._detection:
+                    waiting.append(self._detection[event])
+                else:
+                    self._hand_over(event, asking)
+                    return True
+        # All that these detections can have is theirs already, and will be: whoever asks for it later asks in vain.
+        self._given_away.update(asking)
+        return False
+
+    def _hand_over(self, free: int, asking: dict[int, int]) -> None:
+        """Along the path from the `free` event back to the new detection, which has none to give up."""
+        event: int | None = free
+        while event is not None:
+            detection = asking[event]
+            before = self._event.get(detection)
+            self._detection[event], self._event[detection] = detection, event
+            event = before

@@ -174,7 +174,9 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     return _README.format(
         title=markdown_text(target.title),
         usage=runtime.usage(manifest),
-        notes="".join(f"- {markdown_text(note)}\n" for note in target.notes),
+        notes="".join(
+            ("\n## Notes\n\n", *(f"- {markdown_text(note)}\n" for note in target.notes)) if target.notes else ()
+        ),
         facts="\n".join(f"| {name} | {markdown_text(value)} |" for name, value in facts.items()),
     )
 
@@ -193,8 +195,7 @@ _README = """\
 
 This folder is all that is needed. Copy it to the device whole.
 
-{usage}
-{notes}
+{usage}{notes}
 ## Facts
 
 | | |

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from edgekd.losses.ssatkd.banded import resized
 from edgekd.losses.ssatkd.structural import full_precision
 
 
@@ -36,7 +36,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps `(B, C, H, W)` at another `size`, bilinear."""
     if maps.shape[2:] == size:
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return resized(maps, *size)
 
 
 class _ClipByClip(torch.autograd.Function):
@@ -46,7 +46,12 @@ class _ClipByClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
         shape = (len(weight), *maps.shape[2:])
-        found = weight.new_empty(len(maps), len(weight), *size).to(memory_format=torch.channels_last)
+        found = torch.empty(
+            (len(maps), len(weight), *size),
+            dtype=weight.dtype,
+            device=weight.device,
+            memory_format=torch.channels_last,
+        )
         adapted = []
         for clip, into in zip(maps, found, strict=True):
             places = torch.addmm(bias, _places(clip, weight), weight.mT).relu_()  # (H * W, O)

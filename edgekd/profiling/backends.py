@@ -353,6 +353,10 @@ class Engine:
         return Memory()
 
     def layers(self, _example: Tensor) -> tuple[Layer, ...]:
+        if self.backend == TensorRTForRTX.name:
+            raise InputError(
+                f"{self._file}: trtexec times the layers of an engine, but not of one for RTX. Leave --layers out."
+            )
         return engine_layers(self._file, None if self._graph is None else self._graph.model)
 
     def _input(self, waveforms: Tensor) -> NDArray[np.float32]:

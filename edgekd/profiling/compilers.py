@@ -11,9 +11,6 @@ between.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -22,6 +19,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError, UsageError
+from edgekd.optional_modules import import_optional
 
 TORCH_COMPILED, TORCH_TENSORRT, TORCH_TENSORRT_RTX = "torch-compiled", "torch-tensorrt", "torch-tensorrt-rtx"
 BY_TENSORRT = (TORCH_TENSORRT, TORCH_TENSORRT_RTX)  # also the names of the packages
@@ -82,10 +80,9 @@ def _has(package: str) -> bool:
 def _import(package: str) -> str:
     version = _installed(package)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it also raises
-            importlib.import_module("torch_tensorrt")
-    except Exception as failure:  # it raises that very class without its libraries, a RuntimeError without a driver
-        reason = " ".join(str(failure).split())[:200].rstrip(".")
+        import_optional("torch_tensorrt")
+    except ImportError as failure:
+        reason = str(failure)[:200].rstrip(".")
         raise InputError(
             f"--backend {package}: {package} {version} does not load: {reason}. Leave it out, or run it where its"
             " TensorRT and an NVIDIA driver are."

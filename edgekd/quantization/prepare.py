@@ -108,7 +108,8 @@ def prepare(network: nn.Module, log_mel: Tensor, keep_float: Collection[str] = (
     _check_names(float_network, keep_float)
     _insert_quantisers(float_network, keep_float)
     # Only what the graph still uses is taken along: folded batch norms stay behind.
-    return QuantizedNetwork(float_network, float_network.graph, class_name="QuantizedNetwork").eval()
+    rounded = QuantizedNetwork(float_network, float_network.graph, class_name="QuantizedNetwork")
+    return rounded.to(log_mel.device).eval()
 
 
 def check_finite(student: nn.Module) -> None:

@@ -35,12 +35,13 @@ from edgekd.runs.run import Run
 from edgekd.toml_files import to_toml
 from edgekd.training.adapt import finished_teacher
 from edgekd.training.batches import Batch, seed_all
-from edgekd.training.distill import StudentStep, make_optimizer
+from edgekd.training.distill import make_optimizer
 from edgekd.training.loop import Stage, StepOutput, fit
 from edgekd.training.outcome import predict_test, record_test
 from edgekd.training.saved_state import load_part, read_state
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
+from edgekd.training.student_step import StudentStep
 
 
 @changes_run
@@ -146,6 +147,10 @@ class Int8Step:
     def __call__(self, batch: Batch) -> StepOutput:
         """The loss of the clips of `batch`, as a mean over them."""
         return self.step(batch)
+
+    def gives_up(self, failure: Exception) -> bool:
+        """See `Step`."""
+        return self.step.gives_up(failure)
 
 
 def _train(

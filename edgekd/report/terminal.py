@@ -228,6 +228,12 @@ def print_bundle(bundle: Bundle) -> None:
     floats = manifest.float_operators
     if manifest.precision == "int8":
         line(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
+    for check in manifest.checks:
+        fallen = [name for name, kind in check.layers.items() if kind != "int8"]
+        if fallen:
+            line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
+        elif check.layers:
+            line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
     line("  on the device: " + RUNTIMES[target.runtime].first_command)
 
 

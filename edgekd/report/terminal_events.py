@@ -68,7 +68,7 @@ def print_curve(scores: EventScores) -> None:
     columns = ("score from", "precision", "recall", "F1", "interval", "false/h", "background/h")
     rows = [
         (
-            f"{threshold:.4g}",
+            setting(threshold),
             _share(figures.precision),
             _share(figures.recall),
             _share(figures.f1),
@@ -79,7 +79,8 @@ def print_curve(scores: EventScores) -> None:
         for threshold, figures in _some(scores)
     ]
     table(columns, rows, numbers=columns)
-    line(f"Best F1 from a score of {scores.best_threshold:.4g}; chosen on these very events, it flatters.")
+    best = NONE if scores.best_threshold is None else setting(scores.best_threshold)
+    line(f"Best F1 from a score of {best}; chosen on these very events, it flatters.")
 
 
 def _heard(scores: EventScores) -> str:

@@ -68,12 +68,12 @@ def score_tables(
         detections = [_begins_within(event, seconds) for event in detections]
         cut = sum(event.end > seconds[event.recording] for event in detections)
         if cut:
-            notes.append(f"{cut} detections reach behind the end of their recording, and end there.")
+            notes.append(f"{cut} detection(s) reach behind the end of their recording, and end there.")
         detections = [replace(event, end=min(event.end, seconds[event.recording])) for event in detections]
     for events in (truth, detections):
         check_no_copies(events)
     if isinstance(criterion, Overlap):
-        _check_extended(truth)
+        _check_extended([*truth, *detections])
     labels = labels_of([*truth, *detections])
     for name in (*classes, *(class_thresholds or ())):
         if name not in labels:
@@ -161,8 +161,8 @@ def _within(event: Event, seconds: Mapping[str, float]) -> Event:
     return replace(event, end=min(event.end, length))
 
 
-def _check_extended(truth: Iterable[Event]) -> None:
-    for event in truth:
+def _check_extended(events: Iterable[Event]) -> None:
+    for event in events:
         if event.seconds <= 0:
             raise event.error(
                 f"{shown(event.label)} is a point at {event.start:g} s, which nothing overlaps. Score by how far times "
@@ -202,7 +202,7 @@ def _notes(truth: Sequence[Event], detections: Sequence[Event], scored: Sequence
     if unknown:
         names = labels_of(unknown)
         notes.append(
-            f"{len(unknown)} detections are of classes that the truth never has ({', '.join(names[:3])}"
+            f"{len(unknown)} detection(s) are of classes that the truth never has ({', '.join(names[:3])}"
             f"{', ...' if len(names) > 3 else ''}), and false alarms: --class scores chosen ones alone."
         )
     shared = next(overlaps(truth), None)

@@ -126,6 +126,10 @@ class TeacherStep:
         loss = classification_loss(logits, batch.targets, batch.labelled)
         return StepOutput(loss, {"classification": loss}, {})
 
+    def gives_up(self, _failure: Exception) -> bool:
+        """There is nothing that it could do without."""
+        return False
+
 
 def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, progress: Progress) -> None:
     config, augment, train, labels = run.config.teacher, run.config.augment, data.split.train, data.index.labels

@@ -190,7 +190,7 @@ class _Sending:
             self._gathering.result()
             assert self._locked is not None
             if self._stream is None:
-                self.rows = self._locked
+                self.rows = self._locked.to(self._device)
             else:
                 with torch.cuda.stream(self._stream):
                     self.rows = self._locked.to(self._device, non_blocking=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd import own_code, processes
 from edgekd.checks.audit import audit, check_audit
 from edgekd.checks.unlabelled_audit import audit_unlabelled
-from edgekd.config import AugmentConfig, DistillConfig
+from edgekd.config import DistillConfig
 from edgekd.data.clip_length import check_clip_length
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index
@@ -24,7 +24,6 @@ from edgekd.errors import UsageError
 from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
-from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.cut import CutNetwork
 from edgekd.models.students.names import cut_of, trains_head_alone
 from edgekd.models.students.student import Student
@@ -40,20 +39,18 @@ from edgekd.runs.unlabelled import FILE as UNLABELLED
 from edgekd.runs.unlabelled import write_unlabelled
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.averaging import averaged_weights
-from edgekd.training.batches import Batch, check_shares, seed_all
-from edgekd.training.compiled import Compiled
+from edgekd.training.batches import check_shares, seed_all
 from edgekd.training.cut_start import check_cut, take_layers
 from edgekd.training.fill_cache import answers_of
 from edgekd.training.head import fit_head
 from edgekd.training.lent_teacher import borrow_teacher
-from edgekd.training.loop import Stage, StepOutput, fit
+from edgekd.training.loop import Stage, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.norm_statistics import settle_norms
 from edgekd.training.outcome import predict_test, record_test, warn_of_weaker_teacher
-from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
-from edgekd.training.spec_augment import Masks, spec_augment
-from edgekd.training.student_batches import student_batches, student_validation, textures_count, waveform_gain
+from edgekd.training.student_batches import student_batches, student_validation, waveform_gain
+from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
 from edgekd.training.validation import validate
 from edgekd.training.views import draw_views
@@ -119,7 +116,7 @@ def distill(
             run=run,
             model=student,
             batches=batches,
-            step=StudentStep(student, loss, config, device, compiled=compiled_student(run, device)),
+            step=StudentStep(student, loss, config, device, compiled=compiled_step(run, device)),
             optimizer=make_optimizer(student, loss, training.learning_rate, training.weight_decay, training.layer_rate),
             validation=validation,
             device=device,
@@ -145,47 +142,6 @@ def distill(
     record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
     return run
-
-
-class StudentStep:
-    """From a batch to its loss: front end, SpecAugment, network, the terms that count in the epoch.
-
-    `mixed`: in bfloat16 where the device is fast at it. `compiled` computes the student where it is compiled.
-    Nothing in a step waits for a CUDA device.
-    """
-
-    def __init__(
-        self,
-        student: Student,
-        loss: SSATKDLoss,
-        config: DistillConfig,
-        device: torch.device,
-        *,
-        mixed: bool = True,
-        compiled: Compiled[StudentOutput] | None = None,
-    ) -> None:
-        self.student, self.loss, self.config, self.device = student, loss, config, device
-        self.mixed, self.compiled = mixed, compiled
-        if "embedding" in needs_of(config.loss.terms):
-            student.give_embedding()
-
-    def begin(self, epoch: int) -> frozenset[Need]:
-        """Get ready for an epoch of the distillation, from 1; what the terms that count in it need of the teacher."""
-        self.loss.count_textures(textures_count(self.config, epoch))
-        return self.loss.needs
-
-    def __call__(self, batch: Batch) -> StepOutput:
-        """The loss of the clips of `batch`, as a mean over them."""
-        with mixed_precision(self.device, self.mixed):
-            if batch.log_mels is not None:
-                log_mel = batch.log_mels.unsqueeze(1).float()
-            else:
-                assert batch.waveforms is not None
-                log_mel = self.student.front_end(batch.waveforms)
-            # The gradients of a part must outlast the next one, and what a CUDA graph returned does not.
-            forward = _masked_forward if self.compiled is None or not batch.whole else self.compiled
-            output = forward(self.student, log_mel, batch.masks, self.config.augment)
-            return StepOutput(*self.loss(output, batch.teacher, batch.targets, batch.labelled))
 
 
 @makes_run
@@ -233,25 +189,6 @@ def make_optimizer(
 def trained_epochs(config: DistillConfig) -> int:
     """Epochs of gradient descent; none where only the head of a student that is cut from a teacher is trained."""
     return 0 if trains_head_alone(config) else config.training.epochs
-
-
-def compiled_student(run: Run, device: torch.device) -> Compiled[StudentOutput] | None:
-    """What computes the student in a step, compiled, where `training.compile` says so; None where it does not."""
-    wanted = run.config.training.compile
-    if wanted == "off" or (wanted == "auto" and (device.type != "cuda" or processes.count() > 1)):
-        return None
-
-    def failed(why: str) -> None:
-        if processes.is_first():
-            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
-
-    return Compiled(_masked_forward, device, failed)
-
-
-def _masked_forward(student: Student, log_mel: Tensor, masks: Masks, augment: AugmentConfig) -> StudentOutput:
-    """What the student makes of log-mels `(B, 1, T, F)`, masked."""
-    bins_per_step = student.frontend.config.bins_per_step
-    return student(log_mel, lambda normalised: spec_augment(normalised, masks, augment, bins_per_step))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class Step(Protocol):
         """The loss of the clips of `batch`, as a mean over them."""
         ...
 
+    def gives_up(self, failure: Exception) -> bool:
+        """Whether what failed, there or in the backward pass, can be done without, and will from now on."""
+        ...
+
 
 @dataclass
 class Stage:
@@ -168,9 +172,12 @@ class _Sums:
     def __init__(self) -> None:
         self.values: dict[str, Tensor] = {}
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.values[name] = self.values[name] + value if name in self.values else value
+    def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Add so much of each value; on a GPU all at one go."""
+        added = torch._foreach_mul([value.detach().float() for value in values.values()], share)
+        if self.values:
+            added = torch._foreach_add([self.values[name] for name in values], added)
+        self.values.update(zip(values, added, strict=True))
 
     def means(self, count: int) -> dict[str, float]:
         """Over `count` batches, of all processes."""
@@ -187,6 +194,10 @@ def accumulate(stage: Stage, batch: Batch, state: _State) -> dict[str, Tensor]:
             return _of_parts(stage.step, batch, min(state.parts, _most_parts(len(batch))))
         except torch.OutOfMemoryError:
             pass  # what was computed is let go with the exception, and only then
+        except (AssertionError, RuntimeError) as failure:  # what compiled code raises
+            if not stage.step.gives_up(failure):
+                raise
+            continue
         _more_parts(stage, batch, state)
 
 
@@ -197,7 +208,7 @@ def _of_parts(step: Step, batch: Batch, count: int) -> dict[str, Tensor]:
         (output.total * share).backward()
         values: dict[str, Tensor] = {"total": output.total, **output.terms}
         values.update({f"weight_{name}": weight for name, weight in output.weights.items()})
-        sums.add({name: value.detach().float() * share for name, value in values.items()})
+        sums.add(values, share)
     return sums.values
 
 

@@ -41,12 +41,13 @@ from edgekd.section import Section
 from edgekd.training.averaging import averaged_weights
 from edgekd.training.batches import TrainingBatches, check_shares, seed_all, seeded
 from edgekd.training.cut_start import check_cut, take_layers
-from edgekd.training.distill import StudentStep, compiled_student, make_optimizer
+from edgekd.training.distill import make_optimizer
 from edgekd.training.loop import Stage, fit
 from edgekd.training.new_teacher import check_teacher, new_teacher, settled
 from edgekd.training.norm_statistics import settle_norms
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, waveform_gain
+from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.student_weights import WEIGHTS
 
 CLASSES = ("unlabelled",)
@@ -119,7 +120,7 @@ def pretrain(
     aside = RunData(index, Split(split.validation, (), ()), store)
     heard = student_batches(quiet, aside, "pretrain", student, teacher, training.epochs, device, progress)
     loss = SSATKDLoss.between(config.loss, student, teacher).to(device)
-    step = StudentStep(student.to(device), loss, config, device, compiled=compiled_student(run, device))
+    step = StudentStep(student.to(device), loss, config, device, compiled=compiled_step(run, device))
     started = time.perf_counter()
     fit(
         Stage(

@@ -3,10 +3,10 @@
 Two kinds of layer make the rows of a batch depend on one another or on their order: batch norms (statistics) and
 dropout (one stream of random numbers). `share_layers` exchanges them; names and parameters stay what they are.
 
-Means and sums of squares about them are put together as by Chan, Golub and LeVeque ("Updating formulae and a pairwise
-algorithm for computing sample variances", 1979), which is exact where sums of squares about 0 cancel: log-mels of a
-quiet band lie at -100 dB within a tenth. One collective goes forward and one back, on any device, for which
-`torch.nn.SyncBatchNorm` needs a GPU.
+Means and variances are put together as by Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for
+computing sample variances", 1979), which is exact where sums of squares about 0 cancel: log-mels of a quiet band lie at
+-100 dB within a tenth. A layer's statistics depend on what the layer before made of its own, so there is one exchange a
+layer forward and one back, of kilobytes, on any device, for which `torch.nn.SyncBatchNorm` needs a GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         with torch.autocast(x.device.type, enabled=False):
-            normalised, mean, variance, count = _Normalised.apply(x.float(), self.weight, self.bias, self.eps)
+            compiling = torch.compiler.is_compiling()  # which cannot look into the one, and fuses the other itself
+            compute = _normalised if compiling else _Normalised.apply
+            normalised, mean, variance, count = compute(x.float(), self.weight, self.bias, self.eps)
         self._follow(mean, variance, count)
         return normalised.to(x.dtype)
 
@@ -124,13 +126,47 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and (biased) variance `(C,)` of each channel over all processes, and how many values they are of."""
     own_mean, own_variance = _own_statistics(x)
     own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
-    table = processes.stacked(torch.cat([own_mean, own_variance, own_count]))
-    means, variances, counts = table.tensor_split([len(own_mean), 2 * len(own_mean)], dim=1)
+    return _put_together(processes.stacked(torch.cat([own_mean, own_variance, own_count])))
+
+
+def _put_together(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and number of all values, of those of every process `(processes, 2 C + 1)`."""
+    size = (table.shape[1] - 1) // 2
+    means, variances, counts = table[:, :size], table[:, size:-1], table[:, -1:]
     count = counts.sum()
     shares = counts / count
     mean = (means * shares).sum(0)
     variance = ((variances + (means - mean).square()) * shares).sum(0)
     return mean, variance, count
+
+
+def _normalised(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_Normalised` gives, of operators that the compiler knows, and knows the gradients of."""
+    over, channels = [dimension for dimension in range(x.ndim) if dimension != 1], (1, -1, *[1] * (x.ndim - 2))
+    own_mean = x.mean(over)
+    own_variance = (x - own_mean.view(channels)).square().mean(over)
+    own = torch.cat([own_mean, own_variance, own_mean.new_full((1,), x.numel() // x.shape[1])])
+    before, after = processes.rank(), processes.count() - 1 - processes.rank()
+    mean, variance, count = _put_together(_Sum.apply(nn.functional.pad(own[None], (0, 0, before, after))))
+    scale = torch.rsqrt(variance + eps)
+    scale = scale if weight is None else scale * weight
+    normalised = (x - mean.view(channels)) * scale.view(channels)
+    normalised = normalised if bias is None else normalised + bias.view(channels)
+    return normalised, mean.detach(), variance.detach(), count
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes. Its gradient is one too: what each process makes of the sum counts."""
+
+    @staticmethod
+    def forward(_ctx: object, own: Tensor) -> Tensor:
+        return processes.summed(own.clone())
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:
+        return processes.summed(gradient.clone(memory_format=torch.contiguous_format))
 
 
 def _own_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

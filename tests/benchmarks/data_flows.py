@@ -6,9 +6,11 @@ Each is called with a number of steps and says how many seconds one took; with a
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import cycle, islice
@@ -26,6 +28,7 @@ from edgekd.audio.read import fit as fit_length
 from edgekd.config import CacheMode, DistillConfig
 from edgekd.data.index import ClipIndex, Split
 from edgekd.data.load import load_index
+from edgekd.losses.ssatkd.kernels import uses_kernels, without_kernels
 from edgekd.losses.terms import Need
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import build_student, build_teacher
@@ -36,13 +39,14 @@ from edgekd.progress import silent
 from edgekd.runs.data import RunData, open_clips
 from edgekd.runs.run import Run
 from edgekd.training.batches import AHEAD, Batch, TrainingBatches, seed_all
-from edgekd.training.distill import StudentStep, compiled_student, make_optimizer
+from edgekd.training.distill import make_optimizer
 from edgekd.training.loop import Stage, fit
 from edgekd.training.spec_augment import draw_masks, spec_augment
 from edgekd.training.student_batches import student_batches, student_validation, waveform_gain
+from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.validation import ValidationClips
 from tests.benchmarks.measure import Clock, Limits, Work, synchronise
-from tests.benchmarks.sections import TimedLoss, TimedTeacher, Watched, hooks
+from tests.benchmarks.sections import TimedLoss, TimedTeacher, Watched, WatchedStep, hooks
 
 PREFETCHED = 2  # batches a worker of the loader holds ready, as is its default
 
@@ -54,16 +58,20 @@ class Steps:
     channels_last: bool = True
     cache: CacheMode = "full"
     log_mels_kept: bool = True
+    kernels: bool = True
+    """On a GPU: textures in kernels, and all of a step compiled; else the student alone is."""
     textures: bool = True
 
 
 VARIANTS: dict[str, Steps | None] = {
     "naive": None,
-    "store": Steps(channels_last=False, cache="off", log_mels_kept=False),
-    "channels-last": Steps(cache="off", log_mels_kept=False),
-    "logits": Steps(cache="logits", log_mels_kept=False),
-    "log-mels": Steps(cache="logits"),
-    "taps": Steps(),
+    "store": Steps(channels_last=False, cache="off", log_mels_kept=False, kernels=False),
+    "channels-last": Steps(cache="off", log_mels_kept=False, kernels=False),
+    "logits": Steps(cache="logits", log_mels_kept=False, kernels=False),
+    "log-mels": Steps(cache="logits", kernels=False),
+    "taps": Steps(kernels=False),
+    "compiled step": Steps(),
+    "student alone": Steps(cache="logits", kernels=False, textures=False),
     "no textures": Steps(cache="logits", textures=False),
 }
 
@@ -192,6 +200,7 @@ class Naive:
             self._step(Clock("cpu"))
         return work
 
+    @without_kernels()
     def _step(self, clock: Clock) -> None:
         with clock.section("data"):
             waveforms, labels = (tensor.to(self.bench.options.device) for tensor in next(self.batches))
@@ -219,7 +228,8 @@ class Ours:
         loss = bench.config.loss.model_copy(update={"texture_share": 1.0 if steps.textures else 0.0})
         config = bench.config.model_copy(update={"loss": loss})
         self.loss = SSATKDLoss(loss, student.tap_channels, bench.teacher.tap_channels).to(bench.device)
-        compiled = compiled_student(bench.run, bench.device)
+        compiled = compiled_step(bench.run, bench.device, student_alone=not steps.kernels)
+        self.kernels = steps.kernels
         self.step = StudentStep(self.student, self.loss, config, bench.device, compiled=compiled)
         training = config.training
         self.optimizer = make_optimizer(student, self.loss, training.learning_rate, training.weight_decay)
@@ -247,7 +257,8 @@ class Ours:
             loss=self.loss,
         )
         try:
-            fit(stage, silent)
+            with nullcontext() if self.kernels else without_kernels():
+                fit(stage, silent)
         finally:
             for hook in removed:
                 hook.remove()
@@ -259,20 +270,25 @@ class Ours:
         compiled: Any = self.step.compiled
         if compiled is None:
             student = Watched(student, clock)
+        elif self.kernels and uses_kernels(self.bench.device):
+            compiled = WatchedStep(compiled, clock, "student")
+            return StudentStep(student, self.loss, self.step.config, self.bench.device, compiled=compiled)
         else:
             compiled = Watched(compiled, clock)
         loss: Any = TimedLoss(self.loss, clock, "losses")
         return StudentStep(student, loss, self.step.config, self.bench.device, compiled=compiled)
 
     def work(self, limits: Limits) -> Work:
-        """What a step does."""
+        """What a step does, in torch's operators, each by itself."""
         self.student.train()
         self.optimizer.zero_grad(set_to_none=True)
         rows = self.batches.rows[: self.bench.options.batch_size]
         needs = self.step.begin(1)
-        with Work(limits) as work:
+        step = copy.copy(self.step)
+        step.compiled = None
+        with without_kernels(), Work(limits) as work:
             (batch,) = replace(self.batches, rows=rows).epoch(1, needs)
-            self.step(batch).total.backward()
+            step(batch).total.backward()
             self.optimizer.step()
         return work
 

@@ -9,6 +9,7 @@ import torch
 from edgekd.losses.total import LossOutput
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.students.student import Student
+from edgekd.training.loop import StepOutput
 from tests.benchmarks.measure import Clock, Timed
 
 
@@ -40,6 +41,15 @@ class TimedLoss(Timed):
 
     def __call__(self, *arguments: Any) -> LossOutput:
         output: LossOutput = super().__call__(*arguments)
+        total: Any = _TimedTotal(output.total, self._clock, self._section)
+        return output._replace(total=total)
+
+
+class WatchedStep(Timed):
+    """A step that is compiled whole, forward and backward, timed as one section: the losses' share is not seen."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> StepOutput:
+        output: StepOutput = super().__call__(*arguments, **keywords)
         total: Any = _TimedTotal(output.total, self._clock, self._section)
         return output._replace(total=total)
 

@@ -11,7 +11,9 @@ Its losses, networks and masks are edgekd's own, so that the ratio is one of dat
     logits         the teacher's logits from a table, its first layers in every step for the tap
     log-mels       the student's log-mels kept
     taps           the teacher's taps kept: a run's epochs with textures
-    no textures    a run's other epochs: no tap is needed
+    compiled step  on a GPU, textures in kernels and the whole step compiled; before, the student alone was
+    student alone  a run's other epochs, where no tap is needed, as "taps" is computed
+    no textures    and as "compiled step" is
 
 All from the second epoch on: what a run computes before its first is told apart, as seconds, and in epochs of `naive`.
 The variants take turns of a few steps, in an order drawn anew each round; the first step of a turn is not timed, and

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Target, list_targets, load_target
 from edgekd.resources import named_resources
 
@@ -21,7 +22,7 @@ def test_every_target_is_listed_by_a_name_that_can_be_copied(edgekd: Callable) -
 def test_the_list_says_what_runs_where(edgekd: Callable) -> None:
     lines = {line.split()[0]: line for line in edgekd("targets").out.splitlines() if line[:1].strip()}
     assert "TensorRT 8.2" in lines["jetson-nano"]
-    assert lines["jetson-nano"].rstrip().endswith("4.6      fp16 fp32")
+    assert lines["jetson-nano"].rstrip().endswith("4.6.1    fp16 fp32")
     assert lines["raspberry-pi-4"].rstrip().endswith("int8 fp32")
 
 
@@ -30,7 +31,7 @@ def test_the_list_is_of_the_boards_as_they_are_when_checked(edgekd: Callable, mo
     lines = {line.split()[0]: " ".join(line.split()) for line in edgekd("targets").out.splitlines() if line.strip()}
     for target in list_targets():
         device = target.tensorrt
-        runtime = target.runtime if device is None else f"TensorRT {device.version}"
+        runtime = RUNTIMES[target.runtime].describe(target) if target.runtime != "onnxruntime" else target.runtime
         cells = [target.name, ", ".join(target.aliases), runtime, (device and device.jetpack) or ""]
         assert lines[target.name] == " ".join(cell for cell in (*cells, *target.precisions) if cell)
 

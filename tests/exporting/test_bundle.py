@@ -63,7 +63,7 @@ def test_the_same_run_exported_twice_gives_the_same_bytes(toy: Toy, tmp_path: Pa
         ("cpu", "pip install numpy 'onnxruntime>=1.17'"),
         ("raspberry-pi-5", "python3 -m venv"),
         ("jetson", "sh build_engine.sh"),
-        ("jetson-xavier-nx", "(`python3 -m pip install 'onnxruntime>=1.15'`)"),
+        ("jetson-xavier-nx", "(`python3 -m pip install 'onnxruntime>=1.15'`, in a"),
     ],
 )
 def test_the_readme_says_what_to_type_on_this_device(toy: Toy, tmp_path: Path, target: str, typed: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ import torch
 
 from edgekd.config import ProfileConfig
 from edgekd.device import runner
+from edgekd.errors import InputError
 from edgekd.exporting.export import export
 from edgekd.exporting.manifest import Bundle
+from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import session
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.backends import OnnxGraph
@@ -69,6 +72,32 @@ def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
         "built, tensorrt",
         "built, onnxruntime",
     ]
+
+
+def test_an_engine_for_rtx_is_run_by_its_own_runtime(
+    profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    class RunByRtx(RunByOnnxRuntime):
+        name, version = "tensorrt-rtx", "1.7.1.116"
+
+    def open_engine(file: Path, contract: runner.Contract, runtime: str) -> RunByRtx:
+        opened.append((file.name, runtime))
+        return RunByRtx(profiled.graphs["int8"])
+
+    monkeypatch.setattr(runner, "open_engine", open_engine)
+    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
+    contents = json.loads((built / "manifest.json").read_text())
+    contents["target"] = load_target("rtx").model_dump(mode="json")
+    contents["sha256"] = runner.manifest_digest(contents)
+    (built / "manifest.json").write_text(json.dumps(contents))
+    (built / "model-int8.engine").write_bytes(b"plan")
+    (found,) = find(built)
+    assert (found.model.backend, found.model.runtime) == ("tensorrt-rtx", "tensorrt-rtx 1.7.1.116")
+    assert opened == [("model-int8.engine", "tensorrt-rtx")]
+    with pytest.raises(InputError, match=r"but not of one for RTX\. Leave --layers out"):
+        found.model.layers(clips_of_run(profiled.run).first())
 
 
 def test_an_engine_that_cannot_run_here_leaves_the_graph_and_says_so(bundle: Bundle, tmp_path: Path) -> None:

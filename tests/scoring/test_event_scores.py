@@ -130,22 +130,22 @@ def test_the_curve_is_the_figures_at_each_threshold_and_the_best_is_among_them()
     generator = np.random.default_rng(8)
     truth = [Event(f"{n % 7}", 10.0 * n, 10.0 * n + 5, "ab"[n % 2]) for n in range(80)]
     detections = [
-        Event(each.recording, each.start + float(shift), each.end, each.label, float(score))
-        for each, shift, score in zip(truth, generator.uniform(-4, 4, 80), generator.random(80), strict=True)
+        Event(each.recording, each.start + shift, each.end, each.label, noise - abs(shift) / 4)
+        for each, shift, noise in zip(truth, generator.uniform(-4, 4, 80).tolist(), generator.random(80), strict=True)
     ]
-    scores = score_events(counted(detections, truth, Overlap(0.5)))
+    scores = score_events(counted(detections, truth, Overlap(0.75)))
     thresholds = [threshold for threshold, _ in scores.curve]
     assert thresholds == sorted(thresholds, reverse=True)
     assert len(thresholds) <= POINTS
-    assert {max(each.score or 0 for each in detections), min(each.score or 0 for each in detections)} <= set(thresholds)
+    assert {max(each.score for each in detections), min(each.score for each in detections)} <= set(thresholds)
     for threshold, figures in scores.curve[::5]:
-        alone = score_events(counted([each for each in detections if each.score >= threshold], truth, Overlap(0.5)))
+        alone = score_events(counted([each for each in detections if each.score >= threshold], truth, Overlap(0.75)))
         assert figures == alone.overall
-    every = [
-        score_events(counted(detections, truth, Overlap(0.5)), dict.fromkeys("ab", each.score)).overall.f1.value
-        for each in detections[::12]
-    ]
-    assert dict(scores.curve)[scores.best_threshold].f1.value >= max(every)
+    counts = counted(detections, truth, Overlap(0.75))
+    f1 = 2 * counts.right.cumsum() / (np.arange(1, 81) + 80)
+    best = dict(scores.curve)[scores.best_threshold].f1.value
+    assert best == pytest.approx(f1.max())
+    assert f1.argmax() not in np.linspace(0, 79, POINTS - 1).round()  # else it would be there anyhow
 
 
 def test_detections_without_scores_have_no_curve() -> None:

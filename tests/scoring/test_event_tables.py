@@ -116,7 +116,7 @@ def test_a_detection_that_reaches_behind_the_end_is_cut_and_told(audio: Path) ->
     tables = scored(found(("site1/a.wav", 57, 62, "tug", 1)), true(("site1/a.wav", 57, 60, "tug")), audio=audio,
                     criterion=Tolerance(0.1, 0))  # fmt: skip
     assert tables.scores.overall.right == 1
-    assert tables.notes == ("1 detections reach behind the end of their recording, and end there.",)
+    assert tables.notes == ("1 detection(s) reach behind the end of their recording, and end there.",)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,7 @@ def test_a_detection_that_reaches_behind_the_end_is_cut_and_told(audio: Path) ->
             true(("site1/a.wav", 1, 1, "tug")),
             r"true\.txt, line 2: 'tug' is a point at 1 s, which nothing overlaps",
         ),
+        (found(("site1/a.wav", 11, 11, "tug", 1)), TRUTH, r"found\.csv, line 2: 'tug' is a point at 11 s"),
         ([*FOUND, Event("x", 1, 2, "tug")], TRUTH, r"x, 1 s: has no score, but found\.csv, line 2 has one"),
     ],
 )
@@ -178,7 +179,7 @@ def test_chosen_classes_alone_are_scored() -> None:
 def test_what_a_reader_should_know_is_told() -> None:
     truth = [*TRUTH, *true(("site1/a.wav", 15, 25, "whale"))]
     notes = scored([*FOUND, *found(("site1/a.wav", 1, 2, "ghost", 0.1))], truth).notes
-    assert notes[0].startswith("1 detections are of classes that the truth never has (ghost), and false alarms")
+    assert notes[0].startswith("1 detection(s) are of classes that the truth never has (ghost), and false alarms")
     assert notes[1] == (
         "true events of two classes overlap, such as tug and whale at 15 s of site1/a.wav: each is to be found."
     )

@@ -80,6 +80,9 @@ class ToyStep:
     before: Callable[[Batch], object] = lambda _: None
     begun: list[tuple[int, bool]] = field(default_factory=list)
 
+    def gives_up(self, _failure: Exception) -> bool:
+        return False
+
     def begin(self, epoch: int) -> frozenset[Need]:
         self.begun.append((epoch, self.model.training))
         return frozenset()

@@ -19,8 +19,9 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.models.weights import read_weights, save_weights
 from edgekd.runs.run import Run
 from edgekd.training import outcome
-from edgekd.training.distill import StudentStep, distill
+from edgekd.training.distill import distill
 from edgekd.training.pretrain import held_out, pretrain
+from edgekd.training.student_step import StudentStep
 from edgekd.training.student_weights import load_student_weights, origin
 
 TinyConfig = Callable[..., Any]

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,7 @@ from edgekd.training.averaging import AveragedWeights
 from edgekd.training.batches import Batch, TrainingBatches
 from edgekd.training.compiled import Compiled
 from edgekd.training.device_rows import DeviceClips, ResidentRows
-from edgekd.training.distill import StudentStep, compiled_student
-from edgekd.training.loop import StepOutput
+from edgekd.training.loop import StepOutput, _State, accumulate
 from edgekd.training.student_batches import (
     LogMelClips,
     student_batches,
@@ -39,6 +39,7 @@ from edgekd.training.student_batches import (
     textures_count,
     waveform_gain,
 )
+from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.validation import ValidationClips, validate
 from edgekd.training.views import Views
 
@@ -54,7 +55,7 @@ class Material:
     loss: SSATKDLoss
     batches: TrainingBatches
     validation: ValidationClips
-    compiled: Compiled[StudentOutput] | None
+    compiled: Compiled[StepOutput] | None
 
     @property
     def teacher(self) -> Teacher:
@@ -90,7 +91,7 @@ def prepare(tiny_copy: Run, monkeypatch: pytest.MonkeyPatch) -> Prepare:
             loss,
             student_batches(run, data, "student", student, teacher, epochs, CPU),
             student_validation(data, student, epochs, CPU),
-            compiled_student(run, CPU),
+            compiled_step(run, CPU),
         )
 
     return build
@@ -285,6 +286,36 @@ def test_a_step_that_cannot_be_compiled_runs_as_it_is_and_the_report_says_so(
     assert "\n" not in warning
 
 
+def test_a_gradient_that_cannot_be_computed_as_compiled_is_as_it_is(
+    prepare: Prepare, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: Any, total: Tensor) -> Tensor:
+            return total.clone()
+
+        @staticmethod
+        def backward(_ctx: Any, _gradient: Tensor) -> None:
+            raise RuntimeError("expected another stride\nand a long explanation")
+
+    material, student = prepare(training={"compile": "on"}), tiny_run.student()
+    assert material.compiled is not None
+    monkeypatch.setattr(material.compiled, "_compiled", lambda *inputs: _broken(material.compiled.function(*inputs)))
+    learner = material.step(student)
+    learner.begin(1)
+    (batch, *_) = material.batches.epoch(1, learner.begin(1))
+
+    def _broken(output: StudentOutput) -> StudentOutput:
+        return output._replace(logits=Broken.apply(output.logits))
+
+    stage = SimpleNamespace(step=learner, optimizer=torch.optim.SGD(student.parameters()), name="student")
+    found = accumulate(stage, batch, _State())  # type: ignore[arg-type]
+    assert found["total"].isfinite()
+    (warning,) = [each for each in material.run.report()["warnings"] if "compiled" in each]
+    assert warning.endswith("RuntimeError: expected another stride")
+    assert not learner.gives_up(RuntimeError("what has another cause"))
+
+
 def test_on_a_cpu_and_in_several_processes_only_who_asks_gets_a_compiled_step(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +329,7 @@ def test_on_a_cpu_and_in_several_processes_only_who_asks_gets_a_compiled_step(
         run = prepare(loss={"terms": ("classification",)}, training={"compile": how}).run
         with monkeypatch.context() as patch:
             patch.setattr(processes, "count", lambda sharing=sharing: sharing)
-            made = compiled_student(run, torch.device(device))
+            made = compiled_step(run, torch.device(device))
         assert (made is not None) == wanted, (how, device, sharing)
 
 

@@ -19,9 +19,10 @@ from edgekd.errors import InputError, UsageError
 from edgekd.quantization.qat import quantize
 from edgekd.runs.run import Run
 from edgekd.training import outcome
-from edgekd.training.distill import StudentStep, adapt_teacher, distill
+from edgekd.training.distill import adapt_teacher, distill
 from edgekd.training.lent_teacher import teacher_settings
 from edgekd.training.student_batches import unlabelled_views
+from edgekd.training.student_step import StudentStep
 
 TinyConfig = Callable[..., Any]
 KD = {"terms": ("classification", "distillation"), "weighting": "fixed"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     DLA_ENGINE,
+    Contract,
     built_engines,
     check_files,
     chosen_engine,
@@ -20,17 +21,10 @@ from edgekd.device.runner.bundle import (
 )
 from edgekd.device.runner.classifier import Runner, windows
 from edgekd.device.runner.engine_layers import types_of
-from edgekd.device.runner.engines import (
-    TRTEXEC,
-    Contract,
-    Trtexec,
-    import_rtx,
-    oldest_onnxruntime,
-    open_engine,
-    trtexec_release,
-)
+from edgekd.device.runner.engines import import_rtx, oldest_onnxruntime, open_engine
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
+from edgekd.device.runner.trtexec import TRTEXEC, Trtexec, trtexec_release
 
 __all__ = [
     "DISAGREES",

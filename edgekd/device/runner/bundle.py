@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.manifest import check_manifest, shown
@@ -19,6 +19,15 @@ ENGINE_STEPS = {
     "tensorrt-rtx": "Next: export the bundle again, for this GPU and this TensorRT for RTX; or add --cpu",
 }
 DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to whoever asks for one
+
+
+class Contract(NamedTuple):
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+
+    input: str
+    shape: tuple[int, ...]
+    classes: int
+    max_batch: int
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     DLA_ENGINE,
     ENGINE_STEPS,
+    Contract,
     built_engines,
     check_files,
     chosen_engine,
@@ -22,11 +23,12 @@ from edgekd.device.runner.bundle import (
     read_manifest,
 )
 from edgekd.device.runner.engine_layers import layer_types
-from edgekd.device.runner.engines import Contract, OnnxRuntime, TensorRT, Trtexec, open_engine
+from edgekd.device.runner.engines import OnnxRuntime, TensorRT, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
 from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.trtexec import Trtexec
 
 BATCH = 8  # windows of a long file that are classified together
 
@@ -247,10 +249,14 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     """A `Runner`, and on standard error what it is run by where that is not what its board was chosen for."""
     runner = Runner(folder, threads, precision, cpu)
     if runner.engine == "trtexec":
-        complain(
-            "TensorRT's Python module (8.5 or later) is not installed, so trtexec runs the engine, seconds a call."
-            " Next: sudo apt install python3-libnvinfer (a virtual environment needs --system-site-packages)"
-        )
+        running = "so trtexec runs the engine, seconds a call. Next:"
+        if (runner.engine_version or "").startswith("8.2."):  # whose module is for the Python 3.6 of its JetPack
+            complain(f"TensorRT {runner.engine_version} has no module for this Python, {running} --cpu may be faster")
+        else:
+            complain(
+                f"TensorRT's Python module (8.5 or later) is not installed, {running} sudo apt install"
+                " python3-libnvinfer (a virtual environment needs --system-site-packages)"
+            )
     elif runner.manifest["target"]["runtime"] in ENGINE_STEPS and runner.engine == "onnxruntime" and not cpu:
         step = engine_step(runner.manifest)
         complain(f"no engine here, so onnxruntime runs the {runner.precision} model on the CPU. {step}")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from edgekd.errors import unknown_name
+from edgekd.losses.ssatkd.kernels import in_kernels
 from edgekd.losses.ssatkd.structural import NORM_FLOOR, full_precision
 from edgekd.losses.ssatkd.transport import transport_cost
 
@@ -76,7 +77,10 @@ class StatisticalTexture(nn.Module):
             height, width = similarity.shape[1:]
             here = assignment[:, :, : height - down, : width - right].flatten(2)
             there = assignment[:, :, down:, right:].flatten(2)
-            counts = here @ there.mT
+            if in_kernels(here) and torch.compiler.is_compiling():  # a few sums, too few for a GPU's matrix product
+                counts = (here[:, :, None] * there[:, None]).sum(3)
+            else:
+                counts = here @ there.mT
             return Cooccurrence(counts / counts.sum((1, 2), keepdim=True), levels)
 
 
@@ -105,7 +109,10 @@ def _similarity_to_mean(features: Tensor) -> Tensor:
         found: Tensor = _Similarity.apply(features)
         return found
     mean = features.mean((2, 3))  # (B, C)
-    dot = (mean[:, None] @ features.flatten(2)).unflatten(2, features.shape[2:])[:, 0]
+    if in_kernels(features) and torch.compiler.is_compiling():
+        dot = (mean[:, :, None, None] * features).sum(1)  # with the sum of squares, at one go
+    else:
+        dot = (mean[:, None] @ features.flatten(2)).unflatten(2, features.shape[2:])[:, 0]
     # The floor stands under the root: after a ReLU many places are all zero, where the root alone has no gradient.
     place_norm = features.square().sum(1).clamp_min(NORM_FLOOR**2).sqrt()
     mean_norm = mean.square().sum(1).clamp_min(NORM_FLOOR**2).sqrt()
@@ -120,7 +127,7 @@ class _Similarity(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> Tensor:
         places = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
         mean = places.mean(1)
-        dot = (places @ mean[:, :, None])[:, :, 0]
+        dot = (mean[:, None] @ places.mT)[:, 0]  # a column in place of a row takes eight times as long
         of_places = torch.linalg.vector_norm(places, dim=2).square()
         of_mean = mean.square().sum(1, keepdim=True)
         norm = (of_places.clamp_min(NORM_FLOOR**2) * of_mean.clamp_min(NORM_FLOOR**2)).sqrt()
@@ -136,9 +143,8 @@ class _Similarity(torch.autograd.Function):
         of_dot = gradient.flatten(1) / norm
         along = -gradient.flatten(1) * similarity
         to_mean = (of_dot[:, None] @ places)[:, 0] + mean * _above_floor(along.sum(1, keepdim=True), of_mean)
-        # What comes through the mean is the same at each place: of_dot * mean + to_mean / P, as one product.
-        each = torch.full_like(of_dot, 1 / places.shape[1])
-        found = torch.stack((of_dot, each), dim=2) @ torch.stack((mean, to_mean), dim=1)
+        through_mean = to_mean[:, None] / places.shape[1]  # the same at each place
+        found = torch.addcmul(through_mean, of_dot[:, :, None], mean[:, None])
         found.addcmul_(places, _above_floor(along, of_places)[:, :, None])
         return found.unflatten(1, ctx.size).permute(0, 3, 1, 2)
 

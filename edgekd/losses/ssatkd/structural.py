@@ -23,6 +23,7 @@ The gradient of `<X, K Y>` is K Y and K X: the values' own by-products.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from edgekd.errors import unknown_name
+from edgekd.losses.ssatkd.banded import Named, along, matrix_of
+from edgekd.losses.ssatkd.kernels import in_kernels
 
 Fusion = Literal["all", "max"]
 
@@ -93,7 +96,9 @@ class StructuralTexture(nn.Module):
             s, t = self.responses(student), self.responses(teacher)
             return _cosine_distance(_dot(s, s), _dot(t, t), _dot(s, t))
         with torch.autocast(student.device.type, enabled=False):
-            products = _Products.apply(full_precision(student), full_precision(teacher), self.levels)
+            student, teacher = full_precision(student), full_precision(teacher)
+            products_of = _products_in_kernels if in_kernels(student) else _Products.apply
+            products = products_of(student, teacher, self.levels)
             return _cosine_distance(*products)
 
 
@@ -108,6 +113,8 @@ def structural_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def laplacian_bands(features: Tensor, levels: int) -> list[Tensor]:
     """L1 .. L(levels-1) and G(levels) of `features (B, C, H, W)`; band k is `(B, C, H' / 2**k, W' / 2**k)`."""
+    if in_kernels(features):
+        return _bands_in_kernels(features, levels)
     return [_apart(band, features.shape) for band in _bands(_side_by_side(features), levels)]
 
 
@@ -167,6 +174,34 @@ class _Products(torch.autograd.Function):
         return gradients[0], gradients[1], None
 
 
+def _products_in_kernels(student: Tensor, teacher: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_Products` computes, in kernels, for a compiler to put what lies between them together.
+
+    K of the bands is a constant here: what a band is multiplied by so that the gradients are those of `_Products`.
+    """
+    height, width = (_named(side, levels) for side in student.shape[2:])
+
+    def edges(k: int, band: Tensor) -> Tensor:
+        return along(height.sum[k], width.difference[k], band) + along(height.difference[k], width.sum[k], band)
+
+    s, t = laplacian_bands(student, levels), laplacian_bands(teacher, levels)
+    edges_s, edges_t = ([edges(k, band.detach()) for k, band in enumerate(bands, 1)] for bands in (s, t))
+    of_s = _dot([2 * band - band.detach() for band in s], edges_s)
+    of_t = _dot([2 * band - band.detach() for band in t], edges_t)
+    through_t = _dot([band - band.detach() for band in t], edges_s)  # zero
+    return of_s, of_t, _dot(s, edges_t) + through_t
+
+
+def _bands_in_kernels(maps: Tensor, levels: int) -> list[Tensor]:
+    """`laplacian_bands`, in kernels."""
+    height, width = (_named(side, levels) for side in maps.shape[2:])
+    coarse, bands = along(height.down[0], width.down[0], maps), []
+    for k in range(1, levels):
+        fine, coarse = coarse, along(height.down[k], width.down[k], coarse)
+        bands.append(fine - along(height.up[k], width.up[k], coarse))
+    return [*bands, coarse]
+
+
 def _dot_side_by_side(a: list[Tensor], b: list[Tensor], batch: int) -> Tensor:
     """`_dot` of maps that lie side by side, those of a `batch`."""
     maps = torch.stack([(x * y).flatten(0, 1).sum(0) for x, y in zip(a, b, strict=True)]).sum(0)
@@ -224,13 +259,12 @@ def _edges(height: _Axis, width: _Axis, k: int, band: Tensor) -> Tensor:
 
 
 class _Axis(NamedTuple):
-    """Along one axis, by the number k of a level: `down[k]` makes G(k+1) of G(k), `up[k]` doubles and blurs G(k+1) for
-    G(k), `sum[k]` and `difference[k]` are W and D at the size of G(k)."""
+    """The matrices along one axis, by the number k of a level; see `banded.matrix_of`."""
 
-    down: dict[int, _Banded]
-    up: dict[int, _Banded]
-    sum: dict[int, _Banded]
-    difference: dict[int, _Banded]
+    down: Mapping[int, Any]
+    up: Mapping[int, Any]
+    sum: Mapping[int, Any]
+    difference: Mapping[int, Any]
 
 
 def _axes(size: torch.Size, levels: int, like: Tensor) -> tuple[_Axis, _Axis]:
@@ -239,41 +273,25 @@ def _axes(size: torch.Size, levels: int, like: Tensor) -> tuple[_Axis, _Axis]:
     return height, width
 
 
+def _named(size: int, levels: int) -> _Axis:
+    """Those of an axis of this size, by name."""
+    return _Axis(
+        {k: Named("down", (size, levels, k)) for k in range(levels)},
+        {k: Named("up", (size, levels, k)) for k in range(1, levels)},
+        {k: Named("sum", (size, levels, k)) for k in range(1, levels + 1)},
+        {k: Named("difference", (size, levels, k)) for k in range(1, levels + 1)},
+    )
+
+
 @lru_cache(maxsize=64)
 def _axis(size: int, levels: int, dtype: torch.dtype, device: torch.device) -> _Axis:
-    step = 2**levels
-    padded = max(-(-size // step), 3) * step
-    axis = _Axis({}, {}, {}, {})
-
-    def banded(matrix: Tensor) -> _Banded:
-        return _Banded(matrix.to(device, dtype).contiguous())
+    def banded(matrices: Mapping[int, Named]) -> dict[int, _Banded]:
+        found = {k: matrix_of(each.name, *each.numbers) for k, each in matrices.items()}
+        return {k: _Banded(matrix.to(device, dtype).contiguous()) for k, matrix in found.items()}
 
     # Cached matrices must serve training even if an evaluation in inference mode is the first to ask for them.
     with torch.inference_mode(False), torch.no_grad():
-        for k in range(levels + 1):
-            fine = torch.eye(padded >> k, dtype=torch.float64)
-            # Rows of an identity are the unit vectors; their images are the columns of the matrix.
-            if k < levels:
-                down = _resize(_blur(fine), 0.5).mT
-                axis.down[k] = banded(down if k > 0 else down[:, :size])  # what is left out meets the zero padding
-            if 0 < k < levels:
-                axis.up[k] = banded(_blur(_resize(torch.eye(padded >> (k + 1), dtype=torch.float64), 2.0)).mT)
-            if k > 0:
-                before, here, after = fine[:-2], fine[1:-1], fine[2:]  # a row each place of a mask
-                d, s1 = (before - after) / 8, before + here + after
-                s2 = s1 + here
-                axis.difference[k] = banded(d.mT @ d)
-                axis.sum[k] = banded(s2.mT @ s2 + 2 * s1.mT @ s1)
-    return axis
-
-
-def _blur(rows: Tensor) -> Tensor:
-    kernel = rows.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    return F.conv1d(F.pad(rows[:, None], (2, 2), mode="reflect"), kernel[None, None])[:, 0]
-
-
-def _resize(rows: Tensor, factor: float) -> Tensor:
-    return F.interpolate(rows[:, None], scale_factor=factor, mode="linear", align_corners=False)[:, 0]
+        return _Axis(*map(banded, _named(size, levels)))
 
 
 def _compass_masks() -> Tensor:

@@ -24,9 +24,13 @@ the values, so that a compiler or a CUDA graph can take them whole.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from edgekd.losses.ssatkd.kernels import in_kernels
 
 EPSILON_FIRST = 0.5
 EPSILON_LAST = 0.008
@@ -36,6 +40,9 @@ STEPS_HELD = 10
 RELAXATION = 1.85
 MASS_FLOOR = 1e-6
 """Bins hold at least this much: over-relaxation oscillates, rarely but widely, between bins of vanishing mass."""
+
+KERNEL_BINS = 64
+"""The most bins that a kernel keeps at hand; more are iterated by PyTorch's operators."""
 
 _BITS = 1 / math.log(2)  # of a natural logarithm of 1
 
@@ -49,7 +56,10 @@ def transport_cost(a: Tensor, b: Tensor, cost: Tensor) -> Tensor:
     memory of a step grow with N * M.
     """
     with torch.no_grad():
-        f, g, plan = _solve(a, b, cost)
+        if in_kernels(cost) and max(cost.shape[1:]) <= KERNEL_BINS:
+            f, g, plan = transport_plan(a, b, cost)
+        else:
+            f, g, plan = _solve(a, b, cost)
     # Terms of value zero that give a and b their gradient.
     through_a = (f * (a - a.detach())).sum(1)
     through_b = (g * (b - b.detach())).sum(1)
@@ -67,10 +77,7 @@ def _solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     def kernel(epsilon: float) -> Tensor:
         return (f + g).sub_(ground).mul_(_BITS / epsilon).exp2_()
 
-    ratio = (EPSILON_LAST / EPSILON_FIRST) ** (1 / (STEPS_FALLING - 1))
-    for step in range(STEPS_FALLING + STEPS_HELD):
-        epsilon = EPSILON_FIRST * ratio ** min(step, STEPS_FALLING - 1)
-        relaxation = 1.0 if step < STEPS_PLAIN else RELAXATION
+    for epsilon, relaxation in _steps():
         k = kernel(epsilon)
         rows = (k * mass_b).sum(2, keepdim=True)  # 1 where the plan's rows sum to a
         f.sub_(_log(rows), alpha=relaxation * epsilon)
@@ -82,6 +89,34 @@ def _solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     plan = k * (mass_a / rows) * mass_b
     f, g = (f * scale)[:, :, 0], (g * scale)[:, 0, :]
     return f.to(cost.dtype), g.to(cost.dtype), plan.to(cost.dtype)
+
+
+@torch.library.custom_op("edgekd::transport_plan", mutates_args=())
+def transport_plan(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`_solve` in one kernel."""
+    from edgekd.losses.ssatkd import transport_kernel
+
+    schedule = _schedule(cost.device)
+    return transport_kernel.solve(a.contiguous(), b.contiguous(), cost.contiguous(), schedule, MASS_FLOOR)
+
+
+@transport_plan.register_fake
+def _(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape), cost.new_empty(cost.shape)
+
+
+@cache
+def _schedule(device: torch.device) -> Tensor:
+    """Epsilon and relaxation of each step and of the half step at the end, `(steps + 1, 2)` float64."""
+    with torch.inference_mode(False):
+        return torch.tensor([*_steps(), (EPSILON_LAST, 1.0)], dtype=torch.float64, device=device)
+
+
+def _steps() -> Iterator[tuple[float, float]]:
+    """Epsilon and relaxation of each step."""
+    ratio = (EPSILON_LAST / EPSILON_FIRST) ** (1 / (STEPS_FALLING - 1))
+    for step in range(STEPS_FALLING + STEPS_HELD):
+        yield EPSILON_FIRST * ratio ** min(step, STEPS_FALLING - 1), 1.0 if step < STEPS_PLAIN else RELAXATION
 
 
 def _log(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 from edgekd.device.runner.engine_layers import layer_types
 
 NAMES = ("stem.0/conv", "stem.0/conv_2", "classifier/gemm")
+UNTYPED = '{"Layers": [{"Name": "stem.0/conv", "Inputs": [{"Name": "x"}]}]}'
 
 
 def information(*layers: Any) -> str:
@@ -49,7 +50,7 @@ def test_a_layer_without_such_a_name_is_known_by_the_nodes_it_lists_where_it_mul
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"Layers": ["a", 3]}', '{"Layers": [{"Name": "stem.0/conv"}]}', '{"Layers": 3}']
+    "text", ["", "[]", "{}", '{"Layers": ["a", 3]}', '{"Layers": [{"Name": "stem.0/conv"}]}', '{"Layers": 3}', UNTYPED]
 )
 def test_what_tells_nothing_is_no_float_layer(text: str) -> None:
     assert layer_types(text, NAMES) == {}

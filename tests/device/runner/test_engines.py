@@ -1,4 +1,4 @@
-"""ONNX Runtime, and TensorRT by stand-ins for its Python module, for the CUDA runtime and for trtexec."""
+"""ONNX Runtime, and TensorRT by stand-ins for its Python module and for the CUDA runtime."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import pytest
 from edgekd.device.runner import engines
 from edgekd.device.runner.classifier import Runner
 from edgekd.device.runner.commands import main
+from edgekd.device.runner.cuda import cuda_runtimes
 from edgekd.device.runner.engines import import_onnxruntime, oldest_onnxruntime
 from edgekd.device.runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from tests.device.conftest import Toy
-    from tests.device.runner.conftest import Calls, StandInRtx, StandInTensorRT
+    from tests.device.runner.conftest import StandInRtx, StandInTensorRT
 
 
 def test_a_model_that_onnxruntime_cannot_load_is_one_line(
@@ -163,58 +164,18 @@ def test_an_engine_without_cuda_says_what_to_install(
         Runner(jetson)
 
 
+def test_without_a_driver_the_engine_is_not_blamed(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
+    toy.build(jetson, "int8")
+    tensorrt.cuda.cudaStreamCreate = lambda *_: 35  # type: ignore[method-assign]
+    with pytest.raises(RunnerError, match=r"the NVIDIA driver is missing here, or too old\. Next: add --cpu"):
+        Runner(jetson)
+
+
 def test_a_failing_cuda_call_is_named(toy: Toy, jetson: Path, tensorrt: StandInTensorRT) -> None:
     toy.build(jetson, "int8")
     tensorrt.cuda.cudaMalloc = lambda *_: 2  # type: ignore[method-assign]
     with pytest.raises(RunnerError, match="cudaMalloc failed with CUDA error 2"):
         Runner(jetson)
-
-
-@pytest.mark.parametrize("source", ["waveform", "log_mel"])
-@pytest.mark.parametrize("batch", ["dynamic", 1])
-def test_trtexec_runs_the_engine_where_there_is_no_module(
-    toy: Toy, trtexec: Calls, tmp_path: Path, source: str, batch: str | int
-) -> None:
-    bundle = toy.write(tmp_path / "a bundle: the first, and only", "jetson-orin-nano", source=source, batch=batch)
-    toy.build(bundle, "int8")
-    runner = Runner(bundle)
-    assert (runner.engine, runner.precision) == ("trtexec", "int8")
-    waveform = toy.noise(1_400)  # three windows
-    np.testing.assert_allclose(
-        runner.predict(waveform, 8_000), Runner(bundle, cpu=True).predict(waveform, 8_000), atol=1e-5
-    )
-    assert len(trtexec()) == (3 if batch == 1 else 1)
-    once = {"iterations": "1", "avgRuns": "1", "warmUp": "0", "duration": "0"}
-    assert all(call.items() >= once.items() for call in trtexec())
-
-
-def test_an_older_module_is_as_good_as_none(
-    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy.build(jetson, "int8")
-    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="8.2.1.8"))
-    assert Runner(jetson).engine == "trtexec"
-
-
-@pytest.mark.parametrize(
-    ("prints", "version", "told"),
-    [
-        ("v8201", "8.2.1", set()),
-        ("v100300", "10.3.0", set()),
-        ("v110401", "11.4.1", {"includeDataTransfers", "noCudaGraph"}),
-        ("", None, set()),
-    ],
-)
-def test_trtexec_times_copies_and_no_cuda_graph_whatever_its_release_does_unless_told(
-    toy: Toy, jetson: Path, trtexec: Calls, monkeypatch: pytest.MonkeyPatch, prints: str, version: str, told: set[str]
-) -> None:
-    monkeypatch.setenv("TRTEXEC_PRINTS", prints)
-    toy.build(jetson, "int8")
-    runner = Runner(jetson)
-    assert runner.engine_version == version
-    runner.time(runner.golden_clips()[0][:1], 3)
-    (*_, timed) = trtexec()
-    assert {"includeDataTransfers", "noCudaGraph", "exportTimes"} & set(timed) == {"exportTimes", *told}
 
 
 def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
@@ -235,29 +196,10 @@ def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
     assert "this bundle has int8, fp16, fp32\n" in capsys.readouterr().err
 
 
-def test_trtexec_is_told_of_the_accelerator(toy: Toy, tmp_path: Path, trtexec: Calls) -> None:
-    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
-    toy.build(bundle, "fp16-dla")
-    assert Runner(bundle).verify()["precision"] == "fp16-dla"
-    assert {call.get("useDLACore") for call in trtexec()} == {"0"}
-
-
 def test_a_board_without_an_accelerator_has_no_such_engine(toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT) -> None:
     bundle = toy.write(tmp_path / "thor", "jetson-thor", batch=1, alternatives=("fp16", "fp32"))
     toy.build(bundle, "fp16-dla")
     assert Runner(bundle).engine == "onnxruntime"
-
-
-def test_trtexecs_own_error_is_told(toy: Toy, jetson: Path, trtexec: Calls) -> None:
-    (jetson / "model-int8.engine").write_bytes(b"from elsewhere")
-    with pytest.raises(RunnerError, match=r"trtexec cannot run it: Error\[1\]: .*tag does not match\. Next: sh"):
-        Runner(jetson).verify()
-
-
-def test_trtexecs_nan_is_one_line(toy: Toy, jetson: Path, trtexec: Calls) -> None:
-    toy.build(jetson, "int8")
-    with pytest.raises(RunnerError, match="wrote no result that can be read"):
-        Runner(jetson).probabilities(np.full((1, toy.CLIP), np.nan, np.float32))
 
 
 @pytest.fixture
@@ -279,6 +221,7 @@ def test_an_engine_for_rtx_is_run_by_tensorrt_for_rtx_and_its_kernels_are_kept(
     assert (workstation / "model-int8.kernels").read_bytes() == b"kernels of this GPU"
     assert Runner(workstation).verify()["agrees"]
     assert rtx.engines[1].kernels.compiled == "before"
+    assert runner._engine._kernels is rtx.engines[0].kernels, "held as long as the context that uses them"
     assert not list(workstation.glob(".*")), "nothing is left half written"
 
 
@@ -319,7 +262,7 @@ def test_the_cuda_runtime_is_found_where_pip_puts_it(tmp_path: Path, monkeypatch
     library.parent.mkdir(parents=True)
     library.touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert str(library) in list(engines._cuda_runtimes())
+    assert str(library) in list(cuda_runtimes())
 
 
 def layer(name: str, kind: str, node: str = "") -> dict[str, object]:

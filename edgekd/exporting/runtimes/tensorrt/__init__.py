@@ -148,5 +148,5 @@ Made for {release}TensorRT {version}. Build the engines here, once:
     sh {script}
 
 builds every precision in this folder, checks each engine's own answers, times them, and keeps the fastest that agrees.
-Without an engine the runner uses onnxruntime on the CPU (`python3 -m pip install 'onnxruntime>={oldest}'`), which is
-the quick way to see that the model itself is sound."""
+Without an engine the runner uses onnxruntime on the CPU (`python3 -m pip install 'onnxruntime>={oldest}'`, in a virtual
+environment where the system's Python refuses), which is the quick way to see that the model itself is sound."""

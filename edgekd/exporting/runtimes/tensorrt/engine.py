@@ -11,7 +11,6 @@ converts the PyTorch module without ONNX (`convert_exported_program_to_serialize
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import re
 import subprocess
@@ -36,6 +35,7 @@ from edgekd.exporting.runtimes.tensorrt.releases import (
 from edgekd.exporting.runtimes.tensorrt.rounding import clipped_rounding
 from edgekd.exporting.targets import Precision
 from edgekd.files.whole import write_bytes
+from edgekd.optional_modules import import_optional
 from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def engine_of_module(module: nn.Module, shape: tuple[int, ...]) -> bytes | None:
     Types are those of the module. Raises `Refused`.
     """
     try:
-        torch_tensorrt = importlib.import_module("torch_tensorrt")
-    except Exception:  # without its libraries it raises that very class
+        torch_tensorrt: Any = import_optional("torch_tensorrt")
+    except ImportError:
         return None
     import torch
 

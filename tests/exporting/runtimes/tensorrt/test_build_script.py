@@ -225,6 +225,7 @@ def test_a_fixed_batch_needs_no_shapes_and_a_dynamic_one_is_built_for_single_cli
         ("memory", "Error[2]: [virtualMemoryBuffer.cpp::resizePhysical::140] Error Code 2: OutOfMemory (no further)."
                    " Next: close other programs that use memory, then again"),
         ("killed", "it was killed, most likely for want of memory. Next: close other programs, then again"),
+        ("late", "trtexec ended with exit code 139. Next: read build-fp16.log"),
         ("graph", '[TRT] ModelImporter.cpp:828: While parsing node number 7 [Det -> "d"]. Next: read build-fp16.log'),
         ("no engine", "trtexec ended as if all were well, and wrote no engine."
                       " Next: is the disk full? read build-fp16.log"),

@@ -113,9 +113,11 @@ def build(release: Release, options: dict[str, str]) -> None:
     elif "allowGPUFallback" in options:
         say("W", "GPU fallback means nothing without DLA")
     fails = json.loads(os.environ.get("TRTEXEC_FAILS", "{}"))
-    if precision in fails:
+    if fails.get(precision, "late") != "late":
         fail(fails[precision])
     Path(options["saveEngine"]).write_text(f"engine of {precision}")
+    if fails.get(precision) == "late":
+        os.kill(os.getpid(), 11)
     Path(options["timingCacheFile"]).write_text("timings")
 
 

@@ -1,0 +1,195 @@
+"""One command that shows on a GPU what edgekd is there: right, how fast, and where the time goes.
+
+    python -m tests.benchmarks.gpu --minutes 8 --out DIR [--esc10 DIR] [--yamnet FILE] [--continue DIR]
+
+One process, no network. The parts run in the order below, each in its share of the minutes; one that fails or whose
+time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each. `--continue` takes up
+what an earlier call left: parts that were done are kept, and the study goes on. With `--device cpu` shapes are small:
+it shows that the script runs.
+
+    card         the machine, and what it was seen to do at best
+    correctness  steps against the CPU's, bf16, compiled, stored answers, int8, a run killed and resumed
+    training     clips a second against `naive`, floors, a trace
+    memory       batches that do not fit
+    profile      latencies by the device's events
+    chain        `edgekd demo`, and profiles of its run
+    study        students, methods, folds and seeds on ESC-10, as far as the time goes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+BEGAN = time.monotonic()
+SETTLING = 8.0  # seconds for what is written at the end
+SHARES = {
+    "card": 0.04,
+    "correctness": 0.26,
+    "training": 0.34,
+    "memory": 0.04,
+    "profile": 0.05,
+    "chain": 0.27,
+    "study": 0.3,
+}
+MOST_SHOWN = 11_000  # characters: what is printed before is lost where only so much of it is kept
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _options(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    from edgekd.process_setup import keep_freed_memory, set_up_threads
+
+    set_up_threads()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory(prefix="edgekd-gpu-", ignore_cleanup_errors=True) as scratch:
+        os.environ["EDGEKD_CACHE_DIR"] = str(Path(scratch) / "cache")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(scratch) / "inductor"))
+        found = run(options, Path(scratch))
+    print(_fitting("\n".join(show(found))))
+    if any(part["state"] == "failed" for part in found["parts"].values()):
+        sys.exit(1)
+
+
+def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Everything that was asked for; what `gpu.json` holds."""
+    from tests.benchmarks.gpu.parts import RESULTS, Task, run_parts, save_results
+
+    parts = [part for part in _parts() if part.name in _wanted(options)]
+    if options.esc10 is None:  # it will say so at once
+        parts = [replace(part, share=0.001) if part.name == "study" else part for part in parts]
+    found: dict[str, Any] = {
+        "version": 1,
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": options.device,
+        "minutes": options.minutes,
+        "parts": {},
+    }
+    shared: dict[str, Any] = {}
+    if options.continued is not None:
+        parts = _take_up(options.continued, options.out, found, parts, RESULTS)
+        shared["ceilings"] = found["parts"].get("card", {}).get("result", {}).get("ceilings")
+    with open(options.out / "gpu.log", "a", encoding="utf-8") as log:
+
+        def say(line: str) -> None:
+            told = f"{time.monotonic() - BEGAN:6.1f} s  {line}"
+            print(told, file=log, flush=True)
+            print(told, file=sys.stderr, flush=True)
+
+        def make(seconds: float) -> Task:
+            return Task(
+                device=options.device,
+                small=options.device == "cpu",
+                scratch=scratch,
+                out=options.out,
+                seconds=seconds,
+                log=say,
+                data=options.esc10,
+                weights=options.yamnet,
+                shared=shared,
+            )
+
+        deadline = BEGAN + 60 * options.minutes - min(SETTLING, 6 * options.minutes)
+        run_parts(parts, deadline, make, found["parts"], lambda: save_results(options.out, found), say)
+        for name, part in found["parts"].items():
+            if "traceback" in part:
+                print(f"\n{name}:\n{part['traceback']}", file=log)
+            for check, said in part.get("result", {}).get("checks", {}).items():
+                if "traceback" in said:
+                    print(f"\n{name}, {check}:\n{said['traceback']}", file=log)
+    return found
+
+
+def show(found: Mapping[str, Any]) -> Iterator[str]:
+    """The tables, line by line."""
+    shown = {part.name: part.show for part in _parts()}
+    for name, part in found["parts"].items():
+        why = f": {part['why']}" if part.get("why") else ""
+        yield f"== {name}: {part['state']}{why} ({part.get('seconds', 0):.0f} s)"
+        try:
+            yield from shown[name](part.get("result", {}))
+        except Exception as failure:  # what a part left half done must not hide the rest
+            yield f"could not be shown: {type(failure).__name__}: {failure}"
+
+
+def _fitting(text: str) -> str:
+    if len(text) <= MOST_SHOWN:
+        return text
+    return (
+        f"{text[:MOST_SHOWN]}\n... {len(text) - MOST_SHOWN} characters more: python -m tests.benchmarks.gpu --show DIR"
+    )
+
+
+def _parts() -> list[Any]:
+    from tests.benchmarks.gpu import card, chain, correctness, memory, profiles, speed, studied
+    from tests.benchmarks.gpu.parts import Part
+
+    modules: dict[str, Any] = {
+        "card": card,
+        "correctness": correctness,
+        "training": speed,
+        "memory": memory,
+        "profile": profiles,
+        "chain": chain,
+        "study": studied,
+    }
+    return [Part(name, SHARES[name], module.run, module.show) for name, module in modules.items()]
+
+
+def _wanted(options: argparse.Namespace) -> list[str]:
+    return [name for name in options.only or SHARES if name not in options.skip]
+
+
+def _take_up(before: Path, out: Path, found: dict[str, Any], parts: list[Any], results: str) -> list[Any]:
+    """Put what an earlier call found into `found`, its study into `out`; the parts that remain."""
+    old = json.loads((before / results).read_text())
+    done = {name: part for name, part in old["parts"].items() if part["state"] == "done" and name != "study"}
+    found["parts"] |= done
+    if (before / "study").is_dir() and before.resolve() != out.resolve():
+        shutil.copytree(before / "study", out / "study", dirs_exist_ok=True)
+    return [part for part in parts if part.name not in done]
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="in all, from the start of the process")
+    parser.add_argument("--out", type=Path, help="the folder for gpu.json, gpu.log, pictures and the study")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--continue", type=Path, dest="continued", metavar="DIR", help="what an earlier call left")
+    parser.add_argument("--only", nargs="+", choices=SHARES, default=[], help="these parts")
+    parser.add_argument("--skip", nargs="+", choices=SHARES, default=[], help="all parts but these")
+    parser.add_argument("--esc10", type=Path, metavar="DIR", help="the study's data; without it the study is left out")
+    parser.add_argument("--yamnet", type=Path, metavar="FILE", help="weights of the study's teacher")
+    parser.add_argument("--show", type=Path, metavar="DIR", help="print the tables of an earlier call, and do nothing")
+    options = parser.parse_args(arguments)
+    if options.show is not None:
+        print(*show(json.loads((options.show / "gpu.json").read_text())), sep="\n")
+        sys.exit()
+    if options.out is None:
+        parser.error("--out: which folder?")
+    if not 0 < options.minutes <= 600:
+        parser.error("--minutes: more than 0")
+    if options.continued is not None and not (options.continued / "gpu.json").is_file():
+        parser.error(f"--continue: no gpu.json in {options.continued}")
+    if options.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no CUDA device here")
+    return options
+
+
+if __name__ == "__main__":
+    main()

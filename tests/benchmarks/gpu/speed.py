@@ -1,0 +1,248 @@
+"""How fast training is: `naive` against each of edgekd's steps, in turns, and how far from what the card could do.
+
+The flows and their sections are those of `tests.benchmarks.training`. The floor by FLOPs is what a step's convolutions
+and matrix products would take at the bf16 product that was measured; the floor by operators gives each operator the
+slower of its FLOPs and its bytes (`measure.Work`). All flows are built first, since building one forgets what was
+compiled for the others; then each is warmed up, the most telling first, and what the time does not allow is left out.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tests.benchmarks.data_flows import VARIANTS, Bench, variant
+from tests.benchmarks.gpu.pairs import CNN14, SMALL, YAMNET, Pair, open_bench
+from tests.benchmarks.gpu.parts import Task, release, told
+from tests.benchmarks.gpu.trace import trace
+from tests.benchmarks.measure import Clock, Limits, limits, ratio, synchronise, table
+from tests.benchmarks.training import SECTIONS
+
+TIMES_NAIVE = 15.0  # the bars
+SHARE_OF_FLOOR = 0.4
+ROUNDS = 7  # at most
+MOST_OF_TIME = 0.55  # of a shape's, until when flows are built and warmed up
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained, in batches of how many clips; `share` of the part's time."""
+
+    pair: Pair
+    batch_size: int
+    steps: int
+    share: float
+    all_flows: bool = False
+    traced: bool = False
+
+
+SHAPES = (
+    Shape(CNN14, 64, 8, 0.6, all_flows=True, traced=True),
+    Shape(YAMNET, 64, 8, 0.25),
+    Shape(YAMNET, 16, 16, 0.15),
+)
+SMALL_SHAPES = (
+    Shape(SMALL[0], 4, 1, 0.6, all_flows=True, traced=True),
+    Shape(SMALL[1], 4, 1, 0.4),
+)
+
+
+def run(task: Task) -> None:
+    """A check for each shape, and the trace of the first."""
+    shapes = SMALL_SHAPES if task.small else SHAPES
+    for number, shape in enumerate(shapes):
+        seconds = task.left() * shape.share / sum(each.share for each in shapes[number:])
+        if seconds < 1:
+            task.result.setdefault("checks", {})[_name(shape)] = {"state": "left out", "why": "no time was left"}
+            continue
+        ends = time.monotonic() + seconds
+        task.check(_name(shape), lambda shape=shape, ends=ends: _measured(task, shape, ends))  # type: ignore[misc]
+
+
+def _name(shape: Shape) -> str:
+    return f"{shape.pair}, batch {shape.batch_size}"
+
+
+def order_of_telling(names: Sequence[str], all_flows: bool) -> list[str]:
+    """The base first, then the last and most advanced flows; without `all_flows` the base and the last three."""
+    base, *others = names
+    return [base, *reversed(others if all_flows else others[-3:])]
+
+
+def _measured(task: Task, shape: Shape, ends: float) -> dict[str, Any]:
+    began = time.monotonic()
+    folder = task.scratch / f"speed-{shape.pair.student}-{shape.batch_size}"
+    bench = open_bench(shape.pair, folder, task.device, shape.batch_size, (2 if task.small else 3) * shape.batch_size)
+    names = order_of_telling(list(VARIANTS), shape.all_flows)
+    found: dict[str, Any] = {"flows": {}, "left_out": []}
+    flows: dict[str, Any] = {}
+    base_bytes = _allocated(task)
+    for name in names:
+        before = _allocated(task)
+        flows[name] = variant(bench, name)
+        found["flows"][name] = {"resident_bytes": _allocated(task) - before}
+        if len(flows) > 1 and time.monotonic() - began > 0.3 * (ends - began):
+            break
+    found["shared_bytes"] = base_bytes
+    warm: list[str] = []
+    slowest = 0.0
+    for name, flow in flows.items():
+        at = time.monotonic()
+        if len(warm) >= 2 and at + slowest > began + MOST_OF_TIME * (ends - began):
+            continue
+        before = _allocated(task)
+        _reset_peak(task)
+        flow(1)
+        synchronise(task.device)
+        row = found["flows"][name]
+        row["peak_bytes"] = row.pop("resident_bytes") + _peak(task) - before if task.on_cuda else None
+        row["first_call_seconds"] = time.monotonic() - at
+        slowest = max(slowest, row["first_call_seconds"])
+        warm.append(name)
+    found["left_out"] = [name for name in VARIANTS if name not in warm]
+    found["flows"] = {name: found["flows"][name] for name in VARIANTS if name in warm}
+    task.result.setdefault("found", {})[_name(shape)] = found  # kept should the time be up below
+    flows = {name: flows[name] for name in found["flows"]}
+    _take_turns(flows, shape, ends, found)
+    _explain(task, bench, flows, shape, found)
+    if shape.traced:
+        named = [name for name in reversed(flows) if name != "naive"]
+        with_textures = [name for name in named if VARIANTS[name] is not None and VARIANTS[name].textures]  # type: ignore[union-attr]
+        for name in dict.fromkeys((*with_textures[:1], *named[:1])):
+            if task.left() > 5:
+                found.setdefault("traces", {})[name] = trace(flows[name], task, f"{shape.pair}, {name}")
+    task.result["found"].pop(_name(shape))
+    del flows
+    release()
+    return found
+
+
+def _take_turns(flows: Mapping[str, Any], shape: Shape, ends: float, found: dict[str, Any]) -> None:
+    """Seconds a step, round by round, in an order drawn anew, into `found`; one round in any case."""
+    draw, names = random.Random(0), list(flows)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    reserve = 0.0
+    for number in range(ROUNDS):
+        at = time.monotonic()
+        if number and at + 1.2 * reserve > ends - 2.5 * reserve:  # sections and work take about as long again
+            break
+        draw.shuffle(names)
+        for name in names:
+            times[name].append(flows[name](shape.steps))
+        reserve = max(reserve, time.monotonic() - at)
+    base = next(iter(flows))
+    for name, row in found["flows"].items():
+        seconds = statistics.median(times[name])
+        row |= {
+            "seconds_a_step": seconds,
+            "clips_a_second": shape.batch_size / seconds,
+            "times_base": ratio(times[base], times[name]),
+            "rounds_seconds": times[name],
+        }
+    found["base"] = base
+
+
+def _explain(task: Task, bench: Bench, flows: Mapping[str, Any], shape: Shape, found: dict[str, Any]) -> None:
+    """Shares of a step, its work and its floors."""
+    best = _best(task)
+    for name, flow in flows.items():
+        row = found["flows"][name]
+        clock = Clock(task.device)
+        flow(max(2, shape.steps // 2), clock)
+        spent = sum(clock.seconds.values())
+        row["shares"] = {section: clock.seconds[section] / spent for section in SECTIONS}
+        work = flow.work(best)
+        row |= {
+            "gflop": work.flops / 1e9,
+            "gigabytes": work.bytes / 1e9,
+            "floor_flops_seconds": work.flops / best.flops,
+            "floor_seconds": work.seconds,
+            "share_of_flops_floor": work.flops / best.flops / row["seconds_a_step"],
+            "share_of_floor": work.seconds / row["seconds_a_step"],
+        }
+    last = found["flows"][next(reversed(found["flows"]))]
+    textured = [name for name in found["flows"] if VARIANTS[name] is None or VARIANTS[name].textures]  # type: ignore[union-attr]
+    best_textured = max(textured, key=lambda name: found["flows"][name]["clips_a_second"])
+    found["bars"] = {
+        "times_naive": {"bar": TIMES_NAIVE, "found": last["times_base"][0]},
+        "times_naive_with_textures": {
+            "bar": TIMES_NAIVE,
+            "found": found["flows"][best_textured]["times_base"][0],
+            "flow": best_textured,
+        },
+        "share_of_flops_floor": {"bar": SHARE_OF_FLOOR, "found": last["share_of_flops_floor"]},
+    }
+    for bar in found["bars"].values():
+        bar["met"] = bar["found"] >= bar["bar"]
+
+
+def _best(task: Task) -> Limits:
+    """What the card was seen to do: bf16 products, copies; measured now where that part was left out."""
+    ceilings = task.shared.get("ceilings")
+    if ceilings is None or "bf16_tflop_s" not in ceilings:
+        return limits(task.device, 2)
+    product = ceilings["bf16_tflop_s"] if task.on_cuda else ceilings["float32_tflop_s"]
+    return Limits(product * 1e12, ceilings["copy_gb_s"] * 1e9)
+
+
+def _allocated(task: Task) -> int:
+    return torch.cuda.memory_allocated() if task.on_cuda else 0
+
+
+def _peak(task: Task) -> int:
+    return torch.cuda.max_memory_allocated() if task.on_cuda else 0
+
+
+def _reset_peak(task: Task) -> None:
+    if task.on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+
+
+def show(result: Mapping[str, Any]) -> Iterator[str]:
+    """A table a shape."""
+    unfinished = result.get("found", {})
+    for name, check in result.get("checks", {}).items():
+        if check["state"] != "done":
+            yield f"{name}: {check['state']}: {check.get('why', '')[:160]}"
+            continue
+        yield from _shape(name, check)
+    for name, found in unfinished.items():
+        if any("seconds_a_step" in row for row in found["flows"].values()):
+            yield from _shape(f"{name} (not finished)", found)
+
+
+def _shape(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    rows = {flow: row for flow, row in found["flows"].items() if "seconds_a_step" in row}
+    rounds = len(next(iter(rows.values()))["rounds_seconds"])
+    yield f"{name}: {rounds} rounds" + (f"; left out: {', '.join(found['left_out'])}" if found.get("left_out") else "")
+    head = ["", "clips/s", "ms", f"x {found['base']}", "peak MB", "GFLOP", "FLOP floor", "op floor", *SECTIONS]
+    yield table(head, [_row(flow, row) for flow, row in rows.items()])
+    for bar, said in found.get("bars", {}).items():
+        met = "met" if said["met"] else "MISSED"
+        yield f"bar {bar} {said['bar']:g}: {met}, {told(said['found'])} {said.get('flow', '')}".rstrip()
+    for flow, traced in found.get("traces", {}).items():
+        yield f"trace of {flow}: {traced['words']}"
+        for kernel in traced["longest"]:
+            yield f"  {kernel['ms_a_step']:8.3f} ms {kernel['calls_a_step']:7.1f} calls  {kernel['name'][:90]}"
+
+
+def _row(flow: str, row: Mapping[str, Any]) -> list[str]:
+    peak = row.get("peak_bytes")
+    low_to_high = row["times_base"]
+    return [
+        flow,
+        f"{row['clips_a_second']:.0f}" if row["clips_a_second"] > 100 else f"{row['clips_a_second']:.1f}",
+        f"{1e3 * row['seconds_a_step']:.2f}",
+        f"{low_to_high[0]:.2f}",
+        "-" if peak is None else f"{peak / 1e6:.0f}",
+        f"{row['gflop']:.0f}" if "gflop" in row else "-",
+        f"{row['share_of_flops_floor']:.1%}" if "gflop" in row else "-",
+        f"{row['share_of_floor']:.0%}" if "gflop" in row else "-",
+        *(f"{row['shares'][section]:.0%}" if "shares" in row else "-" for section in SECTIONS),
+    ]

@@ -1,0 +1,199 @@
+"""The script for a GPU, on a CPU: its parts are guarded, its checks find what is wrong, and it comes to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.benchmarks.gpu import __main__ as script
+from tests.benchmarks.gpu import memory, speed, trace
+from tests.benchmarks.gpu.parts import NotHere, Part, Task, run_parts
+from tests.benchmarks.gpu.steps import Outcome
+from tests.benchmarks.gpu.trace import Event, own_parts, summary
+
+ROOT = Path(__file__).parents[3]
+ABSENT = ("kornia", "ot", "sklearn", "transformers", "pytest", "scipy", "h5py")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return Task("cpu", True, tmp_path / "scratch", tmp_path, 60, lambda _: None)
+
+
+def test_what_one_part_does_the_others_do_not_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(task: Task) -> None:
+        task.result["kept"] = 1
+        raise ValueError("broken\nin two lines")
+
+    def never_ends(task: Task) -> None:
+        task.result["kept"] = 2
+        while True:
+            time.sleep(0.01)
+
+    def cannot(task: Task) -> None:
+        raise NotHere("no card")
+
+    def works(task: Task) -> None:
+        task.check("one", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+        task.check("two", lambda: {"figure": 3})
+
+    shares = {fails: 1.0, never_ends: 1e-6, cannot: 1.0, works: 1.0}
+    parts = [Part(work.__name__, share, work, lambda _: iter(())) for work, share in shares.items()]
+    found: dict[str, Any] = {}
+    saved: list[int] = []
+
+    def make(_: float) -> Task:
+        return Task("cpu", True, tmp_path, tmp_path, 0.3, lambda _: None)
+
+    monkeypatch.setattr("tests.benchmarks.gpu.parts.LEAST_SECONDS", 0.1)
+    run_parts(parts, time.monotonic() + 200, make, found, lambda: saved.append(len(found)), lambda _: None)
+    late: dict[str, Any] = {}
+    run_parts(parts[:1], time.monotonic(), make, late, lambda: None, lambda _: None)
+    assert {name: part["state"] for name, part in found.items()} == {
+        "fails": "failed",
+        "never_ends": "cut short",
+        "cannot": "not here",
+        "works": "done",
+    }
+    assert found["fails"]["why"] == "ValueError: broken" and "ZeroDivisionError" not in found["fails"]["traceback"]
+    assert (found["fails"]["result"]["kept"], found["never_ends"]["result"]["kept"]) == (1, 2)
+    checks = found["works"]["result"]["checks"]
+    assert checks["one"]["state"] == "failed" and checks["two"]["figure"] == 3
+    assert saved == [1, 2, 3, 4]
+    assert late["fails"]["state"] == "left out"
+
+
+def test_a_step_that_is_off_is_seen() -> None:
+    right = Outcome(2.0, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0])})
+    same = Outcome(2.0, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0])}).against(right)
+    assert (same["loss_difference"], same["gradient_difference"], same["worst_difference"]) == (0, 0, 0)
+    off = Outcome(2.1, {"a": torch.tensor([3.0, 4.5]), "b": torch.tensor([0.1])}).against(right)
+    assert off["loss_difference"] == pytest.approx(0.05)
+    assert off["gradient_difference"] == pytest.approx((0.25 + 0.01) ** 0.5 / 5, rel=1e-5)
+    assert off["worst_parameter"] == "b" and off["worst_difference"] == pytest.approx(0.1 / 0.005, rel=1e-5)
+
+
+def test_batches_that_do_not_fit_are_halved_with_the_same_loss(task: Task) -> None:
+    found = memory.halved_batch(task)
+    assert found["holds"] and "in 2 parts" in found["words"]
+    heard = memory.halved_teacher(task)
+    assert heard["holds"] and heard["heard_at_once"] == 2
+
+
+def test_the_innermost_of_nested_operators_has_the_time() -> None:
+    host, stream = (False, 1), (True, 7)
+    events = [
+        Event("aten::conv", 0.0, 10.0, host),
+        Event("aten::copy_", 2.0, 3.0, host),
+        Event("aten::add", 11.0, 1.0, host),
+    ]
+    assert [(part.name, part.start, part.seconds) for part in own_parts(events)] == [
+        ("aten::conv", 0.0, 2.0),
+        ("aten::copy_", 2.0, 3.0),
+        ("aten::conv", 5.0, 5.0),
+        ("aten::add", 11.0, 1.0),
+    ]
+    on_host = summary(events, 1)
+    assert on_host["longest"][0] == {"name": "aten::conv", "ms_a_step": 7000.0, "calls_a_step": 1.0}
+    kernels = [
+        Event("cudaLaunchKernel", 0.0, 0.1, host),
+        Event("fprop_kernel", 1.0, 4.0, stream),
+        Event("fprop_kernel", 6.0, 4.0, stream),
+    ]
+    on_device = summary(events + kernels, 2)
+    assert on_device["kernels_a_step"] == 1 and on_device["starts_a_step"] == {"cudaLaunchKernel": 0.5}
+    assert on_device["busy_share"] == pytest.approx(8 / 12)
+
+
+def test_a_trace_is_drawn(task: Task, tmp_path: Path) -> None:
+    weight = torch.randn(32, 32, requires_grad=True)
+
+    def flow(steps: int) -> float:
+        for _ in range(steps + 1):
+            (torch.randn(8, 32) @ weight).relu().sum().backward()
+        return 0.0
+
+    found = trace.trace(flow, task, "a -> b, c")
+    assert (tmp_path / found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert any(kernel["name"] == "aten::mm" for kernel in found["longest"])
+
+
+def test_the_most_telling_flows_come_first() -> None:
+    names = ["naive", "store", "logits", "taps", "no textures"]
+    assert speed.order_of_telling(names, True) == ["naive", "no textures", "taps", "logits", "store"]
+    assert speed.order_of_telling(names, False) == ["naive", "no textures", "taps", "logits"]
+
+
+def test_an_earlier_call_is_taken_up(tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    (before / "study").mkdir(parents=True)
+    (before / "study" / "study.json").write_text("{}")
+    parts = {
+        "card": {"state": "done", "result": {"ceilings": {"copy_gb_s": 1.0}}},
+        "memory": {"state": "failed", "why": "x"},
+        "study": {"state": "done", "result": {}},
+    }
+    (before / "gpu.json").write_text(json.dumps({"parts": parts}))
+    found: dict[str, Any] = {"parts": {}}
+    all_parts = [SimpleNamespace(name=name) for name in ("card", "memory", "study")]
+    left = script._take_up(before, tmp_path / "now", found, all_parts, "gpu.json")
+    assert [part.name for part in left] == ["memory", "study"]
+    assert list(found["parts"]) == ["card"]
+    assert (tmp_path / "now" / "study" / "study.json").read_text() == "{}"
+
+
+def test_what_is_printed_fits() -> None:
+    assert script._fitting("short") == "short"
+    assert len(script._fitting("x" * 20_000)) < 12_000
+
+
+def test_nothing_is_imported_that_the_machine_lacks() -> None:
+    program = f"""
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from tests.benchmarks.gpu import __main__ as script
+assert len(script._parts()) == 7
+import tests.benchmarks.gpu.study
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=_environment())
+
+
+@pytest.mark.slow
+def test_it_comes_to_its_end_on_a_cpu(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.gpu",
+        "--device",
+        "cpu",
+        "--minutes",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(found["parts"]) == list(script.SHARES)
+    assert not [name for name, part in found["parts"].items() if part["state"] == "failed"]
+    assert "== card" in done.stdout and "== study: not here: no --esc10 DIR" in done.stdout
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) <= 8
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
