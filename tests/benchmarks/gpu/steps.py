@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.exact_float32 import exact_float32
 from edgekd.training.batches import Batch
+from edgekd.training.student_step import computes_in_kernels
 from tests.benchmarks.data_flows import Ours, Steps
 
 _RUNS = 3  # of a compiled step: it is compiled, recorded as a CUDA graph, and played
@@ -70,6 +71,7 @@ class Trial:
     def outcome(self, batch: Batch, *, mixed: bool = False, compiled: bool = False) -> Outcome:
         """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise."""
         step = self.flow.step
+        computes_in_kernels(self.flow.run, self.device)  # another flow may have been the last
         was = step.mixed, step.compiled
         step.mixed, step.compiled = mixed, (was[1] if compiled else None)
         try:
