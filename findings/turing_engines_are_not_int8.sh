@@ -4,9 +4,9 @@
 #
 # Expected: GPUs of compute capability 7.5 have tensor cores for int8, and they are among those it builds for: a Q/DQ
 # model gives an int8 engine, or is refused as int8.
-# Seen (TensorRT for RTX 1.7.1.116, built ahead of time, which needs no GPU): a quantized convolution is Int8 for 8.6 and
-# Float for 7.5, without a warning, and the engine is larger. A quantized MatMul is Int8 for 8.6; for 7.5 the build ends
-# in "FP32 GEMM is not supported", though no product of the model is float32. The same in float16 builds for both.
+# Seen (TensorRT for RTX 1.7.1.116, built ahead of time, which needs no GPU): a quantized convolution is Int8 for 8.6
+# and Float for 7.5, without a warning, and the engine is larger. A quantized MatMul is Int8 for 8.6; for 7.5 the build
+# ends in "FP32 GEMM is not supported", though no product of the model is float32. The same in float16 builds for both.
 # Matters: an int8 model loses there what int8 is for, and a search for the float32 product finds none. Give Turing the
 # float16 model, and look at the layers' types.
 set -euo pipefail
