@@ -12,8 +12,8 @@ from torch import fx, nn
 from edgekd.errors import InputError
 from edgekd.exporting.deployable import DeployableModule, Normalise, turned_by_einsum
 from edgekd.exporting.onnx_writer.front_end import write_log_mel, write_normalised
-from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS
-from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, MODULES, NORMS, normalised_layer
+from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS, relu
+from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, IDLE, MODULES, NORMS, normalised_layer
 from edgekd.exporting.onnx_writer.shaping import cast, is_plain, transpose
 from edgekd.exporting.onnx_writer.sheet import Shape, Sheet, Unknown, Value
 from edgekd.log_mel import ExportLogMel, turned
@@ -74,6 +74,7 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
             traced = trace(type(network).__name__, network)
         except InputError as failure:
             raise Unknown(str(failure)) from None
+        _leave_out_idle(traced)
     if not is_plain(network):
         raise Unknown("a network with something hooked into it")
     logits = logits_of(traced.graph)
@@ -98,6 +99,28 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     if not isinstance(found, Value) or len(found.shape) != 2:
         raise Unknown("logits that are no vector")
     return found
+
+
+def _leave_out_idle(traced: fx.GraphModule) -> None:
+    """Take out of the graph what changes nothing, so that a batch norm behind it meets its layer."""
+    for node in list(traced.graph.nodes):
+        if _is_idle(traced, node):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            traced.graph.erase_node(node)
+
+
+def _is_idle(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None and type(module) in IDLE:
+        return is_plain(module)
+    return _is_relu(traced, node) and _is_relu(traced, node.all_input_nodes[0])
+
+
+def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None:
+        return type(module) is nn.ReLU and is_plain(module)
+    return node.op in ("call_function", "call_method") and FUNCTIONS.get(node.target) is relu
 
 
 def _needed(node: fx.Node) -> set[fx.Node]:

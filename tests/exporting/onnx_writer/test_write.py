@@ -299,6 +299,18 @@ def test_what_the_exporter_writes_instead_is_right() -> None:
     np.testing.assert_allclose(scores_of(float_onnx(student, SAMPLES), waveforms), expected, atol=1e-5)
 
 
+def test_what_does_nothing_is_left_out_and_keeps_no_norm_from_its_layer() -> None:
+    torch.manual_seed(0)
+    between = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.Dropout(0.5), nn.Identity(), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU(inplace=True)
+    )
+    student, waveforms = own_student(Head(between)), 0.1 * torch.randn(4, SAMPLES)
+    written = float_onnx(student, SAMPLES)
+    operators = [node.op_type for node in onnx.load_from_string(written).graph.node if "between" in node.name]
+    assert operators == ["Conv", "Relu"]
+    np.testing.assert_allclose(scores_of(written, waveforms), reference(student)(waveforms).numpy(), atol=1e-5)
+
+
 def test_one_layer_folded_with_two_norms_is_stored_twice() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
