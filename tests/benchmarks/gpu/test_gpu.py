@@ -27,7 +27,8 @@ ABSENT = ("kornia", "ot", "sklearn", "transformers", "pytest", "scipy", "h5py")
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end: `Bench` names another
     return Task("cpu", True, tmp_path / "scratch", tmp_path, 60, lambda _: None)
 
 
