@@ -7,8 +7,8 @@
 # float32 product is refused for compute capability 7.5 ("FP32 GEMM is not supported"). The build for 8.6 after it
 # succeeds, without a warning, and is larger by 30 %: its four convolutions are Float where a build without the refused
 # one before it has Int8. The build after that is right again.
-# Matters: a script that builds for a list of GPUs and goes on past a refusal ships one engine that is slower and
-# larger, and whose scores are not those of int8. Build each in a process of its own, and look at the layers' types.
+# Matters: a script that builds for a list of GPUs and goes on past a refusal ships one engine that is larger and
+# computes in float32, under the name of int8. Build each in a process of its own, and look at the layers' types.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
