@@ -160,7 +160,8 @@ class TrainingConfig(Section):
         default=0.03, gt=0, le=1, description="full: learning rate of the layers from the teacher, of that of the head"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="compile the student while it learns; auto: on CUDA, in a single process"
+        default="auto",
+        description="auto: on CUDA, in one process, the student; on: the student, and on CUDA the whole step",
     )
 
     @model_validator(mode="after")

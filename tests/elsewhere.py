@@ -133,7 +133,7 @@ def main() -> None:
     module, _, name = sys.argv[1].partition(":")
     work: Callable[..., None] = getattr(importlib.import_module(module), name)
     processes.join = lambda _: device  # type: ignore[assignment]
-    device_rows._free = lambda _: FREE
+    device_rows.free_bytes = lambda _: FREE
     torch.set_num_threads(1)
     with Placing():
         work(device, *map(Path, sys.argv[2:]))

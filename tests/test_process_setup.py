@@ -98,3 +98,12 @@ def test_what_lies_in_a_data_set_is_not_run_by_what_is_started_in_it(started: st
         [sys.executable, *command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_only_training_looks_for_garbage_as_often_as_python_does() -> None:
+    code = "import gc, sys\nfrom edgekd.cli.app import app\ntry:\n    app()\nfinally:\n    print(gc.get_threshold()[0])"
+    for command, expected in (("targets", "50000"), ("distill", "700")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout.split()[-1] == expected

@@ -38,7 +38,7 @@ from edgekd.cli import (
 )
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import NO_SPACE, InputError, UsageError, explained
-from edgekd.process_setup import keep_freed_memory, set_up_threads
+from edgekd.process_setup import keep_freed_memory, look_for_garbage_seldom, set_up_threads
 
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "distill": distill.distill,
@@ -83,8 +83,10 @@ class _BuiltWhenCalled(TyperGroup):
         name, _, rest = super().resolve_command(ctx, args)
         if processes() > 1 and name not in SHARED:
             raise UsageError(f"{name} is done by one process: start it without torchrun.")
-        if name in TRAINING:
+        if name in (*TRAINING, "export"):
             keep_freed_memory()
+        if name not in TRAINING:
+            look_for_garbage_seldom()
         return name, _built(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:

@@ -22,7 +22,7 @@ from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
-from edgekd.exporting.verify import MIN_CLIPS, Probabilities, graph_classifier, reference, verify
+from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
 from edgekd.progress import Progress, silent
@@ -79,16 +79,22 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
-    trained = {precision: deployable.trained(runtime.flavour) for precision, deployable in deployables.items()}
+    float_student = Remembered(reference(run.student()))
+    trained = {
+        precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
+        for precision, deployable in deployables.items()
+    }
     checkers = {precision: runtime.classifier(files, each, target) for precision, each in deployables.items()}
+    shipped = Remembered(checkers[target.precision].classify)
     checks: list[Check] = []
     for precision, deployable in deployables.items():
         by, classify = checkers[precision].by, checkers[precision].classify
+        if precision == target.precision:
+            classify = shipped
         parity = verify(classify, trained[precision], waveforms, target.tolerance, progress)  # it decides
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
-    shipped = checkers[target.precision].classify
     bundle = write_bundle(
         out,
         files,
@@ -96,7 +102,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         classifier=_classifier(run, main, target),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
-        golden=choose_golden(trained[target.precision], reference(run.student()), data, target.tolerance),
+        golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
         target=target,
         overwrite=overwrite,
     )

@@ -71,7 +71,8 @@ def choose_golden(
     """Test clips, classes in turn, rounded to int16, with what the students say of the rounded clips.
 
     A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device, so
-    such clips come last, the least ambiguous first.
+    such clips come last, the least ambiguous first: by what `trained` says of the clips as they are, which it may have
+    been asked before.
     """
     by_class: dict[int, list[int]] = {}
     test = data.side("test")
@@ -79,20 +80,21 @@ def choose_golden(
         by_class.setdefault(label, []).append(row)
     turns = [rows[turn] for turn in range(GOLDEN_CANDIDATES) for rows in by_class.values() if turn < len(rows)]
     rows = turns[:GOLDEN_CANDIDATES]
-    waveforms = data.waveforms(rows).numpy()
-    scale = np.maximum(np.abs(waveforms).max(axis=1), 1e-9).astype(np.float32)
-    integers = np.round(waveforms / scale[:, None] * 32767).astype(np.int16)
-    exact: NDArray[np.float32] = integers * scale[:, None] / np.float32(32767)
-    probabilities = np.concatenate([trained(batch).numpy() for batch in torch.from_numpy(exact).split(GOLDEN_CLIPS)])
+    waveforms = data.waveforms(rows)
+    probabilities = np.concatenate([trained(batch).numpy() for batch in waveforms.split(GOLDEN_CLIPS)])
     second, best = np.sort(probabilities, axis=1)[:, -2:].T
     margin = np.minimum(best - second, 2 * tolerance.probability)
     chosen = np.argsort(-margin, kind="stable")[:GOLDEN_CLIPS]
+    clips = waveforms.numpy()[chosen]
+    scale = np.maximum(np.abs(clips).max(axis=1), 1e-9).astype(np.float32)
+    integers = np.round(clips / scale[:, None] * 32767).astype(np.int16)
+    exact = torch.from_numpy(integers * scale[:, None] / np.float32(32767))
     return GoldenExamples(
-        waveform=integers[chosen],
-        scale=scale[chosen],
-        probabilities=probabilities[chosen],
+        waveform=integers,
+        scale=scale,
+        probabilities=trained(exact).numpy(),
         labels=data.at([rows[number] for number in chosen]).labels,
-        float_probabilities=float_student(torch.from_numpy(exact[chosen])).numpy(),
+        float_probabilities=float_student(exact).numpy(),
     )
 
 

@@ -41,7 +41,7 @@ from edgekd.training.outcome import predict_test, record_test
 from edgekd.training.saved_state import load_part, read_state
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
-from edgekd.training.student_step import StudentStep
+from edgekd.training.student_step import StudentStep, computes_in_kernels
 
 
 @changes_run
@@ -158,6 +158,7 @@ def _train(
 ) -> None:
     """Train a calibrated `student` into the run folder, and leave it with its best weights."""
     share_layers(student)
+    computes_in_kernels(run, device)
     terms, epochs = run.config.loss.terms, run.config.training.epochs
     teacher = finished_teacher(run) if needs_teacher(terms) else None
     batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)

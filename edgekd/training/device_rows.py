@@ -72,7 +72,7 @@ def clips_on(store: ClipStore, rows: Sequence[int], device: torch.device, progre
 
 def fits(needed: int, device: torch.device) -> bool:
     """Whether a table of `needed` bytes may be kept on `device`."""
-    return needed <= RESIDENT_SHARE * _free(device)
+    return needed <= RESIDENT_SHARE * free_bytes(device)
 
 
 def copied_to(
@@ -224,7 +224,7 @@ def _type(values: NDArray[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, values.dtype)).dtype
 
 
-def _free(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes of memory that nobody uses."""
     free: int = torch.cuda.mem_get_info(device)[0]
     return free

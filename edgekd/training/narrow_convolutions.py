@@ -17,12 +17,14 @@ nothing of it. Numbers are those of cuDNN: operands of half precision, sums of f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgekd.losses.ssatkd.kernels import check_alike
 
 LANES = 16
 """Channels of a place: the least that a GPU's matrix units take."""
@@ -224,13 +226,14 @@ def _is_channels_last(maps: Tensor) -> bool:
 
 
 def _few_means(
-    values: Tensor, kernel: list[int], stride: list[int], padding: Any = (0, 0), ceil_mode: bool = False,
+    values: Tensor, kernel: list[int], stride: Sequence[int] = (), padding: Any = (0, 0), ceil_mode: bool = False,
     _count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """An average pooling to a few large cells: a mean each."""
-    rows, columns = (
-        (size - k) // s + 1 for size, k, s in zip(values.shape[-2:], kernel, stride or kernel, strict=True)
-    )
+    stride = stride or kernel
+    if len(kernel) != 2 or len(stride) != 2:
+        return NotImplemented
+    rows, columns = ((size - k) // s + 1 for size, k, s in zip(values.shape[-2:], kernel, stride, strict=True))
     if any(padding) or ceil_mode or divisor_override or rows * columns > 4 or kernel[0] * kernel[1] < 64:
         return NotImplemented
     means = [
@@ -244,11 +247,18 @@ def _few_means(
 
 
 def try_kernels(device: torch.device) -> None:
-    """Compute something in each kernel on a CUDA `device`; raises where that fails."""
-    maps = torch.zeros(1, 4, 4, LANES, dtype=torch.bfloat16, device=device)
-    shifted_products(maps, maps.new_zeros(9, LANES, LANES), maps.new_zeros(LANES), 3)
-    shifted_outer(maps, maps, 3, 3)
-    torch.cuda.synchronize(device)
+    """Compute something in each kernel on a CUDA `device`, and in PyTorch on the CPU; raises where that fails, or they
+    differ."""
+    drawn = torch.Generator().manual_seed(0)
+    shapes = ((2, 40, 30, LANES), (9, LANES, LANES), (LANES,))
+    maps, weights, bias = ((torch.rand(shape, generator=drawn) - 0.5).bfloat16() for shape in shapes)
+    gradient = F.pad(maps[:, 1:-1, 1:-1].flip(1), (0, 0, 1, 1, 1, 1))
+    for what, compute in (
+        ("a convolution", lambda *there: shifted_products(there[0], *there[2:], 3)),
+        ("a convolution's gradient", lambda *there: shifted_outer(*there[:2], 3, 3)),
+    ):
+        here = (maps, gradient, weights, bias)
+        check_alike(what, compute(*(each.to(device) for each in here)), compute(*here), 0.02)  # bfloat16 has 8 bits
 
 
 RULES: dict[Any, Callable[..., Any]] = {

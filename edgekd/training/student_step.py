@@ -77,11 +77,11 @@ class StudentStep:
         return self.compiled is not None and processes.count() == 1 and self.compiled.gives_up(failure)
 
 
-def compiled_step(run: Run, device: torch.device, *, student_alone: bool = False) -> Compiled[Any] | None:
-    """What computes a step from its log-mels on, compiled, where `training.compile` says so; None where it does not.
+def compiled_step(run: Run, device: torch.device) -> Compiled[Any] | None:
+    """What computes a step, compiled, where `training.compile` says so; None where it does not.
 
-    Textures are computed in kernels from now on, where they can be; where they cannot, or with `student_alone`, the
-    student alone is compiled.
+    "auto": the student, on CUDA in a single process. "on", on CUDA: all of the step from its log-mels on, with kernels
+    of our own for convolutions of few channels and for textures, where these compute what PyTorch does.
     """
     computes_in_kernels(run, device)
     wanted = run.config.training.compile
@@ -92,18 +92,19 @@ def compiled_step(run: Run, device: torch.device, *, student_alone: bool = False
         if processes.is_first():
             run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
 
-    narrow = device.type == "cuda" and not student_alone
+    narrow = device.type == "cuda" and wanted == "on"
     if narrow and (why := why_not(try_kernels, device)):
         narrow = False
         if processes.is_first():
             run.warn(f"convolutions of few channels are not computed in kernels of their own: {why}")
-    whole = uses_kernels(device) and not student_alone
+    whole = uses_kernels(device) and wanted == "on"
     return Compiled(_loss_of if whole else _masked_forward, device, failed, narrow=narrow)
 
 
 def computes_in_kernels(run: Run, device: torch.device) -> None:
-    """Have textures computed in kernels on `device`; a warning of the run says where they cannot be."""
-    why = use_kernels(device)
+    """Have textures computed in kernels on `device` where `training.compile` is "on"; a warning of the run says where
+    they cannot be."""
+    why = use_kernels(device) if run.config.training.compile == "on" else ""
     if why and processes.is_first():
         run.warn(f"textures are not computed in kernels of their own but by PyTorch, which is slower: {why}")
 

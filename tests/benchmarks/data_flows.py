@@ -228,7 +228,10 @@ class Ours:
         loss = bench.config.loss.model_copy(update={"texture_share": 1.0 if steps.textures else 0.0})
         config = bench.config.model_copy(update={"loss": loss})
         self.loss = SSATKDLoss(loss, student.tap_channels, bench.teacher.tap_channels).to(bench.device)
-        compiled = compiled_step(bench.run, bench.device, student_alone=not steps.kernels)
+        how = "on" if steps.kernels and bench.device.type == "cuda" else "auto"
+        training = bench.config.training.model_copy(update={"compile": how})
+        run = replace(bench.run, config=bench.config.model_copy(update={"training": training}))
+        compiled = compiled_step(run, bench.device)
         self.kernels = steps.kernels
         self.step = StudentStep(self.student, self.loss, config, bench.device, compiled=compiled)
         training = config.training

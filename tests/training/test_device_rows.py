@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> ClipStore:
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many bytes the device has free."""
     found = [1 << 40]
-    monkeypatch.setattr(device_rows, "_free", lambda _: found[0])
+    monkeypatch.setattr(device_rows, "free_bytes", lambda _: found[0])
     yield found
 
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from edgekd import processes
 from edgekd.config import DistillConfig, LossConfig
 from edgekd.data.clip_store import ClipStore
+from edgekd.losses.ssatkd import kernels
 from edgekd.losses.terms import needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import StudentOutput
@@ -26,7 +27,7 @@ from edgekd.models.students.student import Student
 from edgekd.models.teachers.base import Teacher
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.training import compiled, frozen_teacher
+from edgekd.training import compiled, frozen_teacher, student_step
 from edgekd.training.averaging import AveragedWeights
 from edgekd.training.batches import Batch, TrainingBatches
 from edgekd.training.compiled import Compiled
@@ -331,6 +332,20 @@ def test_on_a_cpu_and_in_several_processes_only_who_asks_gets_a_compiled_step(
             patch.setattr(processes, "count", lambda sharing=sharing: sharing)
             made = compiled_step(run, torch.device(device))
         assert (made is not None) == wanted, (how, device, sharing)
+
+
+def test_only_who_asks_gets_the_whole_step_compiled_with_kernels(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_on", set())
+    monkeypatch.setattr(kernels, "_try", lambda _device: None)
+    monkeypatch.setattr(student_step, "try_kernels", lambda _device: None)
+    for how, whole in (("auto", False), ("on", True)):
+        run = prepare(loss={"terms": ("classification",)}, training={"compile": how}).run
+        made = compiled_step(run, torch.device("cuda"))
+        assert made is not None
+        assert (made.function is student_step._loss_of) == whole
+        assert kernels.uses_kernels(torch.device("cuda")) == whole
 
 
 class Transfers(TorchDispatchMode):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from subprocess import SubprocessError
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _on: set[str] = set()  # types of devices
@@ -27,8 +28,8 @@ def uses_kernels(device: torch.device) -> bool:
 
 
 def use_kernels(device: torch.device) -> str:
-    """From now on have kernels compute on a CUDA `device`; why they cannot, and then they do not. Empty where they can,
-    and on a CPU, where there are none."""
+    """From now on have kernels compute on a CUDA `device`; why they cannot, or that they compute something else than
+    PyTorch does, and then they do not. Empty where they can, and on a CPU, where there are none."""
     if device.type != "cuda" or device.type in _on:
         return ""
     why = why_not(_try, device)
@@ -68,13 +69,25 @@ def without_kernels() -> Iterator[None]:
 
 
 def _try(device: torch.device) -> None:
-    """Compute something in each kernel; raises where that fails."""
+    """Compute something in each kernel, and in PyTorch on the CPU; raises where that fails, or they differ."""
     from edgekd.losses.ssatkd.banded import product
-    from edgekd.losses.ssatkd.transport import transport_plan
+    from edgekd.losses.ssatkd.transport import solve, transport_plan
 
-    ones = torch.ones(1, 4, 4, 1, device=device)
-    product(ones, "resize", [4, 3], "resize", [4, 3], [False, False], torch.float32)
-    shares = torch.full((1, 2), 0.5, device=device)
-    transport_plan(shares, shares, torch.ones(1, 2, 2, device=device))
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    drawn = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 5, 25, 18, generator=drawn)
+    rows = maps.to(device).permute(0, 2, 3, 1)
+    found = product(rows, "resize", [25, 12], "resize", [18, 9], [False, False], torch.float32)
+    resized = F.interpolate(maps, size=(12, 9), mode="bilinear", align_corners=False)
+    check_alike("resizing", found.permute(0, 3, 1, 2), resized, 1e-5)
+    a, b = torch.rand(2, 2, 16, generator=drawn).softmax(2)
+    cost = torch.rand(2, 16, 16, generator=drawn)
+    plans = zip(transport_plan(*(each.to(device) for each in (a, b, cost))), solve(a, b, cost), strict=True)
+    for found, expected in plans:
+        check_alike("transport", found, expected, 1e-5)
+
+
+def check_alike(what: str, found: Tensor, expected: Tensor, most: float) -> None:
+    """Raise `RuntimeError` where `found` differs from `expected` by more than `most` of its largest value."""
+    difference = (found.cpu().float() - expected.float()).abs().max().item() / expected.abs().max().item()
+    if not difference <= most:
+        raise RuntimeError(f"{what} differs from PyTorch's by {difference:.2g} of the largest value")

@@ -59,14 +59,14 @@ def transport_cost(a: Tensor, b: Tensor, cost: Tensor) -> Tensor:
         if in_kernels(cost) and max(cost.shape[1:]) <= KERNEL_BINS:
             f, g, plan = transport_plan(a, b, cost)
         else:
-            f, g, plan = _solve(a, b, cost)
+            f, g, plan = solve(a, b, cost)
     # Terms of value zero that give a and b their gradient.
     through_a = (f * (a - a.detach())).sum(1)
     through_b = (g * (b - b.detach())).sum(1)
     return (plan * cost).sum((1, 2)) + through_a + through_b
 
 
-def _solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Dual potentials `f (B, N)`, `g (B, M)` and the plan `(B, N, M)`, whose rows sum to `a` (columns: nearly `b`)."""
     mass_a = a.clamp_min(MASS_FLOOR).double()[:, :, None]
     mass_b = b.clamp_min(MASS_FLOOR).double()[:, None, :]
@@ -93,7 +93,7 @@ def _solve(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("edgekd::transport_plan", mutates_args=())
 def transport_plan(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`_solve` in one kernel."""
+    """`solve` in one kernel."""
     from edgekd.losses.ssatkd import transport_kernel
 
     schedule = _schedule(cost.device)

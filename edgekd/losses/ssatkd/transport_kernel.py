@@ -50,7 +50,7 @@ def _iterate(
 
 
 def solve(a: Tensor, b: Tensor, cost: Tensor, schedule: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """`transport._solve`, for contiguous `a (B, N)`, `b (B, M)` and `cost (B, N, M)` of one type."""
+    """`transport.solve`, for contiguous `a (B, N)`, `b (B, M)` and `cost (B, N, M)` of one type."""
     clips, n, m = cost.shape
     f, g, plan = torch.empty_like(a), torch.empty_like(b), torch.empty_like(cost)
     sizes = (triton.next_power_of_2(n), triton.next_power_of_2(m))
