@@ -4,8 +4,8 @@
 
 One process, no network. The parts run in the order below, each in its share of the minutes; one that fails or whose
 time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each. `--continue` takes up
-what an earlier call left: parts that were done are kept, and the study goes on. With `--device cpu` shapes are small:
-it shows that the script runs.
+what an earlier call left, in its folder where there is no `--out`: parts that were done are kept, the others are run
+again, and the study goes on. With `--device cpu` shapes are small: it shows that the script runs.
 
     card         the machine, and what it was seen to do at best
     correctness  steps against the CPU's, bf16, compiled, stored answers, int8, a run killed and resumed
@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 BEGAN = time.monotonic()
 SETTLING = 8.0  # seconds for what is written at the end
@@ -50,7 +50,6 @@ def main(arguments: list[str] | None = None) -> None:
     set_up_threads()  # before anything loads torch
     keep_freed_memory()
     options = _options(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgekd-gpu-", ignore_cleanup_errors=True) as scratch:
         os.environ["EDGEKD_CACHE_DIR"] = str(Path(scratch) / "cache")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(scratch) / "inductor"))
@@ -102,7 +101,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         deadline = BEGAN + 60 * options.minutes - min(SETTLING, 6 * options.minutes)
         run_parts(parts, deadline, make, found["parts"], lambda: save_results(options.out, found), say)
         if without_data:
-            found["parts"]["study"] = {"state": "not here", "why": "no --esc10 DIR"}
+            found["parts"].setdefault("study", {"state": "not here", "why": "no --esc10 DIR"})
             save_results(options.out, found)
         for name, part in found["parts"].items():
             if "traceback" in part:
@@ -116,7 +115,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def show(found: Mapping[str, Any]) -> Iterator[str]:
     """The tables, line by line."""
     shown = {part.name: part.show for part in _parts()}
-    for name, part in found["parts"].items():
+    for name, part in sorted(found["parts"].items(), key=lambda pair: list(SHARES).index(pair[0])):
         why = f": {part['why']}" if part.get("why") else ""
         yield f"== {name}: {part['state']}{why} ({part.get('seconds', 0):.0f} s)"
         try:
@@ -156,42 +155,86 @@ def _wanted(options: argparse.Namespace) -> list[str]:
 def _take_up(before: Path, out: Path, found: dict[str, Any], parts: list[Any], results: str) -> list[Any]:
     """Put what an earlier call found into `found`, its study into `out`; the parts that remain."""
     old = json.loads((before / results).read_text())
-    done = {name: part for name, part in old["parts"].items() if part["state"] == "done" and name != "study"}
-    found["parts"] |= done
+    found["parts"] |= old["parts"]  # each until it is run again
+    done = {name for name, part in old["parts"].items() if part["state"] == "done" and name != "study"}
     if (before / "study").is_dir() and before.resolve() != out.resolve():
         shutil.copytree(before / "study", out / "study", dirs_exist_ok=True)
     return [part for part in parts if part.name not in done]
 
 
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line; what there is to choose from says `--help`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help: all options)\n")
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m tests.benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="in all, from the start of the process")
-    parser.add_argument("--out", type=Path, help="the folder for gpu.json, gpu.log, pictures and the study")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in all, from the start of the process; default: 8")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for gpu.json, gpu.log, pictures and the study")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default: cuda")
     parser.add_argument("--continue", type=Path, dest="continued", metavar="DIR", help="what an earlier call left")
-    parser.add_argument("--only", nargs="+", choices=SHARES, default=[], help="these parts")
-    parser.add_argument("--skip", nargs="+", choices=SHARES, default=[], help="all parts but these")
+    parser.add_argument("--only", nargs="+", choices=SHARES, metavar="PART", default=[], help="these parts")
+    parser.add_argument("--skip", nargs="+", choices=SHARES, metavar="PART", default=[], help="all parts but these")
     parser.add_argument("--esc10", type=Path, metavar="DIR", help="the study's data; without it the study is left out")
     parser.add_argument("--yamnet", type=Path, metavar="FILE", help="weights of the study's teacher")
     parser.add_argument("--show", type=Path, metavar="DIR", help="print the tables of an earlier call, and do nothing")
     options = parser.parse_args(arguments)
     if options.show is not None:
-        print(*show(json.loads((options.show / "gpu.json").read_text())), sep="\n")
+        print(*show(_earlier(parser, "--show", options.show)), sep="\n")
         sys.exit()
+    if options.out is None:
+        options.out = options.continued
     if options.out is None:
         parser.error("--out: which folder?")
     if not 0 < options.minutes <= 600:
-        parser.error("--minutes: more than 0")
-    if options.continued is not None and not (options.continued / "gpu.json").is_file():
-        parser.error(f"--continue: no gpu.json in {options.continued}")
+        parser.error("--minutes: more than 0, at most 600")
+    if not _wanted(options):
+        parser.error("--only, --skip: no part is left")
+    if options.continued is not None:
+        before = _earlier(parser, "--continue", options.continued).get("device")
+        if before != options.device:
+            parser.error(f"--continue: {options.continued} is of --device {before}, not {options.device}")
+    _check_study(parser, options)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        parser.error(f"--out: {options.out}: {failure.strerror}")
     if options.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            parser.error("--device cuda: torch finds no CUDA device here")
+            parser.error("--device cuda: torch finds no CUDA device here; --device cpu tries the script")
     return options
+
+
+def _check_study(parser: _Parser, options: argparse.Namespace) -> None:
+    if options.esc10 is not None and not options.esc10.is_dir():
+        parser.error(f"--esc10: no folder {options.esc10}")
+    if options.yamnet is not None and not options.yamnet.is_file():
+        parser.error(f"--yamnet: no file {options.yamnet}")
+    if options.esc10 is None and _wanted(options) == ["study"]:
+        parser.error("--only study: needs --esc10 DIR")
+
+
+def _earlier(parser: _Parser, option: str, folder: Path) -> dict[str, Any]:
+    """The `gpu.json` of an earlier call."""
+    try:
+        found = json.loads((folder / "gpu.json").read_text())
+    except OSError:
+        parser.error(f"{option}: no gpu.json in {folder}")
+    except ValueError:
+        parser.error(f"{option}: {folder / 'gpu.json'} is damaged")
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("parts"), dict)
+        or not found["parts"].keys() <= SHARES.keys()
+    ):
+        parser.error(f"{option}: {folder / 'gpu.json'} is not of this script")
+    return found
 
 
 if __name__ == "__main__":

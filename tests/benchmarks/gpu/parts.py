@@ -67,10 +67,10 @@ class Task:
         What it raises is written down instead, and the part goes on.
         """
         checks, began = self.result.setdefault("checks", {}), time.monotonic()
-        checks[name] = {"state": "cut short"}
+        checks[name] = {"state": "cut short", "why": "the part's time was up"}
         checks[name] = _outcome(work)
         checks[name]["seconds"] = round(time.monotonic() - began, 2)
-        self.log(f"{name}: {checks[name]['state']} ({checks[name]['seconds']} s) {checks[name].get('why', '')}")
+        self.log(f"{name}: {checks[name]['state']} ({checks[name]['seconds']:.1f} s){_because(checks[name])}")
         release()
         return bool(checks[name]["state"] == "done")
 
@@ -103,7 +103,7 @@ def run_parts(
         left = deadline - time.monotonic()
         seconds = min(left, max(left * part.share / later, LEAST_SECONDS))
         if seconds < LEAST_SECONDS / 2:
-            found[part.name] = {"state": "left out", "why": "no time was left"}
+            found.setdefault(part.name, {"state": "left out", "why": "no time was left"})  # or of an earlier call
             log(f"{part.name}: left out, no time was left")
             save()
             continue
@@ -111,9 +111,13 @@ def run_parts(
         began, task = time.monotonic(), make(seconds)
         outcome = _outcome(lambda part=part, task=task: part.run(task), seconds)  # type: ignore[misc]
         found[part.name] = {**outcome, "seconds": round(time.monotonic() - began, 1), "result": task.result}
-        log(f"{part.name}: {outcome['state']} after {time.monotonic() - began:.0f} s {outcome.get('why', '')}")
+        log(f"{part.name}: {outcome['state']} after {time.monotonic() - began:.0f} s{_because(outcome)}")
         save()
         release()
+
+
+def _because(outcome: Mapping[str, Any]) -> str:
+    return f": {outcome['why']}" if outcome.get("why") else ""
 
 
 def _outcome(work: Callable[[], Mapping[str, Any] | None], seconds: float | None = None) -> dict[str, Any]:

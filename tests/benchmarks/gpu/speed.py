@@ -166,6 +166,8 @@ def _explain(task: Task, bench: Bench, flows: Mapping[str, Any], shape: Shape, f
             "share_of_flops_floor": work.flops / best.flops / row["seconds_a_step"],
             "share_of_floor": work.seconds / row["seconds_a_step"],
         }
+    if not task.on_cuda:  # the bars are a GPU's
+        return
     last = found["flows"][next(reversed(found["flows"]))]
     textured = [name for name in found["flows"] if VARIANTS[name] is None or VARIANTS[name].textures]  # type: ignore[union-attr]
     best_textured = max(textured, key=lambda name: found["flows"][name]["clips_a_second"])
@@ -220,12 +222,19 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
 def _shape(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     rows = {flow: row for flow, row in found["flows"].items() if "seconds_a_step" in row}
     rounds = len(next(iter(rows.values()))["rounds_seconds"])
-    yield f"{name}: {rounds} rounds" + (f"; left out: {', '.join(found['left_out'])}" if found.get("left_out") else "")
-    head = ["", "clips/s", "ms", f"x {found['base']}", "peak MB", "GFLOP", "FLOP floor", "op floor", *SECTIONS]
+    yield f"{name}: {rounds} round{'' if rounds == 1 else 's'}; a step, and its floors as shares of its time"
+    if found.get("left_out"):
+        yield f"  left out, as time was short: {', '.join(found['left_out'])}"
+    head = ["", "clips/s", "ms", f"x {found['base']}", "peak MB", "GFLOP", "FLOP floor", "op floor"]
     yield table(head, [_row(flow, row) for flow, row in rows.items()])
+    shared = {flow: row["shares"] for flow, row in rows.items() if "shares" in row}
+    if shared:
+        head = ["where its time goes", *SECTIONS]
+        yield table(head, [[flow, *(f"{of[section]:.0%}" for section in SECTIONS)] for flow, of in shared.items()])
     for bar, said in found.get("bars", {}).items():
         met = "met" if said["met"] else "MISSED"
-        yield f"bar {bar} {said['bar']:g}: {met}, {told(said['found'])} {said.get('flow', '')}".rstrip()
+        flow = f" ({said['flow']})" if "flow" in said else ""
+        yield f"bar {bar.replace('_', ' ')} {said['bar']:g}: {met}, {told(said['found'])}{flow}"
     for flow, traced in found.get("traces", {}).items():
         yield f"trace of {flow}: {traced['words']}"
         for kernel in traced["longest"]:
@@ -244,5 +253,4 @@ def _row(flow: str, row: Mapping[str, Any]) -> list[str]:
         f"{row['gflop']:.0f}" if "gflop" in row else "-",
         f"{row['share_of_flops_floor']:.1%}" if "gflop" in row else "-",
         f"{row['share_of_floor']:.0%}" if "gflop" in row else "-",
-        *(f"{row['shares'][section]:.0%}" if "shares" in row else "-" for section in SECTIONS),
     ]

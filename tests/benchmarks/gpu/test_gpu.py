@@ -147,8 +147,45 @@ def test_an_earlier_call_is_taken_up(tmp_path: Path) -> None:
     all_parts = [SimpleNamespace(name=name) for name in ("card", "memory", "study")]
     left = script._take_up(before, tmp_path / "now", found, all_parts, "gpu.json")
     assert [part.name for part in left] == ["memory", "study"]
-    assert list(found["parts"]) == ["card"]
+    assert found["parts"]["memory"] == parts["memory"]  # until it is run again
     assert (tmp_path / "now" / "study" / "study.json").read_text() == "{}"
+
+
+def test_a_part_for_which_no_time_is_left_keeps_what_it_had() -> None:
+    found: dict[str, Any] = {"one": {"state": "cut short"}}
+    parts = [Part(name, 1.0, lambda _: None, lambda _: iter(())) for name in ("one", "two")]
+    run_parts(parts, time.monotonic(), lambda _: None, found, lambda: None, lambda _: None)  # type: ignore[arg-type,return-value]
+    assert [part["state"] for part in found.values()] == ["cut short", "left out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--out: which folder?"),
+        (["--out", "FOLDER", "--minutes", "nan"], "--minutes: more than 0, at most 600"),
+        (["--out", "FOLDER", "--only", "card", "--skip", "card"], "no part is left"),
+        (["--out", "FOLDER", "--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--out", "FOLDER", "--esc10", "FOLDER/none"], "--esc10: no folder"),
+        (["--out", "FOLDER", "--yamnet", "FOLDER/none"], "--yamnet: no file"),
+        (["--out", "FOLDER", "--only", "study"], "needs --esc10 DIR"),
+        (["--out", "FOLDER/a-file/x"], "--out: "),
+        (["--show", "FOLDER/none"], "--show: no gpu.json"),
+        (["--show", "FOLDER/damaged"], "is damaged"),
+        (["--show", "FOLDER/other"], "is not of this script"),
+        (["--continue", "FOLDER/of-cuda"], "of-cuda is of --device cuda, not cpu"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    for name, text in (("damaged", "{"), ("other", "[]"), ("of-cuda", '{"device": "cuda", "parts": {}}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gpu.json").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        script._options(["--device", "cpu", *(part.replace("FOLDER", str(tmp_path)) for part in arguments)])
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in told and told.count("\n") == 1
 
 
 def test_what_is_printed_fits() -> None:
