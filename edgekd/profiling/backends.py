@@ -47,6 +47,8 @@ FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
 
 TORCH = "torch"
 PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+ENGINE_PRECISIONS: dict[str, PrecisionName] = dict([*PRECISIONS.items(), (runner.DLA_ENGINE, "float16")])
+"""By the names that the on-device runner gives engines."""
 
 
 @dataclass(frozen=True)
@@ -312,13 +314,14 @@ class Engine:
         runtime: str = TensorRT.name,
     ) -> None:
         """`graph`: the ONNX file that the engine was made of, where that is known, for parameters and MACs. `runtime`:
-        the one it was built for.
+        the one it was built for. One for an accelerator is known by its file's name.
 
         Raises `InputError` where no TensorRT is, and for an engine of another model.
         """
         self._file, self.precision, self._outside, self._graph = file, precision, outside, graph
+        self._on_dla = file.stem.endswith(runner.DLA_ENGINE)
         try:
-            self._engine = runner.open_engine(file, contract, runtime)
+            self._engine = runner.open_engine(file, contract, runtime, self._on_dla)
         except runner.RunnerError as failure:
             raise InputError(str(failure)) from None
         self.backend = runtime
@@ -357,7 +360,7 @@ class Engine:
             raise InputError(
                 f"{self._file}: trtexec times the layers of an engine, but not of one for RTX. Leave --layers out."
             )
-        return engine_layers(self._file, None if self._graph is None else self._graph.model)
+        return engine_layers(self._file, None if self._graph is None else self._graph.model, on_dla=self._on_dla)
 
     def _input(self, waveforms: Tensor) -> NDArray[np.float32]:
         clips = waveforms.numpy()

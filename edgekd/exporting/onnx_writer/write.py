@@ -12,8 +12,8 @@ from torch import fx, nn
 from edgekd.errors import InputError
 from edgekd.exporting.deployable import DeployableModule, Normalise, turned_by_einsum
 from edgekd.exporting.onnx_writer.front_end import write_log_mel, write_normalised
-from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS
-from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, MODULES, NORMS, normalised_layer
+from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS, relu
+from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, IDLE, MODULES, NORMS, normalised_layer
 from edgekd.exporting.onnx_writer.shaping import cast, is_plain, transpose
 from edgekd.exporting.onnx_writer.sheet import Shape, Sheet, Unknown, Value
 from edgekd.log_mel import ExportLogMel, turned
@@ -74,20 +74,23 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
             traced = trace(type(network).__name__, network)
         except InputError as failure:
             raise Unknown(str(failure)) from None
+        _leave_out_idle(traced)
     if not is_plain(network):
         raise Unknown("a network with something hooked into it")
     logits = logits_of(traced.graph)
     needed = _needed(logits)
+    if sum(node.op == "placeholder" for node in needed) > 1:
+        raise Unknown("a forward with more than one argument")
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
-        if _changes_its_input(traced, node) and not _is_its_own(traced, node.all_input_nodes[0]):
-            raise Unknown("a change in place of a value that others see")
+        if _changes_its_input(traced, node) and not (node in needed and _is_its_own(traced, node.all_input_nodes[0])):
+            raise Unknown("a change in place of a value that others may see")
         if node not in needed:
             continue
         if node.op == "placeholder":
             values[node] = log_mel
         elif node.op == "get_attr":
-            values[node] = None  # the scale of an input, which stored integers have had a part in
+            values[node] = None  # a tensor of the network's own
         elif not _is_folded(traced, node):
             scope = NETWORK if traced is network else _scope(node)
             with sheet.within(scope):
@@ -96,6 +99,28 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     if not isinstance(found, Value) or len(found.shape) != 2:
         raise Unknown("logits that are no vector")
     return found
+
+
+def _leave_out_idle(traced: fx.GraphModule) -> None:
+    """Take out of the graph what changes nothing, so that a batch norm behind it meets its layer."""
+    for node in list(traced.graph.nodes):
+        if _is_idle(traced, node):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            traced.graph.erase_node(node)
+
+
+def _is_idle(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None and type(module) in IDLE:
+        return is_plain(module)
+    return _is_relu(traced, node) and _is_relu(traced, node.all_input_nodes[0])
+
+
+def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None:
+        return type(module) is nn.ReLU and is_plain(module)
+    return node.op in ("call_function", "call_method") and FUNCTIONS.get(node.target) is relu
 
 
 def _needed(node: fx.Node) -> set[fx.Node]:
@@ -125,9 +150,13 @@ def _is_folded(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _changes_its_input(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node` writes what it gives over what it takes, as `nn.ReLU(inplace=True)` does."""
-    named = getattr(module_of(traced, node), "inplace", False) or node.kwargs.get("inplace", False)
-    return bool(named) or node.target in IN_PLACE or (node.target is nn.functional.relu and len(node.args) > 1)
+    """Whether `node` writes what it gives over what it takes, as `nn.ReLU(inplace=True)` does, and `tensor.mul_`."""
+    if node.op not in ("call_function", "call_method"):
+        return bool(getattr(module_of(traced, node), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    asked = node.kwargs.get("inplace", False) or "out" in node.kwargs
+    asked = asked or (node.target is nn.functional.relu and len(node.args) > 1)
+    return bool(asked) or node.target in IN_PLACE or name.endswith("_")
 
 
 def _is_its_own(traced: fx.GraphModule, value: fx.Node) -> bool:
@@ -140,7 +169,7 @@ def _written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values: Mappin
     if node.op == "call_module":
         return _module_written(sheet, traced, node, values)
     rule = FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
-    if rule is None:
+    if rule is None or any(each.op == "get_attr" for each in node.all_input_nodes):
         raise Unknown(str(node.target))
     arguments, options = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     try:
@@ -154,7 +183,7 @@ def _module_written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values:
     module, before = module_of(traced, node), node.all_input_nodes[0]
     assert module is not None
     rule = MODULES.get(type(module))
-    if rule is None or not is_plain(module):
+    if rule is None or not is_plain(module) or before.op == "get_attr":
         raise Unknown(type(module).__name__)
     with sheet.within(f"{NETWORK}.{node.target}"):
         if before in values:
