@@ -108,6 +108,13 @@ class Trial:
         }
 
 
+def judged(found: Outcome, reference: Outcome, bound: tuple[float, float]) -> dict[str, Any]:
+    """How far off a step is, and whether within `bound`: of its loss, and of all gradients as one vector."""
+    said = found.against(reference)
+    holds = said["loss_difference"] <= bound[0] and said["gradient_difference"] <= bound[1]
+    return {**said, "bound": bound, "holds": holds}
+
+
 def fallen_back(flow: Ours) -> str:
     """Why what was to be compiled, or computed in kernels of our own, is not, as the run warns; empty where it is."""
     compiled: Any = flow.step.compiled
