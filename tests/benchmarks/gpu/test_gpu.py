@@ -237,6 +237,7 @@ if not os.path.exists(file):  # the first process
     if how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+time.sleep(1.0)  # it starts, long after the time of the part
 found = json.load(open(file))
 json.dump({**found, "exit_code": 7}, open(file, "w"))
 """
