@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.losses.ssatkd.kernels import use_kernels, uses_kernels, why_not
+from edgekd.losses.ssatkd.kernels import use_kernels, use_no_kernels, uses_kernels, why_not
 from edgekd.losses.terms import Need, needs_of
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import StudentOutput, TeacherOutput
@@ -102,10 +102,11 @@ def compiled_step(run: Run, device: torch.device) -> Compiled[Any] | None:
 
 
 def computes_in_kernels(run: Run, device: torch.device) -> None:
-    """Have textures computed in kernels on `device` where `training.compile` is "on"; a warning of the run says where
-    they cannot be."""
-    why = use_kernels(device) if run.config.training.compile == "on" else ""
-    if why and processes.is_first():
+    """Have textures computed in kernels on `device` where `training.compile` is "on", and nowhere else, whatever an
+    earlier run of this process had; a warning of the run says where they cannot be."""
+    if run.config.training.compile != "on":
+        use_no_kernels()
+    elif (why := use_kernels(device)) and processes.is_first():
         run.warn(f"textures are not computed in kernels of their own but by PyTorch, which is slower: {why}")
 
 

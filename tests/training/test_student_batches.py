@@ -340,7 +340,7 @@ def test_only_who_asks_gets_the_whole_step_compiled_with_kernels(
     monkeypatch.setattr(kernels, "_on", set())
     monkeypatch.setattr(kernels, "_try", lambda _device: None)
     monkeypatch.setattr(student_step, "try_kernels", lambda _device: None)
-    for how, whole in (("auto", False), ("on", True)):
+    for how, whole in (("auto", False), ("on", True), ("auto", False)):  # runs of one process
         run = prepare(loss={"terms": ("classification",)}, training={"compile": how}).run
         made = compiled_step(run, torch.device("cuda"))
         assert made is not None

@@ -63,7 +63,7 @@ def lose(parts: Mapping[str, dict[str, Any]], why: str) -> None:
     done, and in the part where that has none."""
     for part in parts.values():
         if part["state"] == AT_WORK:
-            part.pop("until", None)  # until another process begins it
+            part.pop("until", None)  # the next process has to begin first
             checks = part["result"].get("checks", {})
             begun = [check for check in checks.values() if check["state"] == AT_WORK]
             for each in begun or ([] if checks else [part]):

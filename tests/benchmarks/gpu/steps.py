@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.exact_float32 import exact_float32
-from edgekd.losses.ssatkd.kernels import without_kernels
 from edgekd.training.batches import Batch
+from edgekd.training.student_step import computes_in_kernels
 from tests.benchmarks.data_flows import Ours, Steps
 
 _RUNS = 3  # of a compiled step: it is compiled, recorded as a CUDA graph, and played
@@ -69,16 +69,13 @@ class Trial:
         return next(self.flow.batches.epoch(1, needs))
 
     def outcome(self, batch: Batch, *, mixed: bool = False, compiled: bool = False) -> Outcome:
-        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise.
-
-        Textures are computed in kernels of our own only where all of a step is compiled.
-        """
+        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise."""
         step = self.flow.step
+        computes_in_kernels(self.flow.run, self.device)  # another flow may have been the last
         was = step.mixed, step.compiled
         step.mixed, step.compiled = mixed, (was[1] if compiled else None)
         try:
-            kernels = nullcontext() if compiled and self.flow.kernels else without_kernels()
-            with exact_float32(), kernels:
+            with exact_float32():
                 for _ in range(_RUNS if step.compiled is not None else 1):
                     self.reset()
                     self.student.train()
@@ -120,7 +117,10 @@ def fallen_back(flow: Ours) -> str:
     compiled: Any = flow.step.compiled
     if compiled is None:
         return ""
-    lost = {"not compiled": compiled._compiled is None, "kernels of their own": flow.kernels}
+    lost = {
+        "not compiled": compiled._compiled is None,
+        "kernels of their own": flow.run.config.training.compile == "on",
+    }
     warnings = flow.bench.run.report().get("warnings", [])
     said = [line for line in warnings if any(told and part in line for part, told in lost.items())]
     return "; ".join(said) or ("?" if compiled._compiled is None else "")

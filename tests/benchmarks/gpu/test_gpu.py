@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 import torch
 
+from edgekd.training.compiled import Compiled
+from edgekd.training.student_step import _masked_forward
 from tests.benchmarks.data_flows import VARIANTS
 from tests.benchmarks.gpu import __main__ as script
 from tests.benchmarks.gpu import attempts, memory, speed, trace
+from tests.benchmarks.gpu.pairs import SMALL, open_bench
 from tests.benchmarks.gpu.parts import DeviceLost, NotHere, Part, Task, run_parts
-from tests.benchmarks.gpu.steps import Outcome
+from tests.benchmarks.gpu.steps import Outcome, Trial, fallen_back
 from tests.benchmarks.gpu.trace import Event, own_parts, summary
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +30,8 @@ ABSENT = ("kornia", "ot", "sklearn", "transformers", "pytest", "scipy", "h5py")
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end: `Bench` names another
     return Task("cpu", True, tmp_path / "scratch", tmp_path, 60, lambda _: None)
 
 
@@ -123,6 +127,18 @@ def test_a_step_that_is_off_is_seen() -> None:
     assert off["loss_difference"] == pytest.approx(0.05)
     assert off["gradient_difference"] == pytest.approx((0.25 + 0.01) ** 0.5 / 5, rel=1e-5)
     assert off["worst_parameter"] == "b" and off["worst_difference"] == pytest.approx(0.1 / 0.005, rel=1e-5)
+
+
+def test_a_step_that_could_not_be_compiled_is_told(task: Task) -> None:
+    trial = Trial(open_bench(SMALL[1], task.scratch / "bench", "cpu", 2, 2))
+    batch = trial.batch()
+    plain = trial.outcome(batch)
+    run = trial.flow.bench.run
+    compiled = Compiled(_masked_forward, trial.device, lambda why: run.warn(f"the student is not compiled: {why}"))
+    compiled.gives_up(RuntimeError("no compiler"))
+    trial.flow.step.compiled = compiled
+    assert trial.outcome(batch, compiled=True).against(plain)["gradient_difference"] == 0
+    assert fallen_back(trial.flow) == "the student is not compiled: RuntimeError: no compiler"
 
 
 def test_batches_that_do_not_fit_are_halved_with_the_same_loss(task: Task) -> None:
@@ -237,7 +253,7 @@ if not os.path.exists(file):  # the first process
     if how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
-time.sleep(1.0)  # it starts, long after the time of the part
+time.sleep(0.7)  # what it loads, in which it is not taken for the one that hung
 found = json.load(open(file))
 json.dump({**found, "exit_code": 7}, open(file, "w"))
 """
@@ -257,6 +273,36 @@ def test_a_process_that_begins_nothing_is_not_started_again(tmp_path: Path) -> N
     stale = tmp_path / "gpu.json"
     stale.write_text(json.dumps({"call": "1.0", "parts": {}, "exit_code": 0}))
     assert attempts.work([sys.executable, "-c", "raise SystemExit(2)"], stale, "1.5", time.time() + 60) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--out: which folder?"),
+        (["--out", "FOLDER", "--minutes", "nan"], "--minutes: more than 0, at most 600"),
+        (["--out", "FOLDER", "--only", "card", "--skip", "card"], "no part is left"),
+        (["--out", "FOLDER", "--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--out", "FOLDER", "--esc10", "FOLDER/none"], "--esc10: no folder"),
+        (["--out", "FOLDER", "--yamnet", "FOLDER/none"], "--yamnet: no file"),
+        (["--out", "FOLDER", "--only", "study"], "needs --esc10 DIR"),
+        (["--out", "FOLDER/a-file/x"], "--out: "),
+        (["--show", "FOLDER/none"], "--show: no gpu.json"),
+        (["--show", "FOLDER/damaged"], "is damaged"),
+        (["--show", "FOLDER/other"], "is not of this script"),
+        (["--continue", "FOLDER/none"], "--continue: no gpu.json"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    for name, text in (("damaged", "{"), ("other", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gpu.json").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        script._options(["--device", "cpu", *(part.replace("FOLDER", str(tmp_path)) for part in arguments)])
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in told and told.count("\n") == 1
 
 
 def test_what_is_printed_fits() -> None:
