@@ -183,7 +183,7 @@ def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
 ) -> None:
     bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
     assert main(["verify", "--precision", "fp16-dla"], bundle) == 3
-    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh" in capsys.readouterr().err
+    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh --dla" in capsys.readouterr().err
     toy.build(bundle, "fp16-dla", "int8")
     assert Runner(bundle).precision == "int8"
     assert not hasattr(tensorrt, "DLA_core")
