@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekd.errors import InputError, shown
@@ -53,10 +54,7 @@ def read_audacity(table: Path, recording: str) -> list[Event]:
         score = line.number_or("score", 0.0) if line.text("score") else None
         events.append(check_times(Event(recording, start, end, line.text("label"), score, where=place(line))))
         bands.append((None, None))
-    return [
-        Event(each.recording, each.start, each.end, each.label, each.score, None, low, high, where=each.where)
-        for each, (low, high) in zip(events, bands, strict=True)
-    ]
+    return [replace(event, low_hz=low, high_hz=high) for event, (low, high) in zip(events, bands, strict=True)]
 
 
 def audacity_text(events: Sequence[Event]) -> str:

@@ -23,6 +23,18 @@ def recording_of_table(name: str) -> str:
     return _ADDED.sub("", name) or name
 
 
+def table_of_recording(recording: str) -> str:
+    """The name of a table that is named after a recording: `2024/a.txt` of `/2024/a.wav`.
+
+    Raises `InputError` for a name that would lead out of the folder of the tables, or that names no file.
+    """
+    path = PurePosixPath(recording.lstrip("/"))
+    if not path.name or ".." in path.parts:
+        raise InputError(f"{shown(recording)}: no table can be named after this recording. Rename it.")
+    stem = path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path
+    return f"{stem}.txt"
+
+
 class RecordingNames:
     """Recordings that are known by a name; a table's name is one of them where the one ends like the other.
 

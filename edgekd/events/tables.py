@@ -18,7 +18,7 @@ from edgekd.escaping import csv_text, json_text, legible
 from edgekd.events.audacity import audacity_text, is_audacity, read_audacity
 from edgekd.events.columns import events_of, find_columns
 from edgekd.events.event import Event
-from edgekd.events.names import recording_of_table
+from edgekd.events.names import recording_of_table, table_of_recording
 from edgekd.events.raven import raven_text, read_raven
 from edgekd.files.csv_table import Line, read_lines
 from edgekd.files.spelling import alike
@@ -77,7 +77,7 @@ def write_events(
             by_recording.setdefault(event.recording, []).append(event)
         files: dict[Path, str] = {}
         for recording, of_one in by_recording.items():
-            file = path / Path(recording.lstrip("/")).with_suffix(".txt")
+            file = path / table_of_recording(recording)
             if file in files:
                 raise InputError(f"{file}: labels of two recordings would be in this file. Rename one of them.")
             files[file] = audacity_text(of_one)

@@ -106,6 +106,8 @@ def asked(process: subprocess.Popen[str], flow: str) -> tuple[float, float]:
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each flow, and one for a run of both."""
+    from tests.benchmarks.measure import ratio  # not in a worker, beside which the other checkout's may lie
+
     processes = {"before": worker(options.other), "now": worker(HERE)}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {flow: {name: [] for name in processes} for flow in FLOWS}
     for _ in range(options.rounds + 1):
@@ -124,12 +126,10 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"flow": flow}
         for place, kind in enumerate(("clock", "processor")):
             before, now = ([each[place] for each in times[name][1:]] for name in ("before", "now"))
-            quotients = sorted(b / n for b, n in zip(before, now, strict=True))
             row[kind] = {
                 "before_ms": 1e3 * statistics.median(before),
                 "now_ms": 1e3 * statistics.median(now),
-                "times": statistics.median(quotients),
-                "middle_half": (quotients[len(quotients) // 4], quotients[-1 - len(quotients) // 4]),
+                "times": ratio(before, now),
             }
         rows.append(row)
     return rows
@@ -158,15 +158,16 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
+    from tests.benchmarks.measure import table
+
     print(f"{options.student}, batch {options.batch_size}, {options.threads} threads, {options.rounds} rounds")
-    for row in rows:
-        for kind in ("clock", "processor"):
-            each = row[kind]
-            low, high = each["middle_half"]
-            print(
-                f"{row['flow']:12} {kind:10} {each['before_ms']:7.1f} ms, now {each['now_ms']:7.1f} ms: "
-                f"{each['times']:.2f} ({low:.2f}-{high:.2f}) times as fast"
-            )
+    lines = [
+        (f"{row['flow']}, {kind}", f"{each['before_ms']:.1f}", f"{each['now_ms']:.1f}", str(each["times"]))
+        for row in rows
+        for kind in ("clock", "processor")
+        for each in [row[kind]]
+    ]
+    print(table(("", "before ms", "now ms", "times as fast"), lines))
 
 
 if __name__ == "__main__":

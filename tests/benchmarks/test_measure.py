@@ -19,7 +19,7 @@ from edgekd.models.outputs import StudentOutput
 from edgekd.training.batches import TrainingBatches
 from edgekd.training.device_rows import Pending
 from edgekd.training.views import draw_views
-from tests.benchmarks import data_flows, growth, losses, preparation, sections, training
+from tests.benchmarks import checkouts, data_flows, growth, losses, preparation, sections, training
 from tests.benchmarks.measure import Clock, Limits, Timed, Work, anonymous_bytes, ratio, table, turns
 
 NAP = 0.05  # seconds
@@ -195,7 +195,7 @@ def test_every_variant_of_training_is_measured(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end
     arguments = "--teacher convnet --student hltdnn_ds --batch-size 2 --clips 4 --seconds 1 --sample-rate 8000"
     arguments += " --rounds 1 --steps 1 --workers 1 --no-memory --file-rate 11025"
-    options = training._options([*arguments.split(), "--threads", str(torch.get_num_threads())])
+    options = training.read_options([*arguments.split(), "--threads", str(torch.get_num_threads())])
     found = training.measure(options, tmp_path / "bench", LIMITS)
     assert [row["variant"] for row in found["rows"]] == list(data_flows.VARIANTS)
     for row in found["rows"]:
@@ -215,7 +215,7 @@ def test_every_variant_of_training_is_measured(tmp_path: Path, monkeypatch: pyte
 def test_the_naive_loader_reads_each_clip_at_the_wanted_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))
     arguments = "--clips 2 --seconds 1 --sample-rate 8000 --file-rate 16000"
-    bench = data_flows.Bench(training._options(arguments.split()), tmp_path / "bench")
+    bench = data_flows.Bench(training.read_options(arguments.split()), tmp_path / "bench")
     files = data_flows.Files(bench.data.index, bench.data.split.train, 8000, bench.data.store.samples)
     waveform, label = files[1]
     assert label == bench.data.index.labels[1]
@@ -279,3 +279,22 @@ def test_memory_that_no_file_backs_grows_by_what_is_held() -> None:
     after = anonymous_bytes()
     assert after is not None
     assert after - before > 0.9 * len(held)
+
+
+def test_checkouts_are_compared_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the first round, in which each is warming up."""
+    seconds = {"before": iter([(9.0, 9.0)] * 2 + [(2.0, 3.0)] * 6), "now": iter([(0.1, 0.1)] * 2 + [(1.0, 1.0)] * 6)}
+    stdin = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(
+        checkouts,
+        "worker",
+        lambda checkout: SimpleNamespace(
+            name="now" if checkout == checkouts.HERE else "before", stdin=stdin, wait=lambda: 0
+        ),
+    )
+    monkeypatch.setattr(checkouts, "asked", lambda process, _: next(seconds[process.name]))
+    found = checkouts.measure(SimpleNamespace(other=tmp_path, rounds=3))  # type: ignore[arg-type]
+    assert [row["flow"] for row in found] == ["textures", "no textures", "a run"]
+    assert {row["clock"]["times"].median for row in found} == {2}
+    assert {row["processor"]["times"].median for row in found} == {3}
+    assert (found[-1]["clock"]["before_ms"], found[-1]["clock"]["now_ms"]) == (4000, 2000)

@@ -167,7 +167,7 @@ def show(found: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _options(arguments: list[str] | None = None) -> argparse.Namespace:
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", default="hltdnn")
     parser.add_argument("--teacher", default="cnn14")
@@ -196,7 +196,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    options = _options()
+    options = read_options()
     torch.set_num_threads(options.threads)
     if options.peak_of is not None:
         variant(Bench(options, options.folder), options.peak_of)(1)

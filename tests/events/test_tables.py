@@ -72,6 +72,20 @@ def test_label_files_of_two_recordings_do_not_become_one(tmp_path: Path) -> None
     assert not (tmp_path / "labels").exists()
 
 
+def test_label_files_are_named_after_recordings_without_an_ending_too(tmp_path: Path) -> None:
+    events = [Event(f"site/2024.05.0{day}", 1, 2, "tug") for day in (1, 2)]
+    files = write_events(tmp_path, events, "audacity")
+    assert [file.name for file in files] == ["2024.05.01.txt", "2024.05.02.txt"]
+    assert read_events(tmp_path) == events
+
+
+@pytest.mark.parametrize("name", ["../a.wav", "site/../../a.wav", "..", "/"])
+def test_label_files_stay_in_their_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no table can be named after this recording"):
+        write_events(tmp_path / "labels", [Event(name, 1, 2, "tug")], "audacity")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_ending_says_the_format_and_another_is_refused(tmp_path: Path) -> None:
     write_events(tmp_path / "t.txt", EVENTS[:1])
     assert (tmp_path / "t.txt").read_text().startswith("Selection\t")

@@ -19,6 +19,7 @@ from edgekd.files.whole import write_json
 
 MOST = 8  # processes
 GRACE = 15.0  # seconds after its time that a part is waited for
+STARTING = 30.0  # seconds that a process has at least, to start and to say what was found
 AT_WORK = "at work"
 LOST = "lost"
 """States of a part or check: begun, and begun by a process that is no more."""
@@ -34,7 +35,7 @@ def work(command: Sequence[str], results: Path, call: str, ends: float, grace: f
     for _ in range(MOST):
         process = subprocess.Popen(command)
         try:
-            why = _ended(process, results, call, ends, grace)
+            why = _ended(process, results, call, max(ends, time.time() + STARTING), grace)
         finally:
             process.kill()
             process.wait()
@@ -91,6 +92,6 @@ def _ended(process: subprocess.Popen[bytes], results: Path, call: str, ends: flo
             return ""
         except subprocess.TimeoutExpired:
             parts = (read_results(results, call) or {"parts": {}})["parts"].values()
-            until = min((part["until"] for part in parts if part["state"] == AT_WORK and "until" in part), default=ends)
+            until = min((part["until"] for part in parts if "until" in part), default=ends)
             if time.time() > until + grace:
                 return f"it did not come back for {grace:.0f} s after its time, and its process was ended"

@@ -19,7 +19,7 @@ from tests.benchmarks.data_flows import Bench, Steps
 from tests.benchmarks.gpu import int8_steps, resumed
 from tests.benchmarks.gpu.pairs import Pair, open_bench, pairs
 from tests.benchmarks.gpu.parts import NotHere, Task, told
-from tests.benchmarks.gpu.steps import Outcome, Trial, fallen_back, in_order_of, moved, relative
+from tests.benchmarks.gpu.steps import Outcome, Trial, fallen_back, in_order_of, judged, moved, relative
 
 BATCH = 8
 
@@ -86,7 +86,7 @@ class _Distillation:
         with in_order_of(trial.student.network, torch.contiguous_format):
             other = trial.outcome(self.batch)
         self.cpu, self.reference = trial, reference
-        return _judged(other, reference, FLOAT32)
+        return judged(other, reference, FLOAT32)
 
     def _on_device(self, whole: bool = False) -> tuple[Trial, Batch]:
         if whole not in self._there:
@@ -105,14 +105,14 @@ class _Distillation:
         found = trial.outcome(batch, mixed=mixed, compiled=compiled)
         fallen = fallen_back(trial.flow) if compiled else ""
         assert self.reference is not None
-        judged = _judged(found, self.reference, bound)
-        return judged | {"holds": False, "words": f"NOT AS ASKED: {fallen}"} if fallen else judged
+        said = judged(found, self.reference, bound)
+        return said | {"holds": False, "words": f"NOT AS ASKED: {fallen}"} if fallen else said
 
     def _stored(self) -> dict[str, Any]:
         """The stored answers against the teacher asked in the step, all on the device."""
         trial, _ = self._on_device()
         asked = Trial(trial.flow.bench, Steps(cache="off", kernels=False), start=self.cpu)
-        return _judged(trial.outcome(trial.batch()), asked.outcome(asked.batch()), STORED)
+        return judged(trial.outcome(trial.batch()), asked.outcome(asked.batch()), STORED)
 
     def _teacher(self, precision: Precision) -> dict[str, Any]:
         """Its answers on the device against those of the CPU in float32."""
@@ -126,12 +126,6 @@ class _Distillation:
         off = {name: relative(ours.cpu(), theirs) for name, (ours, theirs) in answers.items()}
         bound = 1e-4 if precision == "float32" else 3e-2
         return {"differences": off, "bound": bound, "holds": max(off.values()) <= bound}
-
-
-def _judged(found: Outcome, reference: Outcome, bound: tuple[float, float]) -> dict[str, Any]:
-    said = found.against(reference)
-    holds = said["loss_difference"] <= bound[0] and said["gradient_difference"] <= bound[1]
-    return {**said, "bound": bound, "holds": holds}
 
 
 def show(result: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from edgekd.quantization.prepare import QuantizedNetwork, prepare
 from edgekd.quantization.qat import Int8Step
 from tests.benchmarks.gpu.pairs import open_bench, pairs
 from tests.benchmarks.gpu.parts import Task
-from tests.benchmarks.gpu.steps import Outcome, Trial, moved, relative
+from tests.benchmarks.gpu.steps import Outcome, Trial, judged, moved, relative
 
 SCALES = 1e-3  # relative: a scale is read off a histogram of 2048 bins, and a value at an edge may change its bin
 FOLDED = 1e-4
@@ -66,9 +66,7 @@ def run(task: Task) -> None:
         network = copy.deepcopy(cpu).to(made["there"])  # the same scales, so that a step alone is compared
         reference = _int8_step(trial, cpu, made["batch"])
         found = _int8_step(other, network, moved(made["batch"], other.device))
-        said = found.against(reference)
-        holds = said["loss_difference"] <= STEP[0] and said["gradient_difference"] <= STEP[1]
-        return {**said, "bound": STEP, "holds": holds}
+        return judged(found, reference, STEP)
 
     if task.check("int8: prepared, unrounded", prepared, needed=True) and task.check(
         "int8: scales", calibrated, needed=True

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tests.benchmarks.data_flows import Bench
-from tests.benchmarks.training import _options as training_options
+from tests.benchmarks.training import read_options
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def open_bench(pair: Pair, folder: Path, device: str, batch_size: int, clips: in
 
 def options(pair: Pair, device: str, batch_size: int, clips: int) -> argparse.Namespace:
     """Those of `tests.benchmarks.training`."""
-    found = training_options(
+    found = read_options(
         [
             *("--student", pair.student, "--teacher", pair.teacher, "--device", device),
             *("--sample-rate", str(pair.sample_rate), "--seconds", str(pair.seconds)),

@@ -25,7 +25,7 @@ def run(task: Task) -> None:
     for pair in pairs(task.small):
         for role in ("student", "teacher"):
             name = getattr(pair, role)
-            task.check(f"{name}", lambda pair=pair, role=role: profiled(task, pair, role))  # type: ignore[misc]
+            task.check(name, lambda pair=pair, role=role: profiled(task, pair, role))  # type: ignore[misc]
 
 
 def profiled(task: Task, pair: Pair, role: str) -> dict[str, Any]:

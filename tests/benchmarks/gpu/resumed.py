@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,5 +120,5 @@ def _vector(run: Run) -> torch.Tensor:
     return torch.cat([weights[name].double().flatten() for name in sorted(weights)])
 
 
-def _figures(run: Run) -> Iterator[dict[str, str]] | list[dict[str, str]]:
+def _figures(run: Run) -> list[dict[str, str]]:
     return [{**row, "seconds": ""} for row in run.metrics().rows if row["stage"] == "student"]

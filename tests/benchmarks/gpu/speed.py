@@ -31,6 +31,7 @@ TIMES_NAIVE = 15.0  # the bars
 SHARE_OF_FLOOR = 0.4
 ROUNDS = 7  # at most
 MOST_OF_TIME = 0.8  # of what there is, until when flows are warmed up
+SHOWN_KERNELS = 5  # of a trace; the others are in the file
 LEAST_SECONDS = 8.0  # that a shape is begun for
 BY_DEFAULT = ("naive", "taps", "student alone")
 WHOLE = ("naive", "compiled step", "no textures")
@@ -246,8 +247,8 @@ def _shape(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         yield f"bar {bar} {said['bar']:g}: {met}, {told(said['found'])}{flow}"
     for flow, traced in found.get("traces", {}).items():
         yield f"trace of {flow}: {traced['words']}"
-        for kernel in traced["longest"]:
-            yield f"  {kernel['ms_a_step']:8.3f} ms {kernel['calls_a_step']:7.1f} calls  {kernel['name'][:90]}"
+        for kernel in traced["longest"][:SHOWN_KERNELS]:
+            yield f"  {kernel['ms_a_step']:8.3f} ms {kernel['calls_a_step']:7.1f} calls  {kernel['name'][:70]}"
 
 
 def _row(flow: str, row: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.exact_float32 import exact_float32
-from edgekd.losses.ssatkd.kernels import without_kernels
 from edgekd.training.batches import Batch
 from edgekd.training.student_step import computes_in_kernels
 from tests.benchmarks.data_flows import Ours, Steps
@@ -70,17 +69,13 @@ class Trial:
         return next(self.flow.batches.epoch(1, needs))
 
     def outcome(self, batch: Batch, *, mixed: bool = False, compiled: bool = False) -> Outcome:
-        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise.
-
-        Textures are computed in kernels of our own only where all of a step is compiled.
-        """
+        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise."""
         step = self.flow.step
         computes_in_kernels(self.flow.run, self.device)  # another flow may have been the last
         was = step.mixed, step.compiled
         step.mixed, step.compiled = mixed, (was[1] if compiled else None)
         try:
-            kernels = nullcontext() if compiled and self.flow.kernels else without_kernels()
-            with exact_float32(), kernels:
+            with exact_float32():
                 for _ in range(_RUNS if step.compiled is not None else 1):
                     self.reset()
                     self.student.train()
@@ -110,12 +105,22 @@ class Trial:
         }
 
 
+def judged(found: Outcome, reference: Outcome, bound: tuple[float, float]) -> dict[str, Any]:
+    """How far off a step is, and whether within `bound`: of its loss, and of all gradients as one vector."""
+    said = found.against(reference)
+    holds = said["loss_difference"] <= bound[0] and said["gradient_difference"] <= bound[1]
+    return {**said, "bound": bound, "holds": holds}
+
+
 def fallen_back(flow: Ours) -> str:
     """Why what was to be compiled, or computed in kernels of our own, is not, as the run warns; empty where it is."""
     compiled: Any = flow.step.compiled
     if compiled is None:
         return ""
-    lost = {"not compiled": compiled._compiled is None, "kernels of their own": flow.kernels}
+    lost = {
+        "not compiled": compiled._compiled is None,
+        "kernels of their own": flow.run.config.training.compile == "on",
+    }
     warnings = flow.bench.run.report().get("warnings", [])
     said = [line for line in warnings if any(told and part in line for part, told in lost.items())]
     return "; ".join(said) or ("?" if compiled._compiled is None else "")

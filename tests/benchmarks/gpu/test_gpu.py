@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 import torch
 
+from edgekd.training.compiled import Compiled
+from edgekd.training.student_step import _masked_forward
 from tests.benchmarks.data_flows import VARIANTS
 from tests.benchmarks.gpu import __main__ as script
 from tests.benchmarks.gpu import attempts, memory, speed, trace
+from tests.benchmarks.gpu.pairs import SMALL, open_bench
 from tests.benchmarks.gpu.parts import DeviceLost, NotHere, Part, Task, run_parts
-from tests.benchmarks.gpu.steps import Outcome
+from tests.benchmarks.gpu.steps import Outcome, Trial, fallen_back
 from tests.benchmarks.gpu.trace import Event, own_parts, summary
 
 ROOT = Path(__file__).parents[3]
@@ -124,6 +127,18 @@ def test_a_step_that_is_off_is_seen() -> None:
     assert off["loss_difference"] == pytest.approx(0.05)
     assert off["gradient_difference"] == pytest.approx((0.25 + 0.01) ** 0.5 / 5, rel=1e-5)
     assert off["worst_parameter"] == "b" and off["worst_difference"] == pytest.approx(0.1 / 0.005, rel=1e-5)
+
+
+def test_a_step_that_could_not_be_compiled_is_told(task: Task) -> None:
+    trial = Trial(open_bench(SMALL[1], task.scratch / "bench", "cpu", 2, 2))
+    batch = trial.batch()
+    plain = trial.outcome(batch)
+    run = trial.flow.bench.run
+    compiled = Compiled(_masked_forward, trial.device, lambda why: run.warn(f"the student is not compiled: {why}"))
+    compiled.gives_up(RuntimeError("no compiler"))
+    trial.flow.step.compiled = compiled
+    assert trial.outcome(batch, compiled=True).against(plain)["gradient_difference"] == 0
+    assert fallen_back(trial.flow) == "the student is not compiled: RuntimeError: no compiler"
 
 
 def test_batches_that_do_not_fit_are_halved_with_the_same_loss(task: Task) -> None:
