@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
+from edgekd.errors import UsageError
 from edgekd.losses.ssatkd.kernels import use_kernels, use_no_kernels, uses_kernels, why_not
 from edgekd.losses.terms import Need, needs_of
 from edgekd.losses.total import SSATKDLoss
@@ -89,8 +90,12 @@ def compiled_step(run: Run, device: torch.device) -> Compiled[Any] | None:
         return None
 
     def failed(why: str) -> None:
-        if processes.is_first():
-            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
+        if processes.count() > 1:  # what is compiled sums in other messages: the others would wait for ever
+            raise UsageError(
+                f"training.compile: in several processes all must compile alike, and this one cannot: {why}. "
+                "Go on with --resume --set training.compile=off."
+            )
+        run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
 
     narrow = device.type == "cuda" and wanted == "on"
     if narrow and (why := why_not(try_kernels, device)):

@@ -231,6 +231,7 @@ class Ours:
         training = bench.config.training.model_copy(update={"compile": how})
         self.run = replace(bench.run, config=bench.config.model_copy(update={"training": training}))
         compiled = compiled_step(self.run, bench.device)
+        self.kernels = steps.kernels
         self.step = StudentStep(self.student, self.loss, config, bench.device, compiled=compiled)
         training = config.training
         self.optimizer = make_optimizer(student, self.loss, training.learning_rate, training.weight_decay)
@@ -271,7 +272,7 @@ class Ours:
         compiled: Any = self.step.compiled
         if compiled is None:
             student = Watched(student, clock)
-        elif uses_kernels(self.bench.device):
+        elif self.kernels and uses_kernels(self.bench.device):
             compiled = WatchedStep(compiled, clock, "student")
             return StudentStep(student, self.loss, self.step.config, self.bench.device, compiled=compiled)
         else:
