@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses.ssatkd.kernels import check_alike
+from edgekd.losses.kernel_trial import check_alike
 
 LANES = 16
 """Channels of a place: the least that a GPU's matrix units take."""

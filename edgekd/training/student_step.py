@@ -12,7 +12,8 @@ from torch import Tensor
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
 from edgekd.errors import UsageError
-from edgekd.losses.ssatkd.kernels import use_kernels, use_no_kernels, uses_kernels, why_not
+from edgekd.losses.kernel_trial import why_not
+from edgekd.losses.ssatkd.kernels import use_kernels, use_no_kernels, uses_kernels
 from edgekd.losses.terms import Need, needs_of
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import StudentOutput, TeacherOutput

@@ -6,13 +6,13 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import SubprocessError
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from edgekd.losses.kernel_trial import check_alike, why_not
 
 _on: set[str] = set()  # types of devices
 
@@ -38,25 +38,6 @@ def use_kernels(device: torch.device) -> str:
     return why
 
 
-def why_not(attempt: Callable[[torch.device], None], device: torch.device) -> str:
-    """Why `attempt(device)`, which computes in Triton's kernels, fails, in a line; empty where it does not."""
-    try:
-        attempt(device)
-    except _failures() as failure:
-        return f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
-    return ""
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What Triton raises where it has no compiler, the compiler fails, or the GPU is not up to what it made."""
-    found = (AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-    try:
-        from triton.errors import TritonError
-    except ImportError:
-        return (*found, SubprocessError)
-    return (*found, SubprocessError, TritonError)
-
-
 def use_no_kernels() -> None:
     """From now on have PyTorch's operators compute everywhere."""
     _on.clear()
@@ -74,25 +55,36 @@ def without_kernels() -> Iterator[None]:
 
 
 def _try(device: torch.device) -> None:
-    """Compute something in each kernel, and in PyTorch on the CPU; raises where that fails, or they differ."""
-    from edgekd.losses.ssatkd.banded import product
-    from edgekd.losses.ssatkd.transport import solve, transport_plan
+    """Compute the texture terms and their gradients in kernels, and by PyTorch's operators on the CPU; raises where the
+    former fails, or they differ."""
+    expected = _of_textures(torch.device("cpu"))
+    _on.add(device.type)
+    try:
+        found = _of_textures(device)
+    finally:
+        _on.discard(device.type)
+    for what, values in expected.items():
+        check_alike(what, found[what], values, 1e-4)
+
+
+def _of_textures(device: torch.device) -> dict[str, Tensor]:
+    """What each kernel has a part in, of numbers that are always the same."""
+    from edgekd.losses.ssatkd.banded import resized
+    from edgekd.losses.ssatkd.structural import StructuralTexture
+    from edgekd.losses.ssatkd.transport import transport_cost
 
     drawn = torch.Generator().manual_seed(0)
-    maps = torch.rand(3, 5, 25, 18, generator=drawn)
-    rows = maps.to(device).permute(0, 2, 3, 1)
-    found = product(rows, "resize", [25, 12], "resize", [18, 9], [False, False], torch.float32)
-    resized = F.interpolate(maps, size=(12, 9), mode="bilinear", align_corners=False)
-    check_alike("resizing", found.permute(0, 3, 1, 2), resized, 1e-5)
-    a, b = torch.rand(2, 2, 16, generator=drawn).softmax(2)
-    cost = torch.rand(2, 16, 16, generator=drawn)
-    plans = zip(transport_plan(*(each.to(device) for each in (a, b, cost))), solve(a, b, cost), strict=True)
-    for found, expected in plans:
-        check_alike("transport", found, expected, 1e-5)
 
+    def uniform(*sizes: int) -> Tensor:
+        return torch.rand(*sizes, generator=drawn).to(device)
 
-def check_alike(what: str, found: Tensor, expected: Tensor, most: float) -> None:
-    """Raise `RuntimeError` where `found` differs from `expected` by more than `most` of its largest value."""
-    difference = (found.cpu().float() - expected.float()).abs().max().item() / expected.abs().max().item()
-    if not difference <= most:
-        raise RuntimeError(f"{what} differs from PyTorch's by {difference:.2g} of the largest value")
+    student, teacher = uniform(2, 3, 25, 18).requires_grad_(), uniform(2, 3, 12, 9)
+    structure = StructuralTexture(2).distance(resized(student, *teacher.shape[2:]), teacher).sum()
+    shares, others, costs = uniform(2, 16).softmax(1).requires_grad_(), uniform(2, 16).softmax(1), uniform(2, 16, 16)
+    moved = transport_cost(shares, others, costs)
+    return {
+        "structure": structure.detach(),
+        "structure's gradient": torch.autograd.grad(structure, student)[0],
+        "transport": moved.detach(),
+        "transport's gradient": torch.autograd.grad(moved.sum(), shares)[0],
+    }

@@ -173,10 +173,3 @@ def test_only_a_device_whose_kernels_compute_is_used(monkeypatch: pytest.MonkeyP
 @computed
 def test_kernels_that_agree_with_pytorch_pass_the_trial(on: Callable[[], None]) -> None:
     kernels._try(DEVICE)
-
-
-def test_a_kernel_that_computes_something_else_is_refused() -> None:
-    kernels.check_alike("resizing", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.00001]), 1e-5)
-    for wrong in (torch.tensor([1.0, 2.1]), torch.tensor([1.0, torch.nan])):
-        with pytest.raises(RuntimeError, match=r"resizing differs from PyTorch's by (0\.05|nan) of the largest value"):
-            kernels.check_alike("resizing", wrong, torch.tensor([1.0, 2.0]), 1e-5)
