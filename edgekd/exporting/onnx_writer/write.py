@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from edgekd.errors import InputError
 from edgekd.exporting.deployable import DeployableModule, Normalise, turned_by_einsum
+from edgekd.exporting.integer_layers import IntegerLayer
 from edgekd.exporting.onnx_writer.front_end import write_log_mel, write_normalised
 from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS
 from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, MODULES, NORMS, normalised_layer
@@ -80,14 +81,18 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     needed = _needed(logits)
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
+        if node.op.startswith("call") and not _is_output(node):
+            _check_known(sheet, traced, node)  # also where nobody reads it: it may write over what others read
         if _changes_its_input(traced, node) and not _is_its_own(traced, node.all_input_nodes[0]):
             raise Unknown("a change in place of a value that others see")
         if node not in needed:
             continue
         if node.op == "placeholder":
+            if values:
+                raise Unknown("a second argument of the network")
             values[node] = log_mel
         elif node.op == "get_attr":
-            values[node] = None  # the scale of an input, which stored integers have had a part in
+            _check_scale(traced, node)
         elif not _is_folded(traced, node):
             scope = NETWORK if traced is network else _scope(node)
             with sheet.within(scope):
@@ -136,32 +141,46 @@ def _is_its_own(traced: fx.GraphModule, value: fx.Node) -> bool:
     return value.op.startswith("call") and not views and len(value.users) == 1
 
 
+def _is_output(node: fx.Node) -> bool:
+    """Whether `node` is the call that makes a named tuple of the outputs."""
+    return isinstance(node.target, type) and issubclass(node.target, tuple)
+
+
+def _check_known(sheet: Sheet, traced: fx.GraphModule, node: fx.Node) -> None:
+    """Raise `Unknown` for a call that is in no table, or that has an argument which its row does not have."""
+    if node.op == "call_module":
+        module = module_of(traced, node)
+        if type(module) not in MODULES or module is None or not is_plain(module):
+            raise Unknown(type(module).__name__)
+    else:
+        if node.target not in FUNCTIONS:
+            raise Unknown(str(node.target))
+        try:
+            inspect.signature(FUNCTIONS[node.target]).bind(sheet, *node.args, **node.kwargs)
+        except TypeError as failure:
+            raise Unknown(f"{node.target}: {failure}") from None
+
+
+def _check_scale(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Raise `Unknown` for a stored tensor but the scale of an input, which stored integers have had a part in."""
+    if not all(isinstance(module_of(traced, user), IntegerLayer) for user in node.users):
+        raise Unknown(f"the tensor {node.target}")
+
+
 def _written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Value:
     if node.op == "call_module":
         return _module_written(sheet, traced, node, values)
-    rule = FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
-    if rule is None:
-        raise Unknown(str(node.target))
     arguments, options = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    try:
-        inspect.signature(rule).bind(sheet, *arguments, **options)
-    except TypeError as failure:
-        raise Unknown(f"{node.target}: {failure}") from None
-    return rule(sheet, *arguments, **options)
+    return FUNCTIONS[node.target](sheet, *arguments, **options)
 
 
 def _module_written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Value:
     module, before = module_of(traced, node), node.all_input_nodes[0]
     assert module is not None
-    rule = MODULES.get(type(module))
-    if rule is None or not is_plain(module):
-        raise Unknown(type(module).__name__)
     with sheet.within(f"{NETWORK}.{node.target}"):
         if before in values:
-            return rule(sheet, module, values[before])
+            return MODULES[type(module)](sheet, module, values[before])
         layer = module_of(traced, before)
         assert layer is not None
-        if not is_plain(layer):
-            raise Unknown(type(layer).__name__)
         entered = values[before.all_input_nodes[0]]
         return normalised_layer(sheet, layer, module, entered, f"{NETWORK}.{before.target}")
