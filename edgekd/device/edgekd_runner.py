@@ -432,9 +432,10 @@ def engine_file(folder: Path, precision: str) -> Path:
     return folder / f"model-{precision}.engine"
 
 
-def engine_step(manifest: dict[str, Any]) -> str:
-    """What to do where a bundle's engine is missing or cannot be run."""
-    return ENGINE_STEPS[manifest["target"]["runtime"]]
+def engine_step(manifest: dict[str, Any], engine: str | None = None) -> str:
+    """What to do where a bundle's engine, or the one of that name, is missing or cannot be run."""
+    step = ENGINE_STEPS[manifest["target"]["runtime"]]
+    return f"{step} --dla" if engine == DLA_ENGINE else step
 
 
 def engines(manifest: dict[str, Any]) -> list[str]:
@@ -443,7 +444,8 @@ def engines(manifest: dict[str, Any]) -> list[str]:
     if manifest["target"]["runtime"] not in ENGINE_STEPS:
         return []
     has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
-    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
+    takes_it = manifest["classifier"]["batch"] == 1 and "fp16" in graphs(manifest)
+    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and takes_it else [])]
 
 
 def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -466,7 +468,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
         raise RunnerError(
-            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest)}"
+            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest, precision)}"
         )
     return str(precision)
 
@@ -1747,7 +1749,9 @@ class Runner:
         if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest)}")
+            raise RunnerError(
+                f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest, precision)}"
+            )
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:

@@ -310,19 +310,20 @@ class Engine:
         outside: FrontEnd | None = None,
         graph: OnnxGraph | None = None,
         runtime: str = TensorRT.name,
+        on_dla: bool = False,
     ) -> None:
         """`graph`: the ONNX file that the engine was made of, where that is known, for parameters and MACs. `runtime`:
-        the one it was built for.
+        the one it was built for; `on_dla`: for an accelerator.
 
         Raises `InputError` where no TensorRT is, and for an engine of another model.
         """
         self._file, self.precision, self._outside, self._graph = file, precision, outside, graph
         try:
-            self._engine = runner.open_engine(file, contract, runtime)
+            self._engine = runner.open_engine(file, contract, runtime, on_dla)
         except runner.RunnerError as failure:
             raise InputError(str(failure)) from None
-        self.backend = runtime
-        self.runtime = " ".join(filter(None, (self._engine.name, self._engine.version)))
+        self.backend, self._on_dla = runtime, on_dla
+        self.runtime = " ".join(filter(None, (self._engine.name, self._engine.version, "on DLA" if on_dla else None)))
 
     def classify(self, waveforms: Tensor) -> Tensor:
         try:
@@ -357,7 +358,7 @@ class Engine:
             raise InputError(
                 f"{self._file}: trtexec times the layers of an engine, but not of one for RTX. Leave --layers out."
             )
-        return engine_layers(self._file, None if self._graph is None else self._graph.model)
+        return engine_layers(self._file, None if self._graph is None else self._graph.model, on_dla=self._on_dla)
 
     def _input(self, waveforms: Tensor) -> NDArray[np.float32]:
         clips = waveforms.numpy()

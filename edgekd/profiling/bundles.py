@@ -125,14 +125,16 @@ def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) 
         built = runner.built_engines(folder, contents)
         if not built:
             return f"{instead}: no engine has been built in it."
-        precision = cast(Precision, runner.chosen_engine(folder, contents) or built[0])
+        chosen = runner.chosen_engine(folder, contents) or built[0]
+        on_dla = chosen == runner.DLA_ENGINE
+        precision = "fp16" if on_dla else cast(Precision, chosen)
         classifier = manifest.classifier
         shape = graph.shape[1:]
         settings = target.tensorrt or target.tensorrt_rtx
         largest = 1 if classifier.batch == 1 or settings is None else settings.max_batch
         contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
-        file = runner.engine_file(folder, precision)
-        told = PRECISIONS[precision]
-        return Engine(file, contract, told, outside=front_end, graph=graph, runtime=target.runtime)
+        file, told = runner.engine_file(folder, chosen), PRECISIONS[precision]
+        runtime = target.runtime
+        return Engine(file, contract, told, outside=front_end, graph=graph, runtime=runtime, on_dla=on_dla)
     except (runner.RunnerError, InputError) as failure:
         return f"{instead}: {failure}"

@@ -30,11 +30,13 @@ _FORMATS = (
 )
 
 
-def engine_layers(engine: Path, model: bytes | None = None, trtexec: Path = TRTEXEC) -> tuple[Layer, ...]:
+def engine_layers(
+    engine: Path, model: bytes | None = None, trtexec: Path = TRTEXEC, on_dla: bool = False
+) -> tuple[Layer, ...]:
     """The layers of a TensorRT engine, timed by the trtexec on PATH, or by `trtexec` where there is none.
 
-    `model`: the ONNX file that the engine was built from, for the MACs. Raises
-    `InputError` where there is no trtexec, and where it cannot run the engine.
+    `model`: the ONNX file that the engine was built from, for the MACs; `on_dla`: it was built for an accelerator.
+    Raises `InputError` where there is no trtexec, and where it cannot run the engine.
     """
     program = shutil.which("trtexec") or (str(trtexec) if os.access(trtexec, os.X_OK) else None)
     if program is None:
@@ -45,6 +47,8 @@ def engine_layers(engine: Path, model: bytes | None = None, trtexec: Path = TRTE
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         command = [program, f"--loadEngine={engine.resolve()}", "--exportProfile=profile.json"]
         command += ["--exportLayerInfo=layers.json", "--dumpProfile"]
+        if on_dla:
+            command.append(f"--useDLACore={runner.DLA_CORE}")
         if runner.trtexec_release(program) < (11,):  # which always takes the layers' times in a run of their own
             command.append("--separateProfileRun")
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)

@@ -24,10 +24,11 @@ from edgekd.device.runner.engine_layers import types_of
 from edgekd.device.runner.engines import import_rtx, oldest_onnxruntime, open_engine
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
-from edgekd.device.runner.trtexec import TRTEXEC, Trtexec, trtexec_release
+from edgekd.device.runner.trtexec import DLA_CORE, TRTEXEC, Trtexec, trtexec_release
 
 __all__ = [
     "DISAGREES",
+    "DLA_CORE",
     "DLA_ENGINE",
     "TRTEXEC",
     "Contract",

@@ -183,7 +183,7 @@ def test_an_engine_for_an_accelerator_is_asked_for_by_name_and_run_there(
 ) -> None:
     bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch=1, alternatives=("fp16", "fp32"))
     assert main(["verify", "--precision", "fp16-dla"], bundle) == 3
-    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh" in capsys.readouterr().err
+    assert "model-fp16-dla.engine: not built. Next: sh build_engine.sh --dla" in capsys.readouterr().err
     toy.build(bundle, "fp16-dla", "int8")
     assert Runner(bundle).precision == "int8"
     assert not hasattr(tensorrt, "DLA_core")
@@ -200,6 +200,15 @@ def test_a_board_without_an_accelerator_has_no_such_engine(toy: Toy, tmp_path: P
     bundle = toy.write(tmp_path / "thor", "jetson-thor", batch=1, alternatives=("fp16", "fp32"))
     toy.build(bundle, "fp16-dla")
     assert Runner(bundle).engine == "onnxruntime"
+
+
+def test_a_bundle_of_any_batch_is_not_for_an_accelerator(
+    toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`build_engine.sh` builds none for it: shapes are fixed there."""
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch="dynamic", alternatives=("fp16", "fp32"))
+    assert main(["verify", "--precision", "fp16-dla"], bundle) == 2
+    assert "this bundle has int8, fp16, fp32\n" in capsys.readouterr().err
 
 
 @pytest.fixture
