@@ -28,7 +28,9 @@ def exact_float32() -> Iterator[None]:
     """Within it, in this process, no float32 is rounded to TF32 or bfloat16, whatever was set; a decorator, too."""
     cudnn: Any = backends.cudnn
     mkldnn: Any = backends.mkldnn
-    switches: tuple[Any, ...] = (cudnn, cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.matmul)
+    switches: tuple[Any, ...] = (
+        cudnn, cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul
+    )  # fmt: skip
     before = [switch.fp32_precision for switch in switches]
     convolutions, products = _older()
     # The older switches alone would leave a default in force that was set by a newer one; of the newer ones alone, the

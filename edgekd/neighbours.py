@@ -14,6 +14,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -60,18 +61,12 @@ def meet(rank: int, count: int, told: Callable[[str], Sequence[str]]) -> Neighbo
 
     None, for all of them, where one cannot be reached.
     """
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
-        address = Path(folder, secrets.token_hex(4))
-        others: dict[int, socket.socket] = {}
-        try:
-            listening.bind(str(address))
-            listening.listen(count)
-            reachable = True
-        except OSError:  # a temporary folder of a long name, or on a disk without sockets
-            reachable = False
-        addresses = told(str(address) if reachable else "")
-        if not all(addresses):
+    with ExitStack() as until_met:
+        listening = _listening(count, until_met)
+        addresses = told("" if listening is None else listening.getsockname())
+        if listening is None or not all(addresses):
             return None
+        others: dict[int, socket.socket] = {}
         listening.settimeout(PATIENCE)
         try:
             for number in range(rank):  # those before this one listen already
@@ -91,6 +86,20 @@ def meet(rank: int, count: int, told: Callable[[str], Sequence[str]]) -> Neighbo
         for other in others.values():
             other.close()
         return None
+
+
+def _listening(count: int, until_met: ExitStack) -> socket.socket | None:
+    """A socket that others come to, which is gone after `until_met`; None where there can be none: on a system without
+    such sockets, or without a temporary folder that may be written, has room, is on a disk that takes sockets, and has
+    a short name."""
+    try:
+        folder = until_met.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        listening = until_met.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(Path(folder, secrets.token_hex(4))))
+        listening.listen(count)
+    except (OSError, AttributeError):  # Python has no AF_UNIX on Windows
+        return None
+    return listening
 
 
 def _read(source: socket.socket, place: memoryview) -> None:

@@ -21,7 +21,7 @@ from edgekd.quantization.qat import quantize
 from edgekd.runs.at_work import at_work
 from edgekd.runs.run import Run
 
-EXACT = ["ieee"] * 5
+EXACT = ["ieee"] * 7
 
 # What a program may have set, by older switches and newer ones; each in a process of its own, as they remember.
 CHOICES = (
@@ -32,6 +32,8 @@ CHOICES = (
     "backends.fp32_precision = 'tf32'",
     "backends.cudnn.conv.fp32_precision = 'ieee'",
     "backends.cuda.matmul.fp32_precision = 'tf32'",
+    "backends.mkldnn.conv.fp32_precision = 'bf16'",
+    "backends.mkldnn.fp32_precision = 'bf16'",
 )
 
 PROGRAM = """
@@ -71,6 +73,8 @@ def switches() -> list[str]:
         backends.cudnn.conv.fp32_precision,
         backends.cudnn.rnn.fp32_precision,
         backends.cuda.matmul.fp32_precision,
+        backends.mkldnn.conv.fp32_precision,
+        backends.mkldnn.rnn.fp32_precision,
         backends.mkldnn.matmul.fp32_precision,
     ]
 

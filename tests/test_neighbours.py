@@ -94,6 +94,31 @@ def test_where_there_can_be_no_sockets_all_do_without(tmp_path: Path, monkeypatc
     assert met(2) == [None, None]
 
 
+def no_folder() -> str:
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+
+def no_sockets(*_arguments: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [(tempfile, "mkdtemp", lambda *_, **__: no_folder()), (neighbours.socket, "socket", no_sockets)],
+    ids=["no folder", "refused sockets"],
+)
+def test_where_no_socket_can_be_made_all_do_without(
+    module: object, name: str, instead: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, instead)
+    assert met(2) == [None, None]
+
+
+def test_on_a_system_without_such_sockets_all_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(neighbours.socket, "AF_UNIX")
+    assert met(2) == [None, None]
+
+
 def test_where_one_does_not_come_all_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "PATIENCE", 0.2)
 

@@ -47,6 +47,8 @@ FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
 
 TORCH = "torch"
 PRECISIONS: dict[Precision, PrecisionName] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+ENGINE_PRECISIONS: dict[str, PrecisionName] = dict([*PRECISIONS.items(), (runner.DLA_ENGINE, "float16")])
+"""By the names that the on-device runner gives engines."""
 
 
 @dataclass(frozen=True)
@@ -310,20 +312,20 @@ class Engine:
         outside: FrontEnd | None = None,
         graph: OnnxGraph | None = None,
         runtime: str = TensorRT.name,
-        on_dla: bool = False,
     ) -> None:
         """`graph`: the ONNX file that the engine was made of, where that is known, for parameters and MACs. `runtime`:
-        the one it was built for; `on_dla`: for an accelerator.
+        the one it was built for. One for an accelerator is known by its file's name.
 
         Raises `InputError` where no TensorRT is, and for an engine of another model.
         """
         self._file, self.precision, self._outside, self._graph = file, precision, outside, graph
+        self._on_dla = file.stem.endswith(runner.DLA_ENGINE)
         try:
-            self._engine = runner.open_engine(file, contract, runtime, on_dla)
+            self._engine = runner.open_engine(file, contract, runtime, self._on_dla)
         except runner.RunnerError as failure:
             raise InputError(str(failure)) from None
-        self.backend, self._on_dla = runtime, on_dla
-        self.runtime = " ".join(filter(None, (self._engine.name, self._engine.version, "on DLA" if on_dla else None)))
+        self.backend = runtime
+        self.runtime = " ".join(filter(None, (self._engine.name, self._engine.version)))
 
     def classify(self, waveforms: Tensor) -> Tensor:
         try:

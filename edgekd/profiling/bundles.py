@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,8 +22,7 @@ from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
 from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
-from edgekd.exporting.targets import Precision
-from edgekd.profiling.backends import PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
+from edgekd.profiling.backends import ENGINE_PRECISIONS, PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
 from edgekd.profiling.latency import Timer, wall
 from edgekd.profiling.memory import Memory
 from edgekd.report.results import Cost, Layer
@@ -125,16 +123,14 @@ def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) 
         built = runner.built_engines(folder, contents)
         if not built:
             return f"{instead}: no engine has been built in it."
-        chosen = runner.chosen_engine(folder, contents) or built[0]
-        on_dla = chosen == runner.DLA_ENGINE
-        precision = "fp16" if on_dla else cast(Precision, chosen)
+        precision = runner.chosen_engine(folder, contents) or built[0]
         classifier = manifest.classifier
         shape = graph.shape[1:]
         settings = target.tensorrt or target.tensorrt_rtx
         largest = 1 if classifier.batch == 1 or settings is None else settings.max_batch
         contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
-        file, told = runner.engine_file(folder, chosen), PRECISIONS[precision]
-        runtime = target.runtime
-        return Engine(file, contract, told, outside=front_end, graph=graph, runtime=runtime, on_dla=on_dla)
+        file = runner.engine_file(folder, precision)
+        told = ENGINE_PRECISIONS[precision]
+        return Engine(file, contract, told, outside=front_end, graph=graph, runtime=target.runtime)
     except (runner.RunnerError, InputError) as failure:
         return f"{instead}: {failure}"

@@ -35,8 +35,8 @@ def engine_layers(
 ) -> tuple[Layer, ...]:
     """The layers of a TensorRT engine, timed by the trtexec on PATH, or by `trtexec` where there is none.
 
-    `model`: the ONNX file that the engine was built from, for the MACs; `on_dla`: it was built for an accelerator.
-    Raises `InputError` where there is no trtexec, and where it cannot run the engine.
+    `model`: the ONNX file that the engine was built from, for the MACs. `on_dla`: it is for an accelerator. Raises
+    `InputError` where there is no trtexec, and where it cannot run the engine.
     """
     program = shutil.which("trtexec") or (str(trtexec) if os.access(trtexec, os.X_OK) else None)
     if program is None:

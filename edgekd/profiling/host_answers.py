@@ -19,7 +19,7 @@ from edgekd.report.results import Golden, Latency
 
 Step = Literal["build", "verify", "bench"]
 Engine = Literal["onnxruntime", "tensorrt", "tensorrt-rtx", "trtexec"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "fp16-dla"]
 
 
 class _Told(BaseModel):

@@ -24,7 +24,7 @@ from edgekd.exact_float32 import exact_float32
 from edgekd.exporting.manifest import Bundle
 from edgekd.files.locks import reading
 from edgekd.profiling.accuracy import predictions_on
-from edgekd.profiling.backends import PRECISIONS
+from edgekd.profiling.backends import ENGINE_PRECISIONS
 from edgekd.profiling.energy import battery, open_meter
 from edgekd.profiling.latency import Timer, Timings, take_turns
 from edgekd.profiling.machine import watch
@@ -226,7 +226,7 @@ def _on_host(candidate: Candidate, result: HostResult, measured: Sequence[Subjec
     """A bundle on another device: scored as here, where it is the same model and agrees with its golden examples."""
     assert candidate.bundle is not None
     here = next(subject for subject in measured if subject.name == candidate.name)
-    same = result.agrees and PRECISIONS[result.bench["precision"]] == here.precision
+    same = result.agrees and ENGINE_PRECISIONS[result.bench["precision"]] == here.precision
     return subject_of(candidate.bundle, result, here.scores if same else None, here.cost)
 
 

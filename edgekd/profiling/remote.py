@@ -20,7 +20,7 @@ from edgekd.escaping import legible
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.models.build import sized
-from edgekd.profiling.backends import ENGINES, PRECISIONS
+from edgekd.profiling.backends import ENGINE_PRECISIONS, ENGINES
 from edgekd.profiling.host_answers import golden_of, latency_of
 from edgekd.profiling.machine import from_bench
 from edgekd.profiling.visit import SECONDS, HostFailure, HostResult, Visit, request
@@ -96,7 +96,7 @@ def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: C
         source=legible(str(bundle.folder)),
         host=found.host,
         architecture=sized(classifier.student, classifier.width),
-        precision=PRECISIONS[timed["precision"]],
+        precision=ENGINE_PRECISIONS[timed["precision"]],
         backend=engine.runtime,
         runtime=f"{runtime}, CPU" if engine.on_cpu else runtime,
         threads=timed["threads"] if engine.on_cpu else None,

@@ -17,7 +17,7 @@ nothing of it. Numbers are those of cuDNN: operands of half precision, sums of f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -226,13 +226,14 @@ def _is_channels_last(maps: Tensor) -> bool:
 
 
 def _few_means(
-    values: Tensor, kernel: list[int], stride: list[int], padding: Any = (0, 0), ceil_mode: bool = False,
+    values: Tensor, kernel: list[int], stride: Sequence[int] = (), padding: Any = (0, 0), ceil_mode: bool = False,
     _count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """An average pooling to a few large cells: a mean each."""
-    rows, columns = (
-        (size - k) // s + 1 for size, k, s in zip(values.shape[-2:], kernel, stride or kernel, strict=True)
-    )
+    stride = stride or kernel
+    if len(kernel) != 2 or len(stride) != 2:
+        return NotImplemented
+    rows, columns = ((size - k) // s + 1 for size, k, s in zip(values.shape[-2:], kernel, stride, strict=True))
     if any(padding) or ceil_mode or divisor_override or rows * columns > 4 or kernel[0] * kernel[1] < 64:
         return NotImplemented
     means = [

@@ -65,7 +65,7 @@ def test_a_board_without_int8_gets_fp16_and_is_told_so(edgekd: Callable, tiny_ru
     out = tmp_path / "bundle"
     done = edgekd("export", tiny_run.folder, "--target", "jetson-nano", "--out", out, "--quiet")
     assert (done.code, done.err) == (0, "")
-    assert "no int8: NVIDIA Jetson Nano, JetPack 4.6 runs fp16 and fp32" in done.out
+    assert "no int8: NVIDIA Jetson Nano, JetPack 4.6.1 runs fp16 and fp32" in done.out
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["precision"], manifest["classifier"]["input"]) == ("fp16", "log_mel")
     assert onnx.load(out / "model.onnx").opset_import[0].version == 13

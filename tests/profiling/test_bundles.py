@@ -74,6 +74,32 @@ def test_an_engine_is_what_a_bundle_is_profiled_by_where_one_was_built(
     ]
 
 
+def test_an_engine_for_an_accelerator_is_a_float16_one(
+    profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, bool]] = []
+
+    def open_engine(file: Path, contract: runner.Contract, runtime: str, on_dla: bool) -> RunByOnnxRuntime:
+        opened.append((file.name, on_dla))
+        return RunByOnnxRuntime(profiled.graphs["int8"])
+
+    monkeypatch.setattr(runner, "open_engine", open_engine)
+    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
+    contents = json.loads((built / "manifest.json").read_text())
+    contents["target"] = load_target("jetson-agx-orin").model_dump(mode="json")
+    contents["classifier"]["batch"] = 1  # shapes are fixed there
+    contents["alternatives"] = {"fp16": "model-fp16.onnx"}
+    contents["sha256"] = runner.manifest_digest(contents)
+    (built / "manifest.json").write_text(json.dumps(contents))
+    (built / "model-fp16-dla.engine").write_bytes(b"plan")
+    (built / "engine.json").write_text(json.dumps({"precision": "fp16-dla", "candidates": {}}))
+    for subjects in ([built], [built, built / "model-fp16-dla.engine"]):
+        opened.clear()
+        found = candidates(subjects, ProfileConfig())
+        assert [(one.model.backend, one.model.precision) for one in found] == [("tensorrt", "float16")] * len(subjects)
+        assert opened == [("model-fp16-dla.engine", True)] * len(subjects)
+
+
 def test_an_engine_for_rtx_is_run_by_its_own_runtime(
     profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,31 +124,6 @@ def test_an_engine_for_rtx_is_run_by_its_own_runtime(
     assert opened == [("model-int8.engine", "tensorrt-rtx")]
     with pytest.raises(InputError, match=r"but not of one for RTX\. Leave --layers out"):
         found.model.layers(clips_of_run(profiled.run).first())
-
-
-def test_an_engine_for_an_accelerator_is_run_on_it_as_float16(
-    profiled: Profiled, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[tuple[str, bool]] = []
-
-    def open_engine(file: Path, contract: runner.Contract, runtime: str, on_dla: bool) -> RunByOnnxRuntime:
-        opened.append((file.name, on_dla))
-        return RunByOnnxRuntime(profiled.graphs["int8"])
-
-    monkeypatch.setattr(runner, "open_engine", open_engine)
-    built = Path(shutil.copytree(bundle.folder, tmp_path / "built"))
-    contents = json.loads((built / "manifest.json").read_text())
-    contents["target"] = load_target("jetson-agx-orin").model_dump(mode="json")
-    contents["classifier"]["batch"] = 1
-    contents["alternatives"]["fp16"] = "model-fp16.onnx"
-    contents["sha256"] = runner.manifest_digest(contents)
-    (built / "manifest.json").write_text(json.dumps(contents))
-    for precision in ("int8", "fp16-dla"):
-        (built / f"model-{precision}.engine").write_bytes(b"plan")
-    (built / "engine.json").write_text(json.dumps({"precision": "fp16-dla"}))
-    (found,) = find(built)
-    assert opened == [("model-fp16-dla.engine", True)]
-    assert (found.model.precision, found.model.runtime) == ("float16", "tensorrt 10.3.0 on DLA")
 
 
 def test_an_engine_that_cannot_run_here_leaves_the_graph_and_says_so(bundle: Bundle, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def trtexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     cases = "\n".join(
         [
-            f"--loadEngine={tmp_path}/model.engine|--dumpProfile|--separateProfileRun) ;;",
+            f"--loadEngine={tmp_path}/model.engine|--dumpProfile|--separateProfileRun|--useDLACore=0) ;;",
             f"--exportProfile=*) printf '%s' '{PROFILE}' >\"${{argument#*=}}\" ;;",
             f"--exportLayerInfo=*) printf '%s' '{json.dumps(INFO)}' >\"${{argument#*=}}\" ;;",
             '*) echo "[01/01/2026-00:00:00] [E] Unknown option: $argument"; exit 1 ;;',
@@ -101,6 +101,11 @@ def test_from_11_on_the_layers_have_a_run_of_their_own_without_asking(
     monkeypatch.setenv("PRINTS", "v110401")
     engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")
     assert trtexec.read_text().split()[-1] == "--dumpProfile"
+
+
+def test_an_engine_for_an_accelerator_is_run_on_it(trtexec: Path, tmp_path: Path) -> None:
+    engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec", on_dla=True)
+    assert "--useDLACore=0" in trtexec.read_text().split()
 
 
 def test_trtexecs_own_error_is_passed_on(trtexec: Path, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def spoilt(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_what_the_runner_prints_is_taken_as_it_is() -> None:
     assert answer_in("verify", json.dumps(VERIFIED)) == VERIFIED
     assert answer_in("bench", json.dumps(TIMED)) == TIMED
+    on_dla = {**TIMED, "precision": "fp16-dla"}
+    assert answer_in("bench", json.dumps(on_dla)) == on_dla
     assert latency_of(TIMED).repetitions == 50
     assert golden_of(VERIFIED).agrees
 

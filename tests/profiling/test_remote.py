@@ -75,8 +75,10 @@ def test_two_hosts_verify_and_time_a_bundle_and_nothing_is_left_there(server: Se
     assert server.left() == []
 
 
-def test_an_engine_on_a_device_is_a_row_of_its_own_precision(product: Bundle) -> None:
-    timed: dict[str, Any] = {"engine": "trtexec", "engine_version": None, "precision": "fp16", "threads": 1, "runs": 50}
+@pytest.mark.parametrize("precision", ["fp16", "fp16-dla"])
+def test_an_engine_on_a_device_is_a_row_of_its_own_precision(product: Bundle, precision: str) -> None:
+    timed: dict[str, Any] = {"engine": "trtexec", "engine_version": None, "threads": 1, "runs": 50}
+    timed["precision"] = precision
     timed |= dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms", "spread_ms", "real_time_factor"), 2.0)
     timed |= {"p50_interval_ms": [1.9, 2.1], "quantiles_ms": [2.0] * 101, "settled": True, "load_average": 0.1}
     timed |= {"front_end_ms": None, "network_ms": None, "memory_bytes": 1, "peak_memory_bytes": 2}

@@ -77,7 +77,9 @@ def test_what_fits_no_rule_is_left_alone(layer: Any, dtype: torch.dtype) -> None
 def test_means_of_a_few_large_cells_are_an_average_pooling() -> None:
     means, maps = RULES[torch.ops.aten.avg_pool2d.default], torch.randn(2, 5, 51, 6)
     torch.testing.assert_close(means(maps, [26, 3], [25, 3]), F.avg_pool2d(maps, (26, 3), (25, 3)))
-    for kernel, stride in (([2, 2], [2, 2]), ([10, 6], [10, 6])):
+    for how in (([26, 6],), ([26, 6], [])):  # the stride is then the size
+        torch.testing.assert_close(means(maps, *how), F.avg_pool2d(maps, (26, 6)))
+    for kernel, stride in (([2, 2], [2, 2]), ([10, 6], [10, 6]), ([26], [26])):
         assert means(maps, kernel, stride) is NotImplemented
 
 

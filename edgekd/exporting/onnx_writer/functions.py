@@ -150,8 +150,11 @@ def adaptive_avg_pool2d(sheet: Sheet, input: Value, output_size: Any) -> Value:
 
 
 def pair(sizes: Sizes) -> list[int]:
-    """One size for both dimensions, or two."""
-    return [sizes, sizes] if isinstance(sizes, int) else list(sizes)
+    """One size for both dimensions, or two. Raises `Unknown` for another number of them."""
+    both = [sizes, sizes] if isinstance(sizes, int) else list(sizes)
+    if len(both) != 2:
+        raise Unknown("a list of one size, or of none")
+    return both
 
 
 # Functions and names of tensor methods alike.

@@ -40,6 +40,7 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 Convolution = nn.Conv1d | nn.Conv2d
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, FirstConv2d, SameConv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+IDLE = (nn.Dropout, nn.Dropout2d, nn.Identity)  # once training is over
 
 
 def convolution(sheet: Sheet, module: nn.Module, value: Value) -> Value:
@@ -155,7 +156,7 @@ MODULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys(NORMS, batch_norm),
     nn.ReLU: lambda sheet, _, value: relu(sheet, value),
     nn.Sigmoid: lambda sheet, _, value: sigmoid(sheet, value),
-    **dict.fromkeys((nn.Dropout, nn.Dropout2d, nn.Identity), lambda sheet, _, value: unchanged(sheet, value)),
+    **dict.fromkeys(IDLE, lambda sheet, _, value: unchanged(sheet, value)),
     nn.MaxPool2d: max_pool,
     nn.AvgPool2d: avg_pool,
     nn.AdaptiveAvgPool2d: adaptive_pool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,9 @@ from torch import fx, nn
 
 from edgekd.errors import InputError
 from edgekd.exporting.deployable import DeployableModule, Normalise, turned_by_einsum
-from edgekd.exporting.integer_layers import IntegerLayer
 from edgekd.exporting.onnx_writer.front_end import write_log_mel, write_normalised
-from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS
-from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, MODULES, NORMS, normalised_layer
+from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS, relu
+from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, IDLE, MODULES, NORMS, normalised_layer
 from edgekd.exporting.onnx_writer.shaping import cast, is_plain, transpose
 from edgekd.exporting.onnx_writer.sheet import Shape, Sheet, Unknown, Value
 from edgekd.log_mel import ExportLogMel, turned
@@ -75,24 +75,24 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
             traced = trace(type(network).__name__, network)
         except InputError as failure:
             raise Unknown(str(failure)) from None
+        _check_traced(network, traced, log_mel)
+        _leave_out_idle(traced)
     if not is_plain(network):
         raise Unknown("a network with something hooked into it")
     logits = logits_of(traced.graph)
     needed = _needed(logits)
+    if sum(node.op == "placeholder" for node in needed) > 1:
+        raise Unknown("a forward with more than one argument")
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
-        if node.op.startswith("call") and not _is_output(node):
-            _check_known(sheet, traced, node)  # also where nobody reads it: it may write over what others read
-        if _changes_its_input(traced, node) and not _is_its_own(traced, node.all_input_nodes[0]):
-            raise Unknown("a change in place of a value that others see")
+        if _changes_its_input(traced, node) and not (node in needed and _is_its_own(traced, node.all_input_nodes[0])):
+            raise Unknown("a change in place of a value that others may see")
         if node not in needed:
             continue
         if node.op == "placeholder":
-            if values:
-                raise Unknown("a second argument of the network")
             values[node] = log_mel
         elif node.op == "get_attr":
-            _check_scale(traced, node)
+            values[node] = None  # a tensor of the network's own
         elif not _is_folded(traced, node):
             scope = NETWORK if traced is network else _scope(node)
             with sheet.within(scope):
@@ -101,6 +101,39 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     if not isinstance(found, Value) or len(found.shape) != 2:
         raise Unknown("logits that are no vector")
     return found
+
+
+@torch.no_grad()
+def _check_traced(network: nn.Module, traced: fx.GraphModule, log_mel: Value) -> None:
+    """Raise `Unknown` where the traced network computes something else: `torch.fx` takes `a -= b` for `a = a - b`,
+    which leaves what `a` was called before as it is."""
+    shape = [1 if size is None else size for size in log_mel.shape]
+    example = torch.linspace(-1, 1, prod(shape), dtype=log_mel.dtype).reshape(shape)
+    here, there = (each(example.clone())[0].float() for each in (network, traced))
+    if here.shape != there.shape or not torch.allclose(here, there, rtol=1e-3, atol=1e-4):
+        raise Unknown("a network that differs when it is traced")
+
+
+def _leave_out_idle(traced: fx.GraphModule) -> None:
+    """Take out of the graph what changes nothing, so that a batch norm behind it meets its layer."""
+    for node in list(traced.graph.nodes):
+        if _is_idle(traced, node):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            traced.graph.erase_node(node)
+
+
+def _is_idle(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None and type(module) in IDLE:
+        return is_plain(module)
+    return _is_relu(traced, node) and _is_relu(traced, node.all_input_nodes[0])
+
+
+def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(traced, node)
+    if module is not None:
+        return type(module) is nn.ReLU and is_plain(module)
+    return node.op in ("call_function", "call_method") and FUNCTIONS.get(node.target) is relu
 
 
 def _needed(node: fx.Node) -> set[fx.Node]:
@@ -130,9 +163,13 @@ def _is_folded(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _changes_its_input(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node` writes what it gives over what it takes, as `nn.ReLU(inplace=True)` does."""
-    named = getattr(module_of(traced, node), "inplace", False) or node.kwargs.get("inplace", False)
-    return bool(named) or node.target in IN_PLACE or (node.target is nn.functional.relu and len(node.args) > 1)
+    """Whether `node` writes what it gives over what it takes, as `nn.ReLU(inplace=True)` does, and `tensor.mul_`."""
+    if node.op not in ("call_function", "call_method"):
+        return bool(getattr(module_of(traced, node), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    asked = node.kwargs.get("inplace", False) or "out" in node.kwargs
+    asked = asked or (node.target is nn.functional.relu and len(node.args) > 1)
+    return bool(asked) or node.target in IN_PLACE or name.endswith("_")
 
 
 def _is_its_own(traced: fx.GraphModule, value: fx.Node) -> bool:
@@ -141,46 +178,32 @@ def _is_its_own(traced: fx.GraphModule, value: fx.Node) -> bool:
     return value.op.startswith("call") and not views and len(value.users) == 1
 
 
-def _is_output(node: fx.Node) -> bool:
-    """Whether `node` is the call that makes a named tuple of the outputs."""
-    return isinstance(node.target, type) and issubclass(node.target, tuple)
-
-
-def _check_known(sheet: Sheet, traced: fx.GraphModule, node: fx.Node) -> None:
-    """Raise `Unknown` for a call that is in no table, or that has an argument which its row does not have."""
-    if node.op == "call_module":
-        module = module_of(traced, node)
-        if type(module) not in MODULES or module is None or not is_plain(module):
-            raise Unknown(type(module).__name__)
-    else:
-        if node.target not in FUNCTIONS:
-            raise Unknown(str(node.target))
-        try:
-            inspect.signature(FUNCTIONS[node.target]).bind(sheet, *node.args, **node.kwargs)
-        except TypeError as failure:
-            raise Unknown(f"{node.target}: {failure}") from None
-
-
-def _check_scale(traced: fx.GraphModule, node: fx.Node) -> None:
-    """Raise `Unknown` for a stored tensor but the scale of an input, which stored integers have had a part in."""
-    if not all(isinstance(module_of(traced, user), IntegerLayer) for user in node.users):
-        raise Unknown(f"the tensor {node.target}")
-
-
 def _written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Value:
     if node.op == "call_module":
         return _module_written(sheet, traced, node, values)
+    rule = FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
+    if rule is None or any(each.op == "get_attr" for each in node.all_input_nodes):
+        raise Unknown(str(node.target))
     arguments, options = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    return FUNCTIONS[node.target](sheet, *arguments, **options)
+    try:
+        inspect.signature(rule).bind(sheet, *arguments, **options)
+    except TypeError as failure:
+        raise Unknown(f"{node.target}: {failure}") from None
+    return rule(sheet, *arguments, **options)
 
 
 def _module_written(sheet: Sheet, traced: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Value:
     module, before = module_of(traced, node), node.all_input_nodes[0]
     assert module is not None
+    rule = MODULES.get(type(module))
+    if rule is None or not is_plain(module) or before.op == "get_attr":
+        raise Unknown(type(module).__name__)
     with sheet.within(f"{NETWORK}.{node.target}"):
         if before in values:
-            return MODULES[type(module)](sheet, module, values[before])
+            return rule(sheet, module, values[before])
         layer = module_of(traced, before)
         assert layer is not None
+        if not is_plain(layer):
+            raise Unknown(type(layer).__name__)
         entered = values[before.all_input_nodes[0]]
         return normalised_layer(sheet, layer, module, entered, f"{NETWORK}.{before.target}")

@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.gpu --minutes 8 --out DIR [--esc10 DIR] [--yamnet FILE] [--continue DIR]
 
-One process, no network. The parts run in the order below, each in its share of the minutes; one that fails or whose
-time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each. `--continue` takes up
-what an earlier call left: parts that were done are kept, and the study goes on. With `--device cpu` shapes are small:
-it shows that the script runs.
+No network, and one process on the device: the parts run in it in the order below, each in its share of the minutes. One
+that fails or whose time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each of
+its checks. Where the process dies or does not come back, another does the rest (`attempts`). `--continue` takes up what
+an earlier call left: what came to its end on the same card is kept, the rest is done, and the study goes on. With
+`--device cpu` shapes are small: it shows that the script runs. The exit code is 1 where a part or a check failed or was
+lost, or does not hold; bars that are missed do not count.
 
     card         the machine, and what it was seen to do at best
     correctness  steps against the CPU's, bf16, compiled, stored answers, int8, a run killed and resumed
@@ -30,39 +32,57 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-BEGAN = time.monotonic()
 SETTLING = 8.0  # seconds for what is written at the end
 SHARES = {
-    "card": 0.04,
-    "correctness": 0.26,
-    "training": 0.34,
-    "memory": 0.04,
-    "profile": 0.05,
-    "chain": 0.27,
-    "study": 0.3,
+    "card": 0.03,
+    "correctness": 0.3,
+    "training": 0.4,
+    "memory": 0.03,
+    "profile": 0.04,
+    "chain": 0.2,
+    "study": 0.15,
 }
+RESULTS = "gpu.json"
 MOST_SHOWN = 11_000  # characters: what is printed before is lost where only so much of it is kept
 
 
 def main(arguments: list[str] | None = None) -> None:
+    from edgekd.files.whole import write_json
     from edgekd.process_setup import keep_freed_memory, set_up_threads
 
     set_up_threads()  # before anything loads torch
     keep_freed_memory()
     options = _options(arguments)
+    if options.call is None:
+        sys.exit(_in_processes(sys.argv[1:] if arguments is None else arguments, options))
+    if options.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            print("--device cuda: torch finds no CUDA device here", file=sys.stderr)
+            sys.exit(2)
+    os.environ["EDGEKD_CACHE_DIR"] = str(options.scratch / "cache")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.scratch / "inductor"))
+    found = run(options, options.scratch)
+    print(_fitting("\n".join(show(found))), flush=True)
+    write_json(options.out / RESULTS, found | {"exit_code": int(any(map(_is_wrong, found["parts"].values())))})
+
+
+def _in_processes(arguments: list[str], options: argparse.Namespace) -> int:
+    """Have the work done in a process of its own; its exit code."""
+    from tests.benchmarks.gpu import attempts
+
+    began = time.time()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgekd-gpu-", ignore_cleanup_errors=True) as scratch:
-        os.environ["EDGEKD_CACHE_DIR"] = str(Path(scratch) / "cache")
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(scratch) / "inductor"))
-        found = run(options, Path(scratch))
-    print(_fitting("\n".join(show(found))))
-    if any(part["state"] == "failed" for part in found["parts"].values()):
-        sys.exit(1)
+        command = [sys.executable, "-m", "tests.benchmarks.gpu", *arguments, "--call", str(began), "--scratch", scratch]
+        return attempts.work(command, options.out / RESULTS, str(began), began + 60 * options.minutes)
 
 
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Everything that was asked for; what `gpu.json` holds."""
-    from tests.benchmarks.gpu.parts import RESULTS, Task, run_parts, save_results
+    from edgekd.files.whole import write_json
+    from tests.benchmarks.gpu.parts import Task, run_parts
 
     parts = [part for part in _parts() if part.name in _wanted(options)]
     without_data = options.esc10 is None and any(part.name == "study" for part in parts)
@@ -70,23 +90,28 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         parts = [part for part in parts if part.name != "study"]
     found: dict[str, Any] = {
         "version": 1,
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "call": str(options.call),
+        "began": datetime.fromtimestamp(options.call, UTC).isoformat(timespec="seconds"),
         "device": options.device,
+        "card": _card(options.device),
         "minutes": options.minutes,
         "parts": {},
     }
-    shared: dict[str, Any] = {}
-    if options.continued is not None:
-        parts = _take_up(options.continued, options.out, found, parts, RESULTS)
-        shared["ceilings"] = found["parts"].get("card", {}).get("result", {}).get("ceilings")
+    parts, kept = _take_up(options.continued, options.out, found, parts)
+    shared: dict[str, Any] = {"ceilings": found["parts"].get("card", {}).get("result", {}).get("ceilings")}
     with open(options.out / "gpu.log", "a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
-            told = f"{time.monotonic() - BEGAN:6.1f} s  {line}"
+            told = f"{time.time() - options.call:6.1f} s  {line}"
             print(told, file=log, flush=True)
             print(told, file=sys.stderr, flush=True)
 
-        def make(seconds: float) -> Task:
+        def save() -> None:
+            for part in found["parts"].values():
+                part.setdefault("card", found["card"])
+            write_json(options.out / RESULTS, found)
+
+        def make(part: str, seconds: float) -> Task:
             return Task(
                 device=options.device,
                 small=options.device == "cpu",
@@ -97,13 +122,17 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                 data=options.esc10,
                 weights=options.yamnet,
                 shared=shared,
+                result=kept.get(part, {}),
+                save=save,
             )
 
-        deadline = BEGAN + 60 * options.minutes - min(SETTLING, 6 * options.minutes)
-        run_parts(parts, deadline, make, found["parts"], lambda: save_results(options.out, found), say)
+        save()
+        left = options.call + 60 * options.minutes - min(SETTLING, 6 * options.minutes) - time.time()
+        run_parts(parts, time.monotonic() + left, make, found["parts"], save, say)
         if without_data:
-            found["parts"]["study"] = {"state": "not here", "why": "no --esc10 DIR"}
-            save_results(options.out, found)
+            found["parts"].setdefault("study", {"state": "not here", "why": "no --esc10 DIR"})
+        found["parts"] = {name: found["parts"][name] for name in SHARES if name in found["parts"]}
+        save()
         for name, part in found["parts"].items():
             if "traceback" in part:
                 print(f"\n{name}:\n{part['traceback']}", file=log)
@@ -113,12 +142,27 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     return found
 
 
+def _card(device: str) -> str:
+    """What the device calls itself."""
+    if device == "cpu":
+        return device
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def _is_wrong(part: Mapping[str, Any]) -> bool:
+    """Whether a part, or a check of it, failed, was lost or does not hold."""
+    checks = part.get("result", {}).get("checks", {}).values()
+    return any(each["state"] in ("failed", "lost") or each.get("holds") is False for each in (part, *checks))
+
+
 def show(found: Mapping[str, Any]) -> Iterator[str]:
     """The tables, line by line."""
     shown = {part.name: part.show for part in _parts()}
     for name, part in found["parts"].items():
         why = f": {part['why']}" if part.get("why") else ""
-        yield f"== {name}: {part['state']}{why} ({part.get('seconds', 0):.0f} s)"
+        yield f"== {name}: {part['state']}{why} ({part.get('seconds', 0):.0f} s, {part.get('card')})"
         try:
             yield from shown[name](part.get("result", {}))
         except Exception as failure:  # what a part left half done must not hide the rest
@@ -153,14 +197,35 @@ def _wanted(options: argparse.Namespace) -> list[str]:
     return [name for name in options.only or SHARES if name not in options.skip]
 
 
-def _take_up(before: Path, out: Path, found: dict[str, Any], parts: list[Any], results: str) -> list[Any]:
-    """Put what an earlier call found into `found`, its study into `out`; the parts that remain."""
-    old = json.loads((before / results).read_text())
-    done = {name: part for name, part in old["parts"].items() if part["state"] == "done" and name != "study"}
-    found["parts"] |= done
-    if (before / "study").is_dir() and before.resolve() != out.resolve():
-        shutil.copytree(before / "study", out / "study", dirs_exist_ok=True)
-    return [part for part in parts if part.name not in done]
+def _take_up(
+    before: Path | None, out: Path, found: dict[str, Any], parts: list[Any]
+) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+    """Put what an earlier process of this call, or an earlier call, found into `found`, and the study of `before` into
+    `out`; the parts that remain, and checks of theirs that are not done again."""
+    from tests.benchmarks.gpu import attempts
+
+    earlier = attempts.read_results(out / RESULTS, found["call"])
+    same_call = earlier is not None
+    if earlier is None and before is not None:
+        earlier = json.loads((before / RESULTS).read_text())
+        if (before / "study").is_dir() and before.resolve() != out.resolve():
+            shutil.copytree(before / "study", out / "study", dirs_exist_ok=True)
+    if earlier is None:
+        return parts, {}
+    found["parts"] |= earlier["parts"]
+    left, kept = [], {}
+    for part in parts:
+        old = found["parts"].get(part.name)
+        if old is None:
+            left.append(part)
+            continue
+        old["earlier"] = old.get("earlier", not same_call)  # until it is begun in this call
+        goes_on = old["earlier"] and (part.name == "study" or old.get("card") != found["card"])
+        if goes_on or (attempts.unfinished(old) if old["earlier"] else old["state"] == attempts.AT_WORK):
+            left.append(part)
+            if old.get("card") == found["card"]:
+                kept[part.name] = attempts.known(old, same_call=not old["earlier"])
+    return left, kept
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -175,22 +240,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip", nargs="+", choices=SHARES, default=[], help="all parts but these")
     parser.add_argument("--esc10", type=Path, metavar="DIR", help="the study's data; without it the study is left out")
     parser.add_argument("--yamnet", type=Path, metavar="FILE", help="weights of the study's teacher")
+    parser.add_argument("--call", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--show", type=Path, metavar="DIR", help="print the tables of an earlier call, and do nothing")
     options = parser.parse_args(arguments)
     if options.show is not None:
-        print(*show(json.loads((options.show / "gpu.json").read_text())), sep="\n")
+        print(*show(json.loads((options.show / RESULTS).read_text())), sep="\n")
         sys.exit()
     if options.out is None:
         parser.error("--out: which folder?")
     if not 0 < options.minutes <= 600:
-        parser.error("--minutes: more than 0")
-    if options.continued is not None and not (options.continued / "gpu.json").is_file():
-        parser.error(f"--continue: no gpu.json in {options.continued}")
-    if options.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            parser.error("--device cuda: torch finds no CUDA device here")
+        parser.error("--minutes: more than 0, at most 600")
+    if options.continued is not None and not (options.continued / RESULTS).is_file():
+        parser.error(f"--continue: no {RESULTS} in {options.continued}")
     return options
 
 

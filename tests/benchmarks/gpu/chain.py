@@ -19,7 +19,7 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 
 def run(task: Task) -> None:
     """The chain, then profiles of what it made."""
-    if task.check("demo", lambda: chained(task)):
+    if task.check("demo", lambda: chained(task), needed=True):
         task.check("profile in PyTorch", lambda: profiled(task, ("torch",), None))
         task.check("profile in onnxruntime on the device", lambda: on_provider(task))
 
@@ -35,7 +35,9 @@ def chained(task: Task) -> dict[str, Any]:
         last.update(stage=stage, at=now)
 
     with _sized(task):
-        done = demonstrate(task.scratch / "demo", device=task.device, progress=progress, train=distill_and_quantize)
+        done = demonstrate(
+            task.scratch / "demo", device=task.device, progress=progress, overwrite=True, train=distill_and_quantize
+        )
     task.shared["run"] = done.run
     test = done.run.report()["test"]
     return {

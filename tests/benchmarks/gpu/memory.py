@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edgekd.exact_float32 import exact_float32
+from edgekd.losses.ssatkd.kernels import without_kernels
 from edgekd.training.batches import Batch
 from edgekd.training.frozen_teacher import FrozenTeacher
 from edgekd.training.loop import StepOutput, _State, accumulate
@@ -59,7 +60,7 @@ def halved_batch(task: Task) -> dict[str, Any]:
 
     def computed() -> Outcome:
         trial.reset()
-        with exact_float32():
+        with exact_float32(), without_kernels():
             values = accumulate(stage, batch, state)
         return Outcome(float(values["total"]), trial.gradients())
 

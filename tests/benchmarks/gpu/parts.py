@@ -18,14 +18,17 @@ from typing import Any
 
 import torch
 
-from edgekd.files.whole import write_json
+from tests.benchmarks.gpu.attempts import AT_WORK, LOST
 
-RESULTS = "gpu.json"
 LEAST_SECONDS = 6.0  # that a part is given, where there are so many
 
 
 class OutOfTime(BaseException):
     """A part's time is up. No `Exception`: what it interrupts must not take it for a failure of its own."""
+
+
+class DeviceLost(BaseException):
+    """The device answers nothing any more in this process. Another one goes on with the rest (`attempts`)."""
 
 
 class NotHere(Exception):
@@ -51,7 +54,13 @@ class Task:
     shared: dict[str, Any] = field(default_factory=dict)
     """What parts tell later ones: measured ceilings, a finished run."""
     result: dict[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(init=False)
+    """Checks that `result` came with: an earlier process did them."""
+    save: Callable[[], None] = lambda: None
     began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.kept = dict(self.result.get("checks", {}))
 
     def left(self) -> float:
         """Seconds that remain of the part's time."""
@@ -61,16 +70,26 @@ class Task:
     def on_cuda(self) -> bool:
         return self.device == "cuda"
 
-    def check(self, name: str, work: Callable[[], Mapping[str, Any]]) -> bool:
+    def check(self, name: str, work: Callable[[], Mapping[str, Any]], *, needed: bool = False) -> bool:
         """Put what `work` finds under `name` into `result["checks"]`; whether it came to an end.
 
-        What it raises is written down instead, and the part goes on.
+        What it raises is written down instead, and the part goes on. A check that is `kept` is not done again, unless
+        it came to an end and later ones build on what it makes (`needed`).
         """
         checks, began = self.result.setdefault("checks", {}), time.monotonic()
-        checks[name] = {"state": "cut short"}
-        checks[name] = _outcome(work)
+        if name in self.kept and not (needed and self.kept[name]["state"] == "done"):
+            checks[name] = self.kept[name]
+            return bool(checks[name]["state"] == "done")
+        try:
+            checks[name] = {"state": AT_WORK}
+            self.save()
+            checks[name] = _outcome(work)
+        except OutOfTime:
+            checks[name] = {"state": "cut short"}
+            raise
         checks[name]["seconds"] = round(time.monotonic() - began, 2)
         self.log(f"{name}: {checks[name]['state']} ({checks[name]['seconds']} s) {checks[name].get('why', '')}")
+        self.save()
         release()
         return bool(checks[name]["state"] == "done")
 
@@ -88,13 +107,13 @@ class Part:
 def run_parts(
     parts: Sequence[Part],
     deadline: float,
-    make: Callable[[float], Task],
+    make: Callable[[str, float], Task],
     found: dict[str, Any],
     save: Callable[[], None],
     log: Callable[[str], None],
 ) -> None:
     """Run `parts` one after the other until `deadline`, a time of the monotonic clock; what each found is in
-    `found[part]`, and saved when it ends.
+    `found[part]`, and saved when it begins, after each of its checks and when it ends.
 
     A part may take its share of what is left, so that what one does not need the later ones have.
     """
@@ -103,12 +122,16 @@ def run_parts(
         left = deadline - time.monotonic()
         seconds = min(left, max(left * part.share / later, LEAST_SECONDS))
         if seconds < LEAST_SECONDS / 2:
-            found[part.name] = {"state": "left out", "why": "no time was left"}
+            found.setdefault(part.name, {"state": "left out", "why": "no time was left"})
+            if found[part.name]["state"] == AT_WORK:
+                found[part.name]["state"] = LOST
             log(f"{part.name}: left out, no time was left")
             save()
             continue
         log(f"{part.name}: begins, {seconds:.0f} s at most")
-        began, task = time.monotonic(), make(seconds)
+        began, task = time.monotonic(), make(part.name, seconds)
+        found[part.name] = {"state": AT_WORK, "until": time.time() + seconds, "result": task.result}
+        save()
         outcome = _outcome(lambda part=part, task=task: part.run(task), seconds)  # type: ignore[misc]
         found[part.name] = {**outcome, "seconds": round(time.monotonic() - began, 1), "result": task.result}
         log(f"{part.name}: {outcome['state']} after {time.monotonic() - began:.0f} s {outcome.get('why', '')}")
@@ -154,14 +177,14 @@ def stopped_after(seconds: float) -> Iterator[None]:
 
 
 def release() -> None:
-    """Give back what nobody holds any more."""
+    """Give back what nobody holds any more. Raises `DeviceLost` where the device does not take it."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def save_results(folder: Path, found: Mapping[str, Any]) -> None:
-    write_json(folder / RESULTS, found)
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError as failure:
+            raise DeviceLost(str(failure).strip().partition("\n")[0]) from failure
 
 
 def told(value: float, digits: int = 3) -> str:

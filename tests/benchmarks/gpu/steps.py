@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.exact_float32 import exact_float32
+from edgekd.losses.ssatkd.kernels import without_kernels
 from edgekd.training.batches import Batch
 from tests.benchmarks.data_flows import Ours, Steps
 
@@ -54,8 +55,8 @@ class Trial:
     """A student and its loss as a run begins them, on the device of their bench."""
 
     def __init__(self, bench: Any, steps: Steps | None = None, start: Trial | None = None) -> None:
-        """`start`: whose weights it begins with."""
-        self.flow = Ours(bench, "trial", steps or Steps())
+        """`start`: whose weights it begins with. Without `steps` it is a run's as it is by default."""
+        self.flow = Ours(bench, "trial", steps or Steps(kernels=False))
         self.student, self.loss, self.device = self.flow.student, self.flow.loss, bench.device
         if start is not None:
             for own, other in ((self.student, start.student), (self.loss, start.loss)):
@@ -68,12 +69,16 @@ class Trial:
         return next(self.flow.batches.epoch(1, needs))
 
     def outcome(self, batch: Batch, *, mixed: bool = False, compiled: bool = False) -> Outcome:
-        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise."""
+        """A step of `batch`, from the weights that it began with. Nothing is dropped, as devices draw otherwise.
+
+        Textures are computed in kernels of our own only where all of a step is compiled.
+        """
         step = self.flow.step
         was = step.mixed, step.compiled
         step.mixed, step.compiled = mixed, (was[1] if compiled else None)
         try:
-            with exact_float32():
+            kernels = nullcontext() if compiled and self.flow.kernels else without_kernels()
+            with exact_float32(), kernels:
                 for _ in range(_RUNS if step.compiled is not None else 1):
                     self.reset()
                     self.student.train()
@@ -88,13 +93,6 @@ class Trial:
         finally:
             step.mixed, step.compiled = was
 
-    def fallen_back(self) -> str:
-        """Why a step that was to be compiled is not; empty where it is."""
-        compiled: Any = self.flow.step.compiled
-        if compiled is None or compiled._compiled is not None:
-            return ""
-        return str(self.flow.bench.run.report().get("warnings", ["?"])[-1])
-
     def reset(self) -> None:
         """The weights as they were, no gradients."""
         for module, state in zip((self.student, self.loss), self._start, strict=True):
@@ -108,6 +106,17 @@ class Trial:
             for name, parameter in module.named_parameters()
             if parameter.grad is not None
         }
+
+
+def fallen_back(flow: Ours) -> str:
+    """Why what was to be compiled, or computed in kernels of our own, is not, as the run warns; empty where it is."""
+    compiled: Any = flow.step.compiled
+    if compiled is None:
+        return ""
+    lost = {"not compiled": compiled._compiled is None, "kernels of their own": flow.kernels}
+    warnings = flow.bench.run.report().get("warnings", [])
+    said = [line for line in warnings if any(told and part in line for part, told in lost.items())]
+    return "; ".join(said) or ("?" if compiled._compiled is None else "")
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

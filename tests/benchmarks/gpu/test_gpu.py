@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.benchmarks.data_flows import VARIANTS
 from tests.benchmarks.gpu import __main__ as script
-from tests.benchmarks.gpu import memory, speed, trace
-from tests.benchmarks.gpu.parts import NotHere, Part, Task, run_parts
+from tests.benchmarks.gpu import attempts, memory, speed, trace
+from tests.benchmarks.gpu.parts import DeviceLost, NotHere, Part, Task, run_parts
 from tests.benchmarks.gpu.steps import Outcome
 from tests.benchmarks.gpu.trace import Event, own_parts, summary
 
@@ -25,7 +27,8 @@ ABSENT = ("kornia", "ot", "sklearn", "transformers", "pytest", "scipy", "h5py")
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setenv("EDGEKD_CACHE_DIR", str(tmp_path))  # put back at the end: `Bench` names another
     return Task("cpu", True, tmp_path / "scratch", tmp_path, 60, lambda _: None)
 
 
@@ -51,7 +54,7 @@ def test_what_one_part_does_the_others_do_not_lose(tmp_path: Path, monkeypatch: 
     found: dict[str, Any] = {}
     saved: list[int] = []
 
-    def make(_: float) -> Task:
+    def make(_: str, __: float) -> Task:
         return Task("cpu", True, tmp_path, tmp_path, 0.3, lambda _: None)
 
     monkeypatch.setattr("tests.benchmarks.gpu.parts.LEAST_SECONDS", 0.1)
@@ -68,8 +71,49 @@ def test_what_one_part_does_the_others_do_not_lose(tmp_path: Path, monkeypatch: 
     assert (found["fails"]["result"]["kept"], found["never_ends"]["result"]["kept"]) == (1, 2)
     checks = found["works"]["result"]["checks"]
     assert checks["one"]["state"] == "failed" and checks["two"]["figure"] == 3
-    assert saved == [1, 2, 3, 4]
+    assert sorted(set(saved)) == [1, 2, 3, 4]
     assert late["fails"]["state"] == "left out"
+
+
+def test_checks_that_are_known_are_not_done_again(tmp_path: Path) -> None:
+    known = {"done": {"state": "done"}, "lost": {"state": "lost"}}
+    task = Task("cpu", True, tmp_path, tmp_path, 60, lambda _: None, result={"checks": dict(known)})
+    begun = list[str]()
+
+    def work(name: str) -> Callable[[], dict[str, Any]]:
+        return lambda: begun.append(name) or {}  # type: ignore[func-returns-value]
+
+    assert task.check("done", work("done")) and not task.check("lost", work("lost"))
+    assert task.result["checks"] == known and begun == []
+    assert task.check("done", work("done"), needed=True) and not task.check("lost", work("lost"), needed=True)
+    assert task.check("new", work("new"))
+    assert begun == ["done", "new"]
+
+
+def test_a_device_that_answers_no_more_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers_no_more() -> None:
+        raise RuntimeError("an illegal memory access was encountered\nmore")
+
+    saved = list[str]()
+    task = Task("cuda", False, tmp_path, tmp_path, 60, lambda _: None)
+    task.save = lambda: saved.append(task.result["checks"]["one"]["state"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", answers_no_more)
+    found: dict[str, Any] = {}
+    part = Part("a part", 1.0, lambda task: task.check("one", dict) and None, lambda _: iter(()))
+    with pytest.raises(DeviceLost, match=r"illegal memory access was encountered$"):
+        run_parts([part], time.monotonic() + 60, lambda *_: task, found, lambda: None, lambda _: None)
+    assert saved == ["at work", "done"]
+    assert found["a part"]["state"] == "at work", "what is left of it is for another process"
+
+
+def test_what_does_not_hold_is_wrong() -> None:
+    def wrong(state: str, **check: Any) -> bool:
+        return script._is_wrong({"state": "done", "result": {"checks": {"one": {"state": state, **check}}}})
+
+    assert wrong("failed") and wrong("lost") and wrong("done", holds=False)
+    assert not (wrong("done", holds=True) or wrong("cut short") or wrong("not here") or wrong("left out"))
+    assert script._is_wrong({"state": "lost"})
 
 
 def test_a_step_that_is_off_is_seen() -> None:
@@ -127,28 +171,92 @@ def test_a_trace_is_drawn(task: Task, tmp_path: Path) -> None:
     assert any(kernel["name"] == "aten::mm" for kernel in found["longest"])
 
 
-def test_the_most_telling_flows_come_first() -> None:
-    names = ["naive", "store", "logits", "taps", "no textures"]
-    assert speed.order_of_telling(names, True) == ["naive", "no textures", "taps", "logits", "store"]
-    assert speed.order_of_telling(names, False) == ["naive", "no textures", "taps", "logits"]
+def test_every_flow_is_measured_and_those_of_runs_come_first() -> None:
+    for shapes in (speed.SHAPES, speed.SMALL_SHAPES):
+        assert len({str(shape) for shape in shapes}) == len(shapes)
+        assert {name for shape in shapes for name in shape.flows} == set(VARIANTS)
+        assert {shape.flows[0] for shape in shapes} == {"naive"}
+    assert speed.SHAPES[0].flows[1:] == ("taps", "student alone")
+
+
+def test_the_bars_are_those_of_the_best_flow() -> None:
+    rates = {"naive": 1, "taps": 2, "compiled step": 16, "no textures": 9}
+    flows = {
+        name: {"clips_a_second": rate, "times_base": (rate,), "share_of_flops_floor": 0.3}
+        for name, rate in rates.items()
+    }
+    found = speed.bars(flows)
+    assert {bar: (said["flow"], said["met"]) for bar, said in found.items()} == {
+        "times naive, textures": ("compiled step", True),
+        "share of FLOP floor, textures": ("compiled step", False),
+        "times naive, no textures": ("no textures", False),
+        "share of FLOP floor, no textures": ("no textures", False),
+    }
 
 
 def test_an_earlier_call_is_taken_up(tmp_path: Path) -> None:
     before = tmp_path / "before"
     (before / "study").mkdir(parents=True)
     (before / "study" / "study.json").write_text("{}")
+    checks = {"one": {"state": "done"}, "two": {"state": "failed"}}
     parts = {
-        "card": {"state": "done", "result": {"ceilings": {"copy_gb_s": 1.0}}},
-        "memory": {"state": "failed", "why": "x"},
-        "study": {"state": "done", "result": {}},
+        "card": {"state": "done", "card": "A", "result": {"ceilings": {"copy_gb_s": 1.0}}},
+        "correctness": {"state": "done", "card": "A", "result": {"checks": checks}},
+        "training": {"state": "cut short", "card": "B", "result": {"checks": checks}},
+        "profile": {"state": "done", "card": "B", "result": {}},
+        "memory": {"state": "failed", "card": "A", "why": "x"},
+        "study": {"state": "done", "card": "A", "result": {}},
     }
     (before / "gpu.json").write_text(json.dumps({"parts": parts}))
-    found: dict[str, Any] = {"parts": {}}
-    all_parts = [SimpleNamespace(name=name) for name in ("card", "memory", "study")]
-    left = script._take_up(before, tmp_path / "now", found, all_parts, "gpu.json")
-    assert [part.name for part in left] == ["memory", "study"]
-    assert list(found["parts"]) == ["card"]
+    all_parts = [SimpleNamespace(name=name) for name in script.SHARES]
+    found: dict[str, Any] = {"parts": {}, "call": "1.5", "card": "A"}
+    left, kept = script._take_up(before, tmp_path / "now", found, all_parts)
+    names = ["correctness", "training", "memory", "profile", "chain", "study"]
+    assert [part.name for part in left] == names, "what was done on another card is done again"
+    assert kept["correctness"]["checks"] == {"one": {"state": "done"}} and "training" not in kept
+    assert list(found["parts"]) == list(parts), "what is not reached again is not lost"
     assert (tmp_path / "now" / "study" / "study.json").read_text() == "{}"
+    # A process of that call died in the check "three" of the first part.
+    checks |= {"three": {"state": "at work"}}
+    found["parts"]["correctness"] = {"state": "at work", "card": "A", "result": {"checks": checks}}
+    attempts.lose(found["parts"], "it died")
+    (tmp_path / "now" / "gpu.json").write_text(json.dumps(found))
+    again: dict[str, Any] = {"parts": {}, "call": "1.5", "card": "A"}
+    left, kept = script._take_up(before, tmp_path / "now", again, all_parts)
+    assert [part.name for part in left] == names
+    assert kept["correctness"]["checks"]["three"] == {"state": "lost", "why": "it died"}
+    assert kept["correctness"]["checks"]["two"] == {"state": "failed"}, "not tried twice in a call"
+
+
+DYING = """
+import json, os, signal, sys, time
+file, call, how = sys.argv[1:]
+if not os.path.exists(file):  # the first process
+    checks = {"first": {"state": "done"}, "second": {"state": "at work"}}
+    part = {"state": "at work", "until": time.time() + 0.2, "result": {"checks": checks}}
+    json.dump({"call": call, "parts": {"work": part}}, open(file, "w"))
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+found = json.load(open(file))
+json.dump({**found, "exit_code": 7}, open(file, "w"))
+"""
+
+
+@pytest.mark.parametrize("how", ["dies", "hangs"])
+def test_what_a_process_dies_in_the_next_one_leaves_out(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "gpu.json"
+    command = [sys.executable, "-c", DYING, str(file), "1.5", how]
+    assert attempts.work(command, file, "1.5", time.time() + 60, grace=0.5) == 7
+    checks = json.loads(file.read_text())["parts"]["work"]["result"]["checks"]
+    assert {name: check["state"] for name, check in checks.items()} == {"first": "done", "second": "lost"}
+    assert ("exit code -9" if how == "dies" else "did not come back") in checks["second"]["why"]
+
+
+def test_a_process_that_begins_nothing_is_not_started_again(tmp_path: Path) -> None:
+    stale = tmp_path / "gpu.json"
+    stale.write_text(json.dumps({"call": "1.0", "parts": {}, "exit_code": 0}))
+    assert attempts.work([sys.executable, "-c", "raise SystemExit(2)"], stale, "1.5", time.time() + 60) == 2
 
 
 def test_what_is_printed_fits() -> None:

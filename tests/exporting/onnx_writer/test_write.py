@@ -211,33 +211,46 @@ def changed_in_place(tap: Tensor) -> Tensor:
     return negative + tap
 
 
-def scaled_in_a_line_of_its_own(tap: Tensor) -> Tensor:
-    features = tap + tap
-    features.mul_(0.5)
-    return features
+def changed_and_dropped(tap: Tensor) -> Tensor:
+    twice = tap + tap
+    twice.mul_(0.1)
+    return twice
 
 
-def rectified_by_a_function(tap: Tensor) -> Tensor:
-    features = tap + tap
-    torch.relu_(features)
-    return features
+def part_changed(tap: Tensor) -> Tensor:
+    twice = tap + tap
+    twice[:, :2].relu_()
+    return twice
 
 
-def written_into(tap: Tensor) -> Tensor:
-    features = torch.relu(tap)
-    torch.add(tap, tap, out=features)
-    return features
+class Gated(nn.Module):
+    """Features weighted by tensors of its own, which no layer gives."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate, self.weight = gate, nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, tap: Tensor) -> Tensor:
+        return tap * self.gate(self.weight)[:, :, None, None]
 
 
-class Gate(nn.Module):
-    """A share of each map that is learned."""
+class Scaled(nn.Module):
+    """A forward with a setting, which nobody changes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open = nn.Parameter(torch.linspace(-2, 2, 4).reshape(1, 4, 1, 1))
+        self.first = nn.Conv2d(1, 4, 3, stride=2)
+        self.classifier = nn.Linear(4, 5)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features * torch.sigmoid(self.open)
+    def forward(self, log_mel: Tensor, gain: float = 0.5) -> tuple[Tensor, Tensor]:
+        tap = self.first(log_mel * gain)
+        return self.classifier(tap.mean(dim=(2, 3))), tap
+
+
+def changed_under_another_name(tap: Tensor) -> Tensor:
+    features = same = tap + tap
+    same -= tap.mean(dim=1, keepdim=True)
+    return features
 
 
 class Hooked(nn.Conv2d):
@@ -261,19 +274,20 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor] | nn.Module] = {
     "number": lambda tap: tap + 1,
     "over the batch": lambda tap: tap - tap.mean(dim=0, keepdim=True),
     "in place": changed_in_place,
-    "in place, and nobody reads it": scaled_in_a_line_of_its_own,
-    "in place by a function": rectified_by_a_function,
-    "over another": written_into,
-    "parameter": Gate(),
+    "in place under another name": changed_under_another_name,
+    "in place, what it gives unused": changed_and_dropped,
+    "a part in place": part_changed,
+    "one size of two": lambda tap: nn.functional.max_pool2d(tap, 2, stride=(2,)),
+    "function of a parameter": Gated(torch.sigmoid),
+    "layer of a parameter": Gated(nn.Linear(4, 4)),
+    "parameters in a row": Gated(lambda weight: torch.cat([weight[:, :2], weight.relu()[:, 2:]], 1)),
     "argument": lambda tap: tap.mean(dim=(2, 3), keepdim=True, dtype=torch.float32),
 }
 
 
-@pytest.mark.parametrize("between", UNKNOWN.values(), ids=UNKNOWN)
-def test_what_is_not_known_is_left_to_the_exporter(
-    between: Callable[[Tensor], Tensor] | nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    student = Student("own", Head(between), 4, FRONTEND, RATE).eval()
+@pytest.mark.parametrize("network", [*map(Head, UNKNOWN.values()), Scaled()], ids=[*UNKNOWN, "setting"])
+def test_what_is_not_known_is_left_to_the_exporter(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = Student("own", network, 4, FRONTEND, RATE).eval()
     asked: list[nn.Module] = []
 
     def exporter(module: nn.Module, *_asked: object) -> onnx.ModelProto:
@@ -286,25 +300,23 @@ def test_what_is_not_known_is_left_to_the_exporter(
     assert asked
 
 
-class Louder(nn.Module):
-    """Its forward has a second argument, which nobody gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.classifier = nn.Linear(4, 5)
-
-    def forward(self, log_mel: Tensor, gain: float = 2.0) -> tuple[Tensor, Tensor]:
-        tap = self.first(log_mel)
-        return self.classifier((tap * gain).mean(dim=(2, 3))), tap
-
-
-@pytest.mark.parametrize("network", [Head(changed_in_place), Louder()])
-def test_what_the_exporter_writes_instead_is_right(network: nn.Module) -> None:
+def test_what_the_exporter_writes_instead_is_right() -> None:
     torch.manual_seed(0)
-    student, waveforms = own_student(network), 0.1 * torch.randn(4, SAMPLES)
+    student, waveforms = own_student(Head(changed_in_place)), 0.1 * torch.randn(4, SAMPLES)
     expected = reference(student)(waveforms).numpy()
     np.testing.assert_allclose(scores_of(float_onnx(student, SAMPLES), waveforms), expected, atol=1e-5)
+
+
+def test_what_does_nothing_is_left_out_and_keeps_no_norm_from_its_layer() -> None:
+    torch.manual_seed(0)
+    between = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.Dropout(0.5), nn.Identity(), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU(inplace=True)
+    )
+    student, waveforms = own_student(Head(between)), 0.1 * torch.randn(4, SAMPLES)
+    written = float_onnx(student, SAMPLES)
+    operators = [node.op_type for node in onnx.load_from_string(written).graph.node if "between" in node.name]
+    assert operators == ["Conv", "Relu"]
+    np.testing.assert_allclose(scores_of(written, waveforms), reference(student)(waveforms).numpy(), atol=1e-5)
 
 
 def test_one_layer_folded_with_two_norms_is_stored_twice() -> None:
