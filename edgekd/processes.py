@@ -8,10 +8,9 @@ that the result is that of one process, but for rounding. The first process alon
 it finds there, and what it fails of, reaches the others through `from_first`.
 
 `torchrun` starts the processes and ends them all when one dies; `torch.distributed` joins them, and `neighbours` those
-on one machine's CPU, for what is small. Gradients are summed
-here and not by `DistributedDataParallel`: students have tens of thousands of parameters, for which buckets sent during
-the backward pass gain nothing; and it has no place for a loss with parameters of its own, for an adapter that stops
-counting half way, or for shares of different sizes.
+on one machine's CPU, for what is small. Gradients are summed here and not by `DistributedDataParallel`: students have
+tens of thousands of parameters, for which buckets sent during the backward pass gain nothing; and it has no place for a
+loss with parameters of its own, for an adapter that stops counting half way, or for shares of different sizes.
 
 In a process on its own all this does nothing.
 """

@@ -188,5 +188,6 @@ def time_in(line: Line, columns: Columns) -> datetime | None:
 
 def _named(table: Path, spelled: dict[str, str], name: str, role: str) -> str:
     if alike(name) not in spelled:
-        raise InputError(f"{table}: no column {shown(name)} for the {role}. There are: {', '.join(spelled.values())}.")
+        there = ", ".join(reversed(spelled.values()))  # of two alike the first counts, so they were taken from the end
+        raise InputError(f"{table}: no column {shown(name)} for the {role}. There are: {there}.")
     return spelled[alike(name)]

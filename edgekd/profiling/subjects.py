@@ -101,7 +101,18 @@ def candidates(sources: Sequence[Source], config: ProfileConfig, progress: Progr
     progress("subjects", len(named), len(named))
     if not found:
         raise UsageError(f"No back end of {', '.join(config.backends)} runs any of them. Leave --backend out.")
-    return _under_own_names(found)
+    return _under_own_names(_with_unused(found, config.backends))
+
+
+def _with_unused(found: list[Candidate], backends: Sequence[str]) -> list[Candidate]:
+    """`found`, the first with a note on each back end that was asked for and runs none of them."""
+    unused = [name for name in backends if all(candidate.model.backend != name for candidate in found)]
+    notes = tuple(
+        f"--backend {name} runs none of these, which were measured in others, or as they ship. TensorRT runs bundles"
+        " with engines; torch and what compiles it run teachers and float students."
+        for name in unused
+    )
+    return [replace(found[0], notes=found[0].notes + notes), *found[1:]]
 
 
 def folders_of(sources: Sequence[Source]) -> list[Path]:

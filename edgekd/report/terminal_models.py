@@ -29,7 +29,8 @@ def print_students(facts: Sequence[Mapping[str, Any]], clip_seconds: float, num_
         numbers=("params", "MACs", "largest"),
     )
     line(f"At width 1, for {num_classes} classes and clips of {clip_seconds:g} s, without the log-mel.")
-    line("largest: values of the largest map. from: whose weights they start from; from nothing: at 32 kHz.")
+    line("largest: values of the largest map. from: whose weights they start from;")
+    line("those that start from nothing are counted at 32 kHz.")
     line("TEACHER-cutN: the first N convolutions of yamnet, mobilenetv1, cnn14 or convnet.")
     line("Your own: --student package.module:factory.")
 

@@ -79,6 +79,11 @@ def score_tables(
         if name not in labels:
             raise unknown_name("class", name, labels)
     scored = tuple(classes) or tuple(labels)
+    for name in class_thresholds or ():
+        if name not in scored:
+            raise UsageError(
+                f"--threshold {name}=...: {shown(name)} is not scored. Add --class {name}, or leave its threshold out."
+            )
     recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
     covered = covered_seconds(truth) / 3600
     if hours is not None and hours < covered:
@@ -95,8 +100,10 @@ def score_tables(
 def lengths(audio: Path) -> dict[str, float]:
     """Seconds of each recording in a folder, by its name below it, in alphabetical order; or of one file.
 
-    Raises `InputError` for a folder without recordings, and for one that cannot be read.
+    Raises `InputError` for what is not there, for a folder without recordings, and for one that cannot be read.
     """
+    if not audio.exists():
+        raise InputError(f"{audio}: no such file or folder.")
     files = [audio] if audio.is_file() and is_audio(audio) else audio_files(audio) if audio.is_dir() else []
     if not files:
         raise InputError(f"{audio}: no recordings here.{why_no_audio(audio) if audio.is_dir() else ''}")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from edgekd import processes
 from edgekd.config import AugmentConfig, DistillConfig
-from edgekd.losses.ssatkd.kernels import use_kernels, uses_kernels, why_not
+from edgekd.errors import UsageError
+from edgekd.losses.ssatkd.kernels import use_kernels, use_no_kernels, uses_kernels, why_not
 from edgekd.losses.terms import Need, needs_of
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.outputs import StudentOutput, TeacherOutput
@@ -89,8 +90,12 @@ def compiled_step(run: Run, device: torch.device) -> Compiled[Any] | None:
         return None
 
     def failed(why: str) -> None:
-        if processes.is_first():
-            run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
+        if processes.count() > 1:  # what is compiled sums in other messages: the others would wait for ever
+            raise UsageError(
+                f"training.compile: in several processes all must compile alike, and this one cannot: {why}. "
+                "Go on with --resume --set training.compile=off."
+            )
+        run.warn(f"the student is not compiled but trained as it is, which may be slower: {why}")
 
     narrow = device.type == "cuda" and wanted == "on"
     if narrow and (why := why_not(try_kernels, device)):
@@ -102,10 +107,11 @@ def compiled_step(run: Run, device: torch.device) -> Compiled[Any] | None:
 
 
 def computes_in_kernels(run: Run, device: torch.device) -> None:
-    """Have textures computed in kernels on `device` where `training.compile` is "on"; a warning of the run says where
-    they cannot be."""
-    why = use_kernels(device) if run.config.training.compile == "on" else ""
-    if why and processes.is_first():
+    """Have textures computed in kernels on `device` where `training.compile` is "on", and nowhere else, whatever an
+    earlier run of this process had; a warning of the run says where they cannot be."""
+    if run.config.training.compile != "on":
+        use_no_kernels()
+    elif (why := use_kernels(device)) and processes.is_first():
         run.warn(f"textures are not computed in kernels of their own but by PyTorch, which is slower: {why}")
 
 

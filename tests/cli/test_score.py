@@ -89,6 +89,8 @@ def test_columns_and_formats_can_be_named(edgekd: Callable, tables: Path) -> Non
     assert told.startswith("mine.csv: no known column holds the labels. Name it (--label, --truth-label).")
     scores = edgekd(*call, "--label", "kind", "--score", "how sure", "--format", "csv", "--truth-label", "species")
     assert scores.json()["best_threshold"] == 0.5
+    told = edgekd(*call, "--label", "sort").refusal(3)
+    assert told == "mine.csv: no column 'sort' for the label. There are: file, start, end, kind, how sure."
     assert "no column 'name' for the label" in edgekd(*call, "--label", "kind", "--truth-label", "name").refusal(3)
     assert "Unknown format 'raven2'" in edgekd(*call, "--truth-format", "raven2", "--label", "kind").refusal(2)
 
@@ -104,6 +106,7 @@ def test_columns_and_formats_can_be_named(edgekd: Callable, tables: Path) -> Non
         (["--threshold", "=0.5"], "--threshold '=0.5': write a number, or CLASS=NUMBER."),
         (["--threshold", "0.5", "--threshold", "0.6"], "--threshold '0.6': there is another one for all classes."),
         (["--threshold", "tug=1", "--threshold", "tug=2"], "--threshold 'tug=2': there is another one for tug."),
+        (["--class", "whale", "--threshold", "tug=0.5"], "--threshold tug=...: 'tug' is not scored. Add --class tug"),
         (["--class", "tugg"], "Unknown class 'tugg'. Did you mean 'tug'? Valid: tug, whale."),
     ],
 )

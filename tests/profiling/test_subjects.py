@@ -82,6 +82,13 @@ def test_back_ends_stand_side_by_side_and_agree(profiled: Profiled) -> None:
     torch.testing.assert_close(in_onnxruntime, in_torch, atol=1e-4, rtol=0)
 
 
+def test_a_back_end_that_runs_none_of_them_is_named(profiled: Profiled) -> None:
+    found = find(profiled.run.folder / "student", backends=("torch", "tensorrt-rtx"))
+    assert [one.model.backend for one in found] == ["torch"]
+    assert [note for note in found[0].notes if "--backend tensorrt-rtx runs none of these" in note]
+    assert not any("--backend torch " in note for note in found[0].notes)
+
+
 @pytest.mark.slow
 def test_a_compiled_student_agrees(profiled: Profiled) -> None:
     if shutil.which("c++") is None and shutil.which("g++") is None:

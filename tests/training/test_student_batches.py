@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from edgekd import processes
 from edgekd.config import DistillConfig, LossConfig
 from edgekd.data.clip_store import ClipStore
+from edgekd.errors import UsageError
 from edgekd.losses.ssatkd import kernels
 from edgekd.losses.terms import needs_teacher
 from edgekd.losses.total import SSATKDLoss
@@ -287,6 +288,23 @@ def test_a_step_that_cannot_be_compiled_runs_as_it_is_and_the_report_says_so(
     assert "\n" not in warning
 
 
+def test_one_of_several_processes_that_cannot_compile_ends_the_run(
+    prepare: Prepare, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others, compiled, would wait for sums that it sends in another way."""
+
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler here\nand a long explanation")
+
+    monkeypatch.setattr(compiled, "BACKEND", broken)
+    material = prepare(loss={"terms": ("classification",)}, training={"compile": "on"})
+    learner = material.step(tiny_run.student())
+    (batch, *_) = material.batches.epoch(1, learner.begin(1))
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(UsageError, match=r"cannot: RuntimeError: no compiler here\. Go on with --resume --set"):
+        learner(batch)
+
+
 def test_a_gradient_that_cannot_be_computed_as_compiled_is_as_it_is(
     prepare: Prepare, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +358,7 @@ def test_only_who_asks_gets_the_whole_step_compiled_with_kernels(
     monkeypatch.setattr(kernels, "_on", set())
     monkeypatch.setattr(kernels, "_try", lambda _device: None)
     monkeypatch.setattr(student_step, "try_kernels", lambda _device: None)
-    for how, whole in (("auto", False), ("on", True)):
+    for how, whole in (("auto", False), ("on", True), ("auto", False)):  # runs of one process
         run = prepare(loss={"terms": ("classification",)}, training={"compile": how}).run
         made = compiled_step(run, torch.device("cuda"))
         assert made is not None

@@ -57,11 +57,16 @@ def _failures() -> tuple[type[Exception], ...]:
     return (*found, SubprocessError, TritonError)
 
 
+def use_no_kernels() -> None:
+    """From now on have PyTorch's operators compute everywhere."""
+    _on.clear()
+
+
 @contextmanager
 def without_kernels() -> Iterator[None]:
     """Within it nothing is computed in kernels."""
     kept = set(_on)
-    _on.clear()
+    use_no_kernels()
     try:
         yield
     finally:

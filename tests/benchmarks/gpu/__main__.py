@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.gpu --minutes 8 --out DIR [--esc10 DIR] [--yamnet FILE] [--continue DIR]
 
-No network, and one process on the device: the parts run in it in the order below, each in its share of the minutes. One
-that fails or whose time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each of
-its checks. Where the process dies or does not come back, another does the rest (`attempts`). `--continue` takes up what
-an earlier call left: what came to its end on the same card is kept, the rest is done, and the study goes on. With
-`--device cpu` shapes are small: it shows that the script runs. The exit code is 1 where a part or a check failed or was
-lost, or does not hold; bars that are missed do not count.
+No network, and one process on the device: the parts run in it in the order below, each in its share of the minutes.
+One that fails or whose time is up loses nothing of the others, and `gpu.json` in the folder is written whole after each
+of its checks. Where the process dies or does not come back, another does the rest (`attempts`). `--continue` takes up
+what an earlier call left, in its folder where there is no `--out`: what came to its end on the same card is kept, the
+rest is done, and the study goes on. With `--device cpu` shapes are small: it shows that the script runs. The exit code
+is 1 where a part or a check failed or was lost, or does not hold; bars that are missed do not count.
 
     card         the machine, and what it was seen to do at best
     correctness  steps against the CPU's, bf16, compiled, stored answers, int8, a run killed and resumed
@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 SETTLING = 8.0  # seconds for what is written at the end
 SHARES = {
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            print("--device cuda: torch finds no CUDA device here", file=sys.stderr)
+            print("--device cuda: torch finds no CUDA device here; --device cpu tries the script", file=sys.stderr)
             sys.exit(2)
     os.environ["EDGEKD_CACHE_DIR"] = str(options.scratch / "cache")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.scratch / "inductor"))
@@ -73,7 +73,6 @@ def _in_processes(arguments: list[str], options: argparse.Namespace) -> int:
     from tests.benchmarks.gpu import attempts
 
     began = time.time()
-    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgekd-gpu-", ignore_cleanup_errors=True) as scratch:
         command = [sys.executable, "-m", "tests.benchmarks.gpu", *arguments, "--call", str(began), "--scratch", scratch]
         return attempts.work(command, options.out / RESULTS, str(began), began + 60 * options.minutes)
@@ -228,16 +227,23 @@ def _take_up(
     return left, kept
 
 
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line; what there is to choose from says `--help`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help: all options)\n")
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m tests.benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="in all, from the start of the process")
-    parser.add_argument("--out", type=Path, help="the folder for gpu.json, gpu.log, pictures and the study")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in all, from the start of the process; default: 8")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for gpu.json, gpu.log, pictures and the study")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default: cuda")
     parser.add_argument("--continue", type=Path, dest="continued", metavar="DIR", help="what an earlier call left")
-    parser.add_argument("--only", nargs="+", choices=SHARES, default=[], help="these parts")
-    parser.add_argument("--skip", nargs="+", choices=SHARES, default=[], help="all parts but these")
+    parser.add_argument("--only", nargs="+", choices=SHARES, metavar="PART", default=[], help="these parts")
+    parser.add_argument("--skip", nargs="+", choices=SHARES, metavar="PART", default=[], help="all parts but these")
     parser.add_argument("--esc10", type=Path, metavar="DIR", help="the study's data; without it the study is left out")
     parser.add_argument("--yamnet", type=Path, metavar="FILE", help="weights of the study's teacher")
     parser.add_argument("--call", type=float, help=argparse.SUPPRESS)
@@ -245,15 +251,50 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--show", type=Path, metavar="DIR", help="print the tables of an earlier call, and do nothing")
     options = parser.parse_args(arguments)
     if options.show is not None:
-        print(*show(json.loads((options.show / RESULTS).read_text())), sep="\n")
+        print(*show(_earlier(parser, "--show", options.show)), sep="\n")
         sys.exit()
+    if options.out is None:
+        options.out = options.continued
     if options.out is None:
         parser.error("--out: which folder?")
     if not 0 < options.minutes <= 600:
         parser.error("--minutes: more than 0, at most 600")
-    if options.continued is not None and not (options.continued / RESULTS).is_file():
-        parser.error(f"--continue: no {RESULTS} in {options.continued}")
+    if not _wanted(options):
+        parser.error("--only, --skip: no part is left")
+    if options.continued is not None:
+        _earlier(parser, "--continue", options.continued)
+    _check_study(parser, options)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        parser.error(f"--out: {options.out}: {failure.strerror}")
     return options
+
+
+def _check_study(parser: _Parser, options: argparse.Namespace) -> None:
+    if options.esc10 is not None and not options.esc10.is_dir():
+        parser.error(f"--esc10: no folder {options.esc10}")
+    if options.yamnet is not None and not options.yamnet.is_file():
+        parser.error(f"--yamnet: no file {options.yamnet}")
+    if options.esc10 is None and _wanted(options) == ["study"]:
+        parser.error("--only study: needs --esc10 DIR")
+
+
+def _earlier(parser: _Parser, option: str, folder: Path) -> dict[str, Any]:
+    """The `gpu.json` of an earlier call."""
+    try:
+        found = json.loads((folder / RESULTS).read_text())
+    except OSError:
+        parser.error(f"{option}: no {RESULTS} in {folder}")
+    except ValueError:
+        parser.error(f"{option}: {folder / RESULTS} is damaged")
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("parts"), dict)
+        or not found["parts"].keys() <= SHARES.keys()
+    ):
+        parser.error(f"{option}: {folder / RESULTS} is not of this script")
+    return found
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def lose(parts: Mapping[str, dict[str, Any]], why: str) -> None:
     done, and in the part where that has none."""
     for part in parts.values():
         if part["state"] == AT_WORK:
+            part.pop("until", None)  # the next process has to begin first
             checks = part["result"].get("checks", {})
             begun = [check for check in checks.values() if check["state"] == AT_WORK]
             for each in begun or ([] if checks else [part]):
@@ -90,6 +91,6 @@ def _ended(process: subprocess.Popen[bytes], results: Path, call: str, ends: flo
             return ""
         except subprocess.TimeoutExpired:
             parts = (read_results(results, call) or {"parts": {}})["parts"].values()
-            until = min((part["until"] for part in parts if part["state"] == AT_WORK), default=ends)
+            until = min((part["until"] for part in parts if part["state"] == AT_WORK and "until" in part), default=ends)
             if time.time() > until + grace:
                 return f"it did not come back for {grace:.0f} s after its time, and its process was ended"

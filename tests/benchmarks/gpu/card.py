@@ -20,6 +20,13 @@ FIELDS = (
     *("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw"),
     *("power.limit", "temperature.gpu", "clocks_event_reasons.active"),
 )
+CEILINGS = {
+    "copy_gb_s": ("copies", "GB/s"),
+    "launch_us": ("starting an operation", "us"),
+    "bf16_tflop_s": ("bf16 products", "TFLOP/s"),
+    "float32_tflop_s": ("float32", "TFLOP/s"),
+    "tf32_tflop_s": ("TF32", "TFLOP/s"),
+}
 PACKAGES = ("torch", "torchaudio", "triton", "onnx", "onnxruntime", "numpy")
 
 
@@ -140,6 +147,9 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         return
     versions = ", ".join(f"{name} {found.get(name)}" for name in ("torch", "cuda", "cudnn", "triton", "onnxruntime"))
-    yield f"{found.get('processor')}, {found.get('cores')} cores; Python {found.get('python')}, {versions}"
+    cores = found.get("cores")
+    yield f"{found.get('processor')}, {cores} core{'' if cores == 1 else 's'}; Python {found.get('python')}, {versions}"
     ceilings = result.get("ceilings", {})
-    yield "ceilings: " + ", ".join(f"{name} {told(value, 4)}" for name, value in ceilings.items())
+    said = (f"{words} {told(ceilings[name], 4)} {unit}" for name, (words, unit) in CEILINGS.items() if name in ceilings)
+    if ceilings:
+        yield "at best: " + ", ".join(said)

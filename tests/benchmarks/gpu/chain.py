@@ -120,5 +120,7 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  warning: {warning[:160]}"
         else:
             for subject, row in check["subjects"].items():
+                whole = "" if row["p50_ms"] is None else f", {row['p50_ms']:.2f} ms"
                 device = "" if row["device_ms"] is None else f", device {row['device_ms']:.3f} ms"
-                yield f"{name}: {subject}, {row['runtime']}: {row['p50_ms']} ms{device}, accuracy {row['accuracy']}"
+                accuracy = "" if row["accuracy"] is None else f", accuracy {row['accuracy']:.1%}"
+                yield f"{name}: {subject}, {row['runtime']}{whole}{device}{accuracy}"

@@ -153,8 +153,9 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
         ]
         figures += [f"{part} {told(value)}" for part, value in check.get("differences", {}).items()]
         bound = f" (bound {', '.join(told(each) for each in _listed(check['bound']))})" if "bound" in check else ""
-        words = check.get("words", "")
-        yield f"{name}: {judged} {', '.join(figures)}{bound} {words}".rstrip()
+        yield f"{name}: {judged} {', '.join(figures)}{bound}".rstrip()
+        if check.get("words"):
+            yield f"  {check['words']}"
 
 
 def _listed(bound: Any) -> list[float]:

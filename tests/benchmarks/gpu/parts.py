@@ -85,10 +85,10 @@ class Task:
             self.save()
             checks[name] = _outcome(work)
         except OutOfTime:
-            checks[name] = {"state": "cut short"}
+            checks[name] = {"state": "cut short", "why": "the part's time was up"}
             raise
         checks[name]["seconds"] = round(time.monotonic() - began, 2)
-        self.log(f"{name}: {checks[name]['state']} ({checks[name]['seconds']} s) {checks[name].get('why', '')}")
+        self.log(f"{name}: {checks[name]['state']} ({checks[name]['seconds']:.1f} s){_because(checks[name])}")
         self.save()
         release()
         return bool(checks[name]["state"] == "done")
@@ -134,9 +134,13 @@ def run_parts(
         save()
         outcome = _outcome(lambda part=part, task=task: part.run(task), seconds)  # type: ignore[misc]
         found[part.name] = {**outcome, "seconds": round(time.monotonic() - began, 1), "result": task.result}
-        log(f"{part.name}: {outcome['state']} after {time.monotonic() - began:.0f} s {outcome.get('why', '')}")
+        log(f"{part.name}: {outcome['state']} after {time.monotonic() - began:.0f} s{_because(outcome)}")
         save()
         release()
+
+
+def _because(outcome: Mapping[str, Any]) -> str:
+    return f": {outcome['why']}" if outcome.get("why") else ""
 
 
 def _outcome(work: Callable[[], Mapping[str, Any] | None], seconds: float | None = None) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
                     name,
                     size,
                     f"{row['whole_ms']:.2f}",
-                    "not on a CPU" if device is None else f"{device:.2f}",
+                    "-" if device is None else f"{device:.2f}",
                     f"{row['clips_a_second']:.0f}",
                     "-" if memory is None else f"{memory:.0f}",
                     f"{check['layer_sum_ms']:.2f}" if size == "1" else "",
@@ -98,4 +98,4 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
                 ]
             )
     if rows:
-        yield table(["", "batch", "whole ms", "device ms", "clips/s", "MB", "layers ms", "slowest"], rows)
+        yield table(["", "batch", "whole ms", "device ms", "clips/s", "MB", "layers ms", "slowest (ms)"], rows)

@@ -170,7 +170,8 @@ def _explain(task: Task, flows: Mapping[str, Any], found: dict[str, Any], shape:
             "share_of_flops_floor": work.flops / best.flops / row["seconds_a_step"],
             "share_of_floor": work.seconds / row["seconds_a_step"],
         }
-    found["bars"] = bars(found["flows"])
+    if task.on_cuda:  # the bars are a GPU's
+        found["bars"] = bars(found["flows"])
 
 
 def bars(flows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -227,15 +228,22 @@ def show(result: Mapping[str, Any]) -> Iterator[str]:
 def _shape(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     rows = {flow: row for flow, row in found["flows"].items() if "seconds_a_step" in row}
     rounds = len(next(iter(rows.values()))["rounds_seconds"])
-    yield f"{name}: {rounds} rounds" + (f"; left out: {', '.join(found['left_out'])}" if found.get("left_out") else "")
-    head = ["", "clips/s", "ms", f"x {found['base']}", "peak MB", "GFLOP", "FLOP floor", "op floor", *SECTIONS]
+    yield f"{name}: {rounds} round{'' if rounds == 1 else 's'}; a step, and its floors as shares of its time"
+    if found.get("left_out"):
+        yield f"  left out, as time was short: {', '.join(found['left_out'])}"
+    head = ["", "clips/s", "ms", f"x {found['base']}", "peak MB", "GFLOP", "FLOP floor", "op floor"]
     yield table(head, [_row(flow, row) for flow, row in rows.items()])
+    shared = {flow: row["shares"] for flow, row in rows.items() if "shares" in row}
+    if shared:
+        head = ["where its time goes", *SECTIONS]
+        yield table(head, [[flow, *(f"{of[section]:.0%}" for section in SECTIONS)] for flow, of in shared.items()])
     for flow, row in rows.items():
         if "fallen_back" in row:
             yield f"{flow} IS NOT AS ASKED: {row['fallen_back']}"
     for bar, said in found.get("bars", {}).items():
         met = "met" if said["met"] else "MISSED"
-        yield f"bar {bar} {said['bar']:g}: {met}, {told(said['found'])} {said.get('flow', '')}".rstrip()
+        flow = f" ({said['flow']})" if "flow" in said else ""
+        yield f"bar {bar} {said['bar']:g}: {met}, {told(said['found'])}{flow}"
     for flow, traced in found.get("traces", {}).items():
         yield f"trace of {flow}: {traced['words']}"
         for kernel in traced["longest"]:
@@ -254,5 +262,4 @@ def _row(flow: str, row: Mapping[str, Any]) -> list[str]:
         f"{row['gflop']:.0f}" if "gflop" in row else "-",
         f"{row['share_of_flops_floor']:.1%}" if "gflop" in row else "-",
         f"{row['share_of_floor']:.0%}" if "gflop" in row else "-",
-        *(f"{row['shares'][section]:.0%}" if "shares" in row else "-" for section in SECTIONS),
     ]

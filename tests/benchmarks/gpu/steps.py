@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekd.exact_float32 import exact_float32
 from edgekd.losses.ssatkd.kernels import without_kernels
 from edgekd.training.batches import Batch
+from edgekd.training.student_step import computes_in_kernels
 from tests.benchmarks.data_flows import Ours, Steps
 
 _RUNS = 3  # of a compiled step: it is compiled, recorded as a CUDA graph, and played
@@ -74,6 +75,7 @@ class Trial:
         Textures are computed in kernels of our own only where all of a step is compiled.
         """
         step = self.flow.step
+        computes_in_kernels(self.flow.run, self.device)  # another flow may have been the last
         was = step.mixed, step.compiled
         step.mixed, step.compiled = mixed, (was[1] if compiled else None)
         try:

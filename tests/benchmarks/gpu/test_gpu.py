@@ -238,6 +238,7 @@ if not os.path.exists(file):  # the first process
     if how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+time.sleep(0.7)  # what it loads, in which it is not taken for the one that hung
 found = json.load(open(file))
 json.dump({**found, "exit_code": 7}, open(file, "w"))
 """
@@ -257,6 +258,36 @@ def test_a_process_that_begins_nothing_is_not_started_again(tmp_path: Path) -> N
     stale = tmp_path / "gpu.json"
     stale.write_text(json.dumps({"call": "1.0", "parts": {}, "exit_code": 0}))
     assert attempts.work([sys.executable, "-c", "raise SystemExit(2)"], stale, "1.5", time.time() + 60) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--out: which folder?"),
+        (["--out", "FOLDER", "--minutes", "nan"], "--minutes: more than 0, at most 600"),
+        (["--out", "FOLDER", "--only", "card", "--skip", "card"], "no part is left"),
+        (["--out", "FOLDER", "--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--out", "FOLDER", "--esc10", "FOLDER/none"], "--esc10: no folder"),
+        (["--out", "FOLDER", "--yamnet", "FOLDER/none"], "--yamnet: no file"),
+        (["--out", "FOLDER", "--only", "study"], "needs --esc10 DIR"),
+        (["--out", "FOLDER/a-file/x"], "--out: "),
+        (["--show", "FOLDER/none"], "--show: no gpu.json"),
+        (["--show", "FOLDER/damaged"], "is damaged"),
+        (["--show", "FOLDER/other"], "is not of this script"),
+        (["--continue", "FOLDER/none"], "--continue: no gpu.json"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    for name, text in (("damaged", "{"), ("other", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gpu.json").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        script._options(["--device", "cpu", *(part.replace("FOLDER", str(tmp_path)) for part in arguments)])
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in told and told.count("\n") == 1
 
 
 def test_what_is_printed_fits() -> None:

@@ -124,7 +124,8 @@ def check_release(target: Target, installed: Installed) -> None:
         raise ValueError(f"opset = {target.opset}: TensorRT {version} reads up to {language.opset}")
     if installed.dla and release < DLA:
         raise ValueError(
-            f"tensorrt.dla: TensorRT {version} is not asked to use an accelerator here; 11.4.1 or later is, on AGX Orin"
+            f"tensorrt.dla: TensorRT {version} is not asked to use an accelerator here; 11.4.1 or later is, on AGX "
+            "Orin: leave dla out"
         )
 
 
