@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
             values[node] = log_mel
         elif node.op == "get_attr":
             values[node] = None  # a tensor of the network's own
-        elif not _is_folded(traced, node):
+        elif not _is_folded(traced, node, needed):
             scope = NETWORK if traced is network else _scope(node)
             with sheet.within(scope):
                 values[node] = _written(sheet, traced, node, values)
@@ -152,10 +152,11 @@ def _scope(node: fx.Node) -> str:
     return f"{NETWORK}.{stack[-1]}" if stack and stack[-1] else NETWORK
 
 
-def _is_folded(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node` is a layer that a batch norm alone takes the output of, and that is written with it."""
+def _is_folded(traced: fx.GraphModule, node: fx.Node, needed: Collection[fx.Node]) -> bool:
+    """Whether `node` is a layer that, of what is `needed`, a batch norm alone takes the output of, and that is written
+    with it."""
     layer = module_of(traced, node)
-    users = list(node.users)
+    users = [user for user in node.users if user in needed]
     if type(layer) not in (*CONVOLUTIONS, nn.Linear) or len(users) != 1:
         return False
     norm = module_of(traced, users[0])

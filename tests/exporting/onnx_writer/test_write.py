@@ -319,6 +319,14 @@ def test_what_does_nothing_is_left_out_and_keeps_no_norm_from_its_layer() -> Non
     np.testing.assert_allclose(scores_of(written, waveforms), reference(student)(waveforms).numpy(), atol=1e-5)
 
 
+def test_a_norm_behind_the_tap_is_folded_too() -> None:
+    torch.manual_seed(0)
+    student, waveforms = own_student(Head(nn.BatchNorm2d(4))), 0.1 * torch.randn(4, SAMPLES)
+    written = float_onnx(student, SAMPLES)
+    assert "BatchNormalization" not in [node.op_type for node in onnx.load_from_string(written).graph.node]
+    np.testing.assert_allclose(scores_of(written, waveforms), reference(student)(waveforms).numpy(), atol=1e-5)
+
+
 def test_one_layer_folded_with_two_norms_is_stored_twice() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
