@@ -432,9 +432,10 @@ def engine_file(folder: Path, precision: str) -> Path:
     return folder / f"model-{precision}.engine"
 
 
-def engine_step(manifest: dict[str, Any]) -> str:
-    """What to do where a bundle's engine is missing or cannot be run."""
-    return ENGINE_STEPS[manifest["target"]["runtime"]]
+def engine_step(manifest: dict[str, Any], engine: str | None = None) -> str:
+    """What to do where a bundle's engine, or the one of that name, is missing or cannot be run."""
+    step = ENGINE_STEPS[manifest["target"]["runtime"]]
+    return f"{step} --dla" if engine == DLA_ENGINE else step
 
 
 def engines(manifest: dict[str, Any]) -> list[str]:
@@ -443,7 +444,8 @@ def engines(manifest: dict[str, Any]) -> list[str]:
     if manifest["target"]["runtime"] not in ENGINE_STEPS:
         return []
     has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
-    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
+    takes_it = manifest["classifier"]["batch"] == 1 and "fp16" in graphs(manifest)
+    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and takes_it else [])]
 
 
 def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -466,7 +468,7 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
         raise RunnerError(
-            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest)}"
+            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest, precision)}"
         )
     return str(precision)
 
@@ -1604,14 +1606,22 @@ class TensorRT:
                 part.unlink()
 
 
+class NotInstalled(RunnerError):
+    """A runtime that is not on this machine."""
+
+
 def import_rtx() -> Any:
-    """The Python module of TensorRT for RTX. Raises `RunnerError`."""
-    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
+    """The Python module of TensorRT for RTX. Raises `NotInstalled`, and `RunnerError` where it does not load."""
+    names, why = ("tensorrt_rtx", "tensorrt_rtx_bindings"), ""  # with NVIDIA's package of the first name, and without
+    for name in names:
         try:
             return importlib.import_module(name)
-        except (ImportError, OSError):
-            continue
-    raise RunnerError(
+        except (ImportError, OSError, RuntimeError) as failure:  # the latter where libraries or a driver are missing
+            if not (isinstance(failure, ModuleNotFoundError) and failure.name in names):
+                why = _first_line(failure)
+    if why:
+        raise RunnerError(f"TensorRT for RTX is installed and does not load: {why}. Next: install it anew")
+    raise NotInstalled(
         "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
         " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
     )
@@ -1747,8 +1757,9 @@ class Runner:
         if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
-            step = engine_step(self.manifest) + (" --dla" if precision == DLA_ENGINE else "")
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {step}")
+            raise RunnerError(
+                f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest, precision)}"
+            )
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from edgekd.device.runner.bundle import (
 )
 from edgekd.device.runner.classifier import Runner, windows
 from edgekd.device.runner.engine_layers import types_of
-from edgekd.device.runner.engines import import_rtx, oldest_onnxruntime, open_engine
+from edgekd.device.runner.engines import NotInstalled, import_rtx, oldest_onnxruntime, open_engine
 from edgekd.device.runner.errors import DISAGREES, RunnerError
 from edgekd.device.runner.machine import machine_state
 from edgekd.device.runner.trtexec import DLA_CORE, TRTEXEC, Trtexec, trtexec_release
@@ -32,6 +32,7 @@ __all__ = [
     "DLA_ENGINE",
     "TRTEXEC",
     "Contract",
+    "NotInstalled",
     "Runner",
     "RunnerError",
     "Trtexec",

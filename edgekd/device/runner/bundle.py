@@ -91,9 +91,10 @@ def engine_file(folder: Path, precision: str) -> Path:
     return folder / f"model-{precision}.engine"
 
 
-def engine_step(manifest: dict[str, Any]) -> str:
-    """What to do where a bundle's engine is missing or cannot be run."""
-    return ENGINE_STEPS[manifest["target"]["runtime"]]
+def engine_step(manifest: dict[str, Any], engine: str | None = None) -> str:
+    """What to do where a bundle's engine, or the one of that name, is missing or cannot be run."""
+    step = ENGINE_STEPS[manifest["target"]["runtime"]]
+    return f"{step} --dla" if engine == DLA_ENGINE else step
 
 
 def engines(manifest: dict[str, Any]) -> list[str]:
@@ -102,7 +103,8 @@ def engines(manifest: dict[str, Any]) -> list[str]:
     if manifest["target"]["runtime"] not in ENGINE_STEPS:
         return []
     has_dla = (manifest["target"].get("tensorrt") or {}).get("dla", False)  # older bundles do not know of it
-    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and "fp16" in graphs(manifest) else [])]
+    takes_it = manifest["classifier"]["batch"] == 1 and "fp16" in graphs(manifest)
+    return [*graphs(manifest), *([DLA_ENGINE] if has_dla and takes_it else [])]
 
 
 def built_engines(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -125,6 +127,6 @@ def chosen_engine(folder: Path, manifest: dict[str, Any]) -> str | None:
         raise RunnerError(f"{path}: not what `choose` writes. Next: python3 edgekd_runner.py choose")
     if not engine_file(folder, precision).exists():
         raise RunnerError(
-            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest)}"
+            f"{path}: {engine_file(folder, precision).name} was chosen and is gone. {engine_step(manifest, precision)}"
         )
     return str(precision)

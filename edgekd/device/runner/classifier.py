@@ -132,8 +132,9 @@ class Runner:
         if not built and precision in (None, *known):
             return precision or known[0], False
         if precision is not None and precision not in built:
-            step = engine_step(self.manifest) + (" --dla" if precision == DLA_ENGINE else "")
-            raise RunnerError(f"{engine_file(self.folder, precision)}: not built. {step}")
+            raise RunnerError(
+                f"{engine_file(self.folder, precision)}: not built. {engine_step(self.manifest, precision)}"
+            )
         return precision or chosen_engine(self.folder, self.manifest) or built[0], True
 
     def graph_input(self, clips: np.ndarray) -> np.ndarray:

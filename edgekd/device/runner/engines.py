@@ -249,14 +249,22 @@ class TensorRT:
                 part.unlink()
 
 
+class NotInstalled(RunnerError):
+    """A runtime that is not on this machine."""
+
+
 def import_rtx() -> Any:
-    """The Python module of TensorRT for RTX. Raises `RunnerError`."""
-    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):  # with NVIDIA's package of the first name, and without
+    """The Python module of TensorRT for RTX. Raises `NotInstalled`, and `RunnerError` where it does not load."""
+    names, why = ("tensorrt_rtx", "tensorrt_rtx_bindings"), ""  # with NVIDIA's package of the first name, and without
+    for name in names:
         try:
             return importlib.import_module(name)
-        except (ImportError, OSError):
-            continue
-    raise RunnerError(
+        except (ImportError, OSError, RuntimeError) as failure:  # the latter where libraries or a driver are missing
+            if not (isinstance(failure, ModuleNotFoundError) and failure.name in names):
+                why = _first_line(failure)
+    if why:
+        raise RunnerError(f"TensorRT for RTX is installed and does not load: {why}. Next: install it anew")
+    raise NotInstalled(
         "TensorRT for RTX is not installed. Next: python3 -m pip install tensorrt-rtx-cu13-libs"
         " tensorrt-rtx-cu13-bindings, in the version that README.md says, or add --cpu to use onnxruntime"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,6 +75,7 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
             traced = trace(type(network).__name__, network)
         except InputError as failure:
             raise Unknown(str(failure)) from None
+        _check_traced(network, traced, log_mel)
         _leave_out_idle(traced)
     if not is_plain(network):
         raise Unknown("a network with something hooked into it")
@@ -99,6 +101,17 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     if not isinstance(found, Value) or len(found.shape) != 2:
         raise Unknown("logits that are no vector")
     return found
+
+
+@torch.no_grad()
+def _check_traced(network: nn.Module, traced: fx.GraphModule, log_mel: Value) -> None:
+    """Raise `Unknown` where the traced network computes something else: `torch.fx` takes `a -= b` for `a = a - b`,
+    which leaves what `a` was called before as it is."""
+    shape = [1 if size is None else size for size in log_mel.shape]
+    example = torch.linspace(-1, 1, prod(shape), dtype=log_mel.dtype).reshape(shape)
+    here, there = (each(example.clone())[0].float() for each in (network, traced))
+    if here.shape != there.shape or not torch.allclose(here, there, rtol=1e-3, atol=1e-4):
+        raise Unknown("a network that differs when it is traced")
 
 
 def _leave_out_idle(traced: fx.GraphModule) -> None:

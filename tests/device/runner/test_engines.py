@@ -202,6 +202,15 @@ def test_a_board_without_an_accelerator_has_no_such_engine(toy: Toy, tmp_path: P
     assert Runner(bundle).engine == "onnxruntime"
 
 
+def test_a_bundle_of_any_batch_is_not_for_an_accelerator(
+    toy: Toy, tmp_path: Path, tensorrt: StandInTensorRT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`build_engine.sh` builds none for it: shapes are fixed there."""
+    bundle = toy.write(tmp_path / "orin", "jetson-agx-orin", batch="dynamic", alternatives=("fp16", "fp32"))
+    assert main(["verify", "--precision", "fp16-dla"], bundle) == 2
+    assert "this bundle has int8, fp16, fp32\n" in capsys.readouterr().err
+
+
 @pytest.fixture
 def workstation(toy: Toy, tmp_path: Path) -> Path:
     """A bundle for an RTX GPU, with its int8 engine."""

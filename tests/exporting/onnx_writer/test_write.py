@@ -50,7 +50,8 @@ def trained(student: Student, samples: int) -> Student:
 def student_of(name: str) -> tuple[Student, int]:
     torch.manual_seed(0)
     if "-cut" in name:
-        return trained(build_student(name, 4, 16_000, width=0.5, samples=8_000), 8_000), 8_000
+        rate = 16_000 if name.startswith("yamnet") else 32_000  # what their teachers hear
+        return trained(build_student(name, 4, rate, width=0.5, samples=rate // 2), rate // 2), rate // 2
     return trained(build_student(name, 4, RATE, FRONTEND), SAMPLES), SAMPLES
 
 
@@ -246,6 +247,12 @@ class Scaled(nn.Module):
         return self.classifier(tap.mean(dim=(2, 3))), tap
 
 
+def changed_under_another_name(tap: Tensor) -> Tensor:
+    features = same = tap + tap
+    same -= tap.mean(dim=1, keepdim=True)
+    return features
+
+
 class Hooked(nn.Conv2d):
     """A convolution that a hook gives another weight each time."""
 
@@ -267,6 +274,7 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor] | nn.Module] = {
     "number": lambda tap: tap + 1,
     "over the batch": lambda tap: tap - tap.mean(dim=0, keepdim=True),
     "in place": changed_in_place,
+    "in place under another name": changed_under_another_name,
     "in place, what it gives unused": changed_and_dropped,
     "a part in place": part_changed,
     "one size of two": lambda tap: nn.functional.max_pool2d(tap, 2, stride=(2,)),

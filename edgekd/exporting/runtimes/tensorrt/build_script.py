@@ -176,7 +176,7 @@ _SCRIPT = """\
 # examples. Run it on the device, with TensorRT {version}; it takes minutes. trtexec's words go to build-NAME.log.
 # Exit codes: 0 done, 1 no engine could be built, 2 wrong usage, 3 something is missing here, 4 no engine agrees.
 set -eu
-cd -- "$(dirname -- "$0")"
+CDPATH='' cd -- "$(dirname -- "$0")"
 
 say() {{
     printf 'build_engine.sh: %s\\n' "$*" >&2

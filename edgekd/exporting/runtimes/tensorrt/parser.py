@@ -7,7 +7,7 @@ an engine of it is right.
 
 from __future__ import annotations
 
-from edgekd.errors import GateError
+from edgekd.errors import GateError, InputError
 from edgekd.exporting.manifest import Check
 from edgekd.exporting.runtimes.tensorrt.engine import Refused
 from edgekd.exporting.runtimes.tensorrt_rtx.build import Built, build_ahead, import_rtx
@@ -19,7 +19,10 @@ def check_by_parser(model: bytes, precision: Precision, progress: Progress) -> C
     """What NVIDIA's parser and builder say of a graph, as an entry of the manifest. Raises `GateError`."""
     by = "NVIDIA's ONNX parser and builder"
     progress("parse", 0, 1, precision=precision)
-    accepted = parse_with_nvidia(model)
+    try:
+        accepted = parse_with_nvidia(model)
+    except InputError as failure:
+        return Check(by=by, precision=precision, not_run=str(failure))
     progress("parse", 1, 1, precision=precision)
     if accepted is None:
         return Check(by=by, precision=precision, not_run="the extra 'rtx' is not installed")
@@ -34,7 +37,7 @@ def check_by_parser(model: bytes, precision: Precision, progress: Progress) -> C
 def parse_with_nvidia(model: bytes) -> Built | None:
     """Have NVIDIA's parser read a serialised graph and its builder build it; None where the extra `rtx` is absent.
 
-    Raises `GateError` with their own words where they refuse it.
+    Raises `GateError` with their own words where they refuse it, `InputError` where it is there and does not load.
     """
     rtx = import_rtx()
     if rtx is None:

@@ -43,11 +43,14 @@ class Built:
 
 
 def import_rtx() -> Any | None:
-    """The Python module of TensorRT for RTX; None where the extra `rtx` is not installed."""
+    """The Python module of TensorRT for RTX; None where the extra `rtx` is not installed. Raises `InputError` where it
+    is, and does not load."""
     try:
         return runner.import_rtx()
-    except runner.RunnerError:
+    except runner.NotInstalled:
         return None
+    except runner.RunnerError as failure:
+        raise InputError(f"{failure}: pip install --force-reinstall 'edgekd[rtx]'.") from None
 
 
 def build_ahead(rtx: Any, model: bytes, capabilities: Sequence[str] = (), max_batch: int = 8) -> Built:
@@ -80,8 +83,8 @@ def reported_layers(report: str) -> list[dict[str, Any]]:
 
 
 def require_builder(target: Target) -> Any:
-    """The module that builds engines for `target`. Raises `InputError` where it is missing or of another release,
-    `UsageError` on a machine that builds for other processors."""
+    """The module that builds engines for `target`. Raises `InputError` where it is missing, broken or of another
+    release, `UsageError` on a machine that builds for other processors."""
     assert target.tensorrt_rtx is not None
     wanted = target.tensorrt_rtx.version
     install = f"pip install 'tensorrt-rtx-cu13-libs=={wanted}.*' 'tensorrt-rtx-cu13-bindings=={wanted}.*'"

@@ -358,3 +358,14 @@ def test_a_folder_with_odd_characters_is_built_in(tmp_path: Path) -> None:
     done = made.build()
     assert (done.returncode, said(done)) == (0, [])
     assert os.access(folder / "model-int8.engine", os.R_OK)
+
+
+def test_a_cdpath_does_not_lead_to_another_bundle(tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here" / "bundle", tmp_path / "elsewhere"
+    for folder in (here, elsewhere / "bundle"):
+        folder.mkdir(parents=True)
+    made = board(here)
+    variables = {"PATH": str(made.bin), "RUNNER_LOG": str(here / "runner"), "CDPATH": str(elsewhere)}
+    shell = shutil.which("dash") or "/bin/sh"
+    done = subprocess.run([shell, "bundle/build_engine.sh"], env=variables, cwd=here.parent, check=False)
+    assert (done.returncode, len(made.engines())) == (0, 3)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.qdq_checks import int8_layers
+from edgekd.exporting.runtimes.tensorrt.parser import check_by_parser
 from edgekd.exporting.runtimes.tensorrt_rtx.build import (
     build_ahead,
     check_layers,
@@ -94,6 +96,21 @@ def test_without_it_there_is_no_bundle_and_the_line_says_what_to_install(
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with pytest.raises(InputError, match=r"not installed\. Next: pip install 'tensorrt-rtx-cu13-libs==1\.7\.1\.\*'"):
         require_builder(target)
+
+
+@pytest.mark.parametrize("failure", ["ImportError('libtensorrt_rtx.so.1: not found')", "RuntimeError('no driver')"])
+def test_a_module_that_does_not_load_is_not_taken_for_one_that_is_absent(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text(f"raise {failure}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with pytest.raises(InputError, match=r"is installed and does not load: (lib|no )"):
+        require_builder(target)
+    told = check_by_parser(b"", "int8", lambda *_, **__: None).not_run or ""
+    assert "is installed and does not load: " in told
 
 
 def test_another_release_builds_engines_that_the_board_does_not_run(target: Target, rtx: Install) -> None:
