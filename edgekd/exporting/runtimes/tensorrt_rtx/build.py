@@ -128,7 +128,7 @@ def _engine(model: bytes, capabilities: tuple[str, ...], max_batch: int, rtx: An
 def check_layers(model: bytes, precision: Precision, target: Target) -> Check:
     """What the builder says of the engine that ships, as an entry of the manifest.
 
-    Raises `GateError` that names the layers of an int8 graph that it computes in float.
+    Raises `GateError` that names the layers of an int8 graph that it computes in float, or of which it says nothing.
     """
     built = engine_for(model, target)
     assert target.tensorrt_rtx is not None
@@ -140,6 +140,12 @@ def check_layers(model: bytes, precision: Precision, target: Target) -> Check:
             f"TensorRT for RTX {built.version} computes in float what is to be int8, for compute capability"
             f" {capabilities}: {', '.join(fallen)} ({len(fallen)} of {len(built.types)} layers). Next:"
             f" --precision fp16, or leave these in float on purpose: edgekd quantize RUN {keep}"
+        )
+    untold = [name for name in int8_layers(model) if name not in built.types]
+    if untold:
+        raise GateError(
+            f"TensorRT for RTX {built.version} does not say whether it computes in int8 what is to be:"
+            f" {', '.join(untold)}. Next: --precision fp16, or an edgekd that reads the log of this release"
         )
     return Check(
         by=f"the builder of TensorRT for RTX {built.version}, for compute capability {capabilities}",

@@ -75,6 +75,18 @@ def test_an_int8_convolution_that_fell_back_to_float_is_named_and_stops_the_expo
     assert "frontend/matmul" not in check_layers(model, "int8", target).layers, "the log-mel is to be in float"
 
 
+def test_a_builder_that_does_not_tell_types_is_not_taken_for_one_that_computes_in_int8(
+    exported: Exported, target: Target, rtx: Install
+) -> None:
+    module = rtx()
+    build_ahead(module, exported.float32, ("8.6",))
+    module.logger.log = lambda *_: None
+    with pytest.raises(
+        GateError, match=r"does not say whether it computes in int8 what is to be: network\.stem\.0/conv"
+    ):
+        check_layers(exported.int8["tensorrt"], "int8", target)
+
+
 def test_a_report_of_an_earlier_engine_is_not_taken_for_this_ones(exported: Exported, rtx: Install) -> None:
     module = rtx()
     build_ahead(module, exported.int8["tensorrt"], ("8.6",))
