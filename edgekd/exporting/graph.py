@@ -18,7 +18,7 @@ from edgekd.config import FrontendConfig
 from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
 from edgekd.exporting.exporter import export_module, rename_values, simplified
 from edgekd.exporting.onnx_writer.sheet import Unknown
-from edgekd.exporting.onnx_writer.write import write
+from edgekd.exporting.onnx_writer.write import FRONT_END_SCOPE, write
 from edgekd.exporting.operators import lowered
 from edgekd.exporting.targets import Batch, LogMelPlace, Target
 from edgekd.models.students.student import Student
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 INPUTS: dict[LogMelPlace, str] = {"graph": "waveform", "external": "log_mel"}
 OUTPUT = "probabilities"
-FRONT_END = "frontend/"  # how the names of its nodes begin
+FRONT_END = f"{FRONT_END_SCOPE}/"  # how the names of its nodes begin
 OPSETS = range(13, 21)  # per-channel DequantizeLinear is of 13; above 20 ONNX Runtime fails on zero-point-0 graphs
 _LOWEST_WRITTEN = 18  # older ones are made of this
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgekd.device import runner
+from edgekd.device.runner import trtexec
 from edgekd.errors import InputError
 from edgekd.profiling.layers import LayerTime, macs_of, slowest_first, with_own_names
 from edgekd.report.results import Layer
-
-TRTEXEC = Path(runner.TRTEXEC)
 
 # What trtexec calls a format -> precision and bytes of a number: "Half", "Row major linear FP16 format", ...
 _FORMATS = (
@@ -30,18 +27,16 @@ _FORMATS = (
 )
 
 
-def engine_layers(
-    engine: Path, model: bytes | None = None, trtexec: Path = TRTEXEC, on_dla: bool = False
-) -> tuple[Layer, ...]:
-    """The layers of a TensorRT engine, timed by the trtexec on PATH, or by `trtexec` where there is none.
+def engine_layers(engine: Path, model: bytes | None = None, on_dla: bool = False) -> tuple[Layer, ...]:
+    """The layers of a TensorRT engine, timed by the trtexec that the runner takes.
 
     `model`: the ONNX file that the engine was built from, for the MACs. `on_dla`: it is for an accelerator. Raises
     `InputError` where there is no trtexec, and where it cannot run the engine.
     """
-    program = shutil.which("trtexec") or (str(trtexec) if os.access(trtexec, os.X_OK) else None)
+    program = trtexec.find_trtexec()
     if program is None:
         raise InputError(
-            f"{engine}: no trtexec on PATH or in {trtexec.parent}, which times the layers of an engine."
+            f"{engine}: no trtexec on PATH or in {Path(trtexec.TRTEXEC).parent}, which times the layers of an engine."
             " Next: sudo apt install nvidia-jetpack on a Jetson, or leave --layers out."
         )
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
+from edgekd.device import runner
 from edgekd.errors import InputError
 from edgekd.profiling.engine_layers import engine_layers, trtexec_layers
 
@@ -63,6 +64,12 @@ def test_what_is_no_profile_is_an_input_error(text: str) -> None:
         trtexec_layers(text)
 
 
+@pytest.fixture(autouse=True)
+def nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trtexec where NVIDIA's packages put it."""
+    monkeypatch.setattr(runner.trtexec, "TRTEXEC", str(tmp_path / "absent" / "trtexec"))
+
+
 @pytest.fixture
 def trtexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in on PATH that knows these options only, and writes a profile; returns the log of its arguments."""
@@ -85,7 +92,7 @@ def trtexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_engine_is_profiled_by_trtexec(trtexec: Path, tmp_path: Path) -> None:
-    found = engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")
+    found = engine_layers(tmp_path / "model.engine")
     assert [layer.precision for layer in found[:1]] == ["int8"]
     assert trtexec.read_text().split()[1:] == [
         "--exportProfile=profile.json",
@@ -99,18 +106,18 @@ def test_from_11_on_the_layers_have_a_run_of_their_own_without_asking(
     trtexec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRINTS", "v110401")
-    engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")
+    engine_layers(tmp_path / "model.engine")
     assert trtexec.read_text().split()[-1] == "--dumpProfile"
 
 
 def test_an_engine_for_an_accelerator_is_run_on_it(trtexec: Path, tmp_path: Path) -> None:
-    engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec", on_dla=True)
+    engine_layers(tmp_path / "model.engine", on_dla=True)
     assert "--useDLACore=0" in trtexec.read_text().split()
 
 
 def test_trtexecs_own_error_is_passed_on(trtexec: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.engine: trtexec cannot run it: Unknown option: --loadEngine"):
-        engine_layers(tmp_path / "other.engine", trtexec=tmp_path / "absent" / "trtexec")
+        engine_layers(tmp_path / "other.engine")
 
 
 def test_without_trtexec_the_error_says_where_it_was_looked_for(
@@ -118,4 +125,4 @@ def test_without_trtexec_the_error_says_where_it_was_looked_for(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"no trtexec on PATH or in .*absent, which.*leave --layers out"):
-        engine_layers(tmp_path / "model.engine", trtexec=tmp_path / "absent" / "trtexec")
+        engine_layers(tmp_path / "model.engine")

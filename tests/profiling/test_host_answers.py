@@ -25,7 +25,7 @@ TIMED |= {"p50_interval_ms": [1.9, 2.1], "quantiles_ms": [2.0] * 101, "settled":
 TIMED |= {"front_end_ms": None, "network_ms": None, "memory_bytes": 1, "peak_memory_bytes": 2}
 TIMED |= {"machine": edgekd_runner.machine_state()}
 NEWS: tuple[dict[str, Any], ...] = (
-    {"folder": "/tmp/edgekd-x", "machine": "x86_64", "trtexec": False},
+    {"folder": "/scratch/edgekd-x", "machine": "x86_64", "trtexec": False},
     {"step": "verify", "says": "x"},
     {"ended": "verify", "code": 0, "output": json.dumps(VERIFIED), "said": ["x"], "late": False},
     {"failure": "No space left on device", "errno": 28},

@@ -23,7 +23,7 @@ from edgekd.models.tracing import logits_of, module_of, trace
 if TYPE_CHECKING:
     import onnx
 
-FRONT_END, NETWORK = "frontend", "network"
+FRONT_END_SCOPE, NETWORK = "frontend", "network"
 
 
 def write(
@@ -36,7 +36,7 @@ def write(
     """
     sheet = Sheet()
     sound = Value(names[0], shape)
-    with sheet.within(FRONT_END):
+    with sheet.within(FRONT_END_SCOPE):
         log_mel = _front_end(sheet, module.frontend, sound)
     with sheet.within(NETWORK):
         logits = _network(sheet, module.network, cast(sheet, log_mel, _precision(module)))
