@@ -1,7 +1,7 @@
 """How fast a step of training is in this checkout and in another one, side by side.
 
-    git worktree add /tmp/before COMMIT
-    python -m tests.benchmarks.checkouts /tmp/before [--student hltdnn_ds] [--threads 1] [--json]
+    git worktree add ../before COMMIT
+    python -m tests.benchmarks.checkouts ../before [--student hltdnn_ds] [--threads 1] [--json]
 
 Each checkout has a process of its own, and the two take turns of a few steps, so that what else the machine does hits
 both alike. A step has all that a run's has from its second epoch on but the reading ahead: log-mels of a table, masks,

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd.config import QuantizeConfig
 from edgekd.exact_float32 import exact_float32
@@ -96,15 +96,10 @@ def _int8_step(trial: Trial, network: QuantizedNetwork, batch: Any) -> Outcome:
     try:
         with exact_float32(), without_kernels():
             student.train()
-            for module in student.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
             Int8Step(step, QuantizeConfig(epochs=4, frozen_epochs=2)).begin(1)
             for module in (student, trial.loss):
                 module.zero_grad(set_to_none=True)
-            output = step(batch)
-            output.total.backward()
-            return Outcome(float(output.total.detach()), trial.gradients())
+            return trial.differentiated(batch)
     finally:
         student.network = before
         step.mixed, step.compiled = was

@@ -80,15 +80,19 @@ class Trial:
                     self.reset()
                     self.student.train()
                     step.begin(1)
-                    for module in self.student.modules():
-                        if isinstance(module, nn.Dropout):
-                            module.eval()
-                    output = step(batch)
-                    output.total.backward()
-                    loss = float(output.total.detach())
-                return Outcome(loss, self.gradients())
+                    found = self.differentiated(batch)
+                return found
         finally:
             step.mixed, step.compiled = was
+
+    def differentiated(self, batch: Batch) -> Outcome:
+        """A step that is ready, of `batch`, with nothing dropped."""
+        for module in self.student.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        output = self.flow.step(batch)
+        output.total.backward()
+        return Outcome(float(output.total.detach()), self.gradients())
 
     def reset(self) -> None:
         """The weights as they were, no gradients."""
