@@ -62,6 +62,9 @@ class DataConfig(Section):
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"
     )
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="classes that are not learned: none of their clips is on a side"
+    )
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
         default=None,
         description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",

@@ -20,6 +20,9 @@ def predict(
 ) -> None:
     """Classify audio files. A file longer than a clip gets the mean score of overlapping windows.
 
+    "unknown" comes before the classes of a file that is not familiar enough, where RUN or BUNDLE was exported with
+    --reject.
+
     A file that cannot be read is named, the others are classified, and the exit code is 3.
     """
     from edgekd.errors import InputError
@@ -34,7 +37,8 @@ def predict(
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
-            line(f"{prediction.file}: {shares}{' (silent)' if prediction.silent else ''}")
+            unknown = "unknown, " if prediction.unknown else ""
+            line(f"{prediction.file}: {unknown}{shares}{' (silent)' if prediction.silent else ''}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):

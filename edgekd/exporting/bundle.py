@@ -20,7 +20,17 @@ from edgekd.device import runner
 from edgekd.errors import NO_SPACE, GateError, InputError, UsageError
 from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, FloatOperators, Manifest, Parity, Provenance
+from edgekd.exporting.manifest import (
+    Bundle,
+    Check,
+    Classifier,
+    Detection,
+    FloatOperators,
+    Manifest,
+    Parity,
+    Provenance,
+    Reject,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.targets import Precision, Target
@@ -48,6 +58,7 @@ def write_bundle(
     findings: Findings,
     golden: GoldenExamples,
     target: Target,
+    detection: Detection | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write the bundle folder `out` for `target`.
@@ -64,6 +75,7 @@ def write_bundle(
         classifier=classifier,
         target=target,
         provenance=provenance,
+        detection=detection or Detection(),
         parity=findings.parity,
         precision=main,
         alternatives={precision: models[precision] for precision in others},
@@ -144,7 +156,9 @@ def _sealed(folder: Path, manifest: Manifest) -> Manifest:
 def _check(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Have the new bundle answer its golden examples as it will be run."""
     try:
-        check_golden(runtime.open(folder), GoldenExamples.read(folder), manifest.precision, manifest.target.tolerance)
+        reject = manifest.detection.reject
+        golden, tolerance = GoldenExamples.read(folder), manifest.target.tolerance
+        check_golden(runtime.open(folder), golden, manifest.precision, tolerance, reject)
     except InputError as failure:
         raise InputError(f"The new bundle cannot be run: {failure}") from None
 
@@ -167,6 +181,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         "Longer files": f"the mean over windows every {hop_seconds:g} s",
         "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
         **_heard_otherwise(classifier),
+        **_unknown(manifest.detection.reject),
         "Export check": f"{manifest.parity.clips} clips, same top class on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
         "Exported by": f"edgekd {__version__} from run {manifest.provenance.run}",
@@ -188,6 +203,13 @@ def _heard_otherwise(classifier: Classifier) -> dict[str, str]:
     if classifier.trim_silence:
         facts["Digital silence"] = "at the ends of a window it is not used; the window is filled as a shorter file is"
     return facts
+
+
+def _unknown(reject: Reject | None) -> dict[str, str]:
+    if reject is None:
+        return {}
+    told = f"where `known` ({reject.score}) is below {reject.threshold:.4g}"
+    return {"Unknown": f"{told}: at most {reject.share:.0%} of {reject.clips} known clips, none of them trained on"}
 
 
 _README = """\

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -19,7 +20,8 @@ from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
+from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -42,12 +44,14 @@ def export(
     *,
     overwrite: bool = False,
     trust: Sequence[str] = (),
+    reject: Rejection | Literal["off"] | None = None,
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
-    `[FOLDER/]package.module:factory` (see `edgekd.own_code`). Raises `InputError` for an unfinished run,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`). `reject`: what is to tell the unknown, which the run
+    keeps for the next export; None: what it keeps, "off": nothing. Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
     operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
@@ -55,7 +59,7 @@ def export(
     target = load_target(target) if isinstance(target, str) else target
     out = out or bundle_folder(run, target)
     with held(out), reading(run.folder):
-        return _export(run, target, out, progress, overwrite)
+        return _export(run, target, out, progress, overwrite, reject)
 
 
 def bundle_folder(run: Run, target: Target) -> Path:
@@ -63,7 +67,14 @@ def bundle_folder(run: Run, target: Target) -> Path:
     return run.folder / f"bundle-{target.name}"
 
 
-def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: bool) -> Bundle:
+def _export(
+    run: Run,
+    target: Target,
+    out: Path,
+    progress: Progress,
+    overwrite: bool,
+    reject: Rejection | Literal["off"] | None,
+) -> Bundle:
     runtime = RUNTIMES[target.runtime]
     refuse_existing(out, overwrite)
     models = runtime.models(target)
@@ -71,6 +82,11 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     main = deployables[target.precision]
     data = run.open_data(progress)
     rows = verification_rows(data.split)
+    if reject == "off":
+        forget_rejection(run)
+    elif (rejection := reject or kept_rejection(run)) is not None:
+        deployables = rejecting(run, deployables, rejection, data, runtime.flavour, progress)
+        main = deployables[target.precision]
     progress("export", 1, STEPS, step="graph")
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
@@ -79,7 +95,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
-    float_student = Remembered(reference(run.student()))
+    known = {precision != "int8": deployable.known for precision, deployable in deployables.items()}
+    float_student = Remembered(reference(run.student(), known=known.get(True)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -91,8 +108,10 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         by, classify = checkers[precision].by, checkers[precision].classify
         if precision == target.precision:
             classify = shipped
-        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress)  # it decides
-        checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
+        parity = verify(
+            classify, trained[precision], waveforms, target.tolerance, progress, reject=deployable.reject
+        )  # it decides
+        checks.append(Check(by=by, precision=precision, figures=parity.model_dump(exclude_none=True)))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
     bundle = write_bundle(
@@ -101,6 +120,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         models,
         classifier=_classifier(run, main, target),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
+        detection=Detection(reject=main.reject),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
         target=target,
@@ -173,7 +193,7 @@ def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress =
     """
     test = data.side("test")
     probabilities = predict_probabilities(
-        graph_classifier(shipped), data.store, test.rows, progress=progress, stage="test clips"
+        graph_classifier(shipped, len(data.index.classes)), data.store, test.rows, progress=progress, stage="test clips"
     )
     return float((probabilities.argmax(axis=1) == test.labels).mean())
 

@@ -16,6 +16,7 @@ from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.config import FrontendConfig, Section, parse
 from edgekd.device import runner
 from edgekd.errors import InputError, UsageError
+from edgekd.exporting.known import Score
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
 from edgekd.files.folders import put_back
@@ -78,6 +79,8 @@ class Parity(Section):
     clips: int = Field(ge=1)
     agreement: float = Field(ge=0, le=1, description="share of clips with the same winning class")
     largest_difference: float = Field(ge=0, description="of any class probability")
+    known_agreement: float | None = Field(None, ge=0, le=1, description="share of clips on one side of the threshold")
+    known_difference: float | None = Field(None, ge=0, description="the largest of `known`, as a share of its span")
 
 
 class Check(Section):
@@ -99,6 +102,25 @@ class FloatOperators(Section):
     on_integers: tuple[str, ...] = Field((), description="convolutions and matrix products with int8 weights")
 
 
+class Reject(Section):
+    """How unknown windows are told: those whose score `known`, the graph's second output, is below the threshold."""
+
+    score: Score
+    threshold: float
+    span: float = Field(gt=0, description="range of the scores of the clips that the graph was verified on")
+    share: float = Field(ge=0, lt=1, description="of known validation clips that may be rejected")
+    clips: int = Field(ge=1, description="validation clips that the threshold was chosen on")
+    shrinkage: float | None = Field(
+        None, ge=0, le=1, description="of the covariance towards a multiple of the identity"
+    )
+
+
+class Detection(Section):
+    """How windows become detections."""
+
+    reject: Reject | None = Field(None, description="null: nothing is unknown")
+
+
 class Manifest(Section):
     """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
 
@@ -107,6 +129,7 @@ class Manifest(Section):
     classifier: Classifier
     target: Target
     provenance: Provenance
+    detection: Detection = Detection()
     parity: Parity
     precision: Precision = Field(description="of the model that was verified")
     alternatives: dict[Precision, FileName] = Field({}, description="the float student in other precisions")

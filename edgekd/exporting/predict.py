@@ -23,8 +23,10 @@ from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
 from edgekd.errors import InputError
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.manifest import read_bundle
+from edgekd.exporting.manifest import Reject, read_bundle
+from edgekd.exporting.rejection import kept_fit
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.verify import reference
 from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.run import Run
 
@@ -35,30 +37,37 @@ Scores = NDArray[np.float32]
 class Prediction:
     """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read.
 
-    `silent`: there was nothing to hear, for every sample has one value.
+    `silent`: there was nothing to hear, for every sample has one value. `known`: how familiar it is, and `unknown`:
+    that it is not familiar enough, of a classifier that rejects the unknown.
     """
 
     file: Path
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
+    known: float | None = None
+    unknown: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        return {"file": str(self.file), "silent": self.silent, "scores": scores}
+        told = {} if self.known is None else {"known": round(self.known, 6), "unknown": self.unknown}
+        return {"file": str(self.file), "silent": self.silent, **told, "scores": scores}
 
 
 class Predictor(Protocol):
     """Something that classifies files."""
 
     classes: tuple[str, ...]
+    reject: Reject | None
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
-        """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
-        decoded, or not be heard as the classifier hears."""
+        """Class probabilities `(K,)`, with `reject` and `known` after them, and whether the file is silent.
+
+        Raises `InputError` for one that cannot be decoded, or not be heard as the classifier hears.
+        """
 
 
 class BundlePredictor:
@@ -66,6 +75,7 @@ class BundlePredictor:
 
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
+        self.reject = manifest.detection.reject
         self.classifier = manifest.classifier
         self.classes = self.classifier.classes
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
@@ -98,7 +108,11 @@ class RunPredictor:
         self.classes = run.classes
         self.data = run.config.data
         self.samples = round(self.data.clip_seconds * self.data.sample_rate)
-        self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
+        int8 = "int8" in run.report().get("test", {})
+        self.student = load_int8(run) if int8 else run.student()
+        fitted = kept_fit(run, "int8" if int8 else "student")
+        self.reject = None if fitted is None else fitted.reject
+        self.answers = reference(self.student, known=None if fitted is None else fitted.known)
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
         rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
@@ -108,7 +122,7 @@ class RunPredictor:
             pieces = resample_pieces(heard, recording.info.rate, rate, width, rolloff)
             trimmed = stretches if self.data.trim_silence else None
             clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding, trimmed)
-            scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
+            scores = [self.answers(torch.from_numpy(batch)).numpy() for batch in clips]
         return np.concatenate(scores).mean(axis=0), stretches.flat
 
 
@@ -123,10 +137,14 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
 
     def predict(file: Path) -> Prediction:
         try:
-            scores, silent = predictor.predict_file(file)
+            answer, silent = predictor.predict_file(file)
         except InputError as failure:
             return Prediction(file, error=str(failure))
+        scores = answer[: len(predictor.classes)]
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked), silent=silent)
+        if predictor.reject is None:
+            return Prediction(file, tuple(ranked), silent=silent)
+        known = float(answer[len(predictor.classes)])
+        return Prediction(file, tuple(ranked), silent=silent, known=known, unknown=known < predictor.reject.threshold)
 
     return map(predict, files)

@@ -176,9 +176,8 @@ def predictions_on(
     clips: ScoredClips, classify: Classify, progress: Progress = silent, stage: str = "accuracy"
 ) -> Predictions:
     """What `classify` says of all of `clips`."""
-    probabilities = predict_probabilities(
-        graph_classifier(classify), clips.store, clips.rows, batch_size=8, progress=progress, stage=stage
-    )
+    logits = graph_classifier(classify, len(clips.classes))
+    probabilities = predict_probabilities(logits, clips.store, clips.rows, batch_size=8, progress=progress, stage=stage)
     return Predictions(
         rows=tuple(range(len(clips.rows))),  # places among the common clips: two runs may number them differently
         groups=tuple(clips.groups),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekd.escaping import html_text, markdown_command, markdown_text
 from edgekd.number_formats import NONE, percent
-from edgekd.report.figures import known_figures, recall_rows, row
+from edgekd.report.figures import UNKNOWN_HEADS, known_figures, recall_rows, row, unknown_rows
 from edgekd.report.machines import machine_rows
 from edgekd.report.results import Profile
 
@@ -26,6 +26,9 @@ def report_markdown(profile: Profile) -> str:
     if recalls:
         rows = [[name, *(NONE if share is None else percent(share) for share in shares)] for name, shares in recalls]
         parts.append(_folded("Recall of each class", _table(["class", *(subject.name for subject in scored)], rows)))
+    unknown = unknown_rows(profile)
+    if unknown:
+        parts.append(_folded("Sounds of no class", _table(UNKNOWN_HEADS, unknown)))
     machines, rows = machine_rows(profile)
     parts.append(_folded("Where times were taken", _table(["", *machines], rows)))
     if profile.command:

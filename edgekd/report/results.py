@@ -1,8 +1,9 @@
 """A profile as data: what `report.json` holds, and what every other form of the report is drawn from.
 
-The classes below are the schema, version 2: their fields are the keys, and `edgekd profile --schema` prints the same as
-JSON Schema. Shares are from 0 to 1, times in ms unless a name says otherwise, sizes in bytes, intervals 95 %. What
-could not be had on this machine, or was not asked for, is null or empty, never 0.
+The classes below are the schema, version 3: their fields are the keys, and `edgekd profile --schema` prints the same as
+JSON Schema. A report of version 2, which has no `unknown`, is read as well. Shares are from 0 to 1, times in ms unless
+a name says otherwise, sizes in bytes, intervals 95 %. What could not be had on this machine, or was
+not asked for, is null or empty, never 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from edgekd.scoring.differences import Difference
 from edgekd.scoring.intervals import Shares
 from edgekd.scoring.scores import Scores
 
-PROFILE_VERSION: Literal[2] = 2
+PROFILE_VERSION: Literal[3] = 3
+READABLE = (2, PROFILE_VERSION)
 
 Role = Literal["teacher", "student", "int8", "model"]
 """What a subject is to its run; a graph or an engine that came alone is a `model`."""
@@ -145,6 +147,26 @@ class Robustness(Section):
     length: tuple[Point, ...] = Field((), description="longest first; a shorter clip is padded as the runner pads it")
 
 
+class Probe(Section):
+    """What is made of sounds that are none of the classes. Scores are by their names: softmax, energy, mahalanobis."""
+
+    kind: str = Field(description="digital silence, white noise, pink noise, 50 Hz hum, 60 Hz hum, your site")
+    clips: int = Field(strict=True, ge=1)
+    confident: Share = Field(description="answered with a probability of 0.99 or more, and not rejected")
+    named: str = Field(description="the class that most of these got; of all clips where none was confident")
+    auroc: dict[str, Share] = Field(description="how likely a test clip is the more familiar, by each score")
+    false_alarms: dict[str, Share] = Field({}, description="not rejected at the threshold of each score")
+
+
+class Unknown(Section):
+    """How sounds are told that are none of the classes."""
+
+    rejects: str | None = Field(description="the score that it ships with; null: it gives each sound a class")
+    thresholds: dict[str, float] = Field({}, description="of each score, from the validation side or the bundle")
+    lost: dict[str, Share] = Field({}, description="of the test clips, those below the threshold of each score")
+    probes: tuple[Probe, ...]
+
+
 class Golden(Section):
     """A bundle's golden examples on the machine that ran them."""
 
@@ -206,6 +228,7 @@ class Subject(Section):
     battery: Battery | None = None
     layers: tuple[Layer, ...] = Field((), description="slowest first")
     robustness: Robustness | None = None
+    unknown: Unknown | None = Field(None, description="null where it was not asked for, or there are no clips")
     versus: Versus | None = Field(None, description="null for the baseline itself")
     golden: Golden | None = None
     machine: Machine | None = Field(None, description="the host's; null: the report's")
@@ -214,7 +237,7 @@ class Subject(Section):
 class Profile(Section):
     """What `edgekd.profiling.profiler` found."""
 
-    version: Literal[2] = PROFILE_VERSION
+    version: Literal[2, 3] = PROFILE_VERSION
     edgekd: str = Field(description="version of this package")
     created: str = Field(description="ISO 8601, UTC")
     command: tuple[str, ...] = Field(description="what makes this report again")
@@ -263,9 +286,9 @@ def read_profile(path: Path) -> Profile:
     values = read_json(path, "Name the report.json of an earlier 'edgekd profile'.")
     if not isinstance(values, dict) or "subjects" not in values or "version" not in values:
         raise InputError(f"{path}: not the report.json of a profile. {again}")
-    if type(values["version"]) is not int or values["version"] != PROFILE_VERSION:
-        version = shown(values["version"])
-        raise InputError(f"{path}: a report of schema version {version}; this edgekd reads {PROFILE_VERSION}. {again}")
+    if type(values["version"]) is not int or values["version"] not in READABLE:
+        version, known = shown(values["version"]), " and ".join(map(str, READABLE))
+        raise InputError(f"{path}: a report of schema version {version}; this edgekd reads {known}. {again}")
     try:
         return Profile.model_validate(values)
     except ValidationError as failure:

@@ -21,7 +21,7 @@ def test_another_schema_or_a_damaged_report_is_refused(sample_profile: Profile, 
     path = tmp_path / "report.json"
     values = sample_profile.to_dict()
     for text, words in (
-        (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 2"),
+        (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 2 and 3"),
         (json.dumps(values | {"machine": {"cpus": "two"}}), "machine.cpu"),
         (json.dumps({"version": 2}), "not the report.json of a profile"),
         ("{", "cannot be read as JSON"),

@@ -48,6 +48,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
         print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "known_difference" in outcome:
+            print(f"how familiar        {outcome['known_difference']:.2g} of the range of its scores")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
@@ -66,17 +68,19 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
+                answer, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
+        scores, told = answer[: len(runner.classes)], runner.told(answer)
         best = np.argsort(-scores, kind="stable")[: options.top]
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **told, "top": top})
         if not options.json:
-            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
+            said = ["unknown"] * told.get("unknown", False)
+            said += [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))

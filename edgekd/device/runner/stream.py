@@ -57,7 +57,8 @@ class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    last `smooth` windows), `silent` (all samples alike), or `error`; where the bundle rejects the unknown also `known`
+    and `unknown`, and "unknown" for a class; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
     """
@@ -143,8 +144,10 @@ class Stream:
         silent, first, stop = self._stretches.window(position, len(clip))
         if self._runner.trim_silence:
             clip = fit(clip[first:stop], len(clip), self._runner.padding)
-        self._recent.append(self._runner.probabilities(clip[None])[0])
-        mean = np.mean(self._recent, axis=0)
+        self._recent.append(self._runner.answers(clip[None])[0])
+        answer = np.mean(self._recent, axis=0)
+        mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], "scores": scores, **told, "silent": silent}

@@ -89,7 +89,7 @@ class TensorRT:
         yield check_by_parser(files[self.models(target)[precision]], precision, progress)
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
-        from edgekd.exporting.graph import input_shape, log_mel_nodes
+        from edgekd.exporting.graph import input_shape, known_nodes, log_mel_nodes
         from edgekd.exporting.runtimes.tensorrt import install
         from edgekd.exporting.runtimes.tensorrt.build_script import build_script
 
@@ -98,6 +98,7 @@ class TensorRT:
         shape = input_shape(classifier.frontend, classifier.clip_samples, "graph" if in_graph else "external")
         # Where the host computes the log-mel, its normalisation is all that is in the graph, and bears half precision.
         pinned = log_mel_nodes(files[onnx_bundle.MODEL]) if in_graph else []
+        pinned += known_nodes(files[onnx_bundle.MODEL])
         models = onnx_bundle.model_files((manifest.precision, *manifest.alternatives))
         installed = _installed(manifest.target)
         script = build_script(
