@@ -123,12 +123,17 @@ class Deployment:
         """Neighbours with different rates."""
         return [(one, other) for one, other in pairwise(self.parts) if one.rate != other.rate]
 
-    def notes(self) -> list[str]:
-        """What is odd, each in a line with its place and the next step; a gap alone is only told."""
+    def notes(self, *, gaps: bool = True) -> list[str]:
+        """What is odd, each in a line with its place and the next step; `gaps`, which need none, too."""
         of = f"deployment {self.name}" if self.name else "deployment"
         return [
             f"{of}: {line}"
-            for line in (*self._gap_notes(), *self._jump_notes(), *self._rate_notes(), *self._unset_notes())
+            for line in (
+                *(self._gap_notes() if gaps else ()),
+                *self._jump_notes(),
+                *self._rate_notes(),
+                *self._unset_notes(),
+            )
         ]
 
     def to_dict(self) -> dict[str, Any]:
