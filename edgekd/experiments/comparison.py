@@ -152,7 +152,7 @@ class Results:
             found = read_trials(Run.open(cell.config.out), subject)
             if found:
                 trials.setdefault(cell.config.data.leave_out[-1], []).append(found)
-        key = (method, subject, *(len(members) for members in trials.values()))
+        key: tuple[str | int, ...] = (method, subject, *(len(members) for members in trials.values()))
         if key not in self._told:
             self._told[key] = results_of(method, subject, trials)
         return self._told[key]

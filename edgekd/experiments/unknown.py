@@ -31,7 +31,6 @@ from edgekd.progress import Progress, silent
 from edgekd.runs.data import LabelledClips, RunData, open_clips
 from edgekd.runs.run import Run
 from edgekd.scoring.familiarity import (
-    Floats,
     Gaussians,
     ScoreName,
     ToldApart,
@@ -39,6 +38,7 @@ from edgekd.scoring.familiarity import (
     known_threshold,
     told_apart,
 )
+from edgekd.scoring.intervals import Floats
 
 FILE = "unknown.csv"
 SCORES: tuple[ScoreName, ...] = ("softmax", "energy", "mahalanobis")

@@ -38,6 +38,8 @@ from edgekd.files import folders
 from edgekd.files.whole import all_to_disk
 from edgekd.models.build import sized
 
+_NOBODYS = Detection()
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -54,11 +56,11 @@ def write_bundle(
     models: Mapping[Precision, str],
     *,
     classifier: Classifier,
+    detection: Detection = _NOBODYS,
     provenance: Provenance,
     findings: Findings,
     golden: GoldenExamples,
     target: Target,
-    detection: Detection | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write the bundle folder `out` for `target`.
@@ -73,9 +75,9 @@ def write_bundle(
     main, *others = models
     manifest = Manifest(
         classifier=classifier,
+        detection=detection,
         target=target,
         provenance=provenance,
-        detection=detection or Detection(),
         parity=findings.parity,
         precision=main,
         alternatives={precision: models[precision] for precision in others},

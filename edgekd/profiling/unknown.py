@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from edgekd.progress import Progress, silent
 from edgekd.report.results import Probe, Unknown
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.scoring.familiarity import Floats, Gaussians, ScoreName, auroc, known_threshold
+from edgekd.scoring.familiarity import Gaussians, ScoreName, auroc, known_threshold
+from edgekd.scoring.intervals import Floats
 
 CONFIDENT = 0.99
 _BATCH = 8
@@ -186,9 +188,9 @@ def _nothing(_waveforms: Tensor) -> Mapping[ScoreName, Tensor]:
 class _Plain:
     """How a graph that does not tell hears a recording."""
 
-    channel: str = "mean"
+    channel: int | Literal["mean"] = "mean"
     full_scale: float = 1.0
-    padding: str = "repeat"
+    padding: Literal["repeat", "zeros"] = "repeat"
     trim_silence: bool = False
 
 
@@ -205,8 +207,9 @@ def _of_run(run: Run, role: str, data: RunData) -> tuple[Ask, Reject | None]:
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     student = copy.deepcopy(as_it_computes(deployable, OnnxRuntime.flavour)).eval()
     fitted = kept_fit(run, role)
+    reject = None if fitted is None else fitted.reject
     if student.embedding_layer is None:
-        return lambda waveforms: {"energy": _energy(student(waveforms).logits)}, fitted and fitted.reject
+        return lambda waveforms: {"energy": _energy(student(waveforms).logits)}, reject
     student.give_embedding()
     gaussians = fitted.known.gaussians if fitted is not None else None
     if gaussians is None:
@@ -221,7 +224,7 @@ def _of_run(run: Run, role: str, data: RunData) -> tuple[Ask, Reject | None]:
             "mahalanobis": distance.of(output.logits, probabilities, output.embedding),
         }
 
-    return by_student, fitted and fitted.reject
+    return by_student, reject
 
 
 def _gaussians(student: Callable[[Tensor], object], data: RunData) -> Gaussians:

@@ -329,7 +329,7 @@ def _print_unknown(comparison: Comparison) -> None:
                     percent(told.lost),
                 )
             )
-    table(columns, rows, numbers=columns[2:])
+    table(columns, rows, numbers=columns[1:])
     line(
         "Clips of classes that were not learned, against test clips of those that were; 95% intervals over recordings."
     )
