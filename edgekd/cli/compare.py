@@ -103,7 +103,7 @@ def compare(
     for cell in cells:
         check_names(cell.config, int8=quantize)
     if dry_run:
-        typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
+        typer.echo(plan_text(resolved, chosen, tested, splits, numbers, leave_out or ()), nl=False)
         return
 
     from edgekd.experiments.compare import compare as compare_methods

@@ -161,11 +161,14 @@ def plan_text(
     folds: Sequence[int] | None,
     splits: int,
     seeds: Sequence[int],
+    leave_out: Sequence[str] = (),
 ) -> str:
     """The shared settings as TOML that `--config` reads, under comments that name the grid and what methods change."""
     parts = f"folds {'all' if folds is None else ','.join(map(str, folds))}"
     if splits > 1:
         parts += f" or {splits} splits"
+    if leave_out:
+        parts += f", each without {', '.join(leave_out)} in turn"
     lines = [f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:"]
     lines += [config.describe().strip()]
     lines += to_toml(config.model_dump(mode="json")).splitlines()

@@ -59,7 +59,7 @@ class Predictor(ABC):
     """Something that classifies clips, and files as windows of them.
 
     `hearing` says what is heard of a file and how a clip is filled, `resampler` and `detection` are those sections of a
-    manifest. What a `Listener` of the runner asks of a classifier is here, too.
+    manifest (None: an older one has none). What a `Listener` of the runner asks of a classifier is here, too.
     """
 
     classes: tuple[str, ...]
@@ -68,7 +68,7 @@ class Predictor(ABC):
     clip_samples: int
     hop_samples: int
     resampler: dict[str, Any]
-    detection: Detection
+    detection: Detection | None
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -87,10 +87,11 @@ class Predictor(ABC):
     def told(self, answer: Scores) -> dict[str, Any]:
         """`known`, how familiar what was answered so `(K + 1,)` is, and whether it is `unknown`; empty where the
         classifier rejects nothing."""
-        if self.detection.reject is None:
+        reject = None if self.detection is None else self.detection.reject
+        if reject is None:
             return {}
         known = float(answer[len(self.classes)])
-        return {"known": known, "unknown": known < self.detection.reject.threshold}
+        return {"known": known, "unknown": known < reject.threshold}
 
     @abstractmethod
     def digest(self) -> str:
@@ -105,7 +106,8 @@ class Predictor(ABC):
             "hop_samples": self.hop_samples,
         }
         try:
-            return rule_of({"classifier": classifier, "detection": self.detection.model_dump()}, **asked)
+            found = None if self.detection is None else self.detection.model_dump()
+            return rule_of({"classifier": classifier, "detection": found}, **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -139,7 +141,7 @@ class BundlePredictor(Predictor):
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
-        self.detection = manifest.detection
+        self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
         self._sha256 = manifest.sha256
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
@@ -173,7 +175,8 @@ class RunPredictor(Predictor):
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()
         fitted = kept_fit(run, stage)
-        self.detection = Detection(reject=None if fitted is None else fitted.reject)
+        nobodys = Detection.of_nobody(run.classes, self.hop_samples, data.background)
+        self.detection = nobodys.model_copy(update={"reject": None if fitted is None else fitted.reject})
         self._answers = reference(self.student, known=None if fitted is None else fitted.known)
         kept = (folder / "config.toml", folder / stage / "best.safetensors", folder / stage / FITTED)
         self._files = tuple(path for path in kept if path.is_file())

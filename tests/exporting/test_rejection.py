@@ -109,7 +109,7 @@ def test_the_torch_module_says_what_the_graph_says(copied: Run) -> None:
     np.testing.assert_allclose(torch.cat([probabilities, known[:, None]], 1), answers, rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_familiar_is_named_and_silence_is_not(
+def test_desk_and_device_tell_the_unknown_alike(
     copied: Run, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = GoldenExamples.read(bundle).clips()[0]
@@ -124,7 +124,7 @@ def test_what_is_familiar_is_named_and_silence_is_not(
     assert there["unknown"] == here.unknown
     run = open_predictor(copied.folder)
     answer, _ = run.predict_file(tmp_path / "known.wav")
-    assert run.detection.reject is not None and answer[-1] == pytest.approx(here.known, abs=0.3)
+    assert run.told(answer) and answer[-1] == pytest.approx(here.known, abs=0.3)
 
 
 def test_a_bundle_that_says_another_known_is_refused(bundle: Path) -> None:
