@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
+from edgekd.data.background import background_of
 from edgekd.device.runner import file_digest, windows
 from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
@@ -155,7 +156,7 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
-        self.detection = Detection()
+        self.detection = Detection(background=background_of(run.classes, run.config.data.background))
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()
         self._files = (folder / "config.toml", folder / stage / "best.safetensors")

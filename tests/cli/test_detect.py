@@ -31,7 +31,7 @@ def test_events_are_printed_as_lines_of_json(edgekd: Callable, tiny_bundle: Path
     shown = edgekd("detect", tiny_bundle, site, "--threshold", "0", "--quiet")
     assert (shown.code, shown.err) == (0, "")
     events = [json.loads(line) for line in shown.out.splitlines()]
-    assert len(events) == 10  # each of five classes all the time
+    assert len(events) == 8  # each of five classes but the background all the time
     assert {(event["start_time"], event["end_time"]) for event in events} == {(0.0, 10.0)}
     assert {event["audio_file"] for event in events} == {f"{site}/a.wav", f"{site}/b.wav"}
 
@@ -73,7 +73,7 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_heard(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--threshold", "orca=0.5"], "--threshold 'orca': this class is not there; there are background, cargo"),
+        (["--threshold", "orca=0.5"], "--threshold 'orca': this class is not there; there are cargo"),
         (["--threshold", "x"], "--threshold 'x': write a number, or CLASS=NUMBER."),
         (["--rate", "8000"], "--rate: is of samples on standard input; name it as the recording: -"),
         (["--hop", "2"], "--hop 2: windows are 1 s"),
@@ -131,3 +131,16 @@ def test_a_terminal_is_refused(tiny_bundle: Path) -> None:
     os.close(theirs)
     assert done.returncode == 2
     assert "standard input is a terminal" in done.stderr
+
+
+def test_times_and_what_is_odd_about_them(edgekd: Callable, tiny_bundle: Path, site: Path) -> None:
+    (site / "a.wav").rename(site / "1 May 24, 12h.wav")
+    arguments = ["--threshold", "0", "--time-pattern", "%d May %y, %Hh", "--time-zone", "+01:00"]
+    assert "tells no day" in edgekd("detect", tiny_bundle, site, *arguments).refusal(2)
+    (site / "1 May 24, 12h.wav").rename(site / "01 May 24, 12h.wav")
+    arguments[3] = "%d %b %y, %Hh"
+    shown = edgekd("detect", tiny_bundle, site, *arguments)
+    times = {json.loads(line).get("time_utc") for line in shown.out.splitlines()}
+    assert times == {"2024-05-01T11:00:00+00:00", None}
+    assert f"Note: 1 of 2 recordings are named by no time ({site}/b.wav)." in shown.err
+    assert "no name that tells when it began" in edgekd("detect", tiny_bundle, "-", "--time-zone", "UTC").refusal(2)

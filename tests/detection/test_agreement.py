@@ -59,7 +59,7 @@ def test_a_bundle_says_what_makes_an_event(tiny_bundle: Path) -> None:
         "minimum_s": 0.0,
         "gap_s": 0.0,
         "exclusive": False,
-        "background": None,
+        "background": "background",
         "chosen": None,
     }
 
