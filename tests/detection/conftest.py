@@ -40,10 +40,9 @@ def recordings(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def thresholds(tiny_bundle: Path) -> dict[str, float]:
-    """The upper quartile of each class's scores on such a recording: what is over it comes and goes. Background is no
-    event, and has none."""
+    """The upper quartile of each class's scores on such a recording: what is over it comes and goes."""
     runner = Runner(tiny_bundle)
     scores = WindowScores(runner, RATE, RATE // 4)
     rows: Any = [row.scores for row in [*scores.push(restless(1)), *scores.finish()]]
-    found = dict(zip(runner.classes, np.quantile(np.stack(rows), 0.75, axis=0).tolist(), strict=True))
-    return {name: score for name, score in found.items() if name != "background"}
+    quartiles = dict(zip(runner.classes, np.quantile(np.stack(rows), 0.75, axis=0).tolist(), strict=True))
+    return {name: score for name, score in quartiles.items() if name != "background"}
