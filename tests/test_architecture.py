@@ -23,7 +23,7 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    *("errors", "escaping", "section", "task", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
     "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "optional_modules", "_torchaudio"),
@@ -83,7 +83,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "clip_length": {"index"},
         "simulation": {"fourier"},
-        "layouts": {"index", "walk", "fourier", "simulation"},
+        "label_sets": {"index"},
+        "layouts": {"index", "label_sets", "walk", "fourier", "simulation"},
         "recording_times": {"index"},
         "unread_tables": {"index", "walk", "layouts"},
         "grouping": {"disjoint_groups", "index", "layouts", "recording_times", "unread_tables"},

@@ -134,7 +134,7 @@ def _own(index: ClipIndex) -> dict[str, Begun | None]:
 
 
 def _class(index: ClipIndex, clip: Clip) -> str:
-    return index.classes[clip.label] if clip.label >= 0 else ""
+    return index.label_names[clip.label] if clip.label >= 0 else ""
 
 
 def _found(stem: str) -> tuple[int, datetime] | None:

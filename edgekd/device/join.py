@@ -17,6 +17,7 @@ from edgekd.device import RUNNER_FILE
 PARTS = {  # a module of runner/ and its section's title; each imports only from those before it
     "errors": "Errors",
     "manifest": "The manifest",
+    "answers": "What scores answer",
     "arrays": "Arrays",
     "bundle": "The bundle",
     "level": "What is no sound",

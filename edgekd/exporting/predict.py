@@ -19,6 +19,7 @@ from edgekd.audio.hearing import heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
+from edgekd.device.runner.answers import SEVERAL, THRESHOLD, thresholds_of
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
 from edgekd.errors import InputError
@@ -42,19 +43,24 @@ class Prediction:
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
+    answers: tuple[str, ...] | None = None
+    """Where a clip may be of several classes, those that are answered, the most probable first."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        return {"file": str(self.file), "silent": self.silent, "scores": scores}
+        answered = {} if self.answers is None else {"classes": list(self.answers)}
+        return {"file": str(self.file), "silent": self.silent, **answered, "scores": scores}
 
 
 class Predictor(Protocol):
     """Something that classifies files."""
 
     classes: tuple[str, ...]
+    thresholds: Scores | None
+    """Where a clip may be of several classes, the score `(K,)` from which each is answered."""
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
         """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
@@ -67,6 +73,8 @@ class BundlePredictor:
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
         self.classifier = manifest.classifier
+        several = self.classifier.activation == SEVERAL
+        self.thresholds = thresholds_of(manifest.model_dump(mode="json")) if several else None
         self.classes = self.classifier.classes
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
@@ -97,6 +105,7 @@ class RunPredictor:
         run = Run.open(folder)
         self.classes = run.classes
         self.data = run.config.data
+        self.thresholds = np.full(len(run.classes), THRESHOLD) if run.task.several else None
         self.samples = round(self.data.clip_seconds * self.data.sample_rate)
         self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
 
@@ -108,7 +117,9 @@ class RunPredictor:
             pieces = resample_pieces(heard, recording.info.rate, rate, width, rolloff)
             trimmed = stretches if self.data.trim_silence else None
             clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding, trimmed)
-            scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
+            scores = [
+                self.student.task.probabilities(self.student(torch.from_numpy(batch)).logits).numpy() for batch in clips
+            ]
         return np.concatenate(scores).mean(axis=0), stretches.flat
 
 
@@ -127,6 +138,10 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked), silent=silent)
+        answers = None
+        if predictor.thresholds is not None:
+            reached = dict(zip(predictor.classes, scores >= predictor.thresholds, strict=True))
+            answers = tuple(name for name, _ in ranked if reached[name])
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers)
 
     return map(predict, files)

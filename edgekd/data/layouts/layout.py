@@ -39,6 +39,8 @@ class Layout:
     load: Load
     table: bool = False
     """Whether a CSV file, too, may be given in place of a folder."""
+    several: bool = False
+    """Whether a clip may be of several classes."""
     folds: int = 0
     """How many folds its authors made; 0: none, or as many as a table says."""
     named: bool = False

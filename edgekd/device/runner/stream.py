@@ -147,4 +147,5 @@ class Stream:
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}
+        several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
+        return {"class": best, "score": scores[best], **several, "scores": scores, "silent": silent}
