@@ -11,10 +11,11 @@ heard is said by `none`, or `background`, alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edgekd.data.background import BACKGROUND
 from edgekd.data.index import NOTHING, Note
 from edgekd.errors import InputError, shown
 from edgekd.files.csv_table import Line, check_names
@@ -22,7 +23,6 @@ from edgekd.files.spelling import alike
 from edgekd.task import Labels
 
 SEPARATOR = ";"
-OF_NOTHING = (NOTHING, "background")
 
 
 class LabelSets(NamedTuple):
@@ -35,8 +35,9 @@ class LabelSets(NamedTuple):
     notes: tuple[Note, ...]
 
 
-def read_labels(table: Path, lines: Sequence[Line], labels: Labels | None) -> LabelSets:
-    """What the column `label` of a table says, read as `labels` has it, or as the table asks for.
+def read_labels(table: Path, lines: Sequence[Line], labels: Labels | None, background: str | None = None) -> LabelSets:
+    """What the column `label` of a table says, read as `labels` has it, or as the table asks for. `background`: how the
+    table calls what is of no class, where it is not called so.
 
     Raises `InputError`, with the line, for a class without a name, named twice in a label, or spelled in two ways, for
     `none` beside a class, and for fewer than two classes, or one that every line has.
@@ -45,7 +46,7 @@ def read_labels(table: Path, lines: Sequence[Line], labels: Labels | None) -> La
     several = labels == "multi" or (labels is None and _several(parted, lines))
     notes = tuple(_notes(table, lines, parted, several, labels))
     if several:
-        return _of_several(table, lines, notes)
+        return _of_several(table, lines, {alike(NOTHING), alike(background or BACKGROUND)}, notes)
     check_names((line, line.values["label"]) for line in lines)
     classes = tuple(sorted({line.text("label") for line in lines}))
     _check_count(table, classes)
@@ -90,8 +91,8 @@ def _notes(
         )
 
 
-def _of_several(table: Path, lines: Sequence[Line], notes: tuple[Note, ...]) -> LabelSets:
-    named = [(line, _named(line)) for line in lines]
+def _of_several(table: Path, lines: Sequence[Line], of_nothing: Collection[str], notes: tuple[Note, ...]) -> LabelSets:
+    named = [(line, _named(line, of_nothing)) for line in lines]
     check_names((line, part) for line, parts in named for part in parts)
     classes = tuple(sorted({part for _, parts in named for part in parts}))
     _check_count(table, classes)
@@ -108,7 +109,7 @@ def _of_several(table: Path, lines: Sequence[Line], notes: tuple[Note, ...]) -> 
     return LabelSets(classes, combinations, tuple(label[each] for each in members), notes)
 
 
-def _named(line: Line) -> list[str]:
+def _named(line: Line, of_nothing: Collection[str]) -> list[str]:
     """The classes of a line, none where it says so."""
     text, parts = line.text("label"), _parts(line)
     if not text:
@@ -119,7 +120,7 @@ def _named(line: Line) -> list[str]:
     twice = next((part for part in parts if plain.count(alike(part)) > 1), None)
     if twice is not None:
         raise line.error(f"label {shown(text)}: {shown(twice)} is there twice.")
-    nothing = next((part for part in parts if alike(part) in OF_NOTHING), None)
+    nothing = next((part for part in parts if alike(part) in of_nothing), None)
     if nothing is None:
         return parts
     if len(parts) > 1:

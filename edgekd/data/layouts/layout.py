@@ -38,7 +38,9 @@ class Layout:
     recognise: Recognise
     load: Load
     table: bool = False
-    """Whether a CSV file, too, may be given in place of a folder."""
+    """Whether a table, too, may be given in place of a folder."""
+    told_by: Recognise | None = None
+    """Whether such a table is of this layout; None: if it is of no other."""
     several: bool = False
     """Whether a clip may be of several classes."""
     folds: int = 0

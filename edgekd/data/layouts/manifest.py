@@ -76,7 +76,7 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
         raise WrongLayout(table_or_folder)
     root = table.parent
     lines = read_table(table, NEEDED, OPTIONAL)
-    named = read_labels(table, lines, config.labels)
+    named = read_labels(table, lines, config.labels, config.background)
     for column in ("split", "fold"):
         _check_all_or_none(lines, column)
     if lines[0].text("split") and lines[0].text("fold"):

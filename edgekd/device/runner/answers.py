@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from edgekd.device.runner.detection import DEFAULT_OPEN
+
 SEVERAL = "sigmoid"  # the activation of a classifier that answers each class for itself
-THRESHOLD = 0.5  # where nobody chose another
 
 
-def thresholds_of(manifest: dict[str, Any]) -> np.ndarray:
-    """From which score each class is answered, `(K,)`."""
-    chosen = (manifest.get("detection") or {}).get("open") or {}
-    return np.array([chosen.get(name, THRESHOLD) for name in manifest["classifier"]["classes"]], dtype=np.float64)
-
-
-def same_answers(found: np.ndarray, expected: np.ndarray, activation: str, thresholds: Any = THRESHOLD) -> float:
+def same_answers(found: np.ndarray, expected: np.ndarray, activation: str) -> float:
     """The share of answers that are the same in two sets of scores `(N, K)`: the winning classes of clips or, where
-    each class is answered for itself, whether it reaches its threshold."""
+    each class is answered for itself, whether it reaches `DEFAULT_OPEN`."""
     if activation == SEVERAL:
-        return float(((found >= thresholds) == (expected >= thresholds)).mean())
+        return float(((found >= DEFAULT_OPEN) == (expected >= DEFAULT_OPEN)).mean())
     return float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())

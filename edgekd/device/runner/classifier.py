@@ -8,7 +8,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.answers import SEVERAL, same_answers, thresholds_of
+from edgekd.device.runner.answers import SEVERAL, same_answers
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     DLA_ENGINE,
@@ -23,6 +23,7 @@ from edgekd.device.runner.bundle import (
     graphs,
     read_manifest,
 )
+from edgekd.device.runner.detection import rule_of
 from edgekd.device.runner.engine_layers import layer_types
 from edgekd.device.runner.engines import OnnxRuntime, TensorRT, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
@@ -96,7 +97,7 @@ class Runner:
         classifier = self.manifest["classifier"]
         self.classes: list[str] = classifier["classes"]
         self.activation: str = classifier.get("activation", "softmax")  # older bundles have none
-        self.thresholds = thresholds_of(self.manifest)
+        self.thresholds = rule_of(self.manifest).open
         self.sample_rate: int = classifier["sample_rate"]
         self.clip_samples: int = classifier["clip_samples"]
         self.hop_samples: int = classifier["hop_samples"]
