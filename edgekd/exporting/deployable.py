@@ -3,6 +3,8 @@
     waveform (B, S) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
     log_mel (B, 1, T, F) -> batch norm -> network -> softmax                   (log-mel "external", by the caller)
 
+with a sigmoid in place of the softmax where clips may be of several classes.
+
 Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
 precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
 quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
@@ -111,7 +113,7 @@ class DeployableModule(nn.Module):
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = Normalise(scale, shift)
-        self.half_precision = half
+        self.half_precision, self.task = half, student.task
         self.network = copy.deepcopy(network)
         self.eval().cpu()
         if half:
@@ -120,7 +122,7 @@ class DeployableModule(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         log_mel = self.frontend(sound)
         logits = self.network(log_mel.half() if self.half_precision else log_mel)[0]
-        return logits.float().softmax(dim=1)
+        return self.task.probabilities(logits.float())
 
 
 def integer_module(
