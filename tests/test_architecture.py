@@ -34,6 +34,7 @@ ROOMS = (
         "neighbours",
         "processes",
         "exact_float32",
+        "dft_factors",
         "log_mel",
         "audio",
         "events",
