@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.exporting.integer.fixed_point import Factors
+from edgekd.microcontrollers.integer.fixed_point import Factors
 
 LOWEST, HIGHEST = -128, 127
 SHARE = 1 << 15  # what stands for 1 in tables and scores

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import GateError
-from edgekd.exporting.integer.layers import LOGIT_BITS, Convolution, IntegerNetwork, MaxPool, Means
-from edgekd.exporting.integer.lower import lower
-from edgekd.exporting.integer.reference import every_map, logits, quantised
+from edgekd.microcontrollers.integer.layers import LOGIT_BITS, Convolution, IntegerNetwork, MaxPool, Means
+from edgekd.microcontrollers.integer.lower import lower
+from edgekd.microcontrollers.integer.reference import every_map, logits, quantised
 from edgekd.models.blocks import SameConv2d
 from edgekd.models.outputs import StudentOutput
 from edgekd.quantization.calibration import CalibrationRecipe, calibrate

@@ -13,8 +13,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekd.exporting.integer.fixed_point import scaled
-from edgekd.exporting.integer.layers import (
+from edgekd.microcontrollers.integer.fixed_point import scaled
+from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOWEST,
     SHARE,
@@ -26,7 +26,7 @@ from edgekd.exporting.integer.layers import (
     MaxPool,
     Means,
 )
-from edgekd.exporting.integer.tables import softmax
+from edgekd.microcontrollers.integer.tables import softmax
 
 Values = NDArray[np.int8]
 

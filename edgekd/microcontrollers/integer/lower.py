@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from edgekd.errors import GateError
-from edgekd.exporting.integer.layers import IntegerNetwork, Layer, Map, MaxPool
-from edgekd.exporting.integer.sums import (
+from edgekd.microcontrollers.integer.layers import IntegerNetwork, Layer, Map, MaxPool
+from edgekd.microcontrollers.integer.sums import (
     Entry,
     Joined,
     MeansOf,
@@ -30,7 +30,7 @@ from edgekd.exporting.integer.sums import (
     no_form,
     pair,
 )
-from edgekd.exporting.integer.tables import histogram_table, sigmoid_table
+from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid_table
 from edgekd.models.blocks import FirstConv2d, SameConv2d
 from edgekd.models.histogram import HistogramLayer, grid_windows
 from edgekd.models.tracing import logits_of, module_of

@@ -8,7 +8,7 @@ from math import floor
 import numpy as np
 import pytest
 
-from edgekd.exporting.integer.fixed_point import LARGEST_EXPONENT, Factors, factors, fits, scaled
+from edgekd.microcontrollers.integer.fixed_point import LARGEST_EXPONENT, Factors, factors, fits, scaled
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.exporting.integer.layers import LOGIT_BITS, LOWEST, SHARE, Map
+from edgekd.microcontrollers.integer.layers import LOGIT_BITS, LOWEST, SHARE, Map
 from edgekd.models.histogram import FLOOR, HistogramLayer
 
 EXP_BITS = 30

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekd.errors import GateError
-from edgekd.exporting.integer.fixed_point import Factors, factors, fits
-from edgekd.exporting.integer.layers import (
+from edgekd.microcontrollers.integer.fixed_point import Factors, factors, fits
+from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOGIT_BITS,
     LOWEST,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edgekd.exporting.integer.layers import LOGIT_BITS, SHARE, Map
-from edgekd.exporting.integer.tables import histogram_table, sigmoid_table, softmax
+from edgekd.microcontrollers.integer.layers import LOGIT_BITS, SHARE, Map
+from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid_table, softmax
 from edgekd.models.histogram import HistogramLayer
 
 

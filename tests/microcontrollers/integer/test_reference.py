@@ -11,12 +11,12 @@ from edgekd.exporting.budget import untrained
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.export import verification_rows
 from edgekd.exporting.graph import onnx_of
-from edgekd.exporting.integer.fixed_point import factors
-from edgekd.exporting.integer.layers import Classifier, Convolution, IntegerNetwork, Map, MaxPool
-from edgekd.exporting.integer.lower import lower
-from edgekd.exporting.integer.reference import classifier_of, every_map, quantised
 from edgekd.exporting.verify import in_onnxruntime
 from edgekd.front_end import FrontendConfig
+from edgekd.microcontrollers.integer.fixed_point import factors
+from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Map, MaxPool
+from edgekd.microcontrollers.integer.lower import lower
+from edgekd.microcontrollers.integer.reference import classifier_of, every_map, quantised
 from edgekd.quantization.fake_quant import set_flavour
 from edgekd.runs.run import Run
 
