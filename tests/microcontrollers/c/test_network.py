@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,11 @@ from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.integer.tables import REST, SIXTYFOURTHS, WHOLE
 from tests.microcontrollers.c.bare import write
+from tests.microcontrollers.c.programs import needs_emulator, needs_host
 from tests.microcontrollers.integer.random_networks import random_network
 
 SANITIZED = ("-O1", "-g", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover")
 MANY = 100  # programs of 50 networks each, of 2.5 layers beside the means
-
-needs_host = pytest.mark.skipif(
-    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="needs a C compiler, which is not installed"
-)
-needs_emulator = pytest.mark.skipif(
-    toolchain.missing_for_emulation() is not None, reason=f"needs {toolchain.missing_for_emulation()}, not installed"
-)
 
 
 def on_host(folder: Path, seed: int, networks: int) -> None:
