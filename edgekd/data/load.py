@@ -33,8 +33,9 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     read as it is.
 
     What lies in the folder and is no clip of it is told of in `left_out`; clips of the classes in `config.leave_out`
-    are not there. Raises `UsageError` for an unknown name or no folder, `InputError` for a folder that is not there, of
-    another layout, or (without a name) of two, and for a background that is none of its classes.
+    are not there. Raises `UsageError` for an unknown name, no folder, or several classes a clip where the layout has
+    one, `InputError` for a folder that is not there, of another layout, or (without a name) of two, and for a
+    background that is none of its classes.
     """
     if config.dataset is not None:
         layout = _named(config.dataset, layouts)
@@ -43,6 +44,11 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     else:
         names = ", ".join(sorted(layout.name for layout in layouts))
         raise UsageError(f"No data: pass --data-dir FOLDER, or --dataset sonar_sim to simulate. Data sets: {names}.")
+    if config.labels == "multi" and not layout.several:
+        raise UsageError(
+            f"data.labels = multi: '{layout.name}' gives each clip one class. List the recordings in a table "
+            "(path,label), with the classes of each parted by ';'."
+        )
     if layout.make is not None:
         root = layout.make(config, progress)
     elif config.data_dir is None:
@@ -58,7 +64,8 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         check_names_of_files(audio_files(root))
         raise
     check_names_of_files(clip.path for clip in index)
-    check_background(index.classes, config.background, str(root))
+    if not index.task.several:  # else it is how a label says that nothing is heard
+        check_background(index.classes, config.background, str(root))
     index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
     return without_classes(grouped(index, config), config.leave_out)
 
@@ -66,10 +73,14 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
 def without_classes(index: ClipIndex, names: Sequence[str]) -> ClipIndex:
     """`index` without the clips of the classes called `names`; the others keep their order.
 
-    Raises `UsageError` for a class that is not there, and where fewer than two are left.
+    Raises `UsageError` for a class that is not there, where fewer than two are left, and where clips may be of several.
     """
     if not names:
         return index
+    if index.combinations:
+        raise UsageError(
+            f"{index.root}: a clip may be of several classes there, so none can be left out (data.leave_out)."
+        )
     for name in names:
         if name not in index.classes:
             raise unknown_name("class to leave out", name, index.classes)

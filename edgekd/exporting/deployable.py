@@ -3,6 +3,8 @@
     waveform (B, S) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
     log_mel (B, 1, T, F) -> batch norm -> network -> softmax                   (log-mel "external", by the caller)
 
+with a sigmoid in place of the softmax where clips may be of several classes.
+
 Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
 precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
 quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
@@ -28,7 +30,7 @@ from edgekd.exporting.known import KnownScore
 from edgekd.exporting.manifest import Reject
 from edgekd.exporting.targets import LogMelPlace, Precision
 from edgekd.exporting.verify import Probabilities, reference
-from edgekd.log_mel import ExportLogMel, turned
+from edgekd.log_mel import ExportLogMel, mel_bin_affine, turned
 from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
@@ -118,15 +120,14 @@ class DeployableModule(nn.Module):
         known: KnownScore | None = None,
     ) -> None:
         super().__init__()
-        scale, shift = _affine(student.norm)
+        scale, shift = mel_bin_affine(student.norm)
         config, sample_rate = student.frontend.config, student.frontend.sample_rate
         if log_mel == "graph":
             gain = student.gain.item()
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = Normalise(scale, shift)
-        self.half_precision = half
-        self.known = known
+        self.half_precision, self.task, self.known = half, student.task, known
         # Of the same name in the network that quantisation makes.
         self._embedding_layer = None if student.embedding_layer is None else student.embedding_layer.name
         self.network = copy.deepcopy(network)
@@ -138,9 +139,9 @@ class DeployableModule(nn.Module):
         log_mel = self.frontend(sound)
         entered = log_mel.half() if self.half_precision else log_mel
         if self.known is None:
-            return self.network(entered)[0].float().softmax(dim=1)
+            return self.task.probabilities(self.network(entered)[0].float())
         logits, embedding = self._logits_and_embedding(entered, self.known)
-        probabilities = logits.float().softmax(dim=1)
+        probabilities = self.task.probabilities(logits.float())
         return probabilities, self.known.of(logits, probabilities, embedding)
 
     def _logits_and_embedding(self, log_mel: Tensor, known: KnownScore) -> tuple[Tensor, Tensor | None]:
@@ -194,11 +195,3 @@ class Normalise(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         return log_mel * self.get_buffer("scale") + self.get_buffer("shift")
-
-
-@torch.no_grad()
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation mode as `scale * x + shift`."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()

@@ -19,6 +19,7 @@ from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
 from edgekd.device.runner.level import Stretches
@@ -45,14 +46,17 @@ class Prediction:
     silent: bool = False
     known: float | None = None
     unknown: bool = False
+    answers: tuple[str, ...] | None = None
+    """Where a clip may be of several classes, those that are answered, the most probable first."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        told = {} if self.known is None else {"known": round(self.known, 6), "unknown": self.unknown}
-        return {"file": str(self.file), "silent": self.silent, **told, "scores": scores}
+        told: dict[str, Any] = {} if self.known is None else {"known": round(self.known, 6), "unknown": self.unknown}
+        answered = {} if self.answers is None else {"classes": list(self.answers)}
+        return {"file": str(self.file), "silent": self.silent, **told, **answered, "scores": scores}
 
 
 class Predictor(ABC):
@@ -69,6 +73,8 @@ class Predictor(ABC):
     hop_samples: int
     resampler: dict[str, Any]
     detection: Detection | None
+    several: bool
+    """Whether each class is answered for itself, so that a clip may be of several, or of none."""
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -92,6 +98,11 @@ class Predictor(ABC):
             return {}
         known = float(answer[len(self.classes)])
         return {"known": known, "unknown": known < reject.threshold}
+
+    def answered(self, scores: Scores) -> tuple[str, ...]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        opens = self.rule().open
+        return tuple(self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= opens[k])
 
     @abstractmethod
     def digest(self) -> str:
@@ -138,6 +149,7 @@ class BundlePredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
         self.hearing = self.classifier = manifest.classifier
+        self.several = self.classifier.activation == SEVERAL
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
@@ -172,6 +184,7 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
+        self.several = run.task.several
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()
         fitted = kept_fit(run, stage)
@@ -209,6 +222,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
             return Prediction(file, error=str(failure))
         scores = answer[: len(predictor.classes)]
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked), silent=silent, **predictor.told(answer))
+        answers = predictor.answered(scores) if predictor.several else None
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, **predictor.told(answer))
 
     return map(predict, files)

@@ -16,7 +16,7 @@ import copy
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +99,11 @@ def fit(student: Student, rejection: Rejection, data: RunData, progress: Progres
     """
     gaussians = None
     if rejection.score == "mahalanobis":
+        if student.task.several:
+            raise UsageError(
+                "--reject mahalanobis: a clip may be of several classes, so none is a place to be far from. Next:"
+                " --reject energy."
+            )
         if student.embedding_layer is None:
             raise UsageError(
                 f"Student '{student.name}' has no embedding to take distances of: its logits are not what one nn.Linear"
@@ -108,9 +113,9 @@ def fit(student: Student, rejection: Rejection, data: RunData, progress: Progres
         embeddings = outputs_on(student, data, train.rows, progress, "known: training side").embeddings
         assert embeddings is not None
         gaussians = Gaussians.fit(embeddings.numpy(), train.labels, len(data.index.classes))
-    known = KnownScore(rejection.score, gaussians)
+    known = KnownScore(rejection.score, gaussians, independent=student.task.several)
     told = outputs_on(student, data, data.split.validation, progress, "known: validation side")
-    scores = known.of(told.logits, told.logits.softmax(dim=1), told.embeddings).numpy()
+    scores = known.of(told.logits, student.task.probabilities(told.logits), told.embeddings).numpy()
     reject = Reject(
         score=rejection.score,
         threshold=known_threshold(scores, rejection.share),
@@ -144,7 +149,7 @@ def rejecting(
         own = found[each.network is not None]
         _keep(run, "int8" if each.network is not None else "student", own)
         shift = first.threshold - own.reject.threshold
-        ready[precision] = each.rejecting(KnownScore(own.known.score, own.known.gaussians, shift), first)
+        ready[precision] = each.rejecting(replace(own.known, shift=shift), first)
     return ready
 
 
@@ -182,7 +187,7 @@ def kept_fit(run: Run, stage: str) -> Fitted | None:
             name.removeprefix("reject."): array.item() for name, array in values.items() if name.startswith("reject.")
         }
         reject = parse(Reject, told, str(path))
-        return Fitted(KnownScore(reject.score, gaussians), reject)
+        return Fitted(KnownScore(reject.score, gaussians, independent=run.task.several), reject)
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, UsageError) as failure:
         raise InputError(f"{path}: damaged: {str(failure)[:200]}. {_AGAIN}") from None
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.device.runner.answers import same_answers
 from edgekd.device.runner.engines import onnxruntime_failures
 from edgekd.errors import GateError
 from edgekd.exporting.known import KnownScore
@@ -30,6 +31,7 @@ from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
 from edgekd.quantization.prepare import QuantizedNetwork
+from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -180,10 +182,9 @@ class Remembered:
         return torch.stack([self._said[clip] for clip in clips])
 
 
-def graph_classifier(classify: Probabilities, classes: int) -> Probabilities:
-    """A function of probabilities as a classifier: log-probabilities `(B, classes)` for logits, whose softmax they are
-    again."""
-    return lambda waveforms: classify(waveforms)[:, :classes].clamp(min=torch.finfo(torch.float32).tiny).log()
+def graph_classifier(classify: Probabilities, task: Task = SINGLE) -> Probabilities:
+    """A function of probabilities as a classifier of logits, whose probabilities they are again."""
+    return lambda waveforms: task.logits(classify(waveforms))
 
 
 def reference(
@@ -210,7 +211,7 @@ def reference(
     @torch.no_grad()
     def answers(waveforms: Tensor) -> Tensor:
         output = whole(waveforms)
-        probabilities = output.logits.softmax(dim=1)
+        probabilities = whole.task.probabilities(output.logits)
         if known is None:
             return probabilities
         familiar = known.of(output.logits, probabilities, output.embedding)
@@ -225,7 +226,7 @@ def verify(
     waveforms: Tensor,
     tolerance: Tolerance,
     progress: Progress = silent,
-    *,
+    task: Task = SINGLE,
     reject: Reject | None = None,
 ) -> Parity:
     """Compare an exported model with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
@@ -236,13 +237,13 @@ def verify(
     if len(waveforms) < MIN_CLIPS:
         raise ValueError(f"verification needs at least {MIN_CLIPS} clips, got {len(waveforms)}")
     expected, found = _answers(classify, trained, waveforms, _BATCH, progress, "verify")
-    agreement, difference, *known = _compared(expected, found, reject)
+    agreement, difference, *known = _compared(expected, found, task, reject)
     if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
         raise GateError(
             f"The exported model does not agree with the trained one on {len(waveforms)} clips: {agreement:.1%} same "
-            f"class (at least {tolerance.agreement:.1%} wanted), largest difference in probability {difference:.4f} "
-            f"(at most {tolerance.probability:.4f}). Train the int8 student longer (edgekd quantize), or, if the "
-            "application can bear it, set a wider [tolerance] in the target's TOML."
+            f"{'answers' if task.several else 'class'} (at least {tolerance.agreement:.1%} wanted), largest difference "
+            f"in probability {difference:.4f} (at most {tolerance.probability:.4f}). Train the int8 student longer "
+            "(edgekd quantize), or, if the application can bear it, set a wider [tolerance] in the target's TOML."
         )
     if known and not (known[0] >= tolerance.agreement and known[1] <= tolerance.probability):
         raise GateError(
@@ -260,7 +261,7 @@ def verify_by_reference(
     waveforms: Tensor,
     tolerance: Tolerance,
     progress: Progress = silent,
-    *,
+    task: Task = SINGLE,
     reject: Reject | None = None,
 ) -> Parity:
     """Compare a graph run by `in_reference` with the trained student on the first `REFERENCE_CLIPS` waveforms.
@@ -271,7 +272,7 @@ def verify_by_reference(
 
     clips = waveforms[:REFERENCE_CLIPS]
     expected, found = _answers(classify, trained, clips, 1, progress, "verify by reference")
-    agreement, difference, *known = _compared(expected, found, reject)
+    agreement, difference, *known = _compared(expected, found, task, reject)
     if not difference <= tolerance.probability or (known and not known[1] <= tolerance.probability):
         what = "scores of how familiar clips are" if difference <= tolerance.probability else "probabilities"
         raise GateError(
@@ -307,12 +308,12 @@ def _answers(
     return expected.numpy(), found.numpy()
 
 
-def _compared(expected: Sound, found: Sound, reject: Reject | None) -> tuple[float, ...]:
-    """Share of clips with the same winner, and the largest difference of any probability; with `reject` also the share
-    on the same side of its threshold, and the largest difference as a share of its span."""
+def _compared(expected: Sound, found: Sound, task: Task, reject: Reject | None) -> tuple[float, ...]:
+    """Share of the same answers (`same_answers`), and the largest difference of any probability; with `reject` also the
+    share on the same side of its threshold, and the largest difference as a share of its span."""
     classes = expected.shape[1] - (reject is not None)
     (said, familiar), (answered, known) = split_known(expected, classes), split_known(found, classes)
-    agreement = float((answered.argmax(axis=1) == said.argmax(axis=1)).mean())
+    agreement = same_answers(answered, said, task.activation)
     figures = (agreement, float(np.abs(answered - said).max()))
     if reject is None or known is None or familiar is None:
         return figures

@@ -195,21 +195,24 @@ class _Plain:
 
 
 def _of_run(run: Run, role: str, data: RunData) -> tuple[Ask, Reject | None]:
+    def energy(logits: Tensor) -> Tensor:
+        return KnownScore("energy", independent=run.task.several).of(logits, run.task.probabilities(logits), None)
+
     if role == "teacher":
         teacher = run.teacher()
         assert teacher is not None
 
         def by_teacher(waveforms: Tensor) -> Mapping[ScoreName, Tensor]:
             output: TeacherOutput = teacher(waveforms)
-            return {"energy": _energy(output.logits)}
+            return {"energy": energy(output.logits)}
 
         return by_teacher, None
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     student = copy.deepcopy(as_it_computes(deployable, OnnxRuntime.flavour)).eval()
     fitted = kept_fit(run, role)
     reject = None if fitted is None else fitted.reject
-    if student.embedding_layer is None:
-        return lambda waveforms: {"energy": _energy(student(waveforms).logits)}, reject
+    if student.embedding_layer is None or run.task.several:
+        return lambda waveforms: {"energy": energy(student(waveforms).logits)}, reject
     student.give_embedding()
     gaussians = fitted.known.gaussians if fitted is not None else None
     if gaussians is None:
@@ -220,7 +223,7 @@ def _of_run(run: Run, role: str, data: RunData) -> tuple[Ask, Reject | None]:
         output = student(waveforms)
         probabilities = output.logits.softmax(dim=1)
         return {
-            "energy": _energy(output.logits),
+            "energy": energy(output.logits),
             "mahalanobis": distance.of(output.logits, probabilities, output.embedding),
         }
 
@@ -245,7 +248,3 @@ def _spaced(places: np.ndarray) -> list[int]:
     wanted = np.unique(np.linspace(0, len(places) - 1, MOST_CLIPS).round().astype(int))
     chosen: list[int] = places[wanted].tolist()
     return chosen
-
-
-def _energy(logits: Tensor) -> Tensor:
-    return logits.float().logsumexp(dim=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.export import export
 from edgekd.exporting.golden import GoldenExamples, check_golden
-from edgekd.exporting.graph import Form, onnx_of
+from edgekd.exporting.graph import Form, float_onnx, onnx_of
+from edgekd.exporting.known import KnownScore
 from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.predict import open_predictor, predict_files
 from edgekd.exporting.rejection import (
@@ -33,7 +36,11 @@ from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import in_onnxruntime, in_reference
 from edgekd.runs.run import Run
-from edgekd.scoring.familiarity import energy
+from edgekd.scoring.familiarity import energy, independent_energy
+from edgekd.task import MULTI
+
+if TYPE_CHECKING:
+    from conftest import Exported
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +144,9 @@ def test_a_bundle_that_says_another_known_is_refused(bundle: Path) -> None:
         answers[:, -1] += 0.2 * manifest.detection.reject.span  # type: ignore[union-attr]
         return answers
 
-    check_golden(classify, golden, "int8", manifest.target.tolerance, manifest.detection.reject)
+    check_golden(classify, golden, "int8", manifest.target.tolerance, reject=manifest.detection.reject)
     with pytest.raises(GateError, match=r"how familiar clips are: largest difference 0\.2"):
-        check_golden(drifted, golden, "int8", manifest.target.tolerance, manifest.detection.reject)
+        check_golden(drifted, golden, "int8", manifest.target.tolerance, reject=manifest.detection.reject)
     assert Runner(bundle).verify()["known_difference"] < 0.05
 
 
@@ -170,3 +177,23 @@ def test_every_board_is_offered_it(copied: Run, target: str) -> None:
     board = load_target(target)
     if board.operators:
         assert {"Log", "ReduceMax", "Sub"} <= set(board.operators)
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+def test_the_energy_of_classes_with_a_sigmoid_each_is_a_sum(exported: Exported, opset: int) -> None:
+    known = KnownScore("energy", shift=0.5, independent=True)
+    student = copy.deepcopy(exported.student)
+    student.task = MULTI
+    waveforms = exported.waveforms[:3]
+    logits = student(waveforms).logits.detach()
+    graph = float_onnx(student, waveforms.shape[1], Form(opset), known=known)
+    said = in_onnxruntime(graph)(waveforms)
+    np.testing.assert_allclose(said[:, :-1], logits.sigmoid(), atol=1e-5)
+    np.testing.assert_allclose(said[:, -1], independent_energy(logits.numpy()) + 0.5, atol=1e-4)
+
+
+def test_several_classes_a_clip_have_no_place_to_be_far_from(tiny_run: Run) -> None:
+    student = tiny_run.student()
+    student.task = MULTI
+    with pytest.raises(UsageError, match="may be of several classes"):
+        fit(student, Rejection.named("mahalanobis"), tiny_run.open_data())

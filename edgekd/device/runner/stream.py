@@ -201,4 +201,6 @@ class Stream:
         mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": "unknown" if told.get("unknown") else best, "score": scores[best], "scores": scores, **told}
+        several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], **several, "scores": scores, **told}

@@ -16,7 +16,10 @@ def write_known(
     `output`."""
     last = None if score.shift else output
     batch = logits.shape[:1]
-    if score.gaussians is None:
+    if score.gaussians is None and score.independent:
+        each = sheet.node("Softplus", [logits], logits.shape)
+        known = reduced(sheet, "ReduceSum", each, [1], keep=False, output=last)
+    elif score.gaussians is None:
         highest = reduced(sheet, "ReduceMax", logits, [1], keep=False)
         share = reduced(sheet, "ReduceMax", probabilities, [1], keep=False)
         known = sheet.node("Sub", [highest, sheet.node("Log", [share], batch)], batch, output=last)

@@ -1,5 +1,5 @@
-"""From a deployable module to its graph: the log-mel, the network node by node as `torch.fx` has it, the softmax, and
-what tells whether a clip is known."""
+"""From a deployable module to its graph: the log-mel, the network node by node as `torch.fx` has it, the softmax or
+sigmoid, and what tells whether a clip is known."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def write(
         entered = cast(sheet, log_mel, _precision(module))
         logits, embedding = _network(sheet, module.network, entered, needs_embedding)
         logits = cast(sheet, logits, torch.float32)
-        outputs = [sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)]
+        if module.task.several:
+            outputs = [sheet.node("Sigmoid", [logits], logits.shape, output=names[1])]
+        else:
+            outputs = [sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)]
     if module.known is not None:
         with sheet.within(KNOWN_SCOPE):
             embedding = embedding and cast(sheet, embedding, torch.float32)

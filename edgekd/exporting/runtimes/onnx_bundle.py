@@ -108,7 +108,8 @@ def check_by_reference(
 
     precision = deployable.precision
     classify = in_reference(files[runtime.models(target)[precision]], deployable.student.front_end)
-    parity = verify_by_reference(classify, trained, waveforms, target.tolerance, progress, reject=deployable.reject)
+    task, tolerance = deployable.student.task, target.tolerance
+    parity = verify_by_reference(classify, trained, waveforms, tolerance, progress, task, deployable.reject)
     figures = parity.model_dump(exclude_none=True)
     return Check(by=f"onnx.reference {onnx.__version__}", precision=precision, figures=figures)
 

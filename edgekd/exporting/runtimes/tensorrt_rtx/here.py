@@ -76,7 +76,8 @@ def check_by_running(
         file = Path(folder, engine_name(precision))
         file.write_bytes(files[file.name])
         engine, classify = _opened(file, deployable, trained, waveforms[:1], target)
-        parity = verify(classify, trained, waveforms, target.tolerance, progress, reject=deployable.reject)
+        task, tolerance = deployable.student.task, target.tolerance
+        parity = verify(classify, trained, waveforms, tolerance, progress, task, deployable.reject)
     figures = parity.model_dump(exclude_none=True)
     return Check(by=f"{by}, in {engine.name} {engine.version}", precision=precision, figures=figures)
 
