@@ -34,9 +34,9 @@ class GoldenExamples:
 
     `waveform` int16 `(N, S)` and `scale` float32 `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` float32 `(N, K)`: the expected output of the exported model for exactly those values, and
-    `float_probabilities` that of the float student, which is the same where the model is one; `labels` int64 `(N,)`,
-    or memberships `(N, K)` where clips may be of several classes; `known` and `float_known` float32 `(N,)`, where the model
-    tells how familiar a clip is.
+    `float_probabilities` that of the float student, which is the same where the model is one; `labels` int64 `(N,)`, or
+    memberships `(N, K)` where clips may be of several classes; `known` and `float_known` float32 `(N,)`, where the
+    model tells how familiar a clip is.
     """
 
     waveform: NDArray[np.int16]
