@@ -125,20 +125,20 @@ def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace)
 
 def log_mel_nodes(model_bytes: bytes) -> list[str]:
     """Names of the operators of the log-mel: those that must stay in float32 whatever the rest is built in."""
-    return _nodes_of(model_bytes, FRONT_END)
+    return _nodes_of(model_bytes, (FRONT_END,))
 
 
 def known_nodes(model_bytes: bytes) -> list[str]:
     """Names of the operators of the output `known`, which must stay in float32 too."""
-    return _nodes_of(model_bytes, KNOWN)
+    return _nodes_of(model_bytes, (KNOWN, KNOWN_OUTPUT))  # the last is called after what it gives
 
 
-def _nodes_of(model_bytes: bytes, scope: str) -> list[str]:
+def _nodes_of(model_bytes: bytes, scopes: tuple[str, ...]) -> list[str]:
     import onnx
 
     nodes = onnx.load_from_string(model_bytes).graph.node
     rounding = ("QuantizeLinear", "DequantizeLinear")
-    return [node.name for node in nodes if node.name.startswith(scope) and node.op_type not in rounding]
+    return [node.name for node in nodes if node.name.startswith(scopes) and node.op_type not in rounding]
 
 
 def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto | None:

@@ -19,7 +19,7 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.export import export
 from edgekd.exporting.golden import GoldenExamples, check_golden
-from edgekd.exporting.graph import Form, float_onnx, onnx_of
+from edgekd.exporting.graph import Form, float_onnx, known_nodes, onnx_of
 from edgekd.exporting.known import KnownScore
 from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.predict import open_predictor, predict_files
@@ -84,6 +84,7 @@ def test_a_graph_in_every_precision_says_how_near_the_nearest_class_is(copied: R
     graph = onnx_of(whole, "tensorrt", Form(opset))
     expected = whole.trained("tensorrt")(waveforms)
     assert whole.reject is not None
+    assert known_nodes(graph)[-1] == "known", "what is pinned to float32 goes to the end"
     room = (0.02 if precision == "fp16" else 1e-3 if precision == "fp32" else 0.1) * whole.reject.span
     for run in [in_onnxruntime(graph)] if precision == "fp16" else [in_onnxruntime(graph), in_reference(graph)]:
         np.testing.assert_allclose(run(waveforms)[:, -1], expected[:, -1], atol=room)

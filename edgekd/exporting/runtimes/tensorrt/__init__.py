@@ -93,15 +93,17 @@ class TensorRT:
         from edgekd.exporting.graph import input_shape, known_nodes, log_mel_nodes
         from edgekd.exporting.runtimes.tensorrt import install
         from edgekd.exporting.runtimes.tensorrt.build_script import build_script
+        from edgekd.exporting.runtimes.tensorrt.releases import language_of
 
         classifier = manifest.classifier
         in_graph = classifier.input == "waveform"
         shape = input_shape(classifier.frontend, classifier.clip_samples, "graph" if in_graph else "external")
         # Where the host computes the log-mel, its normalisation is all that is in the graph, and bears half precision.
         pinned = log_mel_nodes(files[onnx_bundle.MODEL]) if in_graph else []
-        pinned += known_nodes(files[onnx_bundle.MODEL])
         models = onnx_bundle.model_files((manifest.precision, *manifest.alternatives))
         installed = _installed(manifest.target)
+        if language_of(installed.release).pins:  # else the golden examples tell whether it bears half precision
+            pinned += known_nodes(files[onnx_bundle.MODEL])
         script = build_script(
             manifest.target.name,
             installed,
