@@ -35,6 +35,7 @@ from edgekd.cli import (
     score,
     students,
     teachers,
+    thresholds,
 )
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import NO_SPACE, InputError, UsageError, explained
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "profile": profiler.profile,
     "predict": predict.predict,
     "compare": compare.compare,
+    "thresholds": thresholds.thresholds,
     "score": score.score,
     "data": data.app,
     "targets": boards.targets,

@@ -5,7 +5,7 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
+from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
@@ -79,7 +80,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
-    float_student = Remembered(reference(run.student()))
+    float_student = Remembered(reference(_float_student(run, deployables)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -108,6 +109,12 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     )
     progress("export", 5, STEPS, step="done")
     return bundle
+
+
+def _float_student(run: Run, deployables: Mapping[Precision, Deployable]) -> Student:
+    """The float student as it ships, be it in none of these precisions."""
+    floats = [each.student for precision, each in deployables.items() if precision != "int8"]
+    return floats[0] if floats else deployable_of(run, "fp32").student
 
 
 def _others(run: Run, deployable: Deployable, target: Target, progress: Progress) -> dict[Sized, Figures]:
@@ -163,6 +170,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
+        temperature=deployable.temperature,
     )
 
 

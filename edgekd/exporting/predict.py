@@ -22,10 +22,10 @@ from edgekd.device.runner import windows
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
 from edgekd.errors import InputError
+from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.run import Run
 
 Scores = NDArray[np.float32]
@@ -98,7 +98,7 @@ class RunPredictor:
         self.classes = run.classes
         self.data = run.config.data
         self.samples = round(self.data.clip_seconds * self.data.sample_rate)
-        self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
+        self.student = deployable_of(run, "int8" if "int8" in run.report().get("test", {}) else "fp32").student
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
         rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF

@@ -58,6 +58,7 @@ def print_profile(profile: Profile, out: Path | None) -> None:
     rows = [row(subject) for subject in profile.subjects]
     tables = (
         ("", scored, _accuracy([row(subject) for subject in scored])),
+        ("Calibration error, before the temperature too", scored, _calibration([row(subject) for subject in scored])),
         ("One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone", None, _figures(TIME, rows)),
         ("Cost", None, _figures(COST, rows)),
         ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
@@ -111,6 +112,17 @@ def _accuracy(rows: Sequence[Row]) -> Columns:
         "less baseline": _cells("accuracy_difference", rows, with_interval=True),
         "McNemar": _cells("mcnemar_p", rows),
         "flip p": _cells("sign_flip_p", rows),
+    }
+
+
+def _calibration(rows: Sequence[Row]) -> Columns:
+    """What the temperature changed; nothing where no subject has one."""
+    if all(values["calibration_error_before"] is None for values in rows):
+        return {}
+    return {
+        "error": _cells("calibration_error", rows, with_interval=True),
+        "before": _cells("calibration_error_before", rows, with_interval=True),
+        "temperature": _cells("temperature", rows),
     }
 
 
