@@ -38,6 +38,17 @@ SampleRate = Annotated[
 ClipSeconds = Annotated[
     float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
 ]
+TimePattern = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="How the time stands in names of recordings, if not as recorders write it: '%Y%m%d_%H%M%S'.",
+    ),
+]
+TimeZone = Annotated[
+    str | None,
+    typer.Option(metavar="ZONE", help="Of the recorder's clock, for names that tell none: UTC, +02:00, Europe/Oslo."),
+]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(
