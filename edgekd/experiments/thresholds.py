@@ -16,7 +16,7 @@ from edgekd.runs.run import Run, Stage
 from edgekd.runs.thresholds import BEST_F1, Aim, Counts, Thresholds, read_thresholds
 from edgekd.scoring.temperature import tempered
 from edgekd.scoring.thresholds import counts_at
-from edgekd.training.thresholds import ask_validation, rechoose, truth_of
+from edgekd.training.thresholds import ask_validation, rechoose, truth_of, window_hours
 
 STUDENTS: tuple[Stage, ...] = ("int8", "student")  # the first that a run has is what ships
 
@@ -68,9 +68,9 @@ def chosen_for(run: Run, stage: Stage) -> Chosen | None:
 def _with_test(run: Run, stage: Stage, thresholds: Thresholds) -> Chosen:
     said = read_predictions(run.folder, stage, run.classes)
     shares = tempered(said.probabilities, thresholds.temperature.value)
-    truth, window_hours = truth_of(said, len(run.classes)), run.config.data.clip_seconds / 3600
+    truth, hours = truth_of(said, len(run.classes)), window_hours(run.config.data)
     test = {
-        name: counts_at(shares[:, number], truth[:, number], thresholds.classes[name].open, window_hours)
+        name: counts_at(shares[:, number], truth[:, number], thresholds.classes[name].open, hours)
         for number, name in enumerate(run.classes)
     }
     return Chosen(stage, thresholds, test)

@@ -189,7 +189,7 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     if not scored:
         notes += (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
-    warmth = 1.0 if role == "teacher" else temperature_of(run, role)
+    warmth = 1.0 if role == "teacher" else temperature_of(run, "int8" if role == "int8" else "student")
     return [
         Candidate(
             *(role, "run", role, run.folder, architecture, model, samples, clips if scored else None),

@@ -10,7 +10,7 @@ from edgekd.number_formats import NONE, interval, number, percent, setting
 from edgekd.report.terminal import SUBJECTS, line, paragraph, table
 from edgekd.runs.run import Run
 from edgekd.runs.thresholds import Counts, Temperature, Thresholds
-from edgekd.scoring.thresholds import CLOSE, hours_to_promise, rate_interval
+from edgekd.scoring.thresholds import CLOSE, IS_BACKGROUND, hours_to_promise, rate_interval
 
 MEASURES = ("clips", "precision", "recall", "false/h")
 
@@ -49,8 +49,8 @@ def notes(chosen: Chosen) -> list[str]:
     told = []
     by_note: dict[str, list[str]] = {}
     for name, each in found.classes.items():
-        if each.note is not None:
-            by_note.setdefault(each.note, []).append(name)
+        if each.note not in (None, IS_BACKGROUND):
+            by_note.setdefault(str(each.note), []).append(name)
     told += [f"Note: {', '.join(names)}: {note}." for note, names in by_note.items()]
     return told + ([] if found.aim.an_hour is None else _rate_notes(found, found.aim.an_hour))
 

@@ -24,18 +24,28 @@ from edgekd.scoring.temperature import Truth
 CLOSE = 0.8
 """An event ends where the score falls below this share of the threshold it began at: hysteresis, so that a score that
 trembles about a threshold makes one event and not twenty."""
+IS_BACKGROUND = "the background, which is no event"
 DIGITS = 6
 
 
 def choose_thresholds(
-    probabilities: npt.NDArray[Any], truth: Truth, classes: Sequence[str], window_hours: float, aim: Aim = BEST_F1
+    probabilities: npt.NDArray[Any],
+    truth: Truth,
+    classes: Sequence[str],
+    window_hours: float,
+    aim: Aim = BEST_F1,
+    background: str | None = None,
 ) -> dict[str, ClassThreshold]:
-    """A threshold for each class from `probabilities (N, K)` of windows with the classes `truth (N, K)`, each of
-    `window_hours`."""
-    return {
-        name: choose_threshold(probabilities[:, number], truth[:, number], window_hours, aim)
-        for number, name in enumerate(classes)
-    }
+    """A threshold for each class but the `background` from `probabilities (N, K)` of windows with the classes
+    `truth (N, K)`, each of `window_hours`."""
+    found = {}
+    for number, name in enumerate(classes):
+        scores, of_class = probabilities[:, number], truth[:, number]
+        if name == background:
+            found[name] = _nothing(IS_BACKGROUND, counts_at(scores, of_class, None, window_hours))
+        else:
+            found[name] = choose_threshold(scores, of_class, window_hours, aim)
+    return found
 
 
 def choose_threshold(

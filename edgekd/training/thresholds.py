@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from edgekd import processes
+from edgekd.config import DataConfig
+from edgekd.data.background import background_of
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.predictions import VALIDATION, Predictions, read_predictions, write_predictions
@@ -49,13 +51,23 @@ def ask_validation(
 def rechoose(run: Run, stage: Stage, aim: Aim) -> Thresholds:
     """Choose by what is in `validation.csv` of a stage, and keep it. Raises `InputError` as `read_predictions` does."""
     said = read_predictions(run.folder / stage, stage, run.classes, VALIDATION)
-    thresholds = thresholds_from(said, run.classes, run.config.data.clip_seconds, aim)
+    data = run.config.data
+    background = background_of(run.classes, data.background)
+    thresholds = thresholds_from(said, run.classes, window_hours(data), aim, background)
     write_thresholds(run, stage, thresholds)
     return thresholds
 
 
-def thresholds_from(said: Predictions, classes: tuple[str, ...], clip_seconds: float, aim: Aim) -> Thresholds:
-    """The temperature for a student that said this of the validation side, and thresholds for `aim` under it."""
+def window_hours(data: DataConfig) -> float:
+    """How much of a recording a clip is alone with: windows of selections may overlap."""
+    return min(data.clip_seconds, data.selections.hop_seconds or data.clip_seconds) / 3600
+
+
+def thresholds_from(
+    said: Predictions, classes: tuple[str, ...], hours: float, aim: Aim, background: str | None = None
+) -> Thresholds:
+    """The temperature for a student that said this of the validation side, in clips of so many `hours`, and thresholds
+    for `aim` under it, for each class but the `background`."""
     truth = truth_of(said, len(classes))
     fitted = fit_temperature(said.probabilities, truth, said.groups)
     temperature = Temperature(
@@ -65,13 +77,12 @@ def thresholds_from(said: Predictions, classes: tuple[str, ...], clip_seconds: f
         note=_why(fitted.value, fitted.loss),
     )
     shares = tempered(said.probabilities, fitted.value)
-    window_hours = clip_seconds / 3600
     return Thresholds(
         temperature=temperature,
         aim=aim,
         clips=len(said.rows),
-        hours=len(said.rows) * window_hours,
-        classes=choose_thresholds(shares, truth, classes, window_hours, aim),
+        hours=len(said.rows) * hours,
+        classes=choose_thresholds(shares, truth, classes, hours, aim, background),
     )
 
 

@@ -95,7 +95,7 @@ def test_a_run_without_a_validation_side_is_refused(edgekd: Callable, tiny_copy:
 
 
 def test_a_validation_side_of_one_class_is_told(edgekd: Callable, tiny_copy: Run) -> None:
-    name, *others = tiny_copy.classes
+    _, name, *others = tiny_copy.classes  # but for the background
     sides(tiny_copy, lambda row: row["class"] == name)
     told = edgekd("thresholds", tiny_copy.folder, "--json", "--quiet").json()["students"]["int8"]
     assert told["classes"][name]["open"] is not None

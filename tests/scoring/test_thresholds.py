@@ -127,6 +127,15 @@ def test_classes_that_are_there_together_are_chosen_alike() -> None:
     assert all(isinstance(each, ClassThreshold) for each in chosen.values())
 
 
+def test_the_background_is_no_event_but_its_windows_may_be_false_alarms() -> None:
+    scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    truth = np.array([[True, False], [False, True], [False, True]])
+    chosen = choose_thresholds(scores, truth, ("tug", "background"), HOUR, at_most(1), "background")
+    assert (chosen["background"].open, chosen["background"].note) == (None, "the background, which is no event")
+    assert chosen["tug"].open == pytest.approx(0.75)
+    assert chosen["tug"].validation.other_hours == pytest.approx(2 * HOUR)
+
+
 @pytest.mark.parametrize(  # by scipy.stats.chi2.ppf([0.025, 0.975], [2 n, 2 n + 2]) / 2
     ("events", "low", "high"),
     [(0, 0, 3.688879), (1, 0.0253178, 5.5716434), (5, 1.6234864, 11.6683321), (1000, 938.973024, 1063.952064)],
