@@ -144,6 +144,27 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def thresholds(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """The threshold of all classes, and those of some. Raises `UsageError` for what is none, or there twice."""
+    everywhere: float | None = None
+    by_class: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (equals and not name):
+            raise UsageError(f"--threshold {shown(text)}: write a number, or CLASS=NUMBER.")
+        if (not name and everywhere is not None) or name in by_class:
+            raise UsageError(f"--threshold {shown(text)}: there is another one for {name or 'all classes'}.")
+        if name:
+            by_class[name] = value
+        else:
+            everywhere = value
+    return everywhere, by_class
+
+
 def resolve(
     config_file: Path | None,
     flags: Mapping[str, Any],

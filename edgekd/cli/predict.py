@@ -34,7 +34,8 @@ def predict(
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
-            line(f"{prediction.file}: {shares}{' (silent)' if prediction.silent else ''}")
+            nothing = " (none reaches its threshold)" if prediction.heard == () else ""
+            line(f"{prediction.file}: {shares}{' (silent)' if prediction.silent else ''}{nothing}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):

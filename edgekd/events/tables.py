@@ -122,7 +122,7 @@ def write_events(
             "raven": lambda: raven_text(events, seconds),
             "audacity": lambda: audacity_text(events),
             "csv": lambda: csv_of([HEADER, *([_cell(each[name]) for name in HEADER] for each in map(_values, events))]),
-            "jsonl": lambda: "".join(f"{_json_line(each)}\n" for each in events),
+            "jsonl": lambda: "".join(f"{event_json(each)}\n" for each in events),
         }[chosen]()
         files = {path: text}
     for file, text in files.items():
@@ -193,7 +193,8 @@ def _cell(value: Any) -> str:
     return csv_text(legible(value)) if isinstance(value, str) else _text(value)
 
 
-def _json_line(event: Event) -> str:
+def event_json(event: Event) -> str:
+    """An event as a JSON object on one line, without what is not known of it."""
     values = {name: value for name, value in _values(event).items() if value is not None}
     return json_text({name: legible(value) if isinstance(value, str) else value for name, value in values.items()})
 

@@ -18,6 +18,7 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
+from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
@@ -96,11 +97,13 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
+    classifier = _classifier(run, main, target)
     bundle = write_bundle(
         out,
         files,
         models,
-        classifier=_classifier(run, main, target),
+        classifier=classifier,
+        detection=detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
