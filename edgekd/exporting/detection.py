@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from edgekd.data.background import background_of
-from edgekd.device.runner.detection import CLOSE_SHARE, DEFAULT_OPEN
 from edgekd.exporting.manifest import Detection
 from edgekd.runs.run import Run, Stage
 from edgekd.runs.thresholds import Thresholds, read_thresholds
 
 
 def detection_of(run: Run, stage: Stage, hop_samples: int) -> Detection:
-    """For the student of a stage, in windows every `hop_samples`; each class is written down, so that whoever reads a
-    bundle sees it. Raises `InputError` as `read_thresholds` does."""
+    """For the student of a stage, in windows every `hop_samples`. Raises `InputError` as `read_thresholds` does."""
+    defaults = Detection.of_nobody(run.classes, hop_samples, run.config.data.background)
     found = read_thresholds(run, stage)
-    background = background_of(run.classes, run.config.data.background)
-    events = [name for name in run.classes if name != background]
-    opens = dict.fromkeys(events, DEFAULT_OPEN)
-    closes = dict.fromkeys(events, round(CLOSE_SHARE * DEFAULT_OPEN, 6))
-    for name, each in found.classes.items() if found is not None else ():
-        if each.open is not None and each.close is not None:
-            opens[name], closes[name] = each.open, each.close
-    return Detection(
-        hop_samples=hop_samples,
-        open=opens,
-        close=closes,
-        background=background,
-        chosen=None if found is None else _words(found),
+    if found is None:
+        return defaults
+    events = {name: each for name, each in found.classes.items() if name != defaults.background}
+    opens = {name: each.open for name, each in events.items() if each.open is not None}
+    closes = {name: each.close for name, each in events.items() if each.close is not None}
+    return defaults.model_copy(
+        update={
+            "open": {**defaults.open, **opens},
+            "close": {**defaults.close, **closes},
+            "chosen": _words(found),
+        }
     )
 
 

@@ -58,7 +58,7 @@ class Predictor(ABC):
     """Something that classifies clips, and files as windows of them.
 
     `hearing` says what is heard of a file and how a clip is filled, `resampler` and `detection` are those sections of a
-    manifest. What a `Listener` of the runner asks of a classifier is here, too.
+    manifest (None: an older one has none). What a `Listener` of the runner asks of a classifier is here, too.
     """
 
     classes: tuple[str, ...]
@@ -67,7 +67,7 @@ class Predictor(ABC):
     clip_samples: int
     hop_samples: int
     resampler: dict[str, Any]
-    detection: Detection
+    detection: Detection | None
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -95,7 +95,8 @@ class Predictor(ABC):
             "hop_samples": self.hop_samples,
         }
         try:
-            return rule_of({"classifier": classifier, "detection": self.detection.model_dump()}, **asked)
+            found = None if self.detection is None else self.detection.model_dump()
+            return rule_of({"classifier": classifier, "detection": found}, **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -129,7 +130,7 @@ class BundlePredictor(Predictor):
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
-        self.detection = manifest.detection
+        self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
         self._sha256 = manifest.sha256
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
@@ -185,7 +186,8 @@ def open_predictor(folder: Path) -> Predictor:
 def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
-    opens, chosen = predictor.detection.open, predictor.detection.chosen is not None
+    detection = predictor.detection
+    chosen = detection.open if detection is not None and detection.chosen is not None else None
 
     def predict(file: Path) -> Prediction:
         try:
@@ -194,8 +196,8 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
         heard = None
-        if chosen:
-            heard = tuple(name for name, score in ranked if name in opens and score >= opens[name])
+        if chosen is not None:
+            heard = tuple(name for name, score in ranked if name in chosen and score >= chosen[name])
         return Prediction(file, tuple(ranked), silent=silent, heard=heard)
 
     return map(predict, files)

@@ -31,7 +31,7 @@ def test_events_are_printed_as_lines_of_json(edgekd: Callable, tiny_bundle: Path
     shown = edgekd("detect", tiny_bundle, site, "--threshold", "0", "--quiet")
     assert (shown.code, shown.err) == (0, "")
     events = [json.loads(line) for line in shown.out.splitlines()]
-    assert len(events) == 8  # each of five classes but the background all the time
+    assert len(events) == 8  # each of four classes all the time, and no background
     assert {(event["start_time"], event["end_time"]) for event in events} == {(0.0, 10.0)}
     assert {event["audio_file"] for event in events} == {f"{site}/a.wav", f"{site}/b.wav"}
 
