@@ -66,8 +66,8 @@ def chosen_for(run: Run, stage: Stage) -> Chosen | None:
 
 
 def _with_test(run: Run, stage: Stage, thresholds: Thresholds) -> Chosen:
-    said = read_predictions(run.folder, stage, run.classes)
-    shares = tempered(said.probabilities, thresholds.temperature.value)
+    said = read_predictions(run.folder, stage, run.classes, run.task)
+    shares = tempered(said.probabilities, thresholds.temperature.value, run.task.activation)
     truth, hours = truth_of(said, len(run.classes)), window_hours(run.config.data)
     test = {
         name: counts_at(shares[:, number], truth[:, number], thresholds.classes[name].open, hours)

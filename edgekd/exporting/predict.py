@@ -19,6 +19,7 @@ from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
+from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
 from edgekd.device.runner.level import Stretches
@@ -35,23 +36,25 @@ Scores = NDArray[np.float32]
 class Prediction:
     """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read.
 
-    `silent`: there was nothing to hear, for every sample has one value. `heard`: the classes that reach their
-    thresholds, None where nobody has chosen any.
+    `silent`: there was nothing to hear, for every sample has one value.
     """
 
     file: Path
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
-    heard: tuple[str, ...] | None = None
+    answers: tuple[str, ...] | None = None
+    """The classes that reach their thresholds, the most probable first; None where nobody has chosen any, unless a clip
+    may be of several classes."""
+    several: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        told = {"file": str(self.file), "silent": self.silent, "scores": scores}
-        return told if self.heard is None else {**told, "heard": list(self.heard)}
+        answered = {} if self.answers is None else {"classes": list(self.answers)}
+        return {"file": str(self.file), "silent": self.silent, **answered, "scores": scores}
 
 
 class Predictor(ABC):
@@ -68,6 +71,8 @@ class Predictor(ABC):
     hop_samples: int
     resampler: dict[str, Any]
     detection: Detection | None
+    several: bool
+    """Whether each class is answered for itself, so that a clip may be of several, or of none."""
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -81,6 +86,11 @@ class Predictor(ABC):
     def probabilities(self, clips: Scores) -> Scores:
         """Class probabilities `(B, K)` of clips `(B, S)`. Raises `BadSamples` where they are not finite, `InputError`
         where the classifier cannot be run."""
+
+    def answered(self, scores: Scores) -> tuple[str, ...]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        opens = self.rule().open
+        return tuple(self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= opens[k])
 
     @abstractmethod
     def digest(self) -> str:
@@ -127,6 +137,7 @@ class BundlePredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
         self.hearing = self.classifier = manifest.classifier
+        self.several = self.classifier.activation == SEVERAL
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
@@ -160,6 +171,7 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
+        self.several = run.task.several
         int8 = "int8" in run.report().get("test", {})
         self.detection = detection_of(run, "int8" if int8 else "student", self.hop_samples)
         deployable = deployable_of(run, "int8" if int8 else "fp32")
@@ -169,7 +181,7 @@ class RunPredictor(Predictor):
         import torch
 
         with torch.inference_mode():
-            scores: Scores = self.student(torch.from_numpy(clips)).logits.softmax(1).numpy()
+            scores: Scores = self.student.task.probabilities(self.student(torch.from_numpy(clips)).logits).numpy()
         if not np.isfinite(scores).all():
             raise BadSamples("the model's output is not finite")
         return scores
@@ -187,7 +199,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
     detection = predictor.detection
-    chosen = detection.open if detection is not None and detection.chosen is not None else None
+    answers_known = predictor.several or (detection is not None and detection.chosen is not None)
 
     def predict(file: Path) -> Prediction:
         try:
@@ -195,9 +207,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        heard = None
-        if chosen is not None:
-            heard = tuple(name for name, score in ranked if name in chosen and score >= chosen[name])
-        return Prediction(file, tuple(ranked), silent=silent, heard=heard)
+        answers = predictor.answered(scores) if answers_known else None
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=predictor.several)
 
     return map(predict, files)

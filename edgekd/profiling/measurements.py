@@ -19,8 +19,9 @@ from edgekd.progress import Progress
 from edgekd.report.results import Battery, Calibration, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
 from edgekd.runs.predictions import Predictions
 from edgekd.scoring.calibration import before_temperature, calibration
-from edgekd.scoring.differences import difference
-from edgekd.scoring.scores import DIGITS, Scores, score
+from edgekd.scoring.differences import Difference, LabelDifference, difference
+from edgekd.scoring.scored import AnyScores, score_clips
+from edgekd.scoring.scores import DIGITS
 
 
 def example_of(candidate: Candidate) -> Tensor:
@@ -85,18 +86,19 @@ class Measurements:
             robustness=self.curves.get(candidate.name),
         )
 
-    def _scores(self, candidate: Candidate) -> Scores | None:
+    def _scores(self, candidate: Candidate) -> AnyScores | None:
         clips = candidate.clips
         if clips is None:
             return None
         probabilities = self.predictions[candidate.name].probabilities
-        return score(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+        return score_clips(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
 
     def _calibration(self, candidate: Candidate) -> Calibration | None:
         clips, temperature = candidate.clips, candidate.temperature
         if clips is None:
             return None
-        said = self.predictions[candidate.name].probabilities
+        predictions = self.predictions[candidate.name]
+        said = predictions.probabilities
         now = calibration(said, clips.labels, clips.groups, clips.seed)
         told = Calibration(
             temperature=temperature,
@@ -106,7 +108,8 @@ class Measurements:
         )
         if temperature is None or temperature == 1:
             return told
-        before = calibration(before_temperature(said, temperature), clips.labels, clips.groups, clips.seed)
+        without = before_temperature(said, temperature, predictions.task.activation)
+        before = calibration(without, clips.labels, clips.groups, clips.seed)
         return told.model_copy(
             update={
                 "error_before": round(before.error, DIGITS),
@@ -174,16 +177,17 @@ class Measurements:
         )
 
     def _versus(self, subject: Subject, baseline: Subject) -> Versus:
-        accuracy = None
+        paired = None
         if subject.name in self.predictions and baseline.name in self.predictions and subject.scores is not None:
-            accuracy = difference(
+            paired = difference(
                 {("test", 0): self.predictions[subject.name]},
                 {("test", 0): self.predictions[baseline.name]},
                 len(subject.scores.classes),
             )
         return Versus(
             baseline=baseline.name,
-            accuracy=accuracy,
+            accuracy=paired if isinstance(paired, Difference) else None,
+            mean_average_precision=paired if isinstance(paired, LabelDifference) else None,
             speedup=self.timings.ratio(f"{baseline.name}: whole", f"{subject.name}: whole"),
             smaller=baseline.cost.file_bytes / subject.cost.file_bytes,
         )

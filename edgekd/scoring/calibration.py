@@ -1,7 +1,8 @@
 """How far a classifier's probabilities are from what is true, as they ship and before their temperature.
 
-The expected calibration error of the highest probability (`scores.calibration_error`) with its 95 % interval over
-recordings, and the cross-entropy, which a temperature is fitted by and which no bins are needed for.
+The expected calibration error of the highest probability (`scores.calibration_error`), or where clips may be of several
+classes that of every yes or no, with its 95 % interval over recordings; and the cross-entropy, which a temperature is
+fitted by and which no bins are needed for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from edgekd.scoring.intervals import Floats, Interval, intervals_over_groups
 from edgekd.scoring.scores import CALIBRATION_BINS, calibration_error
 from edgekd.scoring.temperature import cross_entropy, tempered
+from edgekd.task import Activation
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,42 @@ class CalibrationError:
 
 
 def calibration(
-    probabilities: npt.NDArray[Any], labels: Sequence[int], groups: Sequence[str], seed: int = 0
+    probabilities: npt.NDArray[Any],
+    truth: Sequence[int | Sequence[int]] | npt.NDArray[np.int64],
+    groups: Sequence[str],
+    seed: int = 0,
 ) -> CalibrationError:
-    """Of `probabilities (N, K)` of clips of these classes and groups; `seed` is that of the interval's resamples."""
-    truth = np.asarray(labels, dtype=np.int64)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    known = np.eye(probabilities.shape[1], dtype=bool)[truth]
+    """Of `probabilities (N, K)` of clips of these classes `(N,)`, or memberships `(N, K)`, and groups; `seed`: of the
+    interval's resamples."""
+    labels = np.asarray(truth, dtype=np.int64)
+    if labels.ndim == 2:
+        known, yes = labels > 0, probabilities >= 0.5
+        confidence = np.where(yes, probabilities, 1 - probabilities).astype(np.float32).ravel()
+        right, answered_in = (yes == known).ravel(), np.repeat(np.asarray(groups), probabilities.shape[1])
+    else:
+        known = np.eye(probabilities.shape[1], dtype=bool)[labels]
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        answered_in = np.asarray(groups)
+    activation: Activation = "sigmoid" if labels.ndim == 2 else "softmax"
     return CalibrationError(
         error=calibration_error(confidence, right),
-        interval=_interval(confidence, right, groups, seed),
-        cross_entropy=float(cross_entropy(probabilities, known).mean()),
+        interval=_interval(confidence, right, answered_in, seed),
+        cross_entropy=float(cross_entropy(probabilities, known, activation=activation).mean()),
     )
 
 
-def before_temperature(probabilities: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float32]:
+def before_temperature(
+    probabilities: npt.NDArray[Any], temperature: float, activation: Activation = "softmax"
+) -> npt.NDArray[np.float32]:
     """What a classifier with this temperature in it would say without, of what it said: `(N, K)`."""
-    return tempered(probabilities, 1 / temperature).astype(np.float32)
+    return tempered(probabilities, 1 / temperature, activation).astype(np.float32)
 
 
-def _interval(confidence: npt.NDArray[Any], right: npt.NDArray[np.bool_], groups: Sequence[str], seed: int) -> Interval:
+def _interval(
+    confidence: npt.NDArray[Any], right: npt.NDArray[np.bool_], groups: npt.NDArray[np.str_], seed: int
+) -> Interval:
     """Groups are resampled; of a resample the surplus of each bin is a sum over its groups, so all are two products."""
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    names, group = np.unique(groups, return_inverse=True)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1, dtype=confidence.dtype)
     member = np.searchsorted(edges, confidence, side="right")
     width = CALIBRATION_BINS + 2

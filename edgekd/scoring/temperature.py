@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Activation = Literal["softmax", "sigmoid"]
+from edgekd.task import Activation
+
 Floats = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 

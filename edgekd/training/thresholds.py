@@ -44,13 +44,14 @@ def ask_validation(
         device=device,
         progress=progress,
         stage="validation",
+        task=data.index.task,
     )
     processes.from_first(lambda: write_predictions(run.stage_folder(stage), stage, data.index, rows, said, VALIDATION))
 
 
 def rechoose(run: Run, stage: Stage, aim: Aim) -> Thresholds:
     """Choose by what is in `validation.csv` of a stage, and keep it. Raises `InputError` as `read_predictions` does."""
-    said = read_predictions(run.folder / stage, stage, run.classes, VALIDATION)
+    said = read_predictions(run.folder / stage, stage, run.classes, run.task, VALIDATION)
     data = run.config.data
     background = background_of(run.classes, data.background)
     thresholds = thresholds_from(said, run.classes, window_hours(data), aim, background)
@@ -69,14 +70,14 @@ def thresholds_from(
     """The temperature for a student that said this of the validation side, in clips of so many `hours`, and thresholds
     for `aim` under it, for each class but the `background`."""
     truth = truth_of(said, len(classes))
-    fitted = fit_temperature(said.probabilities, truth, said.groups)
+    fitted = fit_temperature(said.probabilities, truth, said.groups, said.task.activation)
     temperature = Temperature(
         value=fitted.value,
         loss_before=None if fitted.loss_before is None else round(fitted.loss_before, 6),
         loss=None if fitted.loss is None else round(fitted.loss, 6),
         note=_why(fitted.value, fitted.loss),
     )
-    shares = tempered(said.probabilities, fitted.value)
+    shares = tempered(said.probabilities, fitted.value, said.task.activation)
     return Thresholds(
         temperature=temperature,
         aim=aim,
@@ -88,6 +89,8 @@ def thresholds_from(
 
 def truth_of(said: Predictions, classes: int) -> Truth:
     """Which classes are in each clip `(N, K)`."""
+    if said.task.several:
+        return said.labels.astype(bool)
     return np.asarray(said.labels[:, None] == np.arange(classes))
 
 

@@ -52,12 +52,12 @@ def test_classes_that_reach_their_thresholds_are_named(edgekd: Callable, tiny_co
         chosen = {name: each.model_copy(update={"open": threshold}) for name, each in kept.classes.items()}
         write_thresholds(tiny_copy, "int8", kept.model_copy(update={"classes": chosen}))
         (entry,) = edgekd("predict", tiny_copy.folder, clip, "--json").json()["files"]
-        assert sorted(entry["heard"]) == heard
+        assert sorted(entry["classes"]) == heard
         shown = edgekd("predict", tiny_copy.folder, clip).out.rstrip()
         assert shown.endswith(" (none reaches its threshold)") == (heard == [])
     (tiny_copy.folder / "int8" / "thresholds.json").unlink()
     (entry,) = edgekd("predict", tiny_copy.folder, clip, "--json").json()["files"]
-    assert "heard" not in entry
+    assert "classes" not in entry
 
 
 @pytest.mark.parametrize("kind", ["run", "bundle"])

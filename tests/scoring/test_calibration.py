@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from edgekd.scoring.calibration import before_temperature, calibration
+from edgekd.scoring.label_scores import score_labels
 from edgekd.scoring.scores import score
 from edgekd.scoring.temperature import tempered
 
@@ -37,6 +38,20 @@ def test_the_interval_is_over_groups() -> None:
     assert again == pytest.approx(once, abs=1e-9)
     apart = calibration(*copies, [str(row) for row in range(600)]).interval
     assert apart[1] - apart[0] < 0.6 * (once[1] - once[0])
+
+
+def test_every_yes_or_no_counts_where_clips_may_be_of_several_classes() -> None:
+    rng = np.random.default_rng(4)
+    shares = rng.random((300, 3))
+    truth = (rng.random((300, 3)) < shares).astype(np.int64)
+    groups = [str(row // 2) for row in range(300)]
+    sure = tempered(shares, 0.3, "sigmoid").astype(np.float32)
+    mended = calibration(before_temperature(sure, 0.3, "sigmoid"), truth, groups)
+    found = calibration(sure, truth, groups)
+    assert found.error == pytest.approx(score_labels(sure, truth, groups, list("abc")).calibration_error, abs=1e-6)
+    assert found.interval[0] < found.error < found.interval[1]
+    assert mended.error < 0.05 < found.error
+    assert mended.cross_entropy < found.cross_entropy
 
 
 def test_one_recording_says_nothing_of_the_next() -> None:

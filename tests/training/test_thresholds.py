@@ -18,7 +18,7 @@ from edgekd.training.thresholds import thresholds_from, truth_of, window_hours
 
 @pytest.mark.parametrize("stage", ["student", "int8"])
 def test_a_finished_stage_has_its_answers_its_temperature_and_its_thresholds(tiny_run: Run, stage: Stage) -> None:
-    said = read_predictions(tiny_run.folder / stage, stage, tiny_run.classes, VALIDATION)
+    said = read_predictions(tiny_run.folder / stage, stage, tiny_run.classes, tiny_run.task, VALIDATION)
     data = tiny_run.open_data()
     student = load_int8(tiny_run) if stage == "int8" else tiny_run.student()
     again = predict_probabilities(lambda clips: student(clips).logits, data.store, data.split.validation)
@@ -34,7 +34,7 @@ def test_a_finished_stage_has_its_answers_its_temperature_and_its_thresholds(tin
 
 
 def test_thresholds_are_chosen_under_the_temperature(tiny_run: Run) -> None:
-    said = read_predictions(tiny_run.folder / "int8", "int8", tiny_run.classes, VALIDATION)
+    said = read_predictions(tiny_run.folder / "int8", "int8", tiny_run.classes, tiny_run.task, VALIDATION)
     found = thresholds_from(said, tiny_run.classes, 1 / 3600, BEST_F1, "background")
     assert found == read_thresholds(tiny_run, "int8")
     assert found.classes["background"].open is None
@@ -48,7 +48,7 @@ def test_windows_that_overlap_share_their_time() -> None:
 
 
 def test_validation_says_nothing_of_the_test_side(tiny_run: Run) -> None:
-    said = read_predictions(tiny_run.folder / "int8", "int8", tiny_run.classes, VALIDATION)
+    said = read_predictions(tiny_run.folder / "int8", "int8", tiny_run.classes, tiny_run.task, VALIDATION)
     tested = read_predictions(tiny_run.folder, "int8", tiny_run.classes)
     assert not {*said.rows} & {*tested.rows}
     assert not {*said.groups} & {*tested.groups}
