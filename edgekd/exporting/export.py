@@ -19,7 +19,7 @@ from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -95,11 +95,13 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
+    classifier = _classifier(run, main, target)
     bundle = write_bundle(
         out,
         files,
         models,
-        classifier=_classifier(run, main, target),
+        classifier=classifier,
+        detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),

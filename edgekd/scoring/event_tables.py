@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.audio.read import probe
+from edgekd.data.background import background_of
 from edgekd.data.walk import audio_files, is_audio, why_no_audio
 from edgekd.errors import InputError, UsageError, shown, unknown_name
 from edgekd.events.event import Event, check_no_copies, overlaps
 from edgekd.events.matching import Criterion, Overlap
 from edgekd.events.names import RecordingNames
+from edgekd.events.placing import begins_within, check_spelling, meant, renamed, within
 from edgekd.events.tables import labels_of
-from edgekd.files.spelling import alike, difference
 from edgekd.number_formats import setting
 from edgekd.scoring.event_counts import count_events, covered_seconds
 from edgekd.scoring.event_scores import EventScores, score_events
-
-ROUNDED_SECONDS = 0.01
-"""How far behind the end of its recording a true event may end: its time may have been rounded to two digits."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,33 @@ def score_tables(
     """The figures of `detections` whose score is `threshold` or more, or that of their class in `class_thresholds`.
 
     `audio`: folder (or file) with all recordings that were listened to, those without an event, too; or `hours`: how
-    long they are together. `classes`: those that are scored, empty: all. Raises `InputError`, with table and line, for
-    tables that do not go with each other or with the audio, and `UsageError` for classes that neither has.
+    long they are together. `classes`: those that are scored, empty: all but the background. Raises `InputError`, with
+    table and line, for tables that do not go with each other or with the audio, and `UsageError` for classes that
+    neither has.
     """
     if not detections and not truth and audio is None:
         raise InputError("neither table has an event: there is nothing to score. Give the audio (--audio).")
-    _check_spelling([*truth, *detections])
+    check_spelling([*truth, *detections])
     _check_scores(detections, threshold is not None or bool(class_thresholds))
     seconds = None if audio is None else lengths(audio)
     truth, detections = _in_one_name(truth, detections, seconds, audio)
     notes: list[str] = []
     if seconds is not None:
-        truth = [_within(event, seconds) for event in truth]
-        detections = [_begins_within(event, seconds) for event in detections]
+        truth = [within(event, seconds) for event in truth]
+        detections = [begins_within(event, seconds) for event in detections]
         cut = sum(event.end > seconds[event.recording] for event in detections)
         if cut:
             notes.append(f"{cut} detection(s) reach behind the end of their recording, and end there.")
         detections = [replace(event, end=min(event.end, seconds[event.recording])) for event in detections]
     for events in (truth, detections):
         check_no_copies(events)
+    recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
+    nothing = background_of(labels_of([*truth, *detections]))
+    if nothing is not None and nothing not in classes:
+        marked = sum(event.label == nothing for event in [*truth, *detections])
+        truth = [event for event in truth if event.label != nothing]
+        detections = [event for event in detections if event.label != nothing]
+        notes.append(f"{marked} line(s) say {nothing}, where nothing is to be found: they are no events.")
     if isinstance(criterion, Overlap):
         _check_extended([*truth, *detections])
     labels = labels_of([*truth, *detections])
@@ -84,7 +90,6 @@ def score_tables(
             raise UsageError(
                 f"--threshold {name}=...: {shown(name)} is not scored. Add --class {name}, or leave its threshold out."
             )
-    recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
     covered = covered_seconds(truth) / 3600
     if hours is not None and hours < covered:
         raise UsageError(f"--hours {hours:g}: true events alone take {covered:.3g} h. How long are all recordings?")
@@ -117,8 +122,8 @@ def _in_one_name(
     """Both with the names of the audio, or without audio with those of the truth."""
     known = RecordingNames(seconds if seconds is not None else {event.recording: None for event in truth})
     if seconds is not None:
-        return _renamed(truth, known, audio), _renamed(detections, known, audio)
-    names = _meant(detections, known)
+        return renamed(truth, known, audio), renamed(detections, known, audio)
+    names = meant(detections, known)
     if names and truth and not any(names.values()):
         raise InputError(
             f"the tables have no recording in common: {shown(detections[0].recording)} of the detections, "
@@ -127,68 +132,12 @@ def _in_one_name(
     return list(truth), [replace(event, recording=names[event.recording] or event.recording) for event in detections]
 
 
-def _meant(events: Iterable[Event], known: RecordingNames) -> dict[str, str | None]:
-    """What each name in a table means. Raises `InputError`, with the line, for one that may mean several."""
-    names: dict[str, str | None] = {}
-    for event in events:
-        if event.recording not in names:
-            try:
-                names[event.recording] = known.find(event.recording)
-            except InputError as several:
-                raise event.error(str(several)) from None
-    return names
-
-
-def _renamed(events: Sequence[Event], known: RecordingNames, audio: Path | None) -> list[Event]:
-    names = _meant(events, known)
-    missing = [event for event in events if names[event.recording] is None]
-    if missing:
-        count = len({event.recording for event in missing})
-        raise missing[0].error(f"{shown(missing[0].recording)}: no such recording in {audio} ({count} missing in all).")
-    return [replace(event, recording=names[event.recording] or event.recording) for event in events]
-
-
-def _begins_within(event: Event, seconds: Mapping[str, float]) -> Event:
-    length = seconds[event.recording]
-    if event.start >= length and not (event.start == event.end == length):
-        raise event.error(
-            f"begins at {event.start:g} s of {event.recording}, which is {length:.3f} s long. Is it of another "
-            "recording, or does its time count from the beginning of a sequence?"
-        )
-    return event
-
-
-def _within(event: Event, seconds: Mapping[str, float]) -> Event:
-    """A true event as far as its recording goes. Raises `InputError` where it does not belong there."""
-    length = seconds[_begins_within(event, seconds).recording]
-    if event.end > length + ROUNDED_SECONDS and event.ends_in is None:
-        raise event.error(
-            f"ends at {event.end:g} s of {event.recording}, which is {length:.3f} s long. Is it of another recording?"
-        )
-    return replace(event, end=min(event.end, length))
-
-
 def _check_extended(events: Iterable[Event]) -> None:
     for event in events:
         if event.seconds <= 0:
             raise event.error(
                 f"{shown(event.label)} is a point at {event.start:g} s, which nothing overlaps. Score by how far times "
                 "are apart: --tolerance SECONDS."
-            )
-
-
-def _check_spelling(events: Iterable[Event]) -> None:
-    """Raises `InputError` for a class that is spelled in two ways."""
-    first: dict[str, Event] = {}
-    spelled: dict[str, Event] = {}
-    for event in events:
-        spelled.setdefault(event.label, event)
-    for label, event in spelled.items():
-        other = first.setdefault(alike(label), event)
-        if other.label != label:
-            raise event.error(
-                f"class {shown(label)} is {shown(other.label)} in {other.where or 'another line'}: they differ only in "
-                f"{difference(label, other.label)}. Write them alike."
             )
 
 
