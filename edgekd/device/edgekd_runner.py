@@ -53,7 +53,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Generic, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 try:
     import numpy as np
@@ -133,6 +133,12 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             raise RunnerError(
                 f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
             )
+    if manifest.get("steps") is not None:
+        _check_entries(manifest, _LOG_MEL, where)
+        _check_entries(manifest, _STEPS, where)
+        names = [manifest["steps"]["end"], *(part["file"] for part in manifest["steps"]["parts"])]
+        if any(name not in manifest["files"] for name in names):
+            raise RunnerError(f"{where}: steps names a file that the bundle does not have. Export the bundle again")
     for table in ("tensorrt", "tensorrt_rtx"):
         if target.get(table) is not None:
             within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
@@ -199,6 +205,28 @@ def _graphs(value: Any) -> bool:
     )
 
 
+def _parts(value: Any) -> bool:
+    return isinstance(value, list) and len(value) < 16 and all(isinstance(part, dict) and _part(part) for part in value)
+
+
+def _part(part: dict[str, Any]) -> bool:
+    file, maps = part.get("file"), part.get("maps")
+    if set(part) != {"file", "lead", "maps"} or not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):
+        return False
+    return _count(part["lead"], 0) and isinstance(maps, list) and 0 < len(maps) < 16 and all(map(_map, maps))
+
+
+def _map(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"columns", "stride", "left", "right", "reach"}:
+        return False
+    at_least = {"columns": 1, "stride": 1, "left": 0, "right": 0, "reach": 0}
+    return all(_count(value[name], least) for name, least in at_least.items())
+
+
+def _count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= 1 << 24
+
+
 _TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")
 _MANIFEST: dict[str, Wanted] = {
     "files": (_files, "names of files, without a folder, and the digest of each"),
@@ -238,6 +266,11 @@ _LOG_MEL: dict[str, Wanted] = {
     "classifier.frontend.f_max": _within(1e-3, 1e7),
     "classifier.frontend.frames_per_step": _whole(1, 1 << 16),
     "classifier.frontend.bins_per_step": _whole(1, 4096),
+}
+_STEPS: dict[str, Wanted] = {
+    "steps": _TABLE,
+    "steps.parts": (_parts, "parts of a graph, each with its file, what leads it and its maps"),
+    "steps.end": (lambda value: isinstance(value, str) and bool(PLAIN_NAME.fullmatch(value)), "the name of a file"),
 }
 _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
 # What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
@@ -529,6 +562,9 @@ class Stretches:
         """The next `samples (S,)`."""
         if not len(samples):
             return
+        if self._is_lively(samples):
+            self._push_lively(samples)
+            return
         changes = np.flatnonzero(samples[1:] != samples[:-1]) + 1
         starts = np.concatenate([[0], changes]) + self._position
         stops = np.concatenate([changes, [len(samples)]]) + self._position
@@ -541,6 +577,30 @@ class Stretches:
             value = float(samples[int(stops[number]) - 1 - self._position])
             self._ended.append((int(starts[number]), int(stops[number]), value))
         self._last = (int(starts[-1]), int(stops[-1]), float(samples[-1]))
+        self._position += len(samples)
+
+    def _is_lively(self, samples: np.ndarray) -> bool:
+        """Whether no stretch of one value in `samples (S,)` is as long as those that count: each of those has in it a
+        whole block of half that length, and of such blocks eight samples are looked at. False where that leaves it
+        open."""
+        half = int(self._least) // 2
+        blocks = len(samples) // half if half >= 8 else 0
+        if blocks < 4:
+            return False
+        seen = samples[: blocks * half].reshape(blocks, half)[:, :: half // 8]
+        return not (seen == seen[:, :1]).all(axis=1).any()
+
+    def _push_lively(self, samples: np.ndarray) -> None:
+        """The next `samples`, of which the stretches at both ends alone may count, together with what is beyond."""
+        most = 2 * (int(self._least) // 2)
+        first = int((samples[:most] != samples[0]).argmax())
+        last = len(samples) - int((samples[: -most - 1 : -1] != samples[-1]).argmax())
+        if self._last is not None:
+            begin, end, value = self._last
+            end = self._position + first if value == samples[0] else end
+            if end - begin >= self._least:
+                self._ended.append((begin, end, value))
+        self._last = (self._position + last, self._position + len(samples), float(samples[-1]))
         self._position += len(samples)
 
     def window(self, first: int, count: int) -> tuple[bool, int, int]:
@@ -1105,6 +1165,10 @@ def _sinc_filter(source: int, target: int, width: int, rolloff: float) -> _SincF
 # The front end of bundles whose graph has none of its own.
 
 
+_CACHED = 1 << 16  # samples of frames that are transformed together and stay in the cache: three times as fast
+_FFT_INTO = int(np.__version__.split(".")[0]) >= 2  # before, numpy's FFT took no array to write into
+
+
 class LogMel:
     """Log-mel: clips `(B, S)` -> `(B, 1, T, F)`, float32: the numbers of training.
 
@@ -1136,31 +1200,113 @@ class LogMel:
         self._magnitudes = convention == "yamnet"
         self._window = gain * np.sin(np.pi * np.arange(window_length) / window_length) ** 2
         filters = height_1_filters if self._magnitudes else mel_filters
-        self._filters = filters(n_fft, n_mels, f_min, f_max, sample_rate)
+        self._mels = n_mels
+        self._blocks = _blocks(filters(n_fft, n_mels, f_min, f_max, sample_rate), 1 if self._magnitudes else 2)
         self._steps = frames_per_step, bins_per_step
+        # Used again and again: memory that is new to a process costs as much as the transform.
+        bins = n_fft // 2 + 1
+        self._group = max(1, min(64, _CACHED // n_fft))
+        self._frames = np.empty((self._group, window_length))
+        self._spectrum = np.empty((self._group, bins), np.complex128)
+        self._found = np.empty((self._group, bins * (1 if self._magnitudes else 2)), np.float32)
 
     def shape(self, samples: int) -> tuple[int, int]:
         """`(T, F)` of a clip of so many samples."""
         heard = samples - len(self._window) if self._magnitudes else samples
         frames, bins = self._steps
-        return (heard // self._hop_length + 1) // frames, self._filters.shape[1] // bins
+        return (heard // self._hop_length + 1) // frames, self._mels // bins
+
+    @property
+    def step_samples(self) -> int:
+        """Samples from one step of the log-mel to the next."""
+        return self._hop_length * self._steps[0]
+
+    def at_borders(self, samples: int) -> tuple[int, int]:
+        """How many steps at the beginning and at the end of a clip of so many samples are made of its reflection, too:
+        those of a clip that begins a step later are the others, and one more."""
+        if self._magnitudes:
+            return 0, 0
+        frames, half = self._steps[0], self._n_fft // 2
+        steps, _ = self.shape(samples)
+        first = -(-half // self._hop_length)  # frame that is the first without
+        last = (samples - self._n_fft + half) // self._hop_length  # and the last
+        return min(steps, -(-first // frames)), max(0, steps - (last + 1) // frames)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return np.stack([self._one(clip) for clip in clips])[:, None]
+        return np.stack([self.steps(clip, (0, self.shape(len(clip))[0])) for clip in clips])[:, None]
 
-    def _one(self, clip: np.ndarray) -> np.ndarray:
-        clip = clip.astype(np.float64)
-        padded = clip if self._magnitudes else np.pad(clip, self._n_fft // 2, mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, len(self._window))[:: self._hop_length]
-        mel = np.empty((len(frames), self._filters.shape[1]))
-        for start in range(0, len(frames), 32):  # in pieces that stay in the cache: three times as fast
-            spectrum = np.fft.rfft(frames[start : start + 32] * self._window, self._n_fft)
-            found = np.abs(spectrum) if self._magnitudes else spectrum.real**2 + spectrum.imag**2
-            mel[start : start + 32] = found @ self._filters
-        log_mel = np.log(mel + 0.001) if self._magnitudes else 10 * np.log10(np.maximum(mel, 1e-10))
-        (steps, bins), (frames_each, bins_each) = self.shape(len(clip)), self._steps
-        cells = log_mel[: steps * frames_each, : bins * bins_each].reshape(steps, frames_each, bins, bins_each)
-        return cells.mean(axis=(1, 3)).astype(np.float32)
+    def steps(self, clip: np.ndarray, *ranges: tuple[int, int]) -> np.ndarray:
+        """Of the log-mel of a clip `(samples,)` those steps alone that are in `ranges`, from one to before another:
+        `(steps, F)`."""
+        each, bins = self._steps
+        clip = np.ascontiguousarray(clip)
+        mel = np.empty((each * sum(stop - first for first, stop in ranges), self._mels))
+        done = filled = 0
+        for first, stop in ranges:
+            first, stop = first * each, stop * each
+            while first < stop:
+                end = min(stop, first + self._group - filled)
+                self._window_into(self._frames[filled : filled + end - first], clip, first)
+                first, filled = end, filled + end - first
+                if filled == self._group:
+                    self._mel(filled, mel[done : done + filled])
+                    done, filled = done + filled, 0
+        if filled:
+            self._mel(filled, mel[done:])
+        log_mel = np.log(mel + 0.001 if self._magnitudes else np.maximum(mel, 1e-10))
+        if not self._magnitudes:
+            log_mel *= 10 / math.log(10)
+        if (each, bins) != (1, 1):
+            cells = log_mel[:, : self._mels // bins * bins].reshape(len(mel) // each, each, -1, bins)
+            log_mel = cells.mean(axis=(1, 3))
+        return log_mel.astype(np.float32)
+
+    def _window_into(self, frames: np.ndarray, clip: np.ndarray, first: int) -> None:
+        """Write frame `first` of a clip, and those after it, into `frames (n, window)`."""
+        hop, length, before = self._hop_length, len(self._window), 0 if self._magnitudes else self._n_fft // 2
+        stop = first + len(frames)
+        low = min(stop, max(first, -(-before // hop)))
+        high = max(low, min(stop, (len(clip) + before - length) // hop + 1))
+        for begin, end in ((first, low), (low, high), (high, stop)):
+            if begin == end:
+                continue
+            start, samples = begin * hop - before, clip
+            if (begin, end) != (low, high):  # at a border, where the clip is reflected
+                places = np.abs(np.arange(start, start + (end - begin - 1) * hop + length))
+                start, samples = 0, clip[len(clip) - 1 - np.abs(len(clip) - 1 - places)]
+            size = samples.itemsize
+            view = np.ndarray((end - begin, length), samples.dtype, samples, start * size, (hop * size, size))
+            np.multiply(view, self._window, out=frames[begin - first : end - first])
+
+    def _mel(self, count: int, mel: np.ndarray) -> None:
+        """The mel bins of so many of the frames, before the logarithm, into `mel (count, mels)`."""
+        frames, spectrum, found = self._frames[:count], self._spectrum[:count], self._found[:count]
+        if _FFT_INTO:
+            np.fft.rfft(frames, self._n_fft, out=spectrum)
+        else:
+            spectrum = np.fft.rfft(frames, self._n_fft)
+        if self._magnitudes:
+            found[:] = np.abs(spectrum)
+        else:  # both squares whose sum is the power
+            parts = spectrum.view(np.float64)
+            np.multiply(parts, parts, out=found, casting="same_kind")
+        column, each = 0, 1 if self._magnitudes else 2
+        for first, weights in self._blocks:
+            rows, columns = weights.shape
+            mel[:, column : column + columns] = found[:, each * first : each * first + rows] @ weights
+            column += columns
+
+
+def _blocks(filters: np.ndarray, parts: int) -> list[tuple[int, np.ndarray]]:
+    """Mel filters `(bins, mels)`, 8 at a time: the first bin that they touch, and their weights from there on, for
+    each of the `parts` of a bin."""
+    blocks = []
+    for start in range(0, filters.shape[1], 8):
+        touched = np.flatnonzero(filters[:, start : start + 8].any(axis=1))
+        first, stop = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 1)
+        weights = np.repeat(filters[first:stop, start : start + 8], parts, axis=0)
+        blocks.append((first, np.ascontiguousarray(weights, np.float32)))
+    return blocks
 
 
 def height_1_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate: int) -> np.ndarray:
@@ -1438,12 +1584,10 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-class OnnxRuntime:
-    """An ONNX file in an operator set, run on the CPU."""
+class Session:
+    """An ONNX file in an operator set, opened in ONNX Runtime on the CPU. Raises `RunnerError`."""
 
-    name = "onnxruntime"
-
-    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+    def __init__(self, model: Path, opset: int, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -1454,16 +1598,37 @@ class OnnxRuntime:
         # Where it has no class of its own, a RuntimeError.
         self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._model = model
         try:
             self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
         except self._refusals as failure:
             raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+
+    def run(self, inputs: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
+        """The outputs of these names, or all of them."""
+        try:
+            return list(self._session.run(outputs, inputs))
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+
+
+class OnnxRuntime:
+    """The graph of a bundle, run by ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+        self._session = Session(model, opset, threads)
+        self.version: str = self._session.version
+        self._input, self._classes, self._model = contract.input, contract.classes, model
         self._check(contract)
 
     def _check(self, contract: Contract) -> None:
         """Raises `RunnerError` for the graph of another model."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._session.inputs, self._session.outputs
         scores = [each for each in outputs if each.name == "probabilities"]
         fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
         fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
@@ -1475,12 +1640,7 @@ class OnnxRuntime:
             )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        try:
-            scores = self._session.run(["probabilities"], {self._input: batch})[0]
-        except self._refusals as failure:
-            raise RunnerError(
-                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
-            ) from None
+        scores = self._session.run({self._input: batch}, ["probabilities"])[0]
         if scores.shape != (len(batch), self._classes):
             raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
         return scores
@@ -1651,6 +1811,183 @@ def open_engine(
     return Trtexec(program, engine, contract, on_dla)
 
 
+# --- Windows that overlap ---------------------------------------------------------------------------------------------
+# Windows that overlap, and what they have in common computed once.
+#
+# The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that to
+# another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal. All but
+# the few at its ends, which feel the border of the window, are those of the window before, further to the left: they are
+# kept, and a part is run for the new ones and those at the ends alone. That is exact where the windows lie a multiple of
+# the part's stride apart; where they do not, it is the window a few hops earlier for which that holds.
+
+
+Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs -> its outputs
+Maps = TypeVar("Maps")
+
+
+class Map:
+    """What a part makes of its input, as the manifest has it.
+
+    Of a window it has `columns`, one every `stride` columns of the part's input; `left` of them at its beginning and
+    `right` at its end feel the border of the window, and `reach` do so at the beginning of a stretch of it.
+    """
+
+    def __init__(self, columns: int, stride: int, left: int, right: int, reach: int) -> None:
+        self.columns, self.stride, self.left, self.right, self.reach = columns, stride, left, right, reach
+
+    def first_new(self, moved: int) -> int:
+        """The first column, after those on the left, that is not in the map of a window that began `moved` columns of
+        the input before."""
+        return max(self.left, self.columns - self.right - moved // self.stride)
+
+
+class _Sliding:
+    """A map of the newest window of a phase, `(columns, ...)`, in memory for two: the next is a few columns further."""
+
+    def __init__(self, described: Map, columns: np.ndarray) -> None:
+        self._map, self._first = described, 0
+        self._held = np.empty((2 * described.columns, *columns.shape[1:]), columns.dtype)
+        self._held[: described.columns] = columns
+
+    @property
+    def columns(self) -> np.ndarray:
+        return self._held[self._first : self._first + self._map.columns]
+
+    def move(self, moved: int, left: np.ndarray, new: np.ndarray) -> None:
+        """To a window that begins `moved` columns of the input later, given what is not in this one: the columns on the
+        `left`, and the `new` ones."""
+        first = self._first + moved // self._map.stride
+        kept = self._map.columns - len(new)
+        if first + self._map.columns > len(self._held):
+            self._held[:kept] = self._held[first : first + kept].copy()
+            first = 0
+        self._first = first
+        self._held[first : first + len(left)] = left
+        self._held[first + kept : first + self._map.columns] = new
+
+
+class _Kept(Generic[Maps]):
+    """The maps of the windows before, the newest of each phase: `start` modulo `period`, both in samples."""
+
+    def __init__(self, period: int, samples: int) -> None:
+        self._period, self._samples = period, samples
+        self._windows: dict[int, tuple[int, Maps]] = {}
+
+    def before(self, start: int) -> tuple[int, Maps] | None:
+        """By how many samples the last window of this phase began earlier, and its maps; None where it has nothing in
+        common with the one at `start`."""
+        begun, maps = self._windows.pop(start % self._period, (start, None))
+        return (start - begun, maps) if maps is not None and 0 < start - begun < self._samples else None
+
+    def keep(self, start: int, maps: Maps) -> None:
+        """And forget those windows that have nothing in common with what follows."""
+        for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
+            del self._windows[phase]
+        self._windows[start % self._period] = start, maps
+
+
+class Part:
+    """A part of the graph on windows of `samples` that follow one another, with one column of its input every `unit`
+    samples. The first `lead` of them make what feels the beginning of a window."""
+
+    def __init__(self, run: Run, maps: Sequence[Map], lead: int, unit: int, samples: int) -> None:
+        self._run, self._maps, self._lead, self._unit = run, maps, lead, unit
+        self._stride = max(each.stride for each in maps)
+        self._kept: _Kept[list[_Sliding]] = _Kept(self._stride * unit, samples)
+
+    def __call__(self, columns: np.ndarray, start: int) -> list[np.ndarray]:
+        """The maps `(columns, ...)` of the window that begins at sample `start`, for its input `(columns, ...)`; good
+        until the next call."""
+        kept = self._kept.before(start)
+        moved = 0 if kept is None else kept[0] // self._unit
+        first = self._first(moved)
+        if kept is None or first <= self._lead:  # nothing would be saved
+            maps = [_Sliding(*each) for each in zip(self._maps, self._run([columns]))]
+        else:
+            maps = kept[1]
+            found = self._run([np.concatenate((columns[: self._lead], columns[first:]))])
+            for each, slid, made in zip(self._maps, maps, found):
+                new = (self._lead - first) // each.stride + each.first_new(moved)
+                slid.move(moved, made[: each.left], made[new:])
+        self._kept.keep(start, maps)
+        return [each.columns for each in maps]
+
+    def _first(self, moved: int) -> int:
+        """The column of the input from which on it is needed where an earlier window began `moved` before."""
+        needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
+        return needed // self._stride * self._stride
+
+
+class Steps:
+    """Class probabilities of the windows of one signal, of `samples` each, in their turn.
+
+    `parts` follow one another; `end` makes probabilities `(1, K)` of the maps of the last one, or of the log-mel where
+    there is none.
+    """
+
+    def __init__(self, log_mel: LogMel, samples: int, parts: Sequence[Part], end: Run) -> None:
+        steps, _ = log_mel.shape(samples)
+        self._log_mel, self._parts, self._end = log_mel, parts, end
+        self._map = Map(steps, 1, *log_mel.at_borders(samples), 0)
+        self._kept: _Kept[_Sliding] = _Kept(log_mel.step_samples, samples)
+
+    def __call__(self, clip: np.ndarray, start: int) -> np.ndarray:
+        """Class probabilities `(K,)` of the window `clip (samples,)` that begins at sample `start` of the signal."""
+        maps = [self._log_mels(clip, start)]
+        for part in self._parts:
+            maps = part(maps[0], start)
+        return self._end(maps)[0]
+
+    def _log_mels(self, clip: np.ndarray, start: int) -> np.ndarray:
+        """`(T, F, 1)`."""
+        kept = self._kept.before(start)
+        left, columns = self._map.left, self._map.columns
+        if kept is None:
+            log_mel = _Sliding(self._map, self._log_mel.steps(clip, (0, columns))[:, :, None])
+        else:
+            moved, log_mel = kept[0] // self._log_mel.step_samples, kept[1]
+            new = self._log_mel.steps(clip, (0, left), (self._map.first_new(moved), columns))[:, :, None]
+            log_mel.move(moved, new[:left], new[left:])
+        self._kept.keep(start, log_mel)
+        return log_mel.columns
+
+
+class StepGraphs:
+    """The graphs of a bundle's `steps`, opened once for any number of signals. Raises `RunnerError`.
+
+    `described` is that section of the manifest, `classifier` the one of this name.
+    """
+
+    def __init__(self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int):
+        self._log_mel = LogMel(**classifier["frontend"], sample_rate=classifier["sample_rate"], gain=classifier["gain"])
+        self._samples: int = classifier["clip_samples"]
+        self._parts = [
+            (self._opened(folder / part["file"], opset, threads, part["maps"]), part) for part in described["parts"]
+        ]
+        self._end = self._opened(folder / described["end"], opset, threads, [])
+        self.step_samples = self._log_mel.step_samples
+
+    def of_signal(self) -> Steps:
+        """For the windows of one signal."""
+        parts, unit = [], self.step_samples
+        for run, part in self._parts:
+            maps = [Map(**each) for each in part["maps"]]
+            parts.append(Part(run, maps, part["lead"], unit, self._samples))
+            unit *= maps[0].stride
+        return Steps(self._log_mel, self._samples, parts, self._end)
+
+    def _opened(self, model: Path, opset: int, threads: int, maps: Sequence[dict[str, int]]) -> Run:
+        session = Session(model, opset, threads)
+        names = [each.name for each in session.inputs]
+
+        def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [made[0] for made in session.run({name: each[None] for name, each in zip(names, inputs)})]
+
+        if len(session.outputs) != max(1, len(maps)):
+            raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
+        return run
+
+
 # --- The classifier ---------------------------------------------------------------------------------------------------
 # A bundle, ready to classify: waveforms of any rate and length, its golden examples, and how long it takes.
 
@@ -1746,6 +2083,8 @@ class Runner:
             model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
+        self._threads = threads
+        self._steps: StepGraphs | None = None
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
@@ -1770,9 +2109,30 @@ class Runner:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
-        if not np.isfinite(scores).all():
-            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
-        return scores
+        return _finite(scores)
+
+    def in_steps(self) -> Callable[[np.ndarray, int], np.ndarray]:
+        """A function that gives the class probabilities `(K,)` of the windows of one signal, each in its turn: called
+        with a window `(clip_samples,)` and the sample of the signal that it begins at.
+
+        What it has in common with those before is not computed again where the bundle has the graphs for that, and ONNX
+        Runtime runs them; what must not be seen so, such as a clip that was filled up, is for `probabilities`.
+        """
+        steps = self.step_graphs()
+        if steps is None:
+            return lambda clip, _start: self.probabilities(clip[None])[0]
+        scores = steps.of_signal()
+        return lambda clip, start: _finite(scores(clip, start))
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
+        described = self.manifest.get("steps")  # older bundles have none
+        if described is None or self.engine != "onnxruntime" or self.precision != self.manifest["precision"]:
+            return None
+        if self._steps is None:
+            classifier, opset = self.manifest["classifier"], self.manifest["target"]["opset"]
+            self._steps = StepGraphs(self.folder, described, classifier, opset, self._threads)
+        return self._steps
 
     def predict(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         """Class probabilities `(K,)` of a mono waveform `(samples,)` with full scale 1, of any length and rate.
@@ -1854,6 +2214,13 @@ class Runner:
         return milliseconds
 
 
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """`scores`. Raises `BadSamples` where one is NaN or infinite."""
+    if not np.isfinite(scores).all():
+        raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
+    return scores
+
+
 def _known(pieces: Iterable[np.ndarray], stretches: Stretches) -> Iterator[np.ndarray]:
     """The `pieces` when they have been found to be sound, and `stretches` knows them."""
     for piece in pieces:
@@ -1870,6 +2237,25 @@ def require_sound(waveform: np.ndarray) -> None:
         raise BadSamples(
             f"samples reach {peak:.4g} times full scale: floats of another unit? Export with data.full_scale set to it"
         )
+
+
+class SoundCheck:
+    """`require_sound` of the windows of a signal that comes in pieces, each sample of which is looked at once."""
+
+    def __init__(self) -> None:
+        self._position = self._suspect = 0  # how much has come, and up to where it may be unsound
+
+    def push(self, samples: np.ndarray) -> None:
+        """The next `samples (S,)`."""
+        if not largest(samples) <= HIGHEST_PEAK:  # of NaN it is NaN
+            odd = np.flatnonzero(~(np.abs(samples) <= HIGHEST_PEAK))
+            self._suspect = self._position + int(odd[-1]) + 1
+        self._position += len(samples)
+
+    def require(self, start: int, clip: np.ndarray) -> None:
+        """Raises `BadSamples` for a window `clip (samples,)` that begins at sample `start`, as `require_sound` does."""
+        if start < self._suspect:
+            require_sound(clip)
 
 
 def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:
@@ -1965,6 +2351,7 @@ class Stream:
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
+        self._scores_of, self._sound = runner.in_steps(), SoundCheck()
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -2000,6 +2387,7 @@ class Stream:
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
         rate, left = self._runner.sample_rate, self._cutter.completed_by(len(samples))
         self._samples += len(samples)
+        self._sound.push(samples)
         for position, clip in self._cutter.push(samples):
             began, left, end = time.monotonic(), left - 1, position + len(clip)
             self._end = end
@@ -2018,11 +2406,13 @@ class Stream:
             yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
 
     def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
-        require_sound(clip)
+        self._sound.require(position, clip)
         silent, first, stop = self._stretches.window(position, len(clip))
-        if self._runner.trim_silence:
+        if self._runner.trim_silence and (first, stop) != (0, len(clip)):
             clip = fit(clip[first:stop], len(clip), self._runner.padding)
-        self._recent.append(self._runner.probabilities(clip[None])[0])
+            self._recent.append(self._runner.probabilities(clip[None])[0])
+        else:
+            self._recent.append(self._scores_of(clip, position))
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))

@@ -28,6 +28,7 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "cuda": "CUDA",
     "trtexec": "Engines by trtexec",
     "engines": "Engines",
+    "steps": "Windows that overlap",
     "classifier": "The classifier",
     "stream": "A live signal",
     "live": "Standard input",

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import Runner, fit, require_sound
+from edgekd.device.runner.classifier import Runner, SoundCheck, fit
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
@@ -86,6 +86,7 @@ class Stream:
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
+        self._scores_of, self._sound = runner.in_steps(), SoundCheck()
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -121,6 +122,7 @@ class Stream:
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
         rate, left = self._runner.sample_rate, self._cutter.completed_by(len(samples))
         self._samples += len(samples)
+        self._sound.push(samples)
         for position, clip in self._cutter.push(samples):
             began, left, end = time.monotonic(), left - 1, position + len(clip)
             self._end = end
@@ -139,11 +141,13 @@ class Stream:
             yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
 
     def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
-        require_sound(clip)
+        self._sound.require(position, clip)
         silent, first, stop = self._stretches.window(position, len(clip))
-        if self._runner.trim_silence:
+        if self._runner.trim_silence and (first, stop) != (0, len(clip)):
             clip = fit(clip[first:stop], len(clip), self._runner.padding)
-        self._recent.append(self._runner.probabilities(clip[None])[0])
+            self._recent.append(self._runner.probabilities(clip[None])[0])
+        else:
+            self._recent.append(self._scores_of(clip, position))
         mean = np.mean(self._recent, axis=0)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
