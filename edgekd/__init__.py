@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
+    from edgekd.detection.detect import detect
     from edgekd.experiments.compare import compare
     from edgekd.exporting.export import export
     from edgekd.profiling.profiler import profile
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from edgekd.training.distill import distill
 
 __version__ = "0.1.0"
-__all__ = ["DistillConfig", "Run", "compare", "distill", "export", "profile", "quantize"]
+__all__ = ["DistillConfig", "Run", "compare", "detect", "distill", "export", "profile", "quantize"]
 
 _MODULES = {
     "DistillConfig": "edgekd.config",
     "Run": "edgekd.runs.run",
     "compare": "edgekd.experiments.compare",
+    "detect": "edgekd.detection.detect",
     "distill": "edgekd.training.distill",
     "export": "edgekd.exporting.export",
     "profile": "edgekd.profiling.profiler",

@@ -11,6 +11,7 @@
 | points lost, which limits are set for | points, two decimals                            | 0.35                    |
 | ratio (speed-up, smaller)             | two decimals, one from 3 on, none from 30 on    | 0.42, 9.2, 49           |
 | real-time factor                      | two digits, never an exponent                   | 0.00016                 |
+| span of time                          | two units at most                               | 4.5 s, 9 min 5 s, 2 d   |
 | p-value                               | three decimals                                  | 0.031, < 0.001          |
 | difference of probabilities           | two digits                                      | 0.0021, 1.2e-07         |
 | signal to noise                       | dB, one decimal                                 | 41.3                    |
@@ -98,6 +99,18 @@ def real_time_factor(value: float) -> str:
     """`0.00016`, `0.019`, `1.2`: two digits."""
     decimals = 1 if value == 0 else max(0, 1 - math.floor(math.log10(abs(value))))
     return _signed(value, decimals)
+
+
+def span(seconds: float) -> str:
+    """`4.5 s`, `9 min 5 s`, `1 h 30 min`, `2 d 3 h`: how long recordings are, or what lies between them."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    for size, unit, part, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            count, left = divmod(round(whole / part), size // part)
+            return f"{count} {unit}" + (f" {left} {name}" if left else "")
+    raise AssertionError(seconds)
 
 
 def p_value(value: float) -> str:

@@ -45,13 +45,17 @@ def new_console(file: TextIO) -> Console:
 
 
 class ConsoleProgress:
-    """Shows progress on standard error; a context manager, so that the bars are closed on any exit."""
+    """Shows progress on standard error; a context manager, so that the bars are closed on any exit.
+
+    `audio`: units are seconds of audio, shown as hours, and their rate as times real time.
+    """
 
     _line_every_s = 5.0
 
-    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(self, quiet: bool = False, console: Console | None = None, *, audio: bool = False) -> None:
         self._console = console
         self.quiet = quiet
+        self._audio = audio
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}  # when a stage was first heard of, and how far it was
@@ -66,13 +70,13 @@ class ConsoleProgress:
 
     def __enter__(self) -> Self:
         if not self.quiet and self.console.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
             self._bars = RichProgress(
                 TextColumn("{task.description:<18}", markup=False),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                TextColumn("{task.fields[count]}"),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}", style="dim", markup=False),
@@ -102,17 +106,24 @@ class ConsoleProgress:
         if self._bars is not None:
             task = self._tasks.get(stage)
             if task is None:
-                task = self._tasks[stage] = self._bars.add_task(named, total=total, rate="", figures="")
-            self._bars.update(
-                task, completed=done, total=total, rate=f"{number(rate)}/s" if rate > 0 else "", figures=shown
-            )
+                task = self._tasks[stage] = self._bars.add_task(named, total=total, count="", rate="", figures="")
+            count, speed = self._count(done, total), self._speed(rate)
+            self._bars.update(task, completed=done, total=total, count=count, rate=speed, figures=shown)
         elif done >= total or now - self._last_line.get(stage, started) >= self._line_every_s:
             self._last_line[stage] = now
             left = f", {(total - done) / rate:.0f} s left" if done < total else ""
-            speed = f" ({number(rate)}/s{left})" if rate > 0 else ""
+            speed = f" ({self._speed(rate)}{left})" if rate > 0 else ""
             # Names are in stages: harbour[rtx] is no markup, and :dog: no picture.
-            line = f"{named}: {done}/{total}{speed} {shown}".rstrip()
+            line = f"{named}: {self._count(done, total)}{speed} {shown}".rstrip()
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _count(self, done: int, total: int) -> str:
+        return f"{done / 3600:.2f}/{total / 3600:.2f} h" if self._audio else f"{done}/{total}"
+
+    def _speed(self, rate: float) -> str:
+        if rate <= 0:
+            return ""
+        return f"{number(rate)} times real time" if self._audio else f"{number(rate)}/s"
 
 
 def _short(value: float | str) -> str:

@@ -29,6 +29,39 @@ class SimulationConfig(Section):
     seed: Seed = 0
 
 
+class SelectionsConfig(Section):
+    """How windows of long recordings get their labels from tables of selections (`selections`)."""
+
+    tables: InputPath | None = Field(
+        default=None, description="a table, or a folder of tables; None: those that lie with the recordings"
+    )
+    format: Literal["raven", "audacity", "csv", "jsonl"] | None = Field(
+        default=None, description="of the tables; None: told by what they hold"
+    )
+    label: str | None = Field(default=None, min_length=1, description="the column of labels, if not a known one")
+    classes: tuple[str, ...] = Field(
+        default=(), description="labels that are classes; none named: all. Windows of others are left out"
+    )
+    overlap: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the window or of the selection, the shorter of the two, that a window of a class has",
+    )
+    hop_seconds: float | None = Field(
+        default=None, ge=0.05, le=60, description="from one window to the next; None: they follow each other"
+    )
+    background: Literal["between", "everywhere", "labelled"] = Field(
+        default="between",
+        description="what is background: all between selections, in recordings that a table tells of; the same in all "
+        "recordings; or only selections with that label",
+    )
+    background_ratio: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
+        default=2.0,
+        description="how many times as many windows of background as of the largest class are kept, evenly spread",
+    )
+
+
 class DataConfig(Section):
     """Where clips come from, how they are cut, and how they are split."""
 
@@ -62,11 +95,17 @@ class DataConfig(Section):
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"
     )
+    background: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the class that is no event, never reported by a detector; None: the one called background, if any",
+    )
     near_duplicates: Literal["refuse", "warn", "off"] | None = Field(
         default=None,
         description="the same audio on two sides; None: refuse our own split, warn of one the data set gives",
     )
     simulation: SimulationConfig = SimulationConfig()
+    selections: SelectionsConfig = SelectionsConfig()
 
     @model_validator(mode="after")
     def _split_sums_to_one(self) -> Self:

@@ -59,6 +59,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """A test that draws without a seed draws the same, whichever tests this worker ran before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """`small_disk(kib, *options)`: a file system of that size; called again, the same one at another size."""

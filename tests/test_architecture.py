@@ -45,7 +45,7 @@ ROOMS = (
         "scoring",
         "training",
     ),
-    *("quantization", "exporting", "experiments", "report", "profiling", "doctor", "demo", "cli"),
+    *("quantization", "exporting", "detection", "experiments", "report", "profiling", "doctor", "demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
 
@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "models", "exporting", "profiling", "cli"):
+for room in ("audio", "models", "exporting", "detection", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
@@ -73,6 +73,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     },
     "events": {
         **{name: set() for name in ("event", "names", "matching")},
+        "placing": {"event", "names"},
         "columns": {"event"},
         **{name: {"event", "columns"} for name in ("raven", "audacity")},
         "tables": {"event", "names", "columns", "raven", "audacity"},
@@ -83,13 +84,15 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "clip_length": {"index"},
         "simulation": {"fourier"},
-        "layouts": {"index", "walk", "fourier", "simulation"},
-        "recording_times": {"index"},
+        "layouts": {"index", "walk", "fourier", "simulation", "background", "deployments"},
+        **{name: set() for name in ("times_in_names", "time_zones", "background")},
+        "recording_times": {"index", "times_in_names"},
+        "deployments": {"index", "walk", "times_in_names", "time_zones", "recording_times"},
         "unread_tables": {"index", "walk", "layouts"},
         "grouping": {"disjoint_groups", "index", "layouts", "recording_times", "unread_tables"},
         "folds": {"index"},
         "file_names": {"index", "walk", "layouts"},
-        "load": {"index", "walk", "layouts", "folds", "grouping"},
+        "load": {"index", "walk", "layouts", "folds", "grouping", "background"},
         "splits": {"index", "folds"},
         "unlabelled": {"index", "walk", "layouts", "recording_times", "grouping", "load"},
         "clip_store": {"index"},

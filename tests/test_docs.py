@@ -253,7 +253,7 @@ def test_every_command_and_option_named_in_the_text_is_there(document: Path) -> 
             assert option in known, f"`{inline}`"
 
 
-RUNNER_COMMANDS = ("verify", "predict", "stream", "bench", "choose")
+RUNNER_COMMANDS = ("verify", "predict", "detect", "stream", "bench", "choose")
 OTHERS = {"--max-restarts", "--no-python", "--nproc-per-node", "--slow", "--no-deps"}
 """Of torchrun, of pytest with this project's conftest."""
 

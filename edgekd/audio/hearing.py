@@ -134,3 +134,15 @@ def heard_pieces(recording: Recording, hearing: Hearing, stretches: Stretches) -
         heard = as_heard(recording.path, at_full_scale(recording.path, block, subtype, hearing), hearing)
         stretches.push(audible(heard, subtype))
         yield heard
+
+
+def unchecked_pieces(recording: Recording, hearing: Hearing) -> Iterator[Waveform]:
+    """`heard_pieces` where some samples may be NaN, infinite or of another unit: whoever gets them is to ask.
+
+    Raises `InputError` as `as_heard` does, and for a file that ends early or cannot be decoded.
+    """
+    scale = hearing.full_scale if recording.info.subtype in FLOATS else 1.0
+    for block in recording.blocks(finite=False):
+        with np.errstate(over="ignore", invalid="ignore"):
+            heard = as_heard(recording.path, block, hearing)
+            yield heard if scale == 1 else heard / np.float32(scale)

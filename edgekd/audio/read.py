@@ -69,6 +69,11 @@ def probe(path: Path) -> AudioInfo:
 _broken: dict[Path, str] | None = None
 
 
+def is_broken(path: Path) -> bool:
+    """Whether `probe` has taken this file for a second of sound, within `tolerant`."""
+    return _broken is not None and path in _broken
+
+
 @contextmanager
 def tolerant() -> Iterator[dict[Path, str]]:
     """Within it `probe` takes a broken file for a second of sound and notes it, with what is wrong, in the dict given.

@@ -72,10 +72,11 @@ class Recording:
     def __init__(self, path: Path, info: AudioInfo, source: _Source) -> None:
         self.path, self.info, self._source = path, info, source
 
-    def read(self, start: int, length: int) -> Samples:
+    def read(self, start: int, length: int, *, finite: bool = True) -> Samples:
         """`(length, channels)` from sample `start`.
 
-        Raises `InputError` for a file that ends early, cannot be decoded, or holds NaN or infinite samples.
+        Raises `InputError` for a file that ends early, cannot be decoded, or, where they are to be `finite`, holds NaN
+        or infinite samples.
         """
         try:
             channels = self._source.read(start, length)
@@ -86,18 +87,18 @@ class Recording:
             raise InputError(
                 f"{self.path}: truncated: {held} samples of the {promised} its header promises. Copy it again."
             )
-        if not np.isfinite(channels).all():
+        if finite and not np.isfinite(channels).all():
             bad = start + int(np.flatnonzero(~np.isfinite(channels).all(axis=1))[0])
             raise InputError(f"{self.path}: sample {bad} is NaN or infinite. Replace the file or take it out.")
         return channels
 
-    def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Samples]:
+    def blocks(self, start: int = 0, length: int | None = None, *, finite: bool = True) -> Iterator[Samples]:
         """`length` samples from `start` (None: all that follow), in pieces `(samples, channels)`. Raises as `read`
         does."""
         step = max(1, BLOCK // self.info.channels)
         stop = self.info.frames if length is None else start + length
         for first in range(start, stop, step):
-            yield self.read(first, min(step, stop - first))
+            yield self.read(first, min(step, stop - first), finite=finite)
 
 
 @contextmanager

@@ -53,7 +53,9 @@ Rule = Literal["refuse", "warn", "off"]
 class Finding:
     """One thing found: what kind, a line for people, and what it is about for programs."""
 
-    kind: Literal["two labels", "group", "near-duplicate", "confounded", "silence", "cancelled", "groups", "folds"]
+    kind: Literal[
+        "two labels", "group", "near-duplicate", "confounded", "silence", "cancelled", "groups", "folds", "labels"
+    ]
     message: str
     about: dict[str, Any] = field(default_factory=dict)
 

@@ -190,6 +190,28 @@ def manifest(
     line("Nothing was written (--dry-run)." if dry_run else f"Written: {table}")
 
 
+@app.command("times")
+def times(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recordings are, at any depth.")],
+    time_pattern: options.TimePattern = None,
+    time_zone: options.TimeZone = None,
+    json_: options.Json = False,
+) -> None:
+    """When recordings began, by their names; gaps and overlaps, clocks that jump back, rates that change."""
+    from edgekd.data.deployments import survey
+    from edgekd.data.time_zones import parse_zone
+    from edgekd.data.times_in_names import parse_time_pattern
+    from edgekd.report.terminal import print_json
+    from edgekd.report.terminal_data import print_times
+
+    pattern = None if time_pattern is None else parse_time_pattern(time_pattern)
+    named, found = survey(folder, pattern, None if time_zone is None else parse_zone(time_zone))
+    if json_:
+        print_json({"deployments": [each.to_dict() for each in found], "notes": list(named.notes)})
+        return
+    print_times(named, found)
+
+
 def _settings(
     config: Path | None,
     sets: Sequence[str] | None,

@@ -38,6 +38,17 @@ SampleRate = Annotated[
 ClipSeconds = Annotated[
     float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
 ]
+TimePattern = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="How the time stands in names of recordings, if not as recorders write it: '%Y%m%d_%H%M%S'.",
+    ),
+]
+TimeZone = Annotated[
+    str | None,
+    typer.Option(metavar="ZONE", help="Of the recorder's clock, for names that tell none: UTC, +02:00, Europe/Oslo."),
+]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(
@@ -131,6 +142,27 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number that can be meant.")
     return value
+
+
+def thresholds(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """The threshold of all classes, and those of some. Raises `UsageError` for what is none, or there twice."""
+    everywhere: float | None = None
+    by_class: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (equals and not name):
+            raise UsageError(f"--threshold {shown(text)}: write a number, or CLASS=NUMBER.")
+        if (not name and everywhere is not None) or name in by_class:
+            raise UsageError(f"--threshold {shown(text)}: there is another one for {name or 'all classes'}.")
+        if name:
+            by_class[name] = value
+        else:
+            everywhere = value
+    return everywhere, by_class
 
 
 def resolve(

@@ -88,7 +88,7 @@ def score(
 
     if audio is not None and hours is not None:
         raise UsageError("--audio, --hours: one of the two; --audio tells the hours.")
-    everywhere, by_class = _thresholds(threshold or [])
+    everywhere, by_class = options.thresholds(threshold or [])
     scored = score_tables(
         read_events(detections, format_, label, score_),
         read_events(truth, truth_format, truth_label),
@@ -116,28 +116,3 @@ def _criterion(overlap: float | None, tolerance: float | None, share: float | No
     if tolerance is not None:
         return Tolerance(tolerance) if share is None else Tolerance(tolerance, share)
     return Overlap() if overlap is None else Overlap(overlap)
-
-
-def _thresholds(texts: list[str]) -> tuple[float | None, dict[str, float]]:
-    """The threshold of all classes, and those of some. Raises `UsageError` for what is none, or there twice."""
-    import math
-
-    from edgekd.errors import UsageError, shown
-
-    everywhere: float | None = None
-    by_class: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (equals and not name):
-            raise UsageError(f"--threshold {shown(text)}: write a number, or CLASS=NUMBER.")
-        if (not name and everywhere is not None) or name in by_class:
-            raise UsageError(f"--threshold {shown(text)}: there is another one for {name or 'all classes'}.")
-        if name:
-            by_class[name] = value
-        else:
-            everywhere = value
-    return everywhere, by_class

@@ -40,7 +40,7 @@ class Clip:
 class Note:
     """What whoever uses a data set should know of how it was read: of what kind, for programs, and in a line."""
 
-    kind: Literal["groups", "folds"]
+    kind: Literal["groups", "folds", "labels"]
     message: str
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekd.config import DataConfig
+from edgekd.data.background import check_background
 from edgekd.data.folds import missing_folds
 from edgekd.data.grouping import grouped
 from edgekd.data.index import ClipIndex
@@ -32,7 +33,8 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     read as it is.
 
     What lies in the folder and is no clip of it is told of in `left_out`. Raises `UsageError` for an unknown name or
-    no folder, `InputError` for a folder that is not there, of another layout, or (without a name) of two.
+    no folder, `InputError` for a folder that is not there, of another layout, or (without a name) of two, and for a
+    background that is none of its classes.
     """
     if config.dataset is not None:
         layout = _named(config.dataset, layouts)
@@ -56,6 +58,7 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         check_names_of_files(audio_files(root))
         raise
     check_names_of_files(clip.path for clip in index)
+    check_background(index.classes, config.background, str(root))
     index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
     return grouped(index, config)
 
@@ -123,7 +126,9 @@ def _named(name: str, layouts: Sequence[Layout]) -> Layout:
 def _fitting(data_dir: Path, layouts: Sequence[Layout]) -> list[Layout]:
     """The layouts that are there, in their order."""
     if data_dir.is_file():
-        return [layout for layout in layouts if layout.table]
+        tables = [layout for layout in layouts if layout.table]
+        told = [layout for layout in tables if layout.told_by is not None and layout.told_by(data_dir)]
+        return told or [layout for layout in tables if layout.told_by is None]
     fitting: list[Layout] = []
     for layout in layouts:
         if layout.class_folders and any(other.class_folders for other in fitting):

@@ -1,10 +1,4 @@
-"""Recordings that are named by the time they began, as recorders do, and what of them belongs together.
-
-    20240501_120000.WAV, 24F3190361DA5BA0_20240501_120000.WAV, 5CD2F2C0.WAV      AudioMoth, new and old
-    SITE1_20240501_120000.wav, SMU04123_20240501_120000_000.wav                  Wildlife Acoustics, PAMGuard
-    5146.240501120000.wav                                                        SoundTrap
-    ICLISTENHF1251_20171104T203623.103Z.wav, 2024-05-01T12-00-00.wav             icListen, OOI
-    20240501/120000.wav, 1714564800.wav                                          a folder a day; seconds since 1970
+"""Recordings that are named by the time they began (`times_in_names`), and what of them belongs together.
 
 A recorder cuts what it hears into files, every minute or every hour. Neighbours in time hold the same ship, the same
 rain, the same bird: parted by a split, they tell how well a network remembers.
@@ -21,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from edgekd.data.index import Clip, ClipIndex, Note
+from edgekd.data.times_in_names import TimePattern, may_name_a_time, time_in_name
 from edgekd.errors import UsageError
 
 NEIGHBOURS_S = 3600.0
@@ -28,41 +23,40 @@ NEIGHBOURS_S = 3600.0
 
 GroupBy = Literal["day", "deployment"]
 
-_DATE = r"(?P<Y>20\d\d|19[89]\d)[-_.]?(?P<m>0[1-9]|1[0-2])[-_.]?(?P<d>0[1-9]|[12]\d|3[01])"
-_CLOCK = r"(?P<H>[01]\d|2[0-3])[-_:.h]?(?P<M>[0-5]\d)(?:[-_:.m]?(?P<S>[0-5]\d))?"
-_WHOLE = re.compile(rf"(?<!\d){_DATE}[-_ T.]{{0,2}}{_CLOCK}(?!\d)")
-_DAY, _TIME = re.compile(rf"(?<!\d){_DATE}(?!\d)"), re.compile(rf"(?<!\d){_CLOCK}(?!\d)")
-_SOUNDTRAP = re.compile(r"(?<=\d\.)(?P<Y>\d\d)(?P<m>\d\d)(?P<d>\d\d)(?P<H>\d\d)(?P<M>\d\d)(?P<S>\d\d)$")
-_HEXADECIMAL = re.compile(r"[0-9A-F]{8}")
-_SECONDS = re.compile(r"(?<!\d)(1\d{9})(?:\d{3})?(?!\d)")
-_SINCE_1970 = range(1_300_000_000, 2_100_000_000)  # 2011 to 2036
-
 
 @dataclass(frozen=True)
 class Begun:
-    """When a recording began, by its name, and what its recorder's files have in common."""
+    """When a recording began, by its name, and what its recorder's files have in common.
+
+    `time` has no zone: it is in UTC where the name tells one (`zoned`), else as the recorder's clock had it.
+    `resolution`: s, of the last part that the name has.
+    """
 
     deployment: str
     time: datetime
+    zoned: bool = False
+    resolution: float = 1.0
 
 
-def begun(below: PurePosixPath, class_name: str = "") -> Begun | None:
-    """What the name of a recording at `below` its data folder says; None where it names no time.
+def begun(below: PurePosixPath, class_name: str = "", pattern: TimePattern | None = None) -> Begun | None:
+    """What the name of a recording at `below` its data folder says, by `pattern` or as recorders write it; None where
+    it names no time.
 
-    The deployment is the folder, but for one of the class, and what stands in the name before the time.
+    The deployment is the folder, but for one of the class, and what stands in the name before the time. Raises
+    `InputError` for a name that `pattern` reads in two ways.
     """
-    folder, stem = below.parent, below.stem
-    found = _found(stem)
-    if found is None and (day := _DAY.search(folder.name)) and (clock := _TIME.match(stem)):
-        time = _time(day.groupdict() | clock.groupdict())
-        found, folder = (None if time is None else (0, time)), folder.parent
+    found = time_in_name(below) if pattern is None else pattern.time_in(below)
     if found is None:
         return None
-    parts = [part for part in folder.parts if part.casefold() != class_name.casefold()]
-    prefix = stem[: found[0]]
+    folders = below.parent.parts
+    folders = folders[: len(folders) - found.folders]
+    parts = [part for part in folders if part.casefold() != class_name.casefold()]
+    prefix = below.stem[: found.stands_at]
     if class_name:
         prefix = re.sub(rf"(?<![^\W_]){re.escape(class_name)}(?![^\W_])", "", prefix, flags=re.IGNORECASE)
-    return Begun("/".join([*parts, prefix]).strip("/_-. "), found[1])
+    zoned = found.time.tzinfo is not None
+    time = found.time.astimezone(UTC).replace(tzinfo=None) if zoned else found.time
+    return Begun("/".join([*parts, prefix]).strip("/_-. "), time, zoned, found.resolution)
 
 
 def group_of(time: Begun, group_by: GroupBy) -> str:
@@ -128,35 +122,13 @@ def _own(index: ClipIndex) -> dict[str, Begun | None]:
     for clip in index:
         # Cheap questions first: there may be hundreds of thousands of clips.
         if clip.group not in own and clip.group.endswith(clip.path.name) and clip.group == index.name(clip):
-            may_tell = sum(map(str.isdigit, clip.group)) >= 8 or _HEXADECIMAL.fullmatch(clip.path.stem)
+            may_tell = may_name_a_time(clip.group)
             own[clip.group] = begun(PurePosixPath(clip.group), _class(index, clip)) if may_tell else None
     return own
 
 
 def _class(index: ClipIndex, clip: Clip) -> str:
     return index.classes[clip.label] if clip.label >= 0 else ""
-
-
-def _found(stem: str) -> tuple[int, datetime] | None:
-    """Where in a name the time begins, and the time."""
-    for match in (*_WHOLE.finditer(stem), *_SOUNDTRAP.finditer(stem)):
-        time = _time(match.groupdict())
-        if time is not None:
-            return match.start(), time
-    seconds = _SECONDS.search(stem)
-    if _HEXADECIMAL.fullmatch(stem) and int(stem, 16) in _SINCE_1970:
-        return 0, datetime.fromtimestamp(int(stem, 16), UTC)
-    if seconds and int(seconds[1]) in _SINCE_1970:
-        return seconds.start(), datetime.fromtimestamp(int(seconds[1]), UTC)
-    return None
-
-
-def _time(parts: dict[str, str | None]) -> datetime | None:
-    year, month, day, hour, minute, second = (int(parts[part] or 0) for part in "YmdHMS")
-    try:
-        return datetime(year if year > 99 else 2000 + year, month, day, hour, minute, second, tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 def _plural(count: int, what: str) -> str:

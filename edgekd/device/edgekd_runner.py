@@ -3,7 +3,8 @@
 
     python3 edgekd_runner.py verify
     python3 edgekd_runner.py predict FILE... [--top K] [--json]
-    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--hop SECONDS] [--smooth N]
+    python3 edgekd_runner.py detect FILE... [--out TABLE] [--threshold [CLASS=]SCORE]
+    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--events] [--hop SECONDS]
     python3 edgekd_runner.py bench [--threads N] [--json]
     python3 edgekd_runner.py choose
 
@@ -27,6 +28,7 @@ if __name__ == "__main__":  # a numpy.py beside this file, or where it is starte
     sys.path[:] = [_folder for _folder in sys.path if (_folder and os.path.realpath(_folder)) not in _beside]
 
 import argparse
+import csv
 import ctypes
 import fcntl
 import hashlib
@@ -53,7 +55,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Generic, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, TextIO, Tuple
 
 try:
     import numpy as np
@@ -144,6 +146,9 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
             _check_entries(manifest, {f"target.{table}": _TABLE}, where)
             _check_entries(manifest, within, where, optional=True)
+    if manifest.get("detection") is not None:  # older bundles have none
+        _check_entries(manifest, {"detection": _TABLE}, where)
+        _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -225,6 +230,22 @@ def _map(value: Any) -> bool:
 
 def _count(value: Any, least: int) -> bool:
     return type(value) is int and least <= value <= 1 << 24
+
+
+def _detection(classes: list[str]) -> dict[str, Wanted]:
+    def scores(value: Any) -> bool:
+        fits = _within(0, 1)[0]
+        return isinstance(value, dict) and all(name in classes and fits(score) for name, score in value.items())
+
+    hop, described = _whole(1, LONGEST_CLIP)
+    wanted: dict[str, Wanted] = {
+        "hop_samples": (lambda value: value is None or hop(value), described),
+        **dict.fromkeys(("open", "close"), (scores, "classes, and a number from 0 to 1 for each")),
+        **dict.fromkeys(("minimum_s", "gap_s"), _within(0, 1e6)),
+        "exclusive": _one_of(True, False),
+        "background": _one_of(None, *classes),
+    }
+    return {f"detection.{name}": each for name, each in wanted.items()}
 
 
 _TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")
@@ -628,6 +649,204 @@ def is_flat(samples: np.ndarray) -> bool:
     return bool((samples == samples[:1]).all())
 
 
+# --- Events -----------------------------------------------------------------------------------------------------------
+# From the scores of windows to events: what was heard, from when to when, how surely.
+#
+# Windows overlap, so each moment is given to one: to that whose middle is nearest, of those that cover it. A window of
+# a regular row has the middle hop of itself for its *cell*; the first reaches back to its own beginning, the last
+# forward to its end. What a cell scores is what its window scored, so a threshold that was chosen on clips means the
+# same here. A window that sees half of what goes on for longer than itself has its middle where that begins or ends.
+#
+# A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
+# both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
+# out. An event's score is the highest of its cells.
+
+
+DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
+CLOSE_SHARE = 0.8  # of `open`, where nobody has chosen `close`
+
+
+class Rule(NamedTuple):
+    """What makes an event. `open` and `close` `(K,)` are thresholds of the classes, infinite for the background; the
+    others are in samples at `rate` Hz. `exclusive`: of several classes the one furthest over its threshold is meant."""
+
+    classes: tuple[str, ...]
+    rate: int
+    hop: int
+    open: np.ndarray
+    close: np.ndarray
+    minimum: int
+    gap: int
+    exclusive: bool
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the events, as JSON can hold it."""
+        heard = {name: k for k, name in enumerate(self.classes) if np.isfinite(self.open[k])}
+        return {
+            "hop_samples": self.hop,
+            "open": {name: round(float(self.open[k]), 9) for name, k in heard.items()},
+            "close": {name: round(float(self.close[k]), 9) for name, k in heard.items()},
+            "minimum_samples": self.minimum,
+            "gap_samples": self.gap,
+            "exclusive": self.exclusive,
+        }
+
+
+class Detection(NamedTuple):
+    """An event of the class with this number, from sample `start` up to, and without, `stop`."""
+
+    label: int
+    start: int
+    stop: int
+    score: float
+
+
+def event_line(event: Detection, rule: Rule, seconds: float, recording: str | None = None) -> dict[str, Any]:
+    """An event as a line of JSON or CSV has it, in seconds to the microsecond; `seconds` is how long the signal is, of
+    which resampling may have made a fraction of a sample more."""
+    named: dict[str, Any] = {} if recording is None else {"audio_file": recording}
+    return {
+        **named,
+        "annotation": rule.classes[event.label],
+        "start_time": round(event.start / rule.rate, 6),
+        "end_time": round(min(event.stop / rule.rate, seconds), 6),
+        "score": round(event.score, 6),
+    }
+
+
+def rule_of(
+    manifest: dict[str, Any],
+    *,
+    hop_s: float | None = None,
+    thresholds: Sequence[tuple[str | None, float]] = (),
+    minimum_s: float | None = None,
+    gap_s: float | None = None,
+    exclusive: bool | None = None,
+) -> Rule:
+    """The rule of a bundle's manifest, where it has a `detection`, with what is asked for instead (None: as there).
+
+    `thresholds` are of a class, or for None of all; its share of `close` is kept. Raises `WrongUsage` for classes that
+    are not there, and for windows that would leave out what is between them.
+    """
+    classifier, found = manifest["classifier"], manifest.get("detection") or {}
+    classes, rate = tuple(classifier["classes"]), classifier["sample_rate"]
+    known = {**_of_all(DEFAULT_OPEN, classes), **(found.get("open") or {})}
+    asked: dict[str, float] = {}
+    background = found.get("background")
+    heard = [name for name in classes if name != background]
+    for name, score in thresholds:
+        if not 0 <= score <= 1:
+            raise WrongUsage(f"--threshold {shown(score)}: scores are from 0 to 1")
+        if name is not None and name not in heard:
+            why = "is the background, which is no event" if name == background else "is not there"
+            raise WrongUsage(f"--threshold {shown(name)}: this class {why}; there are {', '.join(heard)}")
+        asked.update(_of_all(score, classes) if name is None else {})
+    asked.update({name: score for name, score in thresholds if name is not None})
+    opens, closes = np.full(len(classes), np.inf), np.full(len(classes), np.inf)
+    for k, name in enumerate(classes):
+        if name != background:
+            share = (found.get("close") or {}).get(name, CLOSE_SHARE * known[name]) / max(known[name], 1e-9)
+            opens[k] = asked.get(name, known[name])
+            closes[k] = min(1.0, share) * opens[k]
+    hop = found.get("hop_samples") or classifier["hop_samples"]
+    if hop_s is not None:
+        hop = max(1, round(hop_s * rate))
+    if hop > classifier["clip_samples"]:
+        raise WrongUsage(
+            f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
+            " not be heard; give that at most"
+        )
+    return Rule(
+        classes,
+        rate,
+        hop,
+        opens,
+        closes,
+        round((found.get("minimum_s", 0) if minimum_s is None else minimum_s) * rate),
+        round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
+        bool(found.get("exclusive", False) if exclusive is None else exclusive),
+    )
+
+
+def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:
+    return dict.fromkeys(classes, score)
+
+
+class EventFinder:
+    """Turns the windows of one signal, in order, into its events, each as soon as nothing can change it any more.
+
+    Positions are counted in whole samples, so they are exact for ever. Of the past no more is kept than an event a
+    class.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._window: tuple[int, int, np.ndarray | None] | None = None  # the last one, whose cell ends with the next
+        self._cell_begins = 0
+        self._run: dict[int, Detection] = {}  # by class, cells in a row that score `close` or more
+        self._waiting: dict[int, Detection] = {}  # events that another one may still join
+
+    def push(self, start: int, stop: int, scores: np.ndarray | None) -> Iterator[Detection]:
+        """The next window, samples `start` to `stop`, with its class scores `(K,)`; None: it has none, and no event.
+
+        What a device that is too slow has left out is given to the windows beside it, as far as they reach."""
+        if self._window is not None:
+            first, last, _ = self._window
+            middle = (first + last + start + stop) // 4
+            yield from self._close_cell(min(middle, last) if start <= last else last)
+            self._cell_begins = middle if start <= last else start
+        else:
+            self._cell_begins = start
+        self._window = start, stop, scores
+
+    def finish(self) -> Iterator[Detection]:
+        """The events that the end of the signal ends."""
+        if self._window is not None:
+            yield from self._close_cell(self._window[1])
+            self._window = None
+        for run in list(self._run.values()):
+            yield from self._joined(run)
+        yield from self._told(list(self._waiting))
+        self._run.clear()
+
+    def _close_cell(self, end: int) -> Iterator[Detection]:
+        assert self._window is not None
+        begin, scores, rule = self._cell_begins, self._window[2], self._rule
+        above: list[int] = []
+        if scores is not None:
+            above = np.flatnonzero(scores >= rule.close).tolist()
+            if rule.exclusive and len(above) > 1:
+                above = [max(above, key=lambda k: scores[k] / max(rule.open[k], 1e-9))]
+        for k in [k for k in self._run if k not in above or self._run[k].stop < begin]:
+            yield from self._joined(self._run.pop(k))
+        for k in above:
+            assert scores is not None
+            run = self._run.get(k, Detection(k, begin, end, 0.0))
+            run = self._run[k] = Detection(k, run.start, end, max(run.score, float(scores[k])))
+            if run.score >= rule.open[k] and rule.exclusive:
+                yield from self._told([other for other in self._waiting if other != k])
+        # A run that begins with the next cell is the nearest that may still join them, if none has begun by now.
+        begins = {k: self._run[k].start if k in self._run else end for k in self._waiting}
+        yield from self._told([k for k, event in self._waiting.items() if begins[k] - event.stop > rule.gap])
+
+    def _joined(self, run: Detection) -> Iterator[Detection]:
+        """A run has ended: it is an event, or the rest of one, if it has been over `open`."""
+        if run.score < self._rule.open[run.label]:
+            return
+        before = self._waiting.get(run.label)
+        if before is not None and run.start - before.stop <= self._rule.gap:
+            run = Detection(run.label, before.start, run.stop, max(before.score, run.score))
+        elif before is not None:
+            yield from self._told([run.label])
+        self._waiting[run.label] = run
+
+    def _told(self, labels: Sequence[int]) -> Iterator[Detection]:
+        for label in labels:
+            event = self._waiting.pop(label)
+            if event.stop - event.start >= self._rule.minimum:
+                yield event
+
+
 # --- The header of a WAV file -----------------------------------------------------------------------------------------
 # The header of a WAV file: what the samples are, and which bytes of the file hold them.
 #
@@ -695,7 +914,7 @@ def read_header(file: BinaryIO) -> WavHeader:
     if order is None or magic[8:] != b"WAVE":
         raise NotWav("not a WAV file; convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav")
     layout, extents, fact = _walk(_Chunks(file, size, order, wide=magic[:2] != b"RI"))
-    return _interpret(order, layout, extents, fact)
+    return interpret(order, layout, extents, fact)
 
 
 class _Chunks:
@@ -827,7 +1046,8 @@ def _data_size(chunks: _Chunks, begin: int, declared: int, frame: int, wide: boo
     )
 
 
-def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
+def interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
+    """What the format chunk `layout` of a file in this byte `order` says of samples that are in `extents`."""
     encoding, channels, rate, speed, align, bits = struct.unpack_from(order + "HHIIHH", layout)
     if encoding == EXTENSIBLE and len(layout) >= 26:  # the encoding opens the GUID of the sub-format
         (encoding,) = struct.unpack_from(order + "H", layout, 24)
@@ -1242,12 +1462,12 @@ class LogMel:
         clip = np.ascontiguousarray(clip)
         mel = np.empty((each * sum(stop - first for first, stop in ranges), self._mels))
         done = filled = 0
-        for first, stop in ranges:
-            first, stop = first * each, stop * each
-            while first < stop:
-                end = min(stop, first + self._group - filled)
-                self._window_into(self._frames[filled : filled + end - first], clip, first)
-                first, filled = end, filled + end - first
+        for step, last in ranges:
+            frame, stop = step * each, last * each
+            while frame < stop:
+                end = min(stop, frame + self._group - filled)
+                self._window_into(self._frames[filled : filled + end - frame], clip, frame)
+                frame, filled = end, filled + end - frame
                 if filled == self._group:
                     self._mel(filled, mel[done : done + filled])
                     done, filled = done + filled, 0
@@ -1814,26 +2034,28 @@ def open_engine(
 # --- Windows that overlap ---------------------------------------------------------------------------------------------
 # Windows that overlap, and what they have in common computed once.
 #
-# The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that to
-# another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal. All but
-# the few at its ends, which feel the border of the window, are those of the window before, further to the left: they are
-# kept, and a part is run for the new ones and those at the ends alone. That is exact where the windows lie a multiple of
-# the part's stride apart; where they do not, it is the window a few hops earlier for which that holds.
+# The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that
+# to another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal.
+# All but the few at its ends, which feel the border of the window, are those of the window before, further to the left:
+# they are kept, and a part is run for the new ones and those at the ends alone. That is exact where windows lie a
+# multiple of the part's stride apart; where they do not, the window a few hops earlier is taken for which they do.
 
 
-Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs -> its outputs
-Maps = TypeVar("Maps")
+Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs (B, ...) -> its outputs
 
 
-class Map:
+class Map(NamedTuple):
     """What a part makes of its input, as the manifest has it.
 
     Of a window it has `columns`, one every `stride` columns of the part's input; `left` of them at its beginning and
     `right` at its end feel the border of the window, and `reach` do so at the beginning of a stretch of it.
     """
 
-    def __init__(self, columns: int, stride: int, left: int, right: int, reach: int) -> None:
-        self.columns, self.stride, self.left, self.right, self.reach = columns, stride, left, right, reach
+    columns: int
+    stride: int
+    left: int
+    right: int
+    reach: int
 
     def first_new(self, moved: int) -> int:
         """The first column, after those on the left, that is not in the map of a window that began `moved` columns of
@@ -1851,13 +2073,13 @@ class _Sliding:
 
     @property
     def columns(self) -> np.ndarray:
+        """`(columns, ...)`, good until the next move."""
         return self._held[self._first : self._first + self._map.columns]
 
     def move(self, moved: int, left: np.ndarray, new: np.ndarray) -> None:
         """To a window that begins `moved` columns of the input later, given what is not in this one: the columns on the
         `left`, and the `new` ones."""
-        first = self._first + moved // self._map.stride
-        kept = self._map.columns - len(new)
+        first, kept = self._first + moved // self._map.stride, self._map.columns - len(new)
         if first + self._map.columns > len(self._held):
             self._held[:kept] = self._held[first : first + kept].copy()
             first = 0
@@ -1866,24 +2088,34 @@ class _Sliding:
         self._held[first + kept : first + self._map.columns] = new
 
 
-class _Kept(Generic[Maps]):
-    """The maps of the windows before, the newest of each phase: `start` modulo `period`, both in samples."""
+class _Phases:
+    """Something of the newest window of each phase, which is its `start` modulo `period`, both in samples."""
 
     def __init__(self, period: int, samples: int) -> None:
         self._period, self._samples = period, samples
-        self._windows: dict[int, tuple[int, Maps]] = {}
+        self._windows: dict[int, tuple[int, Any]] = {}
 
-    def before(self, start: int) -> tuple[int, Maps] | None:
-        """By how many samples the last window of this phase began earlier, and its maps; None where it has nothing in
-        common with the one at `start`."""
-        begun, maps = self._windows.pop(start % self._period, (start, None))
-        return (start - begun, maps) if maps is not None and 0 < start - begun < self._samples else None
+    def before(self, start: int) -> tuple[int, Any] | None:
+        """By how many samples the last window of the phase of the one at `start` began earlier, and what is kept of it;
+        None where they have nothing in common."""
+        found = self._windows.get(start % self._period)
+        return (start - found[0], found[1]) if found is not None and 0 < start - found[0] < self._samples else None
 
-    def keep(self, start: int, maps: Maps) -> None:
-        """And forget those windows that have nothing in common with what follows."""
+    def keep(self, start: int, kept: Any) -> None:
+        """And forget windows that have nothing in common with what follows."""
         for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
             del self._windows[phase]
-        self._windows[start % self._period] = start, maps
+        self._windows[start % self._period] = start, kept
+
+
+class _Asked(NamedTuple):
+    """What a part is to be run on for a window: all columns of its input, or those at its ends, the right ones from
+    `first` on, where a window `moved` columns before is kept."""
+
+    start: int
+    columns: np.ndarray
+    moved: int
+    first: int
 
 
 class Part:
@@ -1893,35 +2125,49 @@ class Part:
     def __init__(self, run: Run, maps: Sequence[Map], lead: int, unit: int, samples: int) -> None:
         self._run, self._maps, self._lead, self._unit = run, maps, lead, unit
         self._stride = max(each.stride for each in maps)
-        self._kept: _Kept[list[_Sliding]] = _Kept(self._stride * unit, samples)
+        self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
+        self._kept = _Phases(self._stride * unit, samples)  # of those that are done
+        self._asked: list[_Asked] = []
 
-    def __call__(self, columns: np.ndarray, start: int) -> list[np.ndarray]:
-        """The maps `(columns, ...)` of the window that begins at sample `start`, for its input `(columns, ...)`; good
-        until the next call."""
-        kept = self._kept.before(start)
-        moved = 0 if kept is None else kept[0] // self._unit
-        first = self._first(moved)
-        if kept is None or first <= self._lead:  # nothing would be saved
-            maps = [_Sliding(*each) for each in zip(self._maps, self._run([columns]))]
-        else:
-            maps = kept[1]
-            found = self._run([np.concatenate((columns[: self._lead], columns[first:]))])
-            for each, slid, made in zip(self._maps, maps, found):
-                new = (self._lead - first) // each.stride + each.first_new(moved)
-                slid.move(moved, made[: each.left], made[new:])
-        self._kept.keep(start, maps)
-        return [each.columns for each in maps]
-
-    def _first(self, moved: int) -> int:
-        """The column of the input from which on it is needed where an earlier window began `moved` before."""
+    def ask(self, start: int, columns: np.ndarray) -> None:
+        """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
+        before = self._starts.before(start)
+        moved = 0 if before is None else before[0] // self._unit
         needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
-        return needed // self._stride * self._stride
+        first = needed // self._stride * self._stride
+        if before is None or first <= self._lead:  # nothing would be saved
+            moved, first, columns = 0, 0, columns.copy()
+        else:
+            columns = np.concatenate((columns[: self._lead], columns[first:]))
+        self._starts.keep(start, None)
+        self._asked.append(_Asked(start, columns, moved, first))
+
+    def run(self, give: Callable[[int, list[np.ndarray]], None]) -> None:
+        """Call `give` with each window that was asked for: its start, its maps `(columns, ...)`, good within the
+        call."""
+        found: dict[int, list[np.ndarray]] = {}
+        for length in {len(each.columns) for each in self._asked}:
+            alike = [number for number, each in enumerate(self._asked) if len(each.columns) == length]
+            batch = self._run([np.stack([self._asked[number].columns for number in alike])])
+            found.update((number, [each[place] for each in batch]) for place, number in enumerate(alike))
+        for number, (start, _, moved, first) in enumerate(self._asked):
+            before = self._kept.before(start) if moved else None
+            if before is None:
+                maps = [_Sliding(each, made) for each, made in zip(self._maps, found[number])]
+            else:
+                maps = before[1]
+                for each, sliding, made in zip(self._maps, maps, found[number]):
+                    new = (self._lead - first) // each.stride + each.first_new(moved)
+                    sliding.move(moved, made[: each.left], made[new:])
+            self._kept.keep(start, maps)
+            give(start, [each.columns for each in maps])
+        self._asked.clear()
 
 
 class Steps:
-    """Class probabilities of the windows of one signal, of `samples` each, in their turn.
+    """Class probabilities of the windows of one signal, of `samples` each: `ask` for each in its turn, then `take`.
 
-    `parts` follow one another; `end` makes probabilities `(1, K)` of the maps of the last one, or of the log-mel where
+    `parts` follow one another; `end` makes probabilities `(B, K)` of the maps of the last one, or of the log-mel where
     there is none.
     """
 
@@ -1929,27 +2175,44 @@ class Steps:
         steps, _ = log_mel.shape(samples)
         self._log_mel, self._parts, self._end = log_mel, parts, end
         self._map = Map(steps, 1, *log_mel.at_borders(samples), 0)
-        self._kept: _Kept[_Sliding] = _Kept(log_mel.step_samples, samples)
+        self._kept = _Phases(log_mel.step_samples, samples)
+        self._last: list[list[np.ndarray]] = []  # the maps of each window that its scores are made of
 
-    def __call__(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """Class probabilities `(K,)` of the window `clip (samples,)` that begins at sample `start` of the signal."""
-        maps = [self._log_mels(clip, start)]
-        for part in self._parts:
-            maps = part(maps[0], start)
-        return self._end(maps)[0]
+    def ask(self, start: int, clip: np.ndarray) -> None:
+        """For the scores of the window `clip (samples,)` that begins at sample `start` of the signal."""
+        log_mel = self._log_mels(start, clip)
+        if self._parts:
+            self._parts[0].ask(start, log_mel)
+        else:
+            self._add(start, [log_mel])
 
-    def _log_mels(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """`(T, F, 1)`."""
-        kept = self._kept.before(start)
+    def take(self) -> np.ndarray:
+        """Class probabilities `(B, K)` of the windows that were asked for since."""
+        for part, following in zip(self._parts, [*self._parts[1:], None]):
+            part.run(self._add if following is None else _first_to(following))
+        scores = self._end([np.stack(each) for each in zip(*self._last)])[0]
+        self._last.clear()
+        return scores
+
+    def _add(self, _start: int, maps: list[np.ndarray]) -> None:
+        self._last.append([each.copy() for each in maps])
+
+    def _log_mels(self, start: int, clip: np.ndarray) -> np.ndarray:
+        """`(T, F, 1)`, good until the next call."""
+        before = self._kept.before(start)
         left, columns = self._map.left, self._map.columns
-        if kept is None:
+        if before is None:
             log_mel = _Sliding(self._map, self._log_mel.steps(clip, (0, columns))[:, :, None])
         else:
-            moved, log_mel = kept[0] // self._log_mel.step_samples, kept[1]
+            moved, log_mel = before[0] // self._log_mel.step_samples, before[1]
             new = self._log_mel.steps(clip, (0, left), (self._map.first_new(moved), columns))[:, :, None]
             log_mel.move(moved, new[:left], new[left:])
         self._kept.keep(start, log_mel)
         return log_mel.columns
+
+
+def _first_to(part: Part) -> Callable[[int, list[np.ndarray]], None]:
+    return lambda start, maps: part.ask(start, maps[0])
 
 
 class StepGraphs:
@@ -1958,13 +2221,15 @@ class StepGraphs:
     `described` is that section of the manifest, `classifier` the one of this name.
     """
 
-    def __init__(self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int):
+    def __init__(
+        self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int
+    ) -> None:
         self._log_mel = LogMel(**classifier["frontend"], sample_rate=classifier["sample_rate"], gain=classifier["gain"])
         self._samples: int = classifier["clip_samples"]
         self._parts = [
-            (self._opened(folder / part["file"], opset, threads, part["maps"]), part) for part in described["parts"]
+            (_opened(folder / part["file"], opset, threads, len(part["maps"])), part) for part in described["parts"]
         ]
-        self._end = self._opened(folder / described["end"], opset, threads, [])
+        self._end = _opened(folder / described["end"], opset, threads, 1)
         self.step_samples = self._log_mel.step_samples
 
     def of_signal(self) -> Steps:
@@ -1976,22 +2241,20 @@ class StepGraphs:
             unit *= maps[0].stride
         return Steps(self._log_mel, self._samples, parts, self._end)
 
-    def _opened(self, model: Path, opset: int, threads: int, maps: Sequence[dict[str, int]]) -> Run:
-        session = Session(model, opset, threads)
-        names = [each.name for each in session.inputs]
 
-        def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-            return [made[0] for made in session.run({name: each[None] for name, each in zip(names, inputs)})]
-
-        if len(session.outputs) != max(1, len(maps)):
-            raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
-        return run
+def _opened(model: Path, opset: int, threads: int, outputs: int) -> Run:
+    session = Session(model, opset, threads)
+    names = [each.name for each in session.inputs]
+    if len(session.outputs) != outputs:
+        raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
+    return lambda inputs: session.run(dict(zip(names, inputs)))
 
 
 # --- The classifier ---------------------------------------------------------------------------------------------------
 # A bundle, ready to classify: waveforms of any rate and length, its golden examples, and how long it takes.
 
 
+NOT_FINITE = "the model's output is not finite; is the waveform's full scale 1?"
 BATCH = 8  # windows of a long file that are classified together
 
 
@@ -2109,20 +2372,9 @@ class Runner:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
-        return _finite(scores)
-
-    def in_steps(self) -> Callable[[np.ndarray, int], np.ndarray]:
-        """A function that gives the class probabilities `(K,)` of the windows of one signal, each in its turn: called
-        with a window `(clip_samples,)` and the sample of the signal that it begins at.
-
-        What it has in common with those before is not computed again where the bundle has the graphs for that, and ONNX
-        Runtime runs them; what must not be seen so, such as a clip that was filled up, is for `probabilities`.
-        """
-        steps = self.step_graphs()
-        if steps is None:
-            return lambda clip, _start: self.probabilities(clip[None])[0]
-        scores = steps.of_signal()
-        return lambda clip, start: _finite(scores(clip, start))
+        if not np.isfinite(scores).all():
+            raise BadSamples(NOT_FINITE)
+        return scores
 
     def step_graphs(self) -> StepGraphs | None:
         """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
@@ -2214,13 +2466,6 @@ class Runner:
         return milliseconds
 
 
-def _finite(scores: np.ndarray) -> np.ndarray:
-    """`scores`. Raises `BadSamples` where one is NaN or infinite."""
-    if not np.isfinite(scores).all():
-        raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
-    return scores
-
-
 def _known(pieces: Iterable[np.ndarray], stretches: Stretches) -> Iterator[np.ndarray]:
     """The `pieces` when they have been found to be sound, and `stretches` knows them."""
     for piece in pieces:
@@ -2237,25 +2482,6 @@ def require_sound(waveform: np.ndarray) -> None:
         raise BadSamples(
             f"samples reach {peak:.4g} times full scale: floats of another unit? Export with data.full_scale set to it"
         )
-
-
-class SoundCheck:
-    """`require_sound` of the windows of a signal that comes in pieces, each sample of which is looked at once."""
-
-    def __init__(self) -> None:
-        self._position = self._suspect = 0  # how much has come, and up to where it may be unsound
-
-    def push(self, samples: np.ndarray) -> None:
-        """The next `samples (S,)`."""
-        if not largest(samples) <= HIGHEST_PEAK:  # of NaN it is NaN
-            odd = np.flatnonzero(~(np.abs(samples) <= HIGHEST_PEAK))
-            self._suspect = self._position + int(odd[-1]) + 1
-        self._position += len(samples)
-
-    def require(self, start: int, clip: np.ndarray) -> None:
-        """Raises `BadSamples` for a window `clip (samples,)` that begins at sample `start`, as `require_sound` does."""
-        if start < self._suspect:
-            require_sound(clip)
 
 
 def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:
@@ -2276,6 +2502,85 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     return runner
 
 
+# --- Windows on their way to the classifier ---------------------------------------------------------------------------
+# The windows of a signal on their way to a classifier, a few at a time.
+
+
+class Row(NamedTuple):
+    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`.
+
+    None, with `error`, for samples that cannot be classified. `silent`: all have one value, and then None where such
+    windows are not scored."""
+
+    start: int
+    stop: int
+    scores: np.ndarray | None
+    silent: bool = False
+    error: str | None = None
+
+
+class Scorer:
+    """Scores windows of one signal: `heard` what comes, `add` each window, `take` the rows of those that were added.
+
+    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `probabilities` and
+    `step_graphs`; `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are
+    used for all that are seen as they are; what is filled up goes through the whole graph.
+    """
+
+    def __init__(self, classifier: Any, stretches: Stretches, silent_too: bool) -> None:
+        self._classifier, self._stretches, self._silent_too = classifier, stretches, silent_too
+        graphs = classifier.step_graphs()
+        self._steps = None if graphs is None else graphs.of_signal()
+        self._rows: list[Row] = []
+        self._asked: list[int] = []  # the rows whose scores the steps have
+        self._position = self._suspect = 0  # samples so far, and up to where they may be unsound
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows should be taken."""
+        return len(self._rows) >= (1 if self._steps is None else BATCH)
+
+    def heard(self, samples: np.ndarray) -> None:
+        """The next `samples (S,)` at the classifier's rate; each is looked at once."""
+        if not largest(samples) <= HIGHEST_PEAK:  # of NaN it is NaN
+            odd = np.flatnonzero(~(np.abs(samples) <= HIGHEST_PEAK))
+            self._suspect = self._position + int(odd[-1]) + 1
+        self._position += len(samples)
+
+    def add(self, start: int, clip: np.ndarray) -> None:
+        """The next window, which begins at sample `start`: `clip (samples,)`, shorter than others where it is the whole
+        signal."""
+        stop = start + len(clip)
+        silent, scores = False, None
+        try:
+            if start < self._suspect:
+                require_sound(clip)
+            silent, first, last = self._stretches.window(start, len(clip))
+            whole = last - first == self._classifier.clip_samples or not self._classifier.trim_silence
+            if silent and not self._silent_too:
+                pass
+            elif self._steps is not None and whole and len(clip) == self._classifier.clip_samples:
+                self._steps.ask(start, clip)
+                self._asked.append(len(self._rows))
+            else:
+                clip = clip[first:last] if self._classifier.trim_silence else clip
+                filled = fit(clip, self._classifier.clip_samples, self._classifier.padding)
+                scores = self._classifier.probabilities(filled[None])[0]
+            self._rows.append(Row(start, stop, scores, silent))
+        except BadSamples as failure:
+            self._rows.append(Row(start, stop, None, error=str(failure)))
+
+    def take(self) -> list[Row]:
+        """The rows of all windows that were added since, in their order."""
+        rows = self._rows
+        if self._steps is not None and self._asked:
+            for number, scores in zip(self._asked, self._steps.take()):
+                found: dict[str, Any] = {"scores": scores} if np.isfinite(scores).all() else {"error": NOT_FINITE}
+                rows[number] = rows[number]._replace(**found)
+        self._rows, self._asked = [], []
+        return rows
+
+
 # --- A live signal ----------------------------------------------------------------------------------------------------
 # An endless signal, cut into windows and classified as it comes.
 
@@ -2285,14 +2590,15 @@ PATIENCE = 0.5  # s that a window may have waited in any case before it is left 
 
 
 class Cutter:
-    """Cuts an endless signal into clips every `hop_samples`, holding two clips' worth of it.
+    """Cuts an endless signal into clips every `hop_samples`, holding up to three clips' worth of it, the last in any
+    case.
 
     Positions are counted in whole samples, so they are exact for ever.
     """
 
     def __init__(self, clip_samples: int, hop_samples: int) -> None:
         self._clip, self._hop = clip_samples, hop_samples
-        self._buffer = np.empty(2 * clip_samples, np.float32)
+        self._buffer = np.empty(3 * clip_samples, np.float32)
         self._first = self._last = 0  # what is held lies between them in the buffer
         self._gap = 0  # samples to leave out first, where windows do not touch
         self.position = 0  # of the next window in the signal
@@ -2307,8 +2613,9 @@ class Cutter:
             held, left_out = self._last - self._first, min(self._gap, len(samples))
             taken = min(self._clip - held, len(samples) - left_out)
             if self._last + taken > len(self._buffer):
-                self._buffer[:held] = self._buffer[self._first : self._last]
-                self._first, self._last = 0, held
+                kept = min(self._last, self._clip)  # with what `last` may need
+                self._buffer[:kept] = self._buffer[self._last - kept : self._last]
+                self._first, self._last = kept - held, kept
             self._buffer[self._last : self._last + taken] = samples[left_out : left_out + taken]
             self._gap, self._last, samples = self._gap - left_out, self._last + taken, samples[left_out + taken :]
             if held + taken == self._clip:
@@ -2316,6 +2623,16 @@ class Cutter:
                 self.position += self._hop
                 self._first += min(self._hop, self._clip)
                 self._gap = max(0, self._hop - self._clip)
+
+    def last(self) -> tuple[int, np.ndarray] | None:
+        """At the end of the signal, where windows touch: position and samples of a window flush with it, which is the
+        whole signal where that is shorter; None where the last window was so already."""
+        held = self._last - self._first
+        if not self.position:
+            return (0, self._buffer[self._first : self._last]) if held else None
+        if self._hop - self._clip + held == 0:
+            return None
+        return self.position + held - self._clip, self._buffer[self._last - self._clip : self._last]
 
 
 class Stream:
@@ -2325,6 +2642,9 @@ class Stream:
     last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
+
+    With a `rule` rows also have `events`, those that are certain now as `event_line` tells them; the hop is the rule's,
+    and `finish` gives a window flush with the end, as a recording has it.
     """
 
     def __init__(
@@ -2336,6 +2656,7 @@ class Stream:
         channels: int = 1,
         hop_samples: int | None = None,
         smooth: int = 1,
+        rule: Rule | None = None,
         may_skip: Callable[[], bool] = lambda: False,
         more_waits: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -2345,13 +2666,15 @@ class Stream:
             raise WrongUsage(f"--channels {channels}: the bundle hears channel {runner.channel}, counted from 0")
         self._scale = runner.full_scale if encoding[0] == FLOAT else 1.0
         self._stretches = Stretches(rate, runner.sample_rate)
-        hop_samples = hop_samples or runner.hop_samples
+        self._rate, self._rule = rate, rule
+        self._finder = None if rule is None else EventFinder(rule)
+        hop_samples = rule.hop if rule is not None else hop_samples or runner.hop_samples
         self._cutter = Cutter(runner.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
-        self._scores_of, self._sound = runner.in_steps(), SoundCheck()
+        self._scorer = Scorer(runner, self._stretches, silent_too=True)
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -2380,43 +2703,291 @@ class Stream:
         return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
 
     def finish(self) -> Iterator[dict[str, Any]]:
-        """What resampling has held back."""
+        """What resampling has held back, and where events are looked for, the end of the signal."""
         silence_follows = np.zeros(0, np.float32) if self._resampler is None else self._resampler.finish()
-        return self._windows(silence_follows, time.monotonic())
+        yield from self._windows(silence_follows, time.monotonic())
+        if self._finder is not None and self._rule is not None:
+            last = self._cutter.last()
+            row: dict[str, Any] = {"skipped": self.skipped, "latency_ms": 0.0, "events": []}
+            if last is not None:
+                began = time.monotonic()
+                self._scorer.add(*last)
+                row.update(*self._taken(began, began))
+            row["events"] += [event_line(event, self._rule, self._heard_s) for event in self._finder.finish()]
+            yield row
+
+    @property
+    def _heard_s(self) -> float:
+        return self.frames / self._rate
 
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
-        rate, left = self._runner.sample_rate, self._cutter.completed_by(len(samples))
+        left, began = self._cutter.completed_by(len(samples)), time.monotonic()
         self._samples += len(samples)
-        self._sound.push(samples)
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
-            began, left, end = time.monotonic(), left - 1, position + len(clip)
-            self._end = end
-            if began - arrived > self._patience and (left or self._more_waits()) and self._may_skip():
+            left, self._end = left - 1, position + len(clip)
+            waited = time.monotonic() - arrived
+            if waited > self._patience and (left or self._more_waits()) and self._may_skip():
                 self.skipped += 1
                 continue
-            row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
-            try:
-                row.update(self._classified(clip, position))
-                self.classified += 1
-            except BadSamples as failure:
-                row["error"] = str(failure)
-                self.refused += 1
-            ended = time.monotonic()
-            row["latency_ms"] = round(1e3 * (ended - began), 3)
-            yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._taken(began, arrived)
+                began = time.monotonic()
+        yield from self._taken(began, arrived)
 
-    def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
-        self._sound.require(position, clip)
-        silent, first, stop = self._stretches.window(position, len(clip))
-        if self._runner.trim_silence and (first, stop) != (0, len(clip)):
-            clip = fit(clip[first:stop], len(clip), self._runner.padding)
-            self._recent.append(self._runner.probabilities(clip[None])[0])
+    def _taken(self, began: float, arrived: float) -> Iterator[dict[str, Any]]:
+        """The rows of the windows that the scorer has been given since `began`."""
+        rows = self._scorer.take()
+        latency = (time.monotonic() - began) / max(1, len(rows))
+        for row in rows:
+            self._end = row.stop
+            told = self._told(row)
+            told.update(latency_ms=round(1e3 * latency, 3), late_s=round(time.monotonic() - arrived, 3))
+            yield {**told, "skipped": self.skipped}
+
+    def _told(self, row: Row) -> dict[str, Any]:
+        rate = self._runner.sample_rate
+        told: dict[str, Any] = {"start_s": round(row.start / rate, 6), "end_s": round(row.stop / rate, 6)}
+        mean = None
+        if row.scores is None:
+            told["error"] = row.error
+            self.refused += 1
         else:
-            self._recent.append(self._scores_of(clip, position))
-        mean = np.mean(self._recent, axis=0)
+            self._recent.append(row.scores)
+            mean = np.mean(self._recent, axis=0)
+            told.update(self._ranked(mean), silent=row.silent)
+            self.classified += 1
+        if self._finder is not None and self._rule is not None:
+            events = self._finder.push(row.start, row.stop, None if row.silent else mean)
+            told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
+        return told
+
+    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}
+        return {"class": best, "score": scores[best], "scores": scores}
+
+
+# --- A recording in pieces --------------------------------------------------------------------------------------------
+# The scores of the windows of a recording that comes in pieces, and the events in them.
+
+
+class WindowScores:
+    """Scores windows every `hop_samples` of a signal at `rate` Hz, and at its end one that is flush with it.
+
+    `classifier` is a `Runner`, or what has its `sample_rate`, `resampler` and what a `Scorer` asks of it. A signal
+    shorter than a clip is one window, filled up as in training.
+    """
+
+    def __init__(self, classifier: Any, rate: int, hop_samples: int) -> None:
+        self._stretches = Stretches(rate, classifier.sample_rate)
+        self._scorer = Scorer(classifier, self._stretches, silent_too=False)
+        self._cutter = Cutter(classifier.clip_samples, hop_samples)
+        self._resampler: Resampler | None = None
+        if rate != classifier.sample_rate:
+            width, rolloff = classifier.resampler["lowpass_filter_width"], classifier.resampler["rolloff"]
+            self._resampler = Resampler(rate, classifier.sample_rate, width, rolloff)
+
+    @property
+    def flat(self) -> bool:
+        """Whether all that has come has one value."""
+        return self._stretches.flat
+
+    def push(self, samples: np.ndarray, audible: np.ndarray | None = None) -> Iterator[Row]:
+        """The windows that the next `samples (S,)` complete; `audible` are the same with digital silence as 0, where a
+        lossy format has made noise of it."""
+        self._stretches.push(samples if audible is None else audible)
+        return self._rows(samples if self._resampler is None else self._resampler.push(samples))
+
+    def finish(self) -> Iterator[Row]:
+        """The windows that the end of the signal completes."""
+        if self._resampler is not None:
+            yield from self._rows(self._resampler.finish())
+        last = self._cutter.last()
+        if last is not None:
+            self._scorer.add(*last)
+            yield from self._scorer.take()
+
+    def _rows(self, samples: np.ndarray) -> Iterator[Row]:
+        self._scorer.heard(samples)
+        for position, clip in self._cutter.push(samples):
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._scorer.take()
+        yield from self._scorer.take()
+
+
+class Listener:
+    """Finds the events of a recording at `rate` Hz that comes in pieces: `push` them, then `finish`.
+
+    `heard` are the samples so far, `windows` those scored or not, `silent` and `unscored` how many of them have no
+    scores; `error` and `error_at` (s) tell of the first of the latter.
+    """
+
+    def __init__(self, classifier: Any, rule: Rule, rate: int) -> None:
+        self.rule, self.rate = rule, rate
+        self._scores = WindowScores(classifier, rate, rule.hop)
+        self._finder = EventFinder(rule)
+        self.heard = self.windows = self.silent = self.unscored = 0
+        self.error: str | None = None
+        self.error_at = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the recording is so far."""
+        return self.heard / self.rate
+
+    @property
+    def flat(self) -> bool:
+        """Whether all of it has one value."""
+        return self._scores.flat
+
+    def push(self, samples: np.ndarray, audible: np.ndarray | None = None) -> Iterator[Detection]:
+        """The events that are certain with the next `samples (S,)`; `audible` as `WindowScores.push` has it."""
+        self.heard += len(samples)
+        return self._events(self._scores.push(samples, audible))
+
+    def finish(self) -> Iterator[Detection]:
+        """The rest of the events."""
+        yield from self._events(self._scores.finish())
+        yield from self._finder.finish()
+
+    def _events(self, rows: Iterator[Row]) -> Iterator[Detection]:
+        for row in rows:
+            self.windows += 1
+            self.silent += row.silent
+            if row.error is not None:
+                if not self.unscored:
+                    self.error, self.error_at = row.error, row.start / self.rule.rate
+                self.unscored += 1
+            yield from self._finder.push(row.start, row.stop, row.scores)
+
+
+# --- Tables of events -------------------------------------------------------------------------------------------------
+# The command `detect`: events of WAV files, in a table.
+
+
+_RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Begin File", "File Offset (s)")
+Lines = Callable[["dict[str, Any]", float], str]  # an event, and where its recording begins in the sequence, in s
+
+
+def run_detect(folder: Path, options: argparse.Namespace) -> int:
+    """The command `detect`."""
+    suffix = "" if options.out is None else options.out.suffix.lower()
+    format_ = options.format or {".csv": "csv", ".txt": "raven"}.get(suffix, "jsonl")
+    if format_ == "audacity" and len(options.files) > 1:
+        raise WrongUsage("--format audacity: a label file is of one recording; give one FILE")
+    runner = open_runner(folder, options.threads, options.precision, options.cpu)
+    rule = asked_rule(runner, options)
+    header, line = _FORMATS[format_]()
+    begins, exit_code, count = 0.0, 0, 0
+    with _table(options.out) as table:
+        table.write(header)
+        for path in options.files:
+            try:
+                events, listener = _events(runner, rule, path)
+            except RunnerError as failure:
+                complain(f"{path}: {failure}", failure)
+                exit_code = BAD_INPUT
+                continue
+            if told := missed(listener):
+                complain(f"{path}: {told}")
+                exit_code = BAD_INPUT if listener.unscored else exit_code
+            table.writelines(line(event, begins) for event in events)
+            table.flush()
+            begins, count = begins + listener.seconds, count + len(events)
+    complain(f"{begins / 3600:.3f} h heard: {count} events")
+    return exit_code
+
+
+def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
+    """The bundle's rule with what the options ask for instead."""
+    return rule_of(
+        runner.manifest,
+        hop_s=options.hop,
+        thresholds=options.threshold or (),
+        minimum_s=options.minimum,
+        gap_s=options.gap,
+        exclusive=options.exclusive or None,
+    )
+
+
+def missed(listener: Listener) -> str:
+    """What of a recording could not be listened to, in words; empty where all of it could."""
+    if listener.unscored:
+        return (
+            f"{listener.unscored} of {listener.windows} windows could not be scored, the first at"
+            f" {listener.error_at:g} s: {listener.error}"
+        )
+    if not listener.heard:
+        return "holds no samples"
+    return "silent: all its samples have one value" if listener.flat else ""
+
+
+def _events(runner: Runner, rule: Rule, path: Path) -> tuple[list[dict[str, Any]], Listener]:
+    with open_wav(path) as wav:
+        listener = Listener(runner, rule, wav.rate)
+        found: list[Detection] = []
+        for piece in wav.blocks(runner.channel, runner.full_scale):
+            found += listener.push(piece)
+        found += listener.finish()
+    found.sort(key=lambda event: (event.start, event.stop, event.label))
+    return [event_line(event, rule, listener.seconds, str(path)) for event in found], listener
+
+
+@contextmanager
+def _table(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is there when all of it is."""
+    if path is None:
+        yield sys.stdout
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def _json_lines() -> tuple[str, Lines]:
+    return "", lambda event, _: json.dumps(event) + "\n"
+
+
+def _csv() -> tuple[str, Lines]:
+    def row(values: Any) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        return text.getvalue()
+
+    names = ("audio_file", "annotation", "start_time", "end_time", "score")
+    return row(names), lambda event, _: row(event[name] for name in names)
+
+
+def _audacity() -> tuple[str, Lines]:
+    def line(event: dict[str, Any], _: float) -> str:
+        return f"{event['start_time']:.6f}\t{event['end_time']:.6f}\t{plain(event['annotation'])}\t{event['score']}\n"
+
+    return "", line
+
+
+def _raven() -> tuple[str, Lines]:
+    numbers = iter(range(1, sys.maxsize))
+
+    def line(event: dict[str, Any], begins: float) -> str:
+        times = [begins + event["start_time"], begins + event["end_time"]]
+        name = Path(event["audio_file"]).name
+        cells = [next(numbers), "Spectrogram 1", 1, *(f"{time:.6f}" for time in times), name]
+        cells += [f"{event['start_time']:.6f}", event["audio_file"], event["annotation"], event["score"]]
+        return "\t".join(plain(cell) for cell in cells) + "\n"
+
+    return "\t".join((*_RAVEN, "Begin Path", "Annotation", "Score")) + "\n", line
+
+
+_FORMATS = {"jsonl": _json_lines, "csv": _csv, "raven": _raven, "audacity": _audacity}
+TABLES = tuple(_FORMATS)
 
 
 # --- Standard input ---------------------------------------------------------------------------------------------------
@@ -2494,9 +3065,10 @@ class _Printer:
 
     EVERY = 60.0  # s between two complaints
 
-    def __init__(self, top: int | None, threshold: float) -> None:
-        self._top, self._threshold = top, threshold
+    def __init__(self, top: int | None, threshold: float, events: bool) -> None:
+        self._top, self._threshold, self._events = top, threshold, events
         self._reported, self._next = 0, 0.0
+        self.found = 0
 
     def __call__(self, row: dict[str, Any]) -> None:
         now = time.monotonic()
@@ -2506,6 +3078,11 @@ class _Printer:
                 f"falling behind: {row['skipped']} windows skipped so far, one takes {row['latency_ms']:.0f} ms."
                 " Next: a longer --hop, or more --threads"
             )
+        if self._events:
+            self.found += len(row["events"])
+            for event in row["events"]:
+                print(json.dumps(event), flush=True)
+            return
         if "error" not in row:
             if row["score"] < self._threshold:
                 return
@@ -2522,6 +3099,8 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         raise RunnerError(
             "stream: trtexec is too slow for a live signal. Next: install TensorRT's module, or add --cpu"
         )
+    threshold = _usage(options)
+    rule = asked_rule(runner, options) if options.events else None
     hop_s = options.hop or runner.hop_samples / runner.sample_rate
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
@@ -2536,6 +3115,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         channels=options.channels,
         hop_samples=max(1, round(hop_s * runner.sample_rate)),
         smooth=options.smooth,
+        rule=rule,
         may_skip=may_skip[options.behind],
         more_waits=lambda: inbox.more_waits,
     )
@@ -2548,16 +3128,36 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     inbox.start()
-    show = _Printer(options.top, options.threshold)
+    show = _Printer(options.top, threshold, options.events)
     for row in _rows(stream, inbox, options.stall_seconds, stops):
         show(row)
+    if stops and options.events:  # what has begun ends here
+        for row in stream.finish():
+            show(row)
     if stream.rest:
         complain(f"the input ended inside a sample: {len(stream.rest)} of {stream.frame_bytes} bytes were left over")
+    found = f"{show.found} events; " if options.events else ""
     complain(
-        f"{stream.frames / rate:.3f} s heard: {stream.classified} windows classified, {stream.skipped} skipped,"
+        f"{stream.frames / rate:.3f} s heard: {found}{stream.classified} windows classified, {stream.skipped} skipped,"
         f" {stream.refused} refused; {stream.unused_s:.3f} s left over at the end"
     )
     return INTERRUPTED if signal.SIGINT in stops else 0
+
+
+def _usage(options: argparse.Namespace) -> float:
+    """Below which score windows are left out. Raises `WrongUsage` for options that would do nothing."""
+    if options.events:
+        for given, name in ((options.smooth > 1, "--smooth"), (options.top, "--top")):
+            if given:
+                raise WrongUsage(f"{name}: is of windows, and with --events there are none")
+        return 0.0
+    for given, name in ((options.minimum, "--minimum"), (options.gap, "--gap"), (options.exclusive, "--exclusive")):
+        if given:
+            raise WrongUsage(f"{name}: is of events; add --events")
+    thresholds = options.threshold or [(None, 0.0)]
+    if len(thresholds) > 1 or thresholds[0][0] is not None:
+        raise WrongUsage("--threshold: one score for all classes, or add --events")
+    return float(thresholds[0][1])
 
 
 def _rows(stream: Stream, inbox: Inbox, stall_seconds: float, stops: list[int]) -> Iterator[dict[str, Any]]:
@@ -2913,6 +3513,14 @@ def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Calla
     return number
 
 
+def _threshold(text: str) -> tuple[str | None, float]:
+    """`SCORE`, of all classes, or `CLASS=SCORE`."""
+    name, equals, number = text.rpartition("=")
+    if equals and not name:
+        raise argparse.ArgumentTypeError(f"{text}: write a number, or CLASS=NUMBER")
+    return name or None, _between(float, 0, 1)(number)
+
+
 def _parser() -> argparse.ArgumentParser:
     count, runs, seconds = _between(int, 1, 1e9), _between(int, 1, 1e6), _between(float, 1e-3, 1e6)
     result = argparse.ArgumentParser(add_help=False)
@@ -2926,7 +3534,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|detect|stream|bench|choose")
 
     def command(
         name: str, run: Callable[..., int], about: str, *parents: argparse.ArgumentParser
@@ -2941,17 +3549,30 @@ def _parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
-    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
+    events = argparse.ArgumentParser(add_help=False)
+    events.add_argument("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
+    chosen = "of all classes or one, for an event; with stream alone, SCORE: leave out weaker windows (the bundle's; 0)"
+    events.add_argument("--threshold", type=_threshold, action="append", metavar="[CLASS=]SCORE", help=chosen)
+    length = _between(float, 0, 1e6)
+    events.add_argument("--minimum", type=length, metavar="S", help="leave out shorter events (the bundle's)")
+    events.add_argument("--gap", type=length, metavar="S", help="join events no further apart (the bundle's)")
+    events.add_argument("--exclusive", action="store_true", help="one class at a time, the surest")
+
+    add = command("detect", run_detect, "events in WAV files: what, from when to when, how surely", model, events)
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--out", type=Path, metavar="TABLE", help="a file ending in .jsonl, .csv or .txt, Raven's (JSON lines, here)")
+    add("--format", choices=TABLES, help="of the table, whatever its ending")
+
+    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model, events)
+    add("--events", action="store_true", help="a JSON line an event, when it has ended, as `detect` has them")
     rate = _between(int, RATES[0], RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
     add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
-    add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
     add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
-    add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
     add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
     add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
 

@@ -82,7 +82,10 @@ def find_columns(table: Path, header: Sequence[str], label: str | None = None, s
         what = "start" if found["start"] is None else "end"
         raise InputError(f"{table}: no column says when an event {what}s (start_time, end_time). {there}")
     if found["label"] is None:
-        raise InputError(f"{table}: no known column holds the labels. Name it (--label, --truth-label). {there}")
+        raise InputError(
+            f"{table}: no known column holds the labels. Name it (--label, --truth-label, data.selections.label). "
+            f"{there}"
+        )
     start, label_column = found.pop("start"), found.pop("label")
     assert start is not None
     assert label_column is not None

@@ -197,5 +197,5 @@ def _check_beginnings(lines: Sequence[Line], events: Sequence[Event]) -> None:
         raise InputError(
             f"{table}: names {shown(one)} and {shown(other)}, but has no {OFFSET}, so {BEGIN} may count from the "
             "beginning of the first. Add that measurement in Raven, or say that each counts in its own file: "
-            "--format csv (--truth-format csv)."
+            "--format csv (--truth-format csv, data.selections.format=csv)."
         )

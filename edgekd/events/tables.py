@@ -43,21 +43,57 @@ def read_events(
     table that names no recording is of the one that it is named after, below the folder. Raises `UsageError` for a
     format that is not known, and `InputError`, with file, line and column, for what cannot be read.
     """
-    if format_ is not None and format_ not in FORMATS:
-        raise unknown_name("format", format_, FORMATS)
     if not path.is_dir():
-        return _read(path, recording_of_table(path.name), format_, label, score)
-    tables = sorted(
-        each
-        for each in path.rglob("*")
-        if each.suffix.lower() in SUFFIXES and each.name.lower() not in _BESIDE and not each.name.startswith(".")
-    )
+        return events_in(path, recording_of_table(path.name), format_, label, score)
+    tables = tables_below(path)
     if not tables:
         raise InputError(f"{path}: no table ({', '.join(SUFFIXES)}) in this folder.")
     events: list[Event] = []
     for table in tables:
-        events += _read(table, recording_of_table(table.relative_to(path).as_posix()), format_, label, score)
+        events += events_in(table, recording_of_table(table.relative_to(path).as_posix()), format_, label, score)
     return events
+
+
+def tables_below(folder: Path) -> list[Path]:
+    """What is named as a table in a folder and below it, in alphabetical order."""
+    return sorted(
+        each
+        for each in folder.rglob("*")
+        if each.suffix.lower() in SUFFIXES and each.name.lower() not in _BESIDE and not each.name.startswith(".")
+    )
+
+
+def events_in(
+    table: Path, recording: str, format_: str | None = None, label: str | None = None, score: str | None = None
+) -> list[Event]:
+    """The events of one table as `read_events` has them, of `recording` where it names none."""
+    if format_ is not None and format_ not in FORMATS:
+        raise unknown_name("format", format_, FORMATS)
+    chosen = format_ or _recognised(table)
+    if chosen == "raven":
+        return read_raven(table, recording, label, score)
+    if chosen == "audacity":
+        return read_audacity(table, recording)
+    header, lines = _json_lines(table) if chosen == "jsonl" else read_lines(table)
+    if chosen == "jsonl" and not lines:
+        return []
+    return events_of(lines, find_columns(table, header, label, score), recording, tuple(header) == HEADER)
+
+
+def kind_of(table: Path, label: str | None = None, named: bool = False) -> Format | None:
+    """What a table of events is; None for one that is none: of something else, empty, or that cannot be read.
+
+    CSV and JSON lines are if they have times, a label (in the column `label`, or a known one) and a recording, which
+    they need not where they are `named` after one.
+    """
+    try:
+        chosen = _recognised(table)
+        if chosen in ("csv", "jsonl"):
+            header, _ = _json_lines(table) if chosen == "jsonl" else read_lines(table)
+            return chosen if find_columns(table, header, label).recording is not None or named else None
+        return None if chosen == "audacity" and not is_audacity(_first_line(table)) else chosen
+    except InputError:
+        return None
 
 
 def write_events(
@@ -86,7 +122,7 @@ def write_events(
             "raven": lambda: raven_text(events, seconds),
             "audacity": lambda: audacity_text(events),
             "csv": lambda: csv_of([HEADER, *([_cell(each[name]) for name in HEADER] for each in map(_values, events))]),
-            "jsonl": lambda: "".join(f"{_json_line(each)}\n" for each in events),
+            "jsonl": lambda: "".join(f"{event_json(each)}\n" for each in events),
         }[chosen]()
         files = {path: text}
     for file, text in files.items():
@@ -95,22 +131,9 @@ def write_events(
     return list(files)
 
 
-def _read(table: Path, recording: str, format_: str | None, label: str | None, score: str | None) -> list[Event]:
-    chosen = format_ or _recognised(table)
-    if chosen == "raven":
-        return read_raven(table, recording, label, score)
-    if chosen == "audacity":
-        return read_audacity(table, recording)
-    header, lines = _json_lines(table) if chosen == "jsonl" else read_lines(table)
-    if chosen == "jsonl" and not lines:
-        return []
-    return events_of(lines, find_columns(table, header, label, score), recording, tuple(header) == HEADER)
-
-
 def _recognised(table: Path) -> Format:
     """What a file is by its first line. Raises `InputError` for an empty one that is no label file."""
-    text = text_of(table)
-    first = next((line for line in re.split(r"[\r\n]+", text) if line.strip()), "")
+    first = _first_line(table)
     if not first:
         if table.suffix.lower() == ".csv":
             raise InputError(f"{table}: is empty: a table has a header, even without events.")
@@ -121,6 +144,10 @@ def _recognised(table: Path) -> Format:
     if {alike("Begin Time (s)"), alike("End Time (s)")} <= names:
         return "raven"
     return "audacity" if is_audacity(first) else "csv"
+
+
+def _first_line(table: Path) -> str:
+    return next((line for line in re.split(r"[\r\n]+", text_of(table)) if line.strip()), "")
 
 
 def _by_ending(path: Path) -> Format:
@@ -166,7 +193,8 @@ def _cell(value: Any) -> str:
     return csv_text(legible(value)) if isinstance(value, str) else _text(value)
 
 
-def _json_line(event: Event) -> str:
+def event_json(event: Event) -> str:
+    """An event as a JSON object on one line, without what is not known of it."""
     values = {name: value for name, value in _values(event).items() if value is not None}
     return json_text({name: legible(value) if isinstance(value, str) else value for name, value in values.items()})
 

@@ -20,13 +20,25 @@ from edgekd.device import runner
 from edgekd.errors import NO_SPACE, GateError, InputError, UsageError
 from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, FloatOperators, Manifest, Parity, Provenance, Steps
+from edgekd.exporting.manifest import (
+    Bundle,
+    Check,
+    Classifier,
+    Detection,
+    FloatOperators,
+    Manifest,
+    Parity,
+    Provenance,
+    Steps,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.targets import Precision, Target
 from edgekd.files import folders
 from edgekd.files.whole import all_to_disk
 from edgekd.models.build import sized
+
+_NOBODYS = Detection()
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ def write_bundle(
     models: Mapping[Precision, str],
     *,
     classifier: Classifier,
+    detection: Detection = _NOBODYS,
     provenance: Provenance,
     findings: Findings,
     golden: GoldenExamples,
@@ -63,6 +76,7 @@ def write_bundle(
     main, *others = models
     manifest = Manifest(
         classifier=classifier,
+        detection=detection,
         target=target,
         provenance=provenance,
         parity=findings.parity,

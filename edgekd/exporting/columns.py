@@ -15,10 +15,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import onnx
 
-TIME = 2  # the dimension of a map (batch, channels, time, mel bins)
 POINTWISE = frozenset(
-    "Add Cast Clip DequantizeLinear Elu Gelu HardSigmoid HardSwish Identity LeakyRelu Max Min Mish Mul QuantizeLinear"
-    " Relu Selu Sigmoid Softplus Sqrt Sub Tanh".split()
+    [
+        *(
+            "Add",
+            "Cast",
+            "Clip",
+            "DequantizeLinear",
+            "Elu",
+            "Gelu",
+            "HardSigmoid",
+            "HardSwish",
+            "Identity",
+            "LeakyRelu",
+        ),
+        *("Max", "Min", "Mish", "Mul", "QuantizeLinear", "Relu", "Selu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
+    ]
 )
 SLIDING = frozenset(("Conv", "MaxPool", "AveragePool"))
 LONGEST = 64  # columns that a pooling may take in and still be one that slides, not a mean over a stretch
@@ -113,15 +125,16 @@ class Timeline:
         found = [self.columns.get(name) for name in sources]
         if not found or len(node.output) != 1 or len(self.shapes.get(node.output[0], ())) != 4:
             return None
-        first = found[0]
-        if first is None or any(
-            each is None or (each.count, each.stride) != (first.count, first.stride) for each in found
+        known = [each for each in found if each is not None]
+        first = known[0] if known else None
+        if (
+            first is None
+            or len(known) < len(found)
+            or {(e.count, e.stride) for e in known} != {(first.count, first.stride)}
         ):
             return None
-        known = [each for each in found if each is not None]
-        together = Columns(
-            first.count, first.stride, max(each.left for each in known), max(each.right for each in known)
-        )
+        left, right = max(each.left for each in known), max(each.right for each in known)
+        together = Columns(first.count, first.stride, left, right)
         if node.op_type in POINTWISE:
             return together if all(self._is_steady(name) for name in node.input if name in self.constants) else None
         if node.op_type == "Concat":

@@ -13,13 +13,14 @@ from torch import nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
+from edgekd.device.runner.detection import CLOSE_SHARE, DEFAULT_OPEN
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
@@ -107,6 +108,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
+        detection=_detection(classifier),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
@@ -177,6 +179,15 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
+    )
+
+
+def _detection(classifier: Classifier) -> Detection:
+    """What makes an event where nobody has chosen: written down, so that whoever reads the bundle sees it."""
+    return Detection(
+        hop_samples=classifier.hop_samples,
+        open=dict.fromkeys(classifier.classes, DEFAULT_OPEN),
+        close=dict.fromkeys(classifier.classes, round(CLOSE_SHARE * DEFAULT_OPEN, 6)),
     )
 
 

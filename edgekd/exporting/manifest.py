@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from edgekd import __version__
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.config import FrontendConfig, Section, parse
 from edgekd.device import runner
-from edgekd.errors import InputError, UsageError
+from edgekd.errors import InputError, UsageError, shown
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
 from edgekd.files.folders import put_back
@@ -60,6 +60,26 @@ class Classifier(Section):
     frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")
     gain: float = Field(gt=0, description="factor on the waveform, before the log-mel")
     resampler: Resampler = Resampler()
+
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Detection(Section):
+    """What makes an event of the scores of windows: `edgekd.device.runner.detection` has the rule, and thresholds for
+    classes that are not named here."""
+
+    hop_samples: int | None = Field(
+        None, ge=1, description="samples between two windows; null: those of the classifier"
+    )
+    open: dict[str, Score] = Field({}, description="class -> score from which on there is an event")
+    close: dict[str, Score] = Field({}, description="class -> score from which on an event goes on")
+    minimum_s: Seconds = Field(0.0, description="a shorter event is left out")
+    gap_s: Seconds = Field(0.0, description="events of a class no further apart are one")
+    exclusive: bool = Field(False, description="one class at a time")
+    background: str | None = Field(None, description="the class that is never an event")
+    chosen: str | None = Field(None, description="how the thresholds were chosen; null: by nobody")
 
 
 class Provenance(Section):
@@ -130,6 +150,7 @@ class Manifest(Section):
     format: Literal[1] = 1
     edgekd: str = __version__
     classifier: Classifier
+    detection: Detection = Detection()
     target: Target
     provenance: Provenance
     parity: Parity
@@ -140,6 +161,14 @@ class Manifest(Section):
     steps: Steps | None = Field(None, description="null: windows are computed whole")
     files: dict[FileName, Sha256] = Field(description="every other file")
     sha256: Sha256
+
+    @model_validator(mode="after")
+    def _detection_is_of_the_classes(self) -> Self:
+        named = (*self.detection.open, *self.detection.close, *filter(None, [self.detection.background]))
+        for name in named:
+            if name not in self.classifier.classes:
+                raise ValueError(f"detection: {shown(name)} is not one of the classes")
+        return self
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,28 @@ fill up a shorter one by the data set's rule. A bundle is run as its runtime run
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgekd.audio.hearing import heard_pieces
+from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
-from edgekd.device.runner import windows
+from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner.detection import Rule, rule_of
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
-from edgekd.errors import InputError
+from edgekd.device.runner.steps import StepGraphs
+from edgekd.errors import InputError, UsageError
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.manifest import read_bundle
+from edgekd.exporting.manifest import Detection, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.quantization.int8_student import load_int8
-from edgekd.runs.run import Run
 
 Scores = NDArray[np.float32]
 
@@ -51,65 +52,143 @@ class Prediction:
         return {"file": str(self.file), "silent": self.silent, "scores": scores}
 
 
-class Predictor(Protocol):
-    """Something that classifies files."""
+class Predictor(ABC):
+    """Something that classifies clips, and files as windows of them.
+
+    `hearing` says what is heard of a file and how a clip is filled, `resampler` and `detection` are those sections of a
+    manifest. What a `Listener` of the runner asks of a classifier is here, too.
+    """
 
     classes: tuple[str, ...]
+    hearing: ClipHearing
+    sample_rate: int
+    clip_samples: int
+    hop_samples: int
+    resampler: dict[str, Any]
+    detection: Detection
+
+    @property
+    def padding(self) -> Literal["repeat", "zeros"]:
+        return self.hearing.padding
+
+    @property
+    def trim_silence(self) -> bool:
+        return self.hearing.trim_silence
+
+    @abstractmethod
+    def probabilities(self, clips: Scores) -> Scores:
+        """Class probabilities `(B, K)` of clips `(B, S)`. Raises `BadSamples` where they are not finite, `InputError`
+        where the classifier cannot be run."""
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
+        return None
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Of all that its answers come of: another classifier has another."""
+
+    def rule(self, **asked: Any) -> Rule:
+        """What makes an event, by `detection` and what is `asked` for instead (`rule_of`). Raises `UsageError`."""
+        classifier = {
+            "classes": list(self.classes),
+            "sample_rate": self.sample_rate,
+            "clip_samples": self.clip_samples,
+            "hop_samples": self.hop_samples,
+        }
+        try:
+            return rule_of({"classifier": classifier, "detection": self.detection.model_dump()}, **asked)
+        except WrongUsage as failure:
+            raise UsageError(f"{failure}.") from None
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
         """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
         decoded, or not be heard as the classifier hears."""
+        width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
+        with opened(path) as recording:
+            rate = recording.info.rate
+            stretches = Stretches(rate, self.sample_rate)
+            heard = heard_pieces(recording, self.hearing, stretches)
+            pieces = resample_pieces(heard, rate, self.sample_rate, width, rolloff)
+            trimmed = stretches if self.trim_silence else None
+            clips = windows(pieces, self.clip_samples, self.hop_samples, self.padding, trimmed)
+            scores = [self._classified(batch, path) for batch in clips]
+            return np.concatenate(scores).mean(axis=0), stretches.flat
+
+    def _classified(self, batch: Scores, path: Path) -> Scores:
+        try:
+            return self.probabilities(batch)
+        except (BadSamples, InputError) as failure:
+            raise InputError(f"{path}: {failure}.") from None
 
 
-class BundlePredictor:
+class BundlePredictor(Predictor):
     """The shipped model, with the resampler and the windows of the on-device runner."""
 
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
-        self.classifier = manifest.classifier
+        self.hearing = self.classifier = manifest.classifier
         self.classes = self.classifier.classes
+        self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
+        self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
+        self.detection = manifest.detection
+        self._folder, self._manifest = folder, manifest
+        self._steps: StepGraphs | None = None
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
-    def predict_file(self, path: Path) -> tuple[Scores, bool]:
-        wanted = self.classifier
-        width, rolloff = wanted.resampler.lowpass_filter_width, wanted.resampler.rolloff
-        with opened(path) as recording:
-            rate = recording.info.rate
-            stretches = Stretches(rate, wanted.sample_rate)
-            heard = heard_pieces(recording, wanted, stretches)
-            pieces = resample_pieces(heard, rate, wanted.sample_rate, width, rolloff)
-            trimmed = stretches if wanted.trim_silence else None
-            clips = windows(pieces, wanted.clip_samples, wanted.hop_samples, wanted.padding, trimmed)
-            scores = [self._classify(batch, path) for batch in clips]
-            return np.concatenate(scores).mean(axis=0), stretches.flat
-
-    def _classify(self, batch: Scores, path: Path) -> Scores:
+    def probabilities(self, clips: Scores) -> Scores:
         try:
-            return self.classify(batch)
+            return self.classify(clips)
         except InputError as failure:
-            raise InputError(f"{path}: {failure}.") from None
+            if isinstance(failure.__cause__, BadSamples):
+                raise failure.__cause__ from None
+            raise
+
+    def step_graphs(self) -> StepGraphs | None:
+        manifest = self._manifest
+        if manifest.steps is None or not RUNTIMES[manifest.target.runtime].in_steps:
+            return None
+        if self._steps is None:
+            told = manifest.model_dump(mode="json")
+            try:
+                self._steps = StepGraphs(self._folder, told["steps"], told["classifier"], manifest.target.opset, 1)
+            except RunnerError as failure:
+                raise InputError(str(failure)) from None
+        return self._steps
+
+    def digest(self) -> str:
+        return self._manifest.sha256
 
 
-class RunPredictor:
+class RunPredictor(Predictor):
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
+        from edgekd.quantization.int8_student import load_int8
+        from edgekd.runs.run import Run
+
         run = Run.open(folder)
         self.classes = run.classes
-        self.data = run.config.data
-        self.samples = round(self.data.clip_seconds * self.data.sample_rate)
-        self.student = load_int8(run) if "int8" in run.report().get("test", {}) else run.student()
+        self.hearing = data = run.config.data
+        self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
+        self.hop_samples = max(1, self.clip_samples // 2)
+        self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
+        self.detection = Detection()
+        stage = "int8" if "int8" in run.report().get("test", {}) else "student"
+        self.student = load_int8(run) if stage == "int8" else run.student()
+        self._files = (folder / "config.toml", folder / stage / "best.safetensors")
 
-    def predict_file(self, path: Path) -> tuple[Scores, bool]:
-        rate, width, rolloff = self.data.sample_rate, RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
-        with opened(path) as recording, torch.inference_mode():
-            stretches = Stretches(recording.info.rate, rate)
-            heard = heard_pieces(recording, self.data, stretches)
-            pieces = resample_pieces(heard, recording.info.rate, rate, width, rolloff)
-            trimmed = stretches if self.data.trim_silence else None
-            clips = windows(pieces, self.samples, max(1, self.samples // 2), self.data.padding, trimmed)
-            scores = [self.student(torch.from_numpy(batch)).logits.softmax(1).numpy() for batch in clips]
-        return np.concatenate(scores).mean(axis=0), stretches.flat
+    def probabilities(self, clips: Scores) -> Scores:
+        import torch
+
+        with torch.inference_mode():
+            scores: Scores = self.student(torch.from_numpy(clips)).logits.softmax(1).numpy()
+        if not np.isfinite(scores).all():
+            raise BadSamples("the model's output is not finite")
+        return scores
+
+    def digest(self) -> str:
+        return ",".join(file_digest(path) for path in self._files)
 
 
 def open_predictor(folder: Path) -> Predictor:

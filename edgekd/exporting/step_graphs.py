@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import lcm, prod
 from typing import TYPE_CHECKING
 
 from edgekd.device.runner.log_mel import LogMel
-from edgekd.exporting.columns import POINTWISE, TIME, Columns, Timeline
+from edgekd.exporting.columns import POINTWISE, Columns, Timeline
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +67,7 @@ def step_graphs(model_bytes: bytes, log_mel: LogMel, clip_samples: int) -> StepG
     if source in last:
         return StepGraphs((), _graph(model, line, [source], [model.graph.output[0].name]))
     cuts = [[source], *([[middle]] if (middle := _middle(line, last)) else []), last]
-    parts = tuple(_part(model, line, given[0], wanted) for given, wanted in zip(cuts, cuts[1:], strict=False))
+    parts = tuple(_part(model, line, given[0], wanted) for given, wanted in pairwise(cuts))
     return StepGraphs(parts, _graph(model, line, last, [model.graph.output[0].name]))
 
 
@@ -172,7 +173,7 @@ def _graph(model: onnx.ModelProto, line: Timeline, given: Sequence[str], wanted:
         _, channels, columns, bins = line.shapes[name]
         taken = f"map_{number}"
         inputs.append(
-            helper.make_tensor_value_info(taken, types[name], [1, columns if ends else "columns", bins, channels])
+            helper.make_tensor_value_info(taken, types[name], ["batch", columns if ends else "columns", bins, channels])
         )
         before.append(helper.make_node("Transpose", [taken], [name], name=name, perm=_NEXT))
     for number, name in enumerate(wanted):
@@ -181,7 +182,7 @@ def _graph(model: onnx.ModelProto, line: Timeline, given: Sequence[str], wanted:
             continue
         _, channels, _, bins = line.shapes[name]
         made = f"made_{number}"
-        outputs.append(helper.make_tensor_value_info(made, types[name], [1, "made", bins, channels]))
+        outputs.append(helper.make_tensor_value_info(made, types[name], ["batch", "made", bins, channels]))
         after.append(helper.make_node("Transpose", [name], [made], name=made, perm=_FIRST))
     used = {name for node in nodes for name in node.input}
     stored = [tensor for tensor in graph.initializer if tensor.name in used]

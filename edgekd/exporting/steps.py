@@ -56,7 +56,7 @@ def stepped(
     by, precision = "windows that overlap, in steps", deployable.precision
     told = classifier.model_dump(mode="json")
     log_mel = LogMel(**told["frontend"], sample_rate=classifier.sample_rate, gain=classifier.gain)
-    model = onnx_of(deployable, flavour, Form(target.opset, "external", target.batch))
+    model = onnx_of(deployable, flavour, Form(target.opset, "external", "dynamic"))
     graphs = step_graphs(model, log_mel, classifier.clip_samples)
     names = [f"step-{number}.onnx" for number in range(1, len(graphs.parts) + 1)]
     parts = tuple(
@@ -113,7 +113,8 @@ def compared(
             steps = graphs.of_signal()
             for number in range(0, len(starts), hop // least):
                 start = starts[number]
-                scores, expected = steps(sound[start : start + samples], start), whole[number]
+                steps.ask(start, sound[start : start + samples])
+                scores, expected = steps.take()[0], whole[number]
                 agreed += int(scores.argmax() == expected.argmax())
                 difference = max(difference, float(np.abs(scores - expected).max()))
                 windows += 1

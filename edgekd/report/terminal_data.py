@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgekd.number_formats import NONE, decibels, interval, number, p_value, percent, ratio, setting, size
+from edgekd.number_formats import NONE, decibels, interval, number, p_value, percent, ratio, setting, size, span
 from edgekd.report.terminal import line, table, unlabelled_text
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgekd.checks.joined_groups import JoinedGroups
     from edgekd.checks.prepare import Preparation
     from edgekd.checks.unlabelled_audit import UnlabelledAudit
+    from edgekd.data.deployments import Beginnings, Deployment
     from edgekd.data.file_names import NamedFiles
     from edgekd.data.index import ClipIndex
     from edgekd.data.walk import Reason
@@ -213,3 +214,21 @@ def _list(lines: Sequence[str]) -> None:
         line(f"  {entry}")
     if lines[LISTED:]:
         line(f"  and {len(lines) - LISTED} more (--json lists all)")
+
+
+def print_times(named: Beginnings, found: Sequence[Deployment]) -> None:
+    """The deployments in a table, and what is odd about them."""
+    if not found:
+        line("No recording is named by a time. Say where it stands: --time-pattern '%Y%m%d_%H%M%S'.")
+        return
+    columns = ("files", "from", "to", "recorded")
+    rows = []
+    for each in found:
+        first, last = (f"{part.beginning.order:%Y-%m-%d %H:%M}" for part in (each.parts[0], each.parts[-1]))
+        rows.append((each.name or NONE, str(len(each.parts)), first, last, span(each.seconds)))
+    table(("deployment", *columns), rows, numbers=columns)
+    known = {beginning.utc is not None for beginning in named.times.values()}
+    zone = "UTC" if known == {True} else "as recorders' clocks had them" if known == {False} else "UTC where known"
+    line(f"Times: {zone}.")
+    for note in (*named.notes, *(note for each in found for note in each.notes())):
+        line(f"Note: {note}")

@@ -17,14 +17,11 @@ from edgekd.errors import InputError, UsageError, shown, unknown_name
 from edgekd.events.event import Event, check_no_copies, overlaps
 from edgekd.events.matching import Criterion, Overlap
 from edgekd.events.names import RecordingNames
+from edgekd.events.placing import begins_within, check_spelling, meant, renamed, within
 from edgekd.events.tables import labels_of
-from edgekd.files.spelling import alike, difference
 from edgekd.number_formats import setting
 from edgekd.scoring.event_counts import count_events, covered_seconds
 from edgekd.scoring.event_scores import EventScores, score_events
-
-ROUNDED_SECONDS = 0.01
-"""How far behind the end of its recording a true event may end: its time may have been rounded to two digits."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,14 @@ def score_tables(
     """
     if not detections and not truth and audio is None:
         raise InputError("neither table has an event: there is nothing to score. Give the audio (--audio).")
-    _check_spelling([*truth, *detections])
+    check_spelling([*truth, *detections])
     _check_scores(detections, threshold is not None or bool(class_thresholds))
     seconds = None if audio is None else lengths(audio)
     truth, detections = _in_one_name(truth, detections, seconds, audio)
     notes: list[str] = []
     if seconds is not None:
-        truth = [_within(event, seconds) for event in truth]
-        detections = [_begins_within(event, seconds) for event in detections]
+        truth = [within(event, seconds) for event in truth]
+        detections = [begins_within(event, seconds) for event in detections]
         cut = sum(event.end > seconds[event.recording] for event in detections)
         if cut:
             notes.append(f"{cut} detection(s) reach behind the end of their recording, and end there.")
@@ -117,8 +114,8 @@ def _in_one_name(
     """Both with the names of the audio, or without audio with those of the truth."""
     known = RecordingNames(seconds if seconds is not None else {event.recording: None for event in truth})
     if seconds is not None:
-        return _renamed(truth, known, audio), _renamed(detections, known, audio)
-    names = _meant(detections, known)
+        return renamed(truth, known, audio), renamed(detections, known, audio)
+    names = meant(detections, known)
     if names and truth and not any(names.values()):
         raise InputError(
             f"the tables have no recording in common: {shown(detections[0].recording)} of the detections, "
@@ -127,68 +124,12 @@ def _in_one_name(
     return list(truth), [replace(event, recording=names[event.recording] or event.recording) for event in detections]
 
 
-def _meant(events: Iterable[Event], known: RecordingNames) -> dict[str, str | None]:
-    """What each name in a table means. Raises `InputError`, with the line, for one that may mean several."""
-    names: dict[str, str | None] = {}
-    for event in events:
-        if event.recording not in names:
-            try:
-                names[event.recording] = known.find(event.recording)
-            except InputError as several:
-                raise event.error(str(several)) from None
-    return names
-
-
-def _renamed(events: Sequence[Event], known: RecordingNames, audio: Path | None) -> list[Event]:
-    names = _meant(events, known)
-    missing = [event for event in events if names[event.recording] is None]
-    if missing:
-        count = len({event.recording for event in missing})
-        raise missing[0].error(f"{shown(missing[0].recording)}: no such recording in {audio} ({count} missing in all).")
-    return [replace(event, recording=names[event.recording] or event.recording) for event in events]
-
-
-def _begins_within(event: Event, seconds: Mapping[str, float]) -> Event:
-    length = seconds[event.recording]
-    if event.start >= length and not (event.start == event.end == length):
-        raise event.error(
-            f"begins at {event.start:g} s of {event.recording}, which is {length:.3f} s long. Is it of another "
-            "recording, or does its time count from the beginning of a sequence?"
-        )
-    return event
-
-
-def _within(event: Event, seconds: Mapping[str, float]) -> Event:
-    """A true event as far as its recording goes. Raises `InputError` where it does not belong there."""
-    length = seconds[_begins_within(event, seconds).recording]
-    if event.end > length + ROUNDED_SECONDS and event.ends_in is None:
-        raise event.error(
-            f"ends at {event.end:g} s of {event.recording}, which is {length:.3f} s long. Is it of another recording?"
-        )
-    return replace(event, end=min(event.end, length))
-
-
 def _check_extended(events: Iterable[Event]) -> None:
     for event in events:
         if event.seconds <= 0:
             raise event.error(
                 f"{shown(event.label)} is a point at {event.start:g} s, which nothing overlaps. Score by how far times "
                 "are apart: --tolerance SECONDS."
-            )
-
-
-def _check_spelling(events: Iterable[Event]) -> None:
-    """Raises `InputError` for a class that is spelled in two ways."""
-    first: dict[str, Event] = {}
-    spelled: dict[str, Event] = {}
-    for event in events:
-        spelled.setdefault(event.label, event)
-    for label, event in spelled.items():
-        other = first.setdefault(alike(label), event)
-        if other.label != label:
-            raise event.error(
-                f"class {shown(label)} is {shown(other.label)} in {other.where or 'another line'}: they differ only in "
-                f"{difference(label, other.label)}. Write them alike."
             )
 
 

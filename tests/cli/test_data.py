@@ -329,3 +329,18 @@ def test_neighbours_in_time_are_told_of_until_they_are_grouped(edgekd: Callable,
     assert "Warning: 30 recordings of 1 deployment are named by times within an hour" in told.out
     grouped = edgekd(*command, "--set", "data.group_by=day", "--json").json()
     assert (grouped["groups"], [each for each in grouped["warnings"] if each["kind"] == "groups"]) == (5, [])
+
+
+def test_times_tells_deployments_and_what_is_odd(edgekd: Callable, tmp_path: Path) -> None:
+    for name, seconds in (("A_20240501_120000.wav", 2), ("A_20240501_120010.wav", 2), ("B_20240501_120000Z.wav", 2)):
+        soundfile.write(tmp_path / name, np.zeros(4_000 * seconds), 4_000)
+    shown = edgekd("data", "times", tmp_path)
+    assert shown.code == 0
+    assert "2024-05-01 12:00" in shown.out
+    assert "Add --time-zone UTC" in shown.out
+    printed = json.loads(edgekd("data", "times", tmp_path, "--time-zone", "-03:00", "--json").out)
+    one, other = printed["deployments"]
+    assert one["gaps"] == [{"after": "A_20240501_120000.wav", "before": "A_20240501_120010.wav", "seconds": 8.0}]
+    assert [each["recordings"][0]["time_utc"][:13] for each in (one, other)] == ["2024-05-01T15", "2024-05-01T12"]
+    assert edgekd("data", "times", tmp_path, "--time-pattern", "%Y_%m_%d_%H").code == 3
+    assert edgekd("data", "times", tmp_path, "--time-zone", "Oslo").code == 2

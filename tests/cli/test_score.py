@@ -86,7 +86,7 @@ def test_columns_and_formats_can_be_named(edgekd: Callable, tables: Path) -> Non
     Path("mine.csv").write_text("file,start,end,kind,how sure\na.wav,10,14,tug,0.5\n")
     call = ["score", "mine.csv", "true.txt", "--json"]
     told = edgekd("score", "mine.csv", "true.txt").refusal(3)
-    assert told.startswith("mine.csv: no known column holds the labels. Name it (--label, --truth-label).")
+    assert told.startswith("mine.csv: no known column holds the labels. Name it (--label, --truth-label, ")
     scores = edgekd(*call, "--label", "kind", "--score", "how sure", "--format", "csv", "--truth-label", "species")
     assert scores.json()["best_threshold"] == 0.5
     told = edgekd(*call, "--label", "sort").refusal(3)

@@ -99,7 +99,7 @@ def test_times_have_a_zone_that_the_column_says_or_the_value(tmp_path: Path) -> 
         ("path,label\na.wav,tug\n", r": no column says when an event starts .* There are: path, label\."),
         (
             "file,start,end,notes\na.wav,1,2,x\n",
-            r": no known column holds the labels\. Name it \(--label, --truth-label\)",
+            r": no known column holds the labels\. Name it \(--label, --truth-label, data",
         ),
         ("file,start,end,label\na.wav,1,2\n", r", line 2: has 3 values for 4 columns\."),
         ("", r": is empty: a table has a header"),

@@ -38,7 +38,9 @@ class Layout:
     recognise: Recognise
     load: Load
     table: bool = False
-    """Whether a CSV file, too, may be given in place of a folder."""
+    """Whether a table, too, may be given in place of a folder."""
+    told_by: Recognise | None = None
+    """Whether such a table is of this layout; None: if it is of no other."""
     folds: int = 0
     """How many folds its authors made; 0: none, or as many as a table says."""
     named: bool = False

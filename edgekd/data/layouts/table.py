@@ -45,6 +45,14 @@ def _simulated(config: DataConfig, progress: Progress) -> Path:
     return _module("sonar_sim").make(config, progress)
 
 
+def _is_selections(table: Path) -> bool:
+    return _module("selections").is_selections(table)
+
+
+def _selections_beside(root: Path) -> bool:
+    return _module("selections").beside(root)
+
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout("esc50", "meta/esc50.csv and audio/", *_of("esc50"), named=True, folds=5),
     Layout("esc10", "meta/esc50.csv and audio/, the rows with esc10 = True", *_of("esc10"), named=True, folds=5),
@@ -65,6 +73,15 @@ LAYOUTS: tuple[Layout, ...] = (
         "Cargo/, Passengership/, Tanker/ and Tug/ (and their metafiles)",
         *_of("deepship"),
         class_folders=True,
+    ),
+    Layout(
+        "selections",
+        "recordings and tables of selections in them (Raven, Audacity, CSV, JSON lines)",
+        *_of("selections"),
+        table=True,
+        told_by=_is_selections,
+        named=True,
+        beside=_selections_beside,
     ),
     Layout(
         "folder",

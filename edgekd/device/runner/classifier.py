@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from edgekd.device.runner.resample import resample_pieces
 from edgekd.device.runner.steps import StepGraphs
 from edgekd.device.runner.trtexec import Trtexec
 
+NOT_FINITE = "the model's output is not finite; is the waveform's full scale 1?"
 BATCH = 8  # windows of a long file that are classified together
 
 
@@ -148,20 +149,9 @@ class Runner:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
-        return _finite(scores)
-
-    def in_steps(self) -> Callable[[np.ndarray, int], np.ndarray]:
-        """A function that gives the class probabilities `(K,)` of the windows of one signal, each in its turn: called
-        with a window `(clip_samples,)` and the sample of the signal that it begins at.
-
-        What it has in common with those before is not computed again where the bundle has the graphs for that, and ONNX
-        Runtime runs them; what must not be seen so, such as a clip that was filled up, is for `probabilities`.
-        """
-        steps = self.step_graphs()
-        if steps is None:
-            return lambda clip, _start: self.probabilities(clip[None])[0]
-        scores = steps.of_signal()
-        return lambda clip, start: _finite(scores(clip, start))
+        if not np.isfinite(scores).all():
+            raise BadSamples(NOT_FINITE)
+        return scores
 
     def step_graphs(self) -> StepGraphs | None:
         """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
@@ -253,13 +243,6 @@ class Runner:
         return milliseconds
 
 
-def _finite(scores: np.ndarray) -> np.ndarray:
-    """`scores`. Raises `BadSamples` where one is NaN or infinite."""
-    if not np.isfinite(scores).all():
-        raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
-    return scores
-
-
 def _known(pieces: Iterable[np.ndarray], stretches: Stretches) -> Iterator[np.ndarray]:
     """The `pieces` when they have been found to be sound, and `stretches` knows them."""
     for piece in pieces:
@@ -276,25 +259,6 @@ def require_sound(waveform: np.ndarray) -> None:
         raise BadSamples(
             f"samples reach {peak:.4g} times full scale: floats of another unit? Export with data.full_scale set to it"
         )
-
-
-class SoundCheck:
-    """`require_sound` of the windows of a signal that comes in pieces, each sample of which is looked at once."""
-
-    def __init__(self) -> None:
-        self._position = self._suspect = 0  # how much has come, and up to where it may be unsound
-
-    def push(self, samples: np.ndarray) -> None:
-        """The next `samples (S,)`."""
-        if not largest(samples) <= HIGHEST_PEAK:  # of NaN it is NaN
-            odd = np.flatnonzero(~(np.abs(samples) <= HIGHEST_PEAK))
-            self._suspect = self._position + int(odd[-1]) + 1
-        self._position += len(samples)
-
-    def require(self, start: int, clip: np.ndarray) -> None:
-        """Raises `BadSamples` for a window `clip (samples,)` that begins at sample `start`, as `require_sound` does."""
-        if start < self._suspect:
-            require_sound(clip)
 
 
 def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) -> Runner:

@@ -2,7 +2,8 @@
 
     python3 edgekd_runner.py verify
     python3 edgekd_runner.py predict FILE... [--top K] [--json]
-    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--hop SECONDS] [--smooth N]
+    python3 edgekd_runner.py detect FILE... [--out TABLE] [--threshold [CLASS=]SCORE]
+    arecord -q -f S16_LE -r 32000 -t raw | python3 edgekd_runner.py stream [--events] [--hop SECONDS]
     python3 edgekd_runner.py bench [--threads N] [--json]
     python3 edgekd_runner.py choose
 
@@ -29,6 +30,7 @@ import numpy as np
 from edgekd.device.runner.bench import run_bench
 from edgekd.device.runner.choose import run_choose
 from edgekd.device.runner.classifier import open_runner
+from edgekd.device.runner.detect import TABLES, run_detect
 from edgekd.device.runner.errors import BAD_INPUT, DISAGREES, INTERRUPTED, RunnerError, complain, plain
 from edgekd.device.runner.live import run_stream
 from edgekd.device.runner.stream import STREAM_FORMATS
@@ -93,6 +95,14 @@ def _between(kind: Callable[[str], Any], lowest: float, highest: float) -> Calla
     return number
 
 
+def _threshold(text: str) -> tuple[str | None, float]:
+    """`SCORE`, of all classes, or `CLASS=SCORE`."""
+    name, equals, number = text.rpartition("=")
+    if equals and not name:
+        raise argparse.ArgumentTypeError(f"{text}: write a number, or CLASS=NUMBER")
+    return name or None, _between(float, 0, 1)(number)
+
+
 def _parser() -> argparse.ArgumentParser:
     count, runs, seconds = _between(int, 1, 1e9), _between(int, 1, 1e6), _between(float, 1e-3, 1e6)
     result = argparse.ArgumentParser(add_help=False)
@@ -106,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--cpu", action="store_true", help="onnxruntime, even where an engine has been built")
     parser = argparse.ArgumentParser(prog="edgekd_runner.py", description="Run the classifier in this folder.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|stream|bench|choose")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|predict|detect|stream|bench|choose")
 
     def command(
         name: str, run: Callable[..., int], about: str, *parents: argparse.ArgumentParser
@@ -121,17 +131,30 @@ def _parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
 
-    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model)
+    events = argparse.ArgumentParser(add_help=False)
+    events.add_argument("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
+    chosen = "of all classes or one, for an event; with stream alone, SCORE: leave out weaker windows (the bundle's; 0)"
+    events.add_argument("--threshold", type=_threshold, action="append", metavar="[CLASS=]SCORE", help=chosen)
+    length = _between(float, 0, 1e6)
+    events.add_argument("--minimum", type=length, metavar="S", help="leave out shorter events (the bundle's)")
+    events.add_argument("--gap", type=length, metavar="S", help="join events no further apart (the bundle's)")
+    events.add_argument("--exclusive", action="store_true", help="one class at a time, the surest")
+
+    add = command("detect", run_detect, "events in WAV files: what, from when to when, how surely", model, events)
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--out", type=Path, metavar="TABLE", help="a file ending in .jsonl, .csv or .txt, Raven's (JSON lines, here)")
+    add("--format", choices=TABLES, help="of the table, whatever its ending")
+
+    add = command("stream", run_stream, "classify raw PCM on standard input, a JSON line a window", model, events)
+    add("--events", action="store_true", help="a JSON line an event, when it has ended, as `detect` has them")
     rate = _between(int, RATES[0], RATES[-1])
     formats = "little-endian samples; arecord's S16_LE, S24_3LE, S32_LE, U8, FLOAT_LE (s16)"
     behind = "slow: skip windows for newer ones, or let the writer wait; auto: wait where nothing is lost by it (auto)"
     add("--rate", type=rate, metavar="HZ", help="of the input; another than the bundle's is resampled (the bundle's)")
     add("--format", choices=STREAM_FORMATS, default="s16", help=formats)
     add("--channels", type=_between(int, 1, 64), default=1, metavar="N", help="interleaved (1)")
-    add("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")
     add("--smooth", type=runs, default=1, metavar="N", help="mean of the last N windows' scores (1)")
     add("--top", type=count, metavar="K", help="only the K best classes in `scores` (all)")
-    add("--threshold", type=_between(float, 0, 1), default=0, metavar="P", help="windows whose score is P or more (0)")
     add("--behind", choices=("auto", "skip", "wait"), default="auto", help=behind)
     add("--stall-seconds", type=seconds, default=10, metavar="S", help="say so when nothing comes for S seconds (10)")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from edgekd.device.runner.classifier import open_runner
+from edgekd.device.runner.detect import asked_rule
 from edgekd.device.runner.errors import INTERRUPTED, RunnerError, WrongUsage, complain
 from edgekd.device.runner.stream import STREAM_FORMATS, Stream
 
@@ -89,9 +90,10 @@ class _Printer:
 
     EVERY = 60.0  # s between two complaints
 
-    def __init__(self, top: int | None, threshold: float) -> None:
-        self._top, self._threshold = top, threshold
+    def __init__(self, top: int | None, threshold: float, events: bool) -> None:
+        self._top, self._threshold, self._events = top, threshold, events
         self._reported, self._next = 0, 0.0
+        self.found = 0
 
     def __call__(self, row: dict[str, Any]) -> None:
         now = time.monotonic()
@@ -101,6 +103,11 @@ class _Printer:
                 f"falling behind: {row['skipped']} windows skipped so far, one takes {row['latency_ms']:.0f} ms."
                 " Next: a longer --hop, or more --threads"
             )
+        if self._events:
+            self.found += len(row["events"])
+            for event in row["events"]:
+                print(json.dumps(event), flush=True)
+            return
         if "error" not in row:
             if row["score"] < self._threshold:
                 return
@@ -117,6 +124,8 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         raise RunnerError(
             "stream: trtexec is too slow for a live signal. Next: install TensorRT's module, or add --cpu"
         )
+    threshold = _usage(options)
+    rule = asked_rule(runner, options) if options.events else None
     hop_s = options.hop or runner.hop_samples / runner.sample_rate
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
@@ -131,6 +140,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         channels=options.channels,
         hop_samples=max(1, round(hop_s * runner.sample_rate)),
         smooth=options.smooth,
+        rule=rule,
         may_skip=may_skip[options.behind],
         more_waits=lambda: inbox.more_waits,
     )
@@ -143,16 +153,36 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     inbox.start()
-    show = _Printer(options.top, options.threshold)
+    show = _Printer(options.top, threshold, options.events)
     for row in _rows(stream, inbox, options.stall_seconds, stops):
         show(row)
+    if stops and options.events:  # what has begun ends here
+        for row in stream.finish():
+            show(row)
     if stream.rest:
         complain(f"the input ended inside a sample: {len(stream.rest)} of {stream.frame_bytes} bytes were left over")
+    found = f"{show.found} events; " if options.events else ""
     complain(
-        f"{stream.frames / rate:.3f} s heard: {stream.classified} windows classified, {stream.skipped} skipped,"
+        f"{stream.frames / rate:.3f} s heard: {found}{stream.classified} windows classified, {stream.skipped} skipped,"
         f" {stream.refused} refused; {stream.unused_s:.3f} s left over at the end"
     )
     return INTERRUPTED if signal.SIGINT in stops else 0
+
+
+def _usage(options: argparse.Namespace) -> float:
+    """Below which score windows are left out. Raises `WrongUsage` for options that would do nothing."""
+    if options.events:
+        for given, name in ((options.smooth > 1, "--smooth"), (options.top, "--top")):
+            if given:
+                raise WrongUsage(f"{name}: is of windows, and with --events there are none")
+        return 0.0
+    for given, name in ((options.minimum, "--minimum"), (options.gap, "--gap"), (options.exclusive, "--exclusive")):
+        if given:
+            raise WrongUsage(f"{name}: is of events; add --events")
+    thresholds = options.threshold or [(None, 0.0)]
+    if len(thresholds) > 1 or thresholds[0][0] is not None:
+        raise WrongUsage("--threshold: one score for all classes, or add --events")
+    return float(thresholds[0][1])
 
 
 def _rows(stream: Stream, inbox: Inbox, stall_seconds: float, stops: list[int]) -> Iterator[dict[str, Any]]:

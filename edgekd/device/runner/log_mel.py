@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+
 import numpy as np
 
 from edgekd.device.runner.errors import RunnerError
-
 
 _CACHED = 1 << 16  # samples of frames that are transformed together and stay in the cache: three times as fast
 _FFT_INTO = int(np.__version__.split(".")[0]) >= 2  # before, numpy's FFT took no array to write into
@@ -85,12 +85,12 @@ class LogMel:
         clip = np.ascontiguousarray(clip)
         mel = np.empty((each * sum(stop - first for first, stop in ranges), self._mels))
         done = filled = 0
-        for first, stop in ranges:
-            first, stop = first * each, stop * each
-            while first < stop:
-                end = min(stop, first + self._group - filled)
-                self._window_into(self._frames[filled : filled + end - first], clip, first)
-                first, filled = end, filled + end - first
+        for step, last in ranges:
+            frame, stop = step * each, last * each
+            while frame < stop:
+                end = min(stop, frame + self._group - filled)
+                self._window_into(self._frames[filled : filled + end - frame], clip, frame)
+                frame, filled = end, filled + end - frame
                 if filled == self._group:
                     self._mel(filled, mel[done : done + filled])
                     done, filled = done + filled, 0

@@ -48,6 +48,9 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
             _check_entries(manifest, {f"target.{table}": _TABLE}, where)
             _check_entries(manifest, within, where, optional=True)
+    if manifest.get("detection") is not None:  # older bundles have none
+        _check_entries(manifest, {"detection": _TABLE}, where)
+        _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -129,6 +132,22 @@ def _map(value: Any) -> bool:
 
 def _count(value: Any, least: int) -> bool:
     return type(value) is int and least <= value <= 1 << 24
+
+
+def _detection(classes: list[str]) -> dict[str, Wanted]:
+    def scores(value: Any) -> bool:
+        fits = _within(0, 1)[0]
+        return isinstance(value, dict) and all(name in classes and fits(score) for name, score in value.items())
+
+    hop, described = _whole(1, LONGEST_CLIP)
+    wanted: dict[str, Wanted] = {
+        "hop_samples": (lambda value: value is None or hop(value), described),
+        **dict.fromkeys(("open", "close"), (scores, "classes, and a number from 0 to 1 for each")),
+        **dict.fromkeys(("minimum_s", "gap_s"), _within(0, 1e6)),
+        "exclusive": _one_of(True, False),
+        "background": _one_of(None, *classes),
+    }
+    return {f"detection.{name}": each for name, each in wanted.items()}
 
 
 _TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")

@@ -1,16 +1,16 @@
 """Windows that overlap, and what they have in common computed once.
 
-The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that to
-another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal. All but
-the few at its ends, which feel the border of the window, are those of the window before, further to the left: they are
-kept, and a part is run for the new ones and those at the ends alone. That is exact where the windows lie a multiple of
-the part's stride apart; where they do not, it is the window a few hops earlier for which that holds.
+The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that
+to another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal.
+All but the few at its ends, which feel the border of the window, are those of the window before, further to the left:
+they are kept, and a part is run for the new ones and those at the ends alone. That is exact where windows lie a
+multiple of the part's stride apart; where they do not, the window a few hops earlier is taken for which they do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Generic, Sequence, TypeVar
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -18,19 +18,21 @@ from edgekd.device.runner.engines import Session
 from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.log_mel import LogMel
 
-Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs -> its outputs
-Maps = TypeVar("Maps")
+Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs (B, ...) -> its outputs
 
 
-class Map:
+class Map(NamedTuple):
     """What a part makes of its input, as the manifest has it.
 
     Of a window it has `columns`, one every `stride` columns of the part's input; `left` of them at its beginning and
     `right` at its end feel the border of the window, and `reach` do so at the beginning of a stretch of it.
     """
 
-    def __init__(self, columns: int, stride: int, left: int, right: int, reach: int) -> None:
-        self.columns, self.stride, self.left, self.right, self.reach = columns, stride, left, right, reach
+    columns: int
+    stride: int
+    left: int
+    right: int
+    reach: int
 
     def first_new(self, moved: int) -> int:
         """The first column, after those on the left, that is not in the map of a window that began `moved` columns of
@@ -48,13 +50,13 @@ class _Sliding:
 
     @property
     def columns(self) -> np.ndarray:
+        """`(columns, ...)`, good until the next move."""
         return self._held[self._first : self._first + self._map.columns]
 
     def move(self, moved: int, left: np.ndarray, new: np.ndarray) -> None:
         """To a window that begins `moved` columns of the input later, given what is not in this one: the columns on the
         `left`, and the `new` ones."""
-        first = self._first + moved // self._map.stride
-        kept = self._map.columns - len(new)
+        first, kept = self._first + moved // self._map.stride, self._map.columns - len(new)
         if first + self._map.columns > len(self._held):
             self._held[:kept] = self._held[first : first + kept].copy()
             first = 0
@@ -63,24 +65,34 @@ class _Sliding:
         self._held[first + kept : first + self._map.columns] = new
 
 
-class _Kept(Generic[Maps]):
-    """The maps of the windows before, the newest of each phase: `start` modulo `period`, both in samples."""
+class _Phases:
+    """Something of the newest window of each phase, which is its `start` modulo `period`, both in samples."""
 
     def __init__(self, period: int, samples: int) -> None:
         self._period, self._samples = period, samples
-        self._windows: dict[int, tuple[int, Maps]] = {}
+        self._windows: dict[int, tuple[int, Any]] = {}
 
-    def before(self, start: int) -> tuple[int, Maps] | None:
-        """By how many samples the last window of this phase began earlier, and its maps; None where it has nothing in
-        common with the one at `start`."""
-        begun, maps = self._windows.pop(start % self._period, (start, None))
-        return (start - begun, maps) if maps is not None and 0 < start - begun < self._samples else None
+    def before(self, start: int) -> tuple[int, Any] | None:
+        """By how many samples the last window of the phase of the one at `start` began earlier, and what is kept of it;
+        None where they have nothing in common."""
+        found = self._windows.get(start % self._period)
+        return (start - found[0], found[1]) if found is not None and 0 < start - found[0] < self._samples else None
 
-    def keep(self, start: int, maps: Maps) -> None:
-        """And forget those windows that have nothing in common with what follows."""
+    def keep(self, start: int, kept: Any) -> None:
+        """And forget windows that have nothing in common with what follows."""
         for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
             del self._windows[phase]
-        self._windows[start % self._period] = start, maps
+        self._windows[start % self._period] = start, kept
+
+
+class _Asked(NamedTuple):
+    """What a part is to be run on for a window: all columns of its input, or those at its ends, the right ones from
+    `first` on, where a window `moved` columns before is kept."""
+
+    start: int
+    columns: np.ndarray
+    moved: int
+    first: int
 
 
 class Part:
@@ -90,35 +102,49 @@ class Part:
     def __init__(self, run: Run, maps: Sequence[Map], lead: int, unit: int, samples: int) -> None:
         self._run, self._maps, self._lead, self._unit = run, maps, lead, unit
         self._stride = max(each.stride for each in maps)
-        self._kept: _Kept[list[_Sliding]] = _Kept(self._stride * unit, samples)
+        self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
+        self._kept = _Phases(self._stride * unit, samples)  # of those that are done
+        self._asked: list[_Asked] = []
 
-    def __call__(self, columns: np.ndarray, start: int) -> list[np.ndarray]:
-        """The maps `(columns, ...)` of the window that begins at sample `start`, for its input `(columns, ...)`; good
-        until the next call."""
-        kept = self._kept.before(start)
-        moved = 0 if kept is None else kept[0] // self._unit
-        first = self._first(moved)
-        if kept is None or first <= self._lead:  # nothing would be saved
-            maps = [_Sliding(*each) for each in zip(self._maps, self._run([columns]))]
-        else:
-            maps = kept[1]
-            found = self._run([np.concatenate((columns[: self._lead], columns[first:]))])
-            for each, slid, made in zip(self._maps, maps, found):
-                new = (self._lead - first) // each.stride + each.first_new(moved)
-                slid.move(moved, made[: each.left], made[new:])
-        self._kept.keep(start, maps)
-        return [each.columns for each in maps]
-
-    def _first(self, moved: int) -> int:
-        """The column of the input from which on it is needed where an earlier window began `moved` before."""
+    def ask(self, start: int, columns: np.ndarray) -> None:
+        """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
+        before = self._starts.before(start)
+        moved = 0 if before is None else before[0] // self._unit
         needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
-        return needed // self._stride * self._stride
+        first = needed // self._stride * self._stride
+        if before is None or first <= self._lead:  # nothing would be saved
+            moved, first, columns = 0, 0, columns.copy()
+        else:
+            columns = np.concatenate((columns[: self._lead], columns[first:]))
+        self._starts.keep(start, None)
+        self._asked.append(_Asked(start, columns, moved, first))
+
+    def run(self, give: Callable[[int, list[np.ndarray]], None]) -> None:
+        """Call `give` with each window that was asked for: its start, its maps `(columns, ...)`, good within the
+        call."""
+        found: dict[int, list[np.ndarray]] = {}
+        for length in {len(each.columns) for each in self._asked}:
+            alike = [number for number, each in enumerate(self._asked) if len(each.columns) == length]
+            batch = self._run([np.stack([self._asked[number].columns for number in alike])])
+            found.update((number, [each[place] for each in batch]) for place, number in enumerate(alike))
+        for number, (start, _, moved, first) in enumerate(self._asked):
+            before = self._kept.before(start) if moved else None
+            if before is None:
+                maps = [_Sliding(each, made) for each, made in zip(self._maps, found[number])]
+            else:
+                maps = before[1]
+                for each, sliding, made in zip(self._maps, maps, found[number]):
+                    new = (self._lead - first) // each.stride + each.first_new(moved)
+                    sliding.move(moved, made[: each.left], made[new:])
+            self._kept.keep(start, maps)
+            give(start, [each.columns for each in maps])
+        self._asked.clear()
 
 
 class Steps:
-    """Class probabilities of the windows of one signal, of `samples` each, in their turn.
+    """Class probabilities of the windows of one signal, of `samples` each: `ask` for each in its turn, then `take`.
 
-    `parts` follow one another; `end` makes probabilities `(1, K)` of the maps of the last one, or of the log-mel where
+    `parts` follow one another; `end` makes probabilities `(B, K)` of the maps of the last one, or of the log-mel where
     there is none.
     """
 
@@ -126,27 +152,44 @@ class Steps:
         steps, _ = log_mel.shape(samples)
         self._log_mel, self._parts, self._end = log_mel, parts, end
         self._map = Map(steps, 1, *log_mel.at_borders(samples), 0)
-        self._kept: _Kept[_Sliding] = _Kept(log_mel.step_samples, samples)
+        self._kept = _Phases(log_mel.step_samples, samples)
+        self._last: list[list[np.ndarray]] = []  # the maps of each window that its scores are made of
 
-    def __call__(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """Class probabilities `(K,)` of the window `clip (samples,)` that begins at sample `start` of the signal."""
-        maps = [self._log_mels(clip, start)]
-        for part in self._parts:
-            maps = part(maps[0], start)
-        return self._end(maps)[0]
+    def ask(self, start: int, clip: np.ndarray) -> None:
+        """For the scores of the window `clip (samples,)` that begins at sample `start` of the signal."""
+        log_mel = self._log_mels(start, clip)
+        if self._parts:
+            self._parts[0].ask(start, log_mel)
+        else:
+            self._add(start, [log_mel])
 
-    def _log_mels(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """`(T, F, 1)`."""
-        kept = self._kept.before(start)
+    def take(self) -> np.ndarray:
+        """Class probabilities `(B, K)` of the windows that were asked for since."""
+        for part, following in zip(self._parts, [*self._parts[1:], None]):
+            part.run(self._add if following is None else _first_to(following))
+        scores = self._end([np.stack(each) for each in zip(*self._last)])[0]
+        self._last.clear()
+        return scores
+
+    def _add(self, _start: int, maps: list[np.ndarray]) -> None:
+        self._last.append([each.copy() for each in maps])
+
+    def _log_mels(self, start: int, clip: np.ndarray) -> np.ndarray:
+        """`(T, F, 1)`, good until the next call."""
+        before = self._kept.before(start)
         left, columns = self._map.left, self._map.columns
-        if kept is None:
+        if before is None:
             log_mel = _Sliding(self._map, self._log_mel.steps(clip, (0, columns))[:, :, None])
         else:
-            moved, log_mel = kept[0] // self._log_mel.step_samples, kept[1]
+            moved, log_mel = before[0] // self._log_mel.step_samples, before[1]
             new = self._log_mel.steps(clip, (0, left), (self._map.first_new(moved), columns))[:, :, None]
             log_mel.move(moved, new[:left], new[left:])
         self._kept.keep(start, log_mel)
         return log_mel.columns
+
+
+def _first_to(part: Part) -> Callable[[int, list[np.ndarray]], None]:
+    return lambda start, maps: part.ask(start, maps[0])
 
 
 class StepGraphs:
@@ -155,13 +198,15 @@ class StepGraphs:
     `described` is that section of the manifest, `classifier` the one of this name.
     """
 
-    def __init__(self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int):
+    def __init__(
+        self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int
+    ) -> None:
         self._log_mel = LogMel(**classifier["frontend"], sample_rate=classifier["sample_rate"], gain=classifier["gain"])
         self._samples: int = classifier["clip_samples"]
         self._parts = [
-            (self._opened(folder / part["file"], opset, threads, part["maps"]), part) for part in described["parts"]
+            (_opened(folder / part["file"], opset, threads, len(part["maps"])), part) for part in described["parts"]
         ]
-        self._end = self._opened(folder / described["end"], opset, threads, [])
+        self._end = _opened(folder / described["end"], opset, threads, 1)
         self.step_samples = self._log_mel.step_samples
 
     def of_signal(self) -> Steps:
@@ -173,13 +218,10 @@ class StepGraphs:
             unit *= maps[0].stride
         return Steps(self._log_mel, self._samples, parts, self._end)
 
-    def _opened(self, model: Path, opset: int, threads: int, maps: Sequence[dict[str, int]]) -> Run:
-        session = Session(model, opset, threads)
-        names = [each.name for each in session.inputs]
 
-        def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-            return [made[0] for made in session.run({name: each[None] for name, each in zip(names, inputs)})]
-
-        if len(session.outputs) != max(1, len(maps)):
-            raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
-        return run
+def _opened(model: Path, opset: int, threads: int, outputs: int) -> Run:
+    session = Session(model, opset, threads)
+    names = [each.name for each in session.inputs]
+    if len(session.outputs) != outputs:
+        raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
+    return lambda inputs: session.run(dict(zip(names, inputs)))

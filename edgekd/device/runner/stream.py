@@ -8,10 +8,12 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import Runner, SoundCheck, fit
-from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
+from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.detection import EventFinder, Rule, event_line
+from edgekd.device.runner.errors import RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
+from edgekd.device.runner.scorer import Row, Scorer
 from edgekd.device.runner.wav import DECODERS, to_mono
 from edgekd.device.runner.wav_header import FLOAT, PCM
 
@@ -20,14 +22,15 @@ PATIENCE = 0.5  # s that a window may have waited in any case before it is left 
 
 
 class Cutter:
-    """Cuts an endless signal into clips every `hop_samples`, holding two clips' worth of it.
+    """Cuts an endless signal into clips every `hop_samples`, holding up to three clips' worth of it, the last in any
+    case.
 
     Positions are counted in whole samples, so they are exact for ever.
     """
 
     def __init__(self, clip_samples: int, hop_samples: int) -> None:
         self._clip, self._hop = clip_samples, hop_samples
-        self._buffer = np.empty(2 * clip_samples, np.float32)
+        self._buffer = np.empty(3 * clip_samples, np.float32)
         self._first = self._last = 0  # what is held lies between them in the buffer
         self._gap = 0  # samples to leave out first, where windows do not touch
         self.position = 0  # of the next window in the signal
@@ -42,8 +45,9 @@ class Cutter:
             held, left_out = self._last - self._first, min(self._gap, len(samples))
             taken = min(self._clip - held, len(samples) - left_out)
             if self._last + taken > len(self._buffer):
-                self._buffer[:held] = self._buffer[self._first : self._last]
-                self._first, self._last = 0, held
+                kept = min(self._last, self._clip)  # with what `last` may need
+                self._buffer[:kept] = self._buffer[self._last - kept : self._last]
+                self._first, self._last = kept - held, kept
             self._buffer[self._last : self._last + taken] = samples[left_out : left_out + taken]
             self._gap, self._last, samples = self._gap - left_out, self._last + taken, samples[left_out + taken :]
             if held + taken == self._clip:
@@ -51,6 +55,16 @@ class Cutter:
                 self.position += self._hop
                 self._first += min(self._hop, self._clip)
                 self._gap = max(0, self._hop - self._clip)
+
+    def last(self) -> tuple[int, np.ndarray] | None:
+        """At the end of the signal, where windows touch: position and samples of a window flush with it, which is the
+        whole signal where that is shorter; None where the last window was so already."""
+        held = self._last - self._first
+        if not self.position:
+            return (0, self._buffer[self._first : self._last]) if held else None
+        if self._hop - self._clip + held == 0:
+            return None
+        return self.position + held - self._clip, self._buffer[self._last - self._clip : self._last]
 
 
 class Stream:
@@ -60,6 +74,9 @@ class Stream:
     last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
+
+    With a `rule` rows also have `events`, those that are certain now as `event_line` tells them; the hop is the rule's,
+    and `finish` gives a window flush with the end, as a recording has it.
     """
 
     def __init__(
@@ -71,6 +88,7 @@ class Stream:
         channels: int = 1,
         hop_samples: int | None = None,
         smooth: int = 1,
+        rule: Rule | None = None,
         may_skip: Callable[[], bool] = lambda: False,
         more_waits: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -80,13 +98,15 @@ class Stream:
             raise WrongUsage(f"--channels {channels}: the bundle hears channel {runner.channel}, counted from 0")
         self._scale = runner.full_scale if encoding[0] == FLOAT else 1.0
         self._stretches = Stretches(rate, runner.sample_rate)
-        hop_samples = hop_samples or runner.hop_samples
+        self._rate, self._rule = rate, rule
+        self._finder = None if rule is None else EventFinder(rule)
+        hop_samples = rule.hop if rule is not None else hop_samples or runner.hop_samples
         self._cutter = Cutter(runner.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
-        self._scores_of, self._sound = runner.in_steps(), SoundCheck()
+        self._scorer = Scorer(runner, self._stretches, silent_too=True)
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -115,40 +135,67 @@ class Stream:
         return self._windows(samples if self._resampler is None else self._resampler.push(samples), arrived)
 
     def finish(self) -> Iterator[dict[str, Any]]:
-        """What resampling has held back."""
+        """What resampling has held back, and where events are looked for, the end of the signal."""
         silence_follows = np.zeros(0, np.float32) if self._resampler is None else self._resampler.finish()
-        return self._windows(silence_follows, time.monotonic())
+        yield from self._windows(silence_follows, time.monotonic())
+        if self._finder is not None and self._rule is not None:
+            last = self._cutter.last()
+            row: dict[str, Any] = {"skipped": self.skipped, "latency_ms": 0.0, "events": []}
+            if last is not None:
+                began = time.monotonic()
+                self._scorer.add(*last)
+                row.update(*self._taken(began, began))
+            row["events"] += [event_line(event, self._rule, self._heard_s) for event in self._finder.finish()]
+            yield row
+
+    @property
+    def _heard_s(self) -> float:
+        return self.frames / self._rate
 
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
-        rate, left = self._runner.sample_rate, self._cutter.completed_by(len(samples))
+        left, began = self._cutter.completed_by(len(samples)), time.monotonic()
         self._samples += len(samples)
-        self._sound.push(samples)
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
-            began, left, end = time.monotonic(), left - 1, position + len(clip)
-            self._end = end
-            if began - arrived > self._patience and (left or self._more_waits()) and self._may_skip():
+            left, self._end = left - 1, position + len(clip)
+            waited = time.monotonic() - arrived
+            if waited > self._patience and (left or self._more_waits()) and self._may_skip():
                 self.skipped += 1
                 continue
-            row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
-            try:
-                row.update(self._classified(clip, position))
-                self.classified += 1
-            except BadSamples as failure:
-                row["error"] = str(failure)
-                self.refused += 1
-            ended = time.monotonic()
-            row["latency_ms"] = round(1e3 * (ended - began), 3)
-            yield {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._taken(began, arrived)
+                began = time.monotonic()
+        yield from self._taken(began, arrived)
 
-    def _classified(self, clip: np.ndarray, position: int) -> dict[str, Any]:
-        self._sound.require(position, clip)
-        silent, first, stop = self._stretches.window(position, len(clip))
-        if self._runner.trim_silence and (first, stop) != (0, len(clip)):
-            clip = fit(clip[first:stop], len(clip), self._runner.padding)
-            self._recent.append(self._runner.probabilities(clip[None])[0])
+    def _taken(self, began: float, arrived: float) -> Iterator[dict[str, Any]]:
+        """The rows of the windows that the scorer has been given since `began`."""
+        rows = self._scorer.take()
+        latency = (time.monotonic() - began) / max(1, len(rows))
+        for row in rows:
+            self._end = row.stop
+            told = self._told(row)
+            told.update(latency_ms=round(1e3 * latency, 3), late_s=round(time.monotonic() - arrived, 3))
+            yield {**told, "skipped": self.skipped}
+
+    def _told(self, row: Row) -> dict[str, Any]:
+        rate = self._runner.sample_rate
+        told: dict[str, Any] = {"start_s": round(row.start / rate, 6), "end_s": round(row.stop / rate, 6)}
+        mean = None
+        if row.scores is None:
+            told["error"] = row.error
+            self.refused += 1
         else:
-            self._recent.append(self._scores_of(clip, position))
-        mean = np.mean(self._recent, axis=0)
+            self._recent.append(row.scores)
+            mean = np.mean(self._recent, axis=0)
+            told.update(self._ranked(mean), silent=row.silent)
+            self.classified += 1
+        if self._finder is not None and self._rule is not None:
+            events = self._finder.push(row.start, row.stop, None if row.silent else mean)
+            told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
+        return told
+
+    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores, "silent": silent}
+        return {"class": best, "score": scores[best], "scores": scores}

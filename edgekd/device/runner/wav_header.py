@@ -72,7 +72,7 @@ def read_header(file: BinaryIO) -> WavHeader:
     if order is None or magic[8:] != b"WAVE":
         raise NotWav("not a WAV file; convert it first, e.g. ffmpeg -i FILE -c:a pcm_s16le out.wav")
     layout, extents, fact = _walk(_Chunks(file, size, order, wide=magic[:2] != b"RI"))
-    return _interpret(order, layout, extents, fact)
+    return interpret(order, layout, extents, fact)
 
 
 class _Chunks:
@@ -204,7 +204,8 @@ def _data_size(chunks: _Chunks, begin: int, declared: int, frame: int, wide: boo
     )
 
 
-def _interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
+def interpret(order: str, layout: bytes, extents: list[tuple[int, int]], fact: int | None) -> WavHeader:
+    """What the format chunk `layout` of a file in this byte `order` says of samples that are in `extents`."""
     encoding, channels, rate, speed, align, bits = struct.unpack_from(order + "HHIIHH", layout)
     if encoding == EXTENSIBLE and len(layout) >= 26:  # the encoding opens the GUID of the sub-format
         (encoding,) = struct.unpack_from(order + "H", layout, 24)

@@ -142,7 +142,7 @@ def open_runner(folder: Path, threads: int, cpu: bool = False) -> Classify:
         try:
             return runner.probabilities(clips)
         except RunnerError as failure:
-            raise InputError(str(failure)) from None
+            raise InputError(str(failure)) from failure  # whose kind matters: one clip may be to blame, or all
 
     return classify
 

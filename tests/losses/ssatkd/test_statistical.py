@@ -229,7 +229,11 @@ def test_equal_textures_are_at_distance_zero_with_a_finite_gradient() -> None:
     loss = statistical_loss(StatisticalTexture()(features), StatisticalTexture()(features.detach()))
     assert loss.item() == pytest.approx(0, abs=1e-6)
     (gradient,) = torch.autograd.grad(loss, features)
-    assert gradient.abs().max() < 0.01
+    # Scaling iterations that stop short of the fixed point leave some slope: how much, in units of features, depends
+    # on the features; beside the pull of another texture it is small.
+    apart = statistical_loss(StatisticalTexture()(features), StatisticalTexture()(torch.rand(2, 4, 30, 20)))
+    (pull,) = torch.autograd.grad(apart, features)
+    assert gradient.abs().max() < 0.1 * pull.abs().max()
 
 
 @pytest.mark.parametrize("bandwidth", ["paper", "relative"])

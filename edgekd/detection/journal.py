@@ -1,0 +1,110 @@
+"""What has been listened to already, so that nothing is listened to twice: a file of JSON lines beside the tables.
+
+Its first line says by which classifier and by which rule; each other one is a recording, with its size and time, and
+its events. A line that was being written when the process ended is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from edgekd.detection.listening import Heard
+from edgekd.errors import InputError, UsageError, shown
+from edgekd.escaping import legible
+from edgekd.events.event import Event
+from edgekd.files.whole import to_disk, write_text
+
+FORMAT = 1
+NAME = ".edgekd-detect"  # in a folder of tables, and behind the name of a single one
+
+
+class Journal:
+    """The journal at `path`, of `made_by`: the classifier's digest, and settings."""
+
+    def __init__(self, path: Path, done: dict[str, dict[str, Any]]) -> None:
+        self._path, self._done = path, done
+
+    @classmethod
+    def open(cls, path: Path, made_by: Mapping[str, Any], out: Path, *, anew: bool) -> Self:
+        """Go on with the one that is there, or begin one. Raises `UsageError` where that one is of another classifier
+        or of other settings, `InputError` where it cannot be read or written."""
+        done: dict[str, dict[str, Any]] = {}
+        head = {"format": FORMAT, **made_by}
+        if path.exists() and not anew:
+            before, *lines = _lines(path)
+            if lines:
+                _check_same(before, head, out)
+            done = {line["path"]: line for line in lines}
+        write_text(path, "".join(f"{json.dumps(line)}\n" for line in (head, *done.values())))
+        return cls(path, done)
+
+    def heard(self, path: Path, name: str) -> Heard | None:
+        """What was heard of the recording at `path`, in its present state; None: nothing yet."""
+        found = self._done.get(_key(path))
+        if found is None or found["state"] != _state(path):
+            return None
+        events = tuple(Event(name, start, end, label, score) for start, end, label, score in found["events"])
+        return Heard(name, found["seconds"], events, found["missed"], found["failed"])
+
+    def add(self, path: Path, heard: Heard) -> None:
+        """Note, on the disk, what was heard of the recording at `path`. Raises `InputError`."""
+        key = _key(path)
+        line = {
+            "path": key,
+            "state": _state(path),
+            "seconds": heard.seconds,
+            "missed": heard.missed,
+            "failed": heard.failed,
+            "events": [[event.start, event.end, event.label, event.score] for event in heard.events],
+        }
+        try:
+            with open(self._path, "ab") as file:
+                file.write(f"{json.dumps(line)}\n".encode())
+                file.flush()
+                to_disk(file.fileno())
+        except OSError as failure:
+            raise InputError(f"{self._path}: cannot be written: {failure.strerror}.") from None
+        self._done[key] = line
+
+
+def _key(path: Path) -> str:
+    return legible(str(path.absolute()))
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of a file: another one has others."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(f"{path}: cannot be read: {failure}. Begin anew: --overwrite.") from None
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    try:
+        lines = [json.loads(line) for line in whole]
+        if not lines or lines[0]["format"] != FORMAT or any("path" not in line for line in lines[1:]):
+            raise ValueError
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise InputError(f"{path}: not what 'edgekd detect' writes. Begin anew: --overwrite.") from None
+    return lines
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    advice = "Name another --out, or begin anew: --overwrite."
+    if before.get("model") != now["model"]:
+        raise UsageError(f"{out}: was begun with another model. {advice}")
+    was, is_ = before.get("settings") or {}, now["settings"]
+    for name in {**was, **is_}:
+        if was.get(name) != is_.get(name):
+            raise UsageError(
+                f"{out}: was begun with {name} {shown(was.get(name))}, not {shown(is_.get(name))}. {advice}"
+            )
