@@ -95,6 +95,10 @@ class DataConfig(Section):
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"
     )
+    time_pattern: str | None = Field(
+        default=None,
+        description="how the time stands in names, '%Y%m%d_%H%M%S', for group_by; None: as recorders write it",
+    )
     background: str | None = Field(
         default=None,
         min_length=1,

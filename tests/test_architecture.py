@@ -84,7 +84,10 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "clip_length": {"index"},
         "simulation": {"fourier"},
-        "layouts": {"index", "walk", "fourier", "simulation", "background", "deployments"},
+        "layouts": {
+            *("index", "walk", "fourier", "simulation", "background"),
+            *("deployments", "recording_times", "times_in_names"),
+        },
         **{name: set() for name in ("times_in_names", "time_zones", "background")},
         "recording_times": {"index", "times_in_names"},
         "deployments": {"index", "walk", "times_in_names", "time_zones", "recording_times"},
@@ -94,7 +97,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "file_names": {"index", "walk", "layouts"},
         "load": {"index", "walk", "layouts", "folds", "grouping", "background"},
         "splits": {"index", "folds"},
-        "unlabelled": {"index", "walk", "layouts", "recording_times", "grouping", "load"},
+        "unlabelled": {"index", "walk", "layouts", "recording_times", "times_in_names", "grouping", "load"},
         "clip_store": {"index"},
     },
     "models": {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -255,19 +255,30 @@ def beginnings(recordings: Sequence[str], pattern: TimePattern | None = None, zo
     if without and named:
         some = without[0] + (", ..." if without[1:] else "")
         notes.append(f"{len(without)} of {len(recordings)} recordings are named by no time ({some}).")
-    times, twice = {}, []
-    for name, time in named.items():
-        utc = time.time.replace(tzinfo=UTC) if time.zoned else None
-        if utc is None and zone is not None:
-            utc, repeated = in_utc(time.time, zone, name)
+    times, twice = dict(as_named(named).times), []
+    if zone is not None:
+        for name in local:
+            utc, repeated = in_utc(times[name].named, zone, name)
+            times[name] = replace(times[name], utc=utc)
             twice += [name] if repeated else []
-        times[name] = Beginning(time.deployment, time.time, utc, time.resolution)
     if twice:
         notes.append(
             f"{twice[0]}{_such(twice)}: this time was there twice in {zone}, where clocks were put back: taken for the "
             "first. If the recorder's clock kept one offset, name that (--time-zone +01:00)."
         )
     return Beginnings(times, tuple(notes))
+
+
+def as_named(times: Mapping[str, Begun]) -> Beginnings:
+    """Beginnings as names tell them, without asking for the zone of those that tell none."""
+    return Beginnings(
+        {
+            name: Beginning(
+                time.deployment, time.time, time.time.replace(tzinfo=UTC) if time.zoned else None, time.resolution
+            )
+            for name, time in times.items()
+        }
+    )
 
 
 def survey(

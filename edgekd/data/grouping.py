@@ -13,7 +13,7 @@ from edgekd.config import DataConfig
 from edgekd.data.disjoint_groups import DisjointGroups
 from edgekd.data.index import ClipIndex, Note
 from edgekd.data.layouts.folder import GROUPS, listed_groups
-from edgekd.data.recording_times import by_time, neighbours
+from edgekd.data.recording_times import by_time, neighbours, pattern_of
 from edgekd.data.unread_tables import unheeded
 from edgekd.files.spelling import one_spelling
 from edgekd.files.table_text import table_at
@@ -22,13 +22,15 @@ from edgekd.files.table_text import table_at
 def grouped(index: ClipIndex, config: DataConfig) -> ClipIndex:
     """`index` with every group there is evidence of, and notes about what was not used.
 
-    Raises `InputError` for a wrong `groups.csv`, `UsageError` where `config.group_by` finds nothing.
+    Raises `InputError` for a wrong `groups.csv`, `UsageError` where `config.group_by` finds nothing
+    and for a wrong `config.time_pattern`.
     """
     index = joined_by_table(spelled_once(index))
+    pattern = pattern_of(config)
     if config.group_by is not None:
-        index = by_time(index, config.group_by)
+        index = by_time(index, config.group_by, pattern)
     else:
-        index = replace(index, notes=(*index.notes, *neighbours(index)))
+        index = replace(index, notes=(*index.notes, *neighbours(index, pattern)))
     return replace(index, notes=(*index.notes, *unheeded(index)))
 
 

@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Literal
 
+from edgekd.config import DataConfig
 from edgekd.data.index import Clip, ClipIndex, Note
-from edgekd.data.times_in_names import TimePattern, may_name_a_time, time_in_name
+from edgekd.data.times_in_names import TimePattern, may_name_a_time, parse_time_pattern, time_in_name
 from edgekd.errors import UsageError
 
 NEIGHBOURS_S = 3600.0
@@ -59,22 +60,31 @@ def begun(below: PurePosixPath, class_name: str = "", pattern: TimePattern | Non
     return Begun("/".join([*parts, prefix]).strip("/_-. "), time, zoned, found.resolution)
 
 
+def pattern_of(config: DataConfig) -> TimePattern | None:
+    """`config.time_pattern`, None where names are as recorders write them. Raises `UsageError` for a wrong one."""
+    return None if config.time_pattern is None else parse_time_pattern(config.time_pattern)
+
+
 def group_of(time: Begun, group_by: GroupBy) -> str:
     """The group of a recording that began at `time`."""
     day = f"{time.time:%Y-%m-%d}" if group_by == "day" else "deployment" if not time.deployment else ""
     return f"{time.deployment} {day}".strip()
 
 
-def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
+def by_time(index: ClipIndex, group_by: GroupBy, pattern: TimePattern | None = None) -> ClipIndex:
     """`index` where recordings that are a group of their own, and named by a time, are one group a day of their
     deployment, or one a deployment.
 
     Raises `UsageError` where that is none of them.
     """
-    own = _own(index)
+    own = _own(index, pattern)
     times = {name: time for name, time in own.items() if time is not None}
     if not times:
-        why = "no recording is named by the time it began" if own else "each recording has a group by a table"
+        why = (
+            "no recording is named by the time it began (data.time_pattern)"
+            if own
+            else "each recording has a group by a table"
+        )
         raise UsageError(f"data.group_by = '{group_by}': {index.root}: {why}. Unset it.")
     groups = {name: group_of(time, group_by) for name, time in times.items()}
     clips = tuple(replace(clip, group=groups.get(clip.group, clip.group)) for clip in index)
@@ -87,10 +97,10 @@ def by_time(index: ClipIndex, group_by: GroupBy) -> ClipIndex:
     return replace(index, clips=clips, notes=notes)
 
 
-def neighbours(index: ClipIndex) -> list[Note]:
+def neighbours(index: ClipIndex, pattern: TimePattern | None = None) -> list[Note]:
     """A note about recordings that are a group of their own, though by their names others begin within the hour."""
     deployments: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
-    for name, time in _own(index).items():
+    for name, time in _own(index, pattern).items():
         if time is not None:
             deployments[time.deployment].append((time.time, name))
     near: list[str] = []
@@ -116,14 +126,14 @@ def neighbours(index: ClipIndex) -> list[Note]:
     ]
 
 
-def _own(index: ClipIndex) -> dict[str, Begun | None]:
+def _own(index: ClipIndex, pattern: TimePattern | None) -> dict[str, Begun | None]:
     """The recordings that are a group of their own, each with what its name says."""
     own: dict[str, Begun | None] = {}
     for clip in index:
         # Cheap questions first: there may be hundreds of thousands of clips.
         if clip.group not in own and clip.group.endswith(clip.path.name) and clip.group == index.name(clip):
-            may_tell = may_name_a_time(clip.group)
-            own[clip.group] = begun(PurePosixPath(clip.group), _class(index, clip)) if may_tell else None
+            may_tell = pattern is not None or may_name_a_time(clip.group)
+            own[clip.group] = begun(PurePosixPath(clip.group), _class(index, clip), pattern) if may_tell else None
     return own
 
 

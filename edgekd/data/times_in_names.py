@@ -88,7 +88,7 @@ class TimePattern:
             if len({match.group() for match in matches}) > 1:
                 two = " or ".join(shown(match.group()) for match in matches[:2])
                 raise InputError(
-                    f"{below}: --time-pattern {self.text!r} finds {two} in this name. Write more of the name into the "
+                    f"{below}: time pattern {self.text!r} finds {two} in this name. Write more of the name into the "
                     "pattern, with * for what differs."
                 )
             if not matches:
@@ -145,7 +145,7 @@ def parse_time_pattern(text: str) -> TimePattern:
 
 def _wrong(text: str, what: str) -> UsageError:
     return UsageError(
-        f"--time-pattern {text!r}: {what} E.g. '%Y%m%d_%H%M%S' for SITE_20240501_120000.wav; codes: "
+        f"time pattern {text!r}: {what} E.g. '%Y%m%d_%H%M%S' for SITE_20240501_120000.wav; codes: "
         f"{' '.join(f'%{code}' for code in _CODES)}; * is anything, ? one sign."
     )
 

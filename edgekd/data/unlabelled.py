@@ -20,8 +20,9 @@ from edgekd.data.grouping import spelled_once
 from edgekd.data.index import Clip, ClipIndex
 from edgekd.data.layouts.folder import GROUPS, groups_of, windows
 from edgekd.data.load import check_names_of_files
-from edgekd.data.recording_times import GroupBy, begun
+from edgekd.data.recording_times import GroupBy, begun, pattern_of
 from edgekd.data.recording_times import group_of as of_time
+from edgekd.data.times_in_names import TimePattern
 from edgekd.data.walk import audio_files, left_out, why_no_audio
 from edgekd.errors import InputError
 from edgekd.files.table_text import table_at
@@ -43,7 +44,7 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
         # By its full path a recording without a given group has no namesake among labelled ones.
         groups = groups_of(folder, files, str(folder) + os.sep)
         if config.group_by is not None:
-            groups |= _by_time(folder, groups, config.group_by)
+            groups |= _by_time(folder, groups, config.group_by, pattern_of(config))
         targets = {path: path.resolve() for path in files}
         group_of.update((path, groups[path]) for path, target in targets.items() if target not in seen)
         seen.update(targets.values())
@@ -62,13 +63,15 @@ def load_unlabelled(config: DataConfig, progress: Progress = silent) -> ClipInde
     return spelled_once(index)
 
 
-def _by_time(folder: Path, groups: Mapping[Path, str], group_by: GroupBy) -> dict[Path, str]:
+def _by_time(
+    folder: Path, groups: Mapping[Path, str], group_by: GroupBy, pattern: TimePattern | None
+) -> dict[Path, str]:
     """The groups of recordings that no table groups and that are named by a time: those that labelled recordings of the
     same day or deployment have."""
     own = [
         path for path, group in groups.items() if group == str(folder) + os.sep + path.relative_to(folder).as_posix()
     ]
-    times = {path: begun(PurePosixPath(path.relative_to(folder).as_posix())) for path in own}
+    times = {path: begun(PurePosixPath(path.relative_to(folder).as_posix()), pattern=pattern) for path in own}
     return {path: of_time(time, group_by) for path, time in times.items() if time is not None}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, Clip, ClipIndex
-from edgekd.data.recording_times import begun, by_time, neighbours
+from edgekd.data.recording_times import begun, by_time, neighbours, pattern_of
 from edgekd.data.splits import make_split
 from edgekd.errors import UsageError
 
@@ -116,3 +116,16 @@ def test_a_setting_that_would_do_nothing_is_refused() -> None:
         by_time(index_of("a/1.wav", "b/2.wav"), "day")
     with pytest.raises(UsageError, match="each recording has a group by a table"):
         by_time(index_of("a/20240501_120000.wav", "b/2.wav", group=lambda _: "x"), "day")
+
+
+def test_a_pattern_reads_names_of_ones_own() -> None:
+    names = [f"{label}/{day}.05.24 at {hour}h.wav" for label in "ab" for day in ("01", "02") for hour in (10, 11)]
+    pattern = pattern_of(DataConfig(time_pattern="%d.%m.%y at %Hh"))
+    index = by_time(index_of(*names), "day", pattern)
+    assert {clip.group for clip in index} == {"2024-05-01", "2024-05-02"}
+    (note,) = neighbours(index_of(*names), pattern)
+    assert "8 recordings of 1 deployment are" in note.message
+    with pytest.raises(UsageError, match=r"time pattern '%d': tells no day"):
+        pattern_of(DataConfig(time_pattern="%d"))
+    with pytest.raises(UsageError, match=r"no recording is named by the time it began \(data\.time_pattern\)"):
+        by_time(index_of(*names), "day")

@@ -90,7 +90,7 @@ def test_two_times_in_a_name_are_a_question() -> None:
     ],
 )
 def test_a_pattern_that_tells_no_time_is_refused(pattern: str, why: str) -> None:
-    with pytest.raises(UsageError, match="--time-pattern") as refused:
+    with pytest.raises(UsageError, match="time pattern") as refused:
         parse_time_pattern(pattern)
     assert why in str(refused.value)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 from edgekd.audio.read import AudioInfo, is_broken, probe
 from edgekd.data.background import BACKGROUND, background_of
-from edgekd.data.deployments import beginnings, deployments
+from edgekd.data.deployments import as_named, deployments
 from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
 from edgekd.data.layouts import folder
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.data.layouts.selection_windows import Sorted, Window, cut_windows, evenly, sort_windows
+from edgekd.data.recording_times import begun, pattern_of
+from edgekd.data.times_in_names import TimePattern
 from edgekd.data.walk import audio_files, files_below, holds_audio, why_no_audio
 from edgekd.errors import InputError, shown, unknown_name
 from edgekd.events.event import Event
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from edgekd.config import DataConfig
     from edgekd.recordings import SelectionsConfig
 
+_UNTOLD = "no table tells of it, and an empty one would say that nothing is heard"
 _TRIED = 50  # tables that are looked into before a folder is said to have none
 
 
@@ -91,7 +94,7 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     background = config.background or BACKGROUND
     check_spelling(event for events in found.events.values() for event in events)
     classes = _classes(found, settings, background, root)
-    recordings = list(files) if settings.background == "everywhere" else [name for name in files if name in found.told]
+    recordings = {name: None for name in files if settings.background == "everywhere" or name in found.told}
     infos = {name: probe(files[name]) for name in recordings}
     infos = {name: info for name, info in infos.items() if not is_broken(files[name])}
     events = _placed(found, infos, RecordingNames(files))
@@ -119,14 +122,15 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
     clips = tuple(
         Clip(clip.path, order.index(named[clip.label]), clip.group, None, clip.start, clip.length) for clip in clips
     )
-    untold = [LeftOut(files[name], "no table tells of it: an empty one would") for name in files if name not in infos]
+    left = [LeftOut(files[name], _UNTOLD) for name in files if name not in recordings]
+    left += [LeftOut(files[name], "cannot be read") for name in recordings if name not in infos]
     return ClipIndex(
         "selections",
         audio,
         tuple(order),
         clips,
-        left_out=tuple(each for each in untold if not is_broken(each.path)),
-        notes=(Note("labels", f"{_named(found.tables, audio)}: {told}"), *_odd(infos)),
+        left_out=tuple(left),
+        notes=(Note("labels", f"{_named(found.tables, audio)}: {told}"), *_odd(infos, pattern_of(config))),
         tables=tuple(found.tables),
     )
 
@@ -302,8 +306,9 @@ class _Windows:
         return f"{told}; left out: {', '.join(left)}." if left else f"{told}."
 
 
-def _odd(infos: Mapping[str, AudioInfo]) -> Iterable[Note]:
+def _odd(infos: Mapping[str, AudioInfo], pattern: TimePattern | None) -> Iterable[Note]:
     """What is odd about the deployments, but for gaps."""
-    for each in deployments(infos, beginnings(list(infos))):
+    times = {name: time for name in infos if (time := begun(PurePosixPath(name), pattern=pattern)) is not None}
+    for each in deployments(infos, as_named(times)):
         for note in each.notes(gaps=False):
             yield Note("groups", note)
