@@ -406,6 +406,7 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
 
 
 FORMAT = 1  # of manifest.json
+HOP_SLACK = 0.05  # how far a hop may be moved, as a share of it
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
 # The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
@@ -479,6 +480,23 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
 def graphs(manifest: dict[str, Any]) -> dict[str, str]:
     """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
     return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
+
+
+def shared_hop(manifest: dict[str, Any], hop_samples: int) -> int:
+    """The hop at which windows have most of their work in common, of those that are `HOP_SLACK` of `hop_samples` away
+    at most; that itself where there is none, and where windows are computed whole."""
+    steps = manifest.get("steps")  # older bundles have none
+    if steps is None:
+        return hop_samples
+    frontend = manifest["classifier"]["frontend"]
+    periods = [frontend["hop_length"] * frontend.get("frames_per_step", 1)]
+    for part in steps["parts"]:
+        periods.append(periods[-1] * max(each["stride"] for each in part["maps"]))
+    for period in reversed(periods):
+        hop = max(1, round(hop_samples / period)) * period
+        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= manifest["classifier"]["clip_samples"]:
+            return hop
+    return hop_samples
 
 
 def engine_file(folder: Path, precision: str) -> Path:
@@ -756,6 +774,7 @@ def rule_of(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
+    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -2903,7 +2922,7 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
 
 def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
     """The bundle's rule with what the options ask for instead."""
-    return rule_of(
+    rule = rule_of(
         runner.manifest,
         hop_s=options.hop,
         thresholds=options.threshold or (),
@@ -2911,6 +2930,14 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
+    tell_hop(options.hop, rule.hop / rule.rate)
+    return rule
+
+
+def tell_hop(asked_s: float | None, hop_s: float) -> None:
+    """Say so on standard error where windows come at another hop than was asked for."""
+    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
+        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:
@@ -2996,6 +3023,7 @@ TABLES = tuple(_FORMATS)
 
 READ = 1 << 16  # bytes at a time: what a pipe holds
 PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
+TOGETHER = 4.0  # s of a recording that are taken at once
 HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
 
 
@@ -3053,6 +3081,11 @@ class Inbox(threading.Thread):
             if not self._changed.wait_for(lambda: bool(self._chunks), timeout):
                 return None
             arrived, data = self._chunks.popleft()
+            # A recording is heard a few windows at a time, which takes less than one after the other.
+            while self.can_wait and data and self._chunks and len(data) < TOGETHER * self._bytes_per_second:
+                if not self._chunks[0][1]:
+                    break
+                data += self._chunks.popleft()[1]
             self._size -= len(data)
             self._changed.notify_all()
         if not data and self._failure is not None:
@@ -3101,7 +3134,10 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_s = options.hop or runner.hop_samples / runner.sample_rate
+    hop_samples = round(options.hop * runner.sample_rate) if options.hop else runner.hop_samples
+    hop_samples = shared_hop(runner.manifest, max(1, hop_samples))
+    if rule is None:
+        tell_hop(options.hop, hop_samples / runner.sample_rate)
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
     bytes_per_second = rate * options.channels * encoding[1] // 8
@@ -3113,7 +3149,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         rate=rate,
         encoding=encoding,
         channels=options.channels,
-        hop_samples=max(1, round(hop_s * runner.sample_rate)),
+        hop_samples=hop_samples,
         smooth=options.smooth,
         rule=rule,
         may_skip=may_skip[options.behind],

@@ -84,6 +84,10 @@ class Predictor(ABC):
         """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
         return None
 
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """`manifest` and what it says of such graphs."""
+        return manifest
+
     @abstractmethod
     def digest(self) -> str:
         """Of all that its answers come of: another classifier has another."""
@@ -97,7 +101,8 @@ class Predictor(ABC):
             "hop_samples": self.hop_samples,
         }
         try:
-            return rule_of({"classifier": classifier, "detection": self.detection.model_dump()}, **asked)
+            told = {"classifier": classifier, "detection": self.detection.model_dump()}
+            return rule_of(self._with_steps(told), **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -143,6 +148,11 @@ class BundlePredictor(Predictor):
             if isinstance(failure.__cause__, BadSamples):
                 raise failure.__cause__ from None
             raise
+
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        told = self._manifest.model_dump(mode="json")
+        classifier = manifest["classifier"] | {"frontend": told["classifier"]["frontend"]}
+        return manifest | {"classifier": classifier, "steps": told["steps"]}
 
     def step_graphs(self) -> StepGraphs | None:
         manifest = self._manifest

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.steps import StepGraphs
 from edgekd.exporting.deployable import Deployable
@@ -99,11 +100,10 @@ def compared(
     with TemporaryDirectory() as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
-        graphs = StepGraphs(
-            Path(scratch), described.model_dump(), classifier.model_dump(mode="json"), target.opset, threads=1
-        )
+        told: dict[str, Any] = {"steps": described.model_dump(), "classifier": classifier.model_dump(mode="json")}
+        graphs = StepGraphs(Path(scratch), told["steps"], told["classifier"], target.opset, threads=1)
         unit = graphs.step_samples
-        least = max(1, round(samples / (HOPS[0] * unit))) * unit
+        least = shared_hop(told, max(1, round(samples / (HOPS[0] * unit))) * unit)
         starts = range(0, len(sound) - samples + 1, least)
         whole = _whole(sound, starts, samples, shipped, progress)
         agreed = windows = 0
