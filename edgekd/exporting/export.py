@@ -13,7 +13,6 @@ from torch import nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.device.runner.detection import CLOSE_SHARE, DEFAULT_OPEN
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
@@ -108,7 +107,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=_detection(classifier),
+        detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
@@ -179,15 +178,6 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
-    )
-
-
-def _detection(classifier: Classifier) -> Detection:
-    """What makes an event where nobody has chosen: written down, so that whoever reads the bundle sees it."""
-    return Detection(
-        hop_samples=classifier.hop_samples,
-        open=dict.fromkeys(classifier.classes, DEFAULT_OPEN),
-        close=dict.fromkeys(classifier.classes, round(CLOSE_SHARE * DEFAULT_OPEN, 6)),
     )
 
 

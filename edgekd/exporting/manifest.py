@@ -5,6 +5,7 @@ A bundle is a folder whose files are those that its manifest lists, with the dig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,7 +15,9 @@ from pydantic import Field, StringConstraints, model_validator
 from edgekd import __version__
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.config import FrontendConfig, Section, parse
+from edgekd.data.background import background_of
 from edgekd.device import runner
+from edgekd.device.runner.detection import CLOSE_SHARE, DEFAULT_OPEN
 from edgekd.errors import InputError, UsageError, shown
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
@@ -80,6 +83,19 @@ class Detection(Section):
     exclusive: bool = Field(False, description="one class at a time")
     background: str | None = Field(None, description="the class that is never an event")
     chosen: str | None = Field(None, description="how the thresholds were chosen; null: by nobody")
+
+    @classmethod
+    def of_nobody(cls, classes: Sequence[str], hop_samples: int, background: str | None) -> Self:
+        """Where nobody has chosen thresholds: the defaults, written down for whoever reads them. `background` is the
+        name of that class where it is not called so."""
+        nothing = background_of(classes, background)
+        heard = [name for name in classes if name != nothing]
+        return cls(
+            hop_samples=hop_samples,
+            open=dict.fromkeys(heard, DEFAULT_OPEN),
+            close=dict.fromkeys(heard, round(CLOSE_SHARE * DEFAULT_OPEN, 6)),
+            background=nothing,
+        )
 
 
 class Provenance(Section):

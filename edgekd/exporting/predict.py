@@ -56,7 +56,7 @@ class Predictor(ABC):
     """Something that classifies clips, and files as windows of them.
 
     `hearing` says what is heard of a file and how a clip is filled, `resampler` and `detection` are those sections of a
-    manifest. What a `Listener` of the runner asks of a classifier is here, too.
+    manifest (None: an older one has none). What a `Listener` of the runner asks of a classifier is here, too.
     """
 
     classes: tuple[str, ...]
@@ -65,7 +65,7 @@ class Predictor(ABC):
     clip_samples: int
     hop_samples: int
     resampler: dict[str, Any]
-    detection: Detection
+    detection: Detection | None
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -101,8 +101,8 @@ class Predictor(ABC):
             "hop_samples": self.hop_samples,
         }
         try:
-            told = {"classifier": classifier, "detection": self.detection.model_dump()}
-            return rule_of(self._with_steps(told), **asked)
+            found = None if self.detection is None else self.detection.model_dump()
+            return rule_of(self._with_steps({"classifier": classifier, "detection": found}), **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -136,7 +136,7 @@ class BundlePredictor(Predictor):
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
-        self.detection = manifest.detection
+        self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
         self._folder, self._manifest = folder, manifest
         self._steps: StepGraphs | None = None
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
@@ -183,7 +183,7 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
-        self.detection = Detection()
+        self.detection = Detection.of_nobody(run.classes, self.hop_samples, data.background)
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()
         self._files = (folder / "config.toml", folder / stage / "best.safetensors")

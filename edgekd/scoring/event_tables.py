@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.audio.read import probe
+from edgekd.data.background import background_of
 from edgekd.data.walk import audio_files, is_audio, why_no_audio
 from edgekd.errors import InputError, UsageError, shown, unknown_name
 from edgekd.events.event import Event, check_no_copies, overlaps
@@ -50,8 +51,9 @@ def score_tables(
     """The figures of `detections` whose score is `threshold` or more, or that of their class in `class_thresholds`.
 
     `audio`: folder (or file) with all recordings that were listened to, those without an event, too; or `hours`: how
-    long they are together. `classes`: those that are scored, empty: all. Raises `InputError`, with table and line, for
-    tables that do not go with each other or with the audio, and `UsageError` for classes that neither has.
+    long they are together. `classes`: those that are scored, empty: all but the background. Raises `InputError`, with
+    table and line, for tables that do not go with each other or with the audio, and `UsageError` for classes that
+    neither has.
     """
     if not detections and not truth and audio is None:
         raise InputError("neither table has an event: there is nothing to score. Give the audio (--audio).")
@@ -69,6 +71,13 @@ def score_tables(
         detections = [replace(event, end=min(event.end, seconds[event.recording])) for event in detections]
     for events in (truth, detections):
         check_no_copies(events)
+    recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
+    nothing = background_of(labels_of([*truth, *detections]))
+    if nothing is not None and nothing not in classes:
+        marked = sum(event.label == nothing for event in [*truth, *detections])
+        truth = [event for event in truth if event.label != nothing]
+        detections = [event for event in detections if event.label != nothing]
+        notes.append(f"{marked} line(s) say {nothing}, where nothing is to be found: they are no events.")
     if isinstance(criterion, Overlap):
         _check_extended([*truth, *detections])
     labels = labels_of([*truth, *detections])
@@ -81,7 +90,6 @@ def score_tables(
             raise UsageError(
                 f"--threshold {name}=...: {shown(name)} is not scored. Add --class {name}, or leave its threshold out."
             )
-    recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
     covered = covered_seconds(truth) / 3600
     if hours is not None and hours < covered:
         raise UsageError(f"--hours {hours:g}: true events alone take {covered:.3g} h. How long are all recordings?")

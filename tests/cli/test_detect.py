@@ -31,7 +31,7 @@ def test_events_are_printed_as_lines_of_json(edgekd: Callable, tiny_bundle: Path
     shown = edgekd("detect", tiny_bundle, site, "--threshold", "0", "--quiet")
     assert (shown.code, shown.err) == (0, "")
     events = [json.loads(line) for line in shown.out.splitlines()]
-    assert len(events) == 10  # each of five classes all the time
+    assert len(events) == 8  # each of four classes all the time, and no background
     assert {(event["start_time"], event["end_time"]) for event in events} == {(0.0, 10.0)}
     assert {event["audio_file"] for event in events} == {f"{site}/a.wav", f"{site}/b.wav"}
 
@@ -73,7 +73,7 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_heard(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--threshold", "orca=0.5"], "--threshold 'orca': this class is not there; there are background, cargo"),
+        (["--threshold", "orca=0.5"], "--threshold 'orca': this class is not there; there are cargo, passengership"),
         (["--threshold", "x"], "--threshold 'x': write a number, or CLASS=NUMBER."),
         (["--rate", "8000"], "--rate: is of samples on standard input; name it as the recording: -"),
         (["--hop", "2"], "--hop 2: windows are 1 s"),

@@ -44,4 +44,5 @@ def thresholds(tiny_bundle: Path) -> dict[str, float]:
     runner = Runner(tiny_bundle)
     scores = WindowScores(runner, RATE, RATE // 4)
     rows: Any = [row.scores for row in [*scores.push(restless(1)), *scores.finish()]]
-    return dict(zip(runner.classes, np.quantile(np.stack(rows), 0.75, axis=0).tolist(), strict=True))
+    quartiles = dict(zip(runner.classes, np.quantile(np.stack(rows), 0.75, axis=0).tolist(), strict=True))
+    return {name: score for name, score in quartiles.items() if name != "background"}

@@ -52,14 +52,15 @@ def test_desk_runner_and_stream_find_the_same_events(
 def test_a_bundle_says_what_makes_an_event(tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     classes = manifest["classifier"]["classes"]
+    assert classes[0] == "background"
     assert manifest["detection"] == {
         "hop_samples": manifest["classifier"]["hop_samples"],
-        "open": dict.fromkeys(classes, 0.5),
-        "close": dict.fromkeys(classes, 0.4),
+        "open": dict.fromkeys(classes[1:], 0.5),
+        "close": dict.fromkeys(classes[1:], 0.4),
         "minimum_s": 0.0,
         "gap_s": 0.0,
         "exclusive": False,
-        "background": None,
+        "background": "background",
         "chosen": None,
     }
 

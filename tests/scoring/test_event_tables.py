@@ -186,6 +186,15 @@ def test_what_a_reader_should_know_is_told() -> None:
     assert scored().notes == ()
 
 
+def test_background_is_no_event_unless_it_is_asked_for(audio: Path) -> None:
+    truth = [*TRUTH, *true(("site2/a.wav", 0, 45, "Background"))]
+    tables = scored(truth=truth, audio=audio)
+    assert tables.scores == scored(audio=audio).scores
+    assert "1 line(s) say Background, where nothing is to be found" in " ".join(tables.notes)
+    assert scored(truth=truth).scores.recordings == 3
+    assert scored(truth=truth, audio=audio, classes=["Background"]).scores.overall.events == 1
+
+
 def test_hours_that_are_less_than_the_events_are_refused() -> None:
     with pytest.raises(UsageError, match=r"--hours 0\.001: true events alone take 0\.00389 h"):
         scored(hours=0.001)

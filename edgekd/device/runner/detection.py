@@ -22,6 +22,7 @@ from edgekd.device.runner.manifest import shown
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
 CLOSE_SHARE = 0.8  # of `open`, where nobody has chosen `close`
+BACKGROUND = "background"  # in any case: the class that is never an event, in bundles that do not say
 
 
 class Rule(NamedTuple):
@@ -88,9 +89,10 @@ def rule_of(
     """
     classifier, found = manifest["classifier"], manifest.get("detection") or {}
     classes, rate = tuple(classifier["classes"]), classifier["sample_rate"]
+    nothing = next((name for name in classes if name.casefold() == BACKGROUND), None)  # as older bundles have it
+    background = found.get("background") if found else nothing
     known = {**_of_all(DEFAULT_OPEN, classes), **(found.get("open") or {})}
     asked: dict[str, float] = {}
-    background = found.get("background")
     heard = [name for name in classes if name != background]
     for name, score in thresholds:
         if not 0 <= score <= 1:

@@ -147,6 +147,12 @@ def test_a_bundle_without_thresholds_has_those_of_nobody() -> None:
     assert (plain.hop, plain.minimum, plain.gap, plain.exclusive) == (HOP, 0, 0, False)
 
 
+def test_an_older_bundle_has_its_background_by_name() -> None:
+    classifier = {**CLASSIFIER, "classes": ["tug", "Background"]}
+    assert np.isinf(rule_of({"classifier": classifier}).open[1])
+    assert np.isfinite(rule_of({"classifier": classifier, "detection": {"background": None}}).open[1])
+
+
 def test_a_bundle_says_what_makes_an_event_and_the_caller_something_else() -> None:
     detection = {
         "open": {"tug": 0.8},
