@@ -64,7 +64,7 @@ def step_graphs(model_bytes: bytes, log_mel: LogMel, clip_samples: int) -> StepG
     line = timeline(model, log_mel, clip_samples)
     source = line.source
     last = frontier(line)
-    if source in last:
+    if source in last or not line.products(line.between(source, last) or []):
         return StepGraphs((), _graph(model, line, [source], [model.graph.output[0].name]))
     cuts = [[source], *([[middle]] if (middle := _middle(line, last)) else []), last]
     parts = tuple(_part(model, line, given[0], wanted) for given, wanted in pairwise(cuts))
