@@ -3,6 +3,8 @@
     waveform (B, S) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
     log_mel (B, 1, T, F) -> batch norm -> network -> softmax                   (log-mel "external", by the caller)
 
+with a sigmoid in place of the softmax where clips may be of several classes.
+
 Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
 precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
 quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from edgekd.exporting.integer_layers import with_integers
 from edgekd.exporting.targets import LogMelPlace, Precision
 from edgekd.exporting.verify import Probabilities, reference
-from edgekd.log_mel import ExportLogMel, turned
+from edgekd.log_mel import ExportLogMel, mel_bin_affine, turned
 from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
@@ -104,14 +106,14 @@ class DeployableModule(nn.Module):
         turn: Callable[[Tensor], Tensor] = turned,
     ) -> None:
         super().__init__()
-        scale, shift = _affine(student.norm)
+        scale, shift = mel_bin_affine(student.norm)
         config, sample_rate = student.frontend.config, student.frontend.sample_rate
         if log_mel == "graph":
             gain = student.gain.item()
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = Normalise(scale, shift)
-        self.half_precision = half
+        self.half_precision, self.task = half, student.task
         self.network = copy.deepcopy(network)
         self.eval().cpu()
         if half:
@@ -120,7 +122,7 @@ class DeployableModule(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         log_mel = self.frontend(sound)
         logits = self.network(log_mel.half() if self.half_precision else log_mel)[0]
-        return logits.float().softmax(dim=1)
+        return self.task.probabilities(logits.float())
 
 
 def integer_module(
@@ -156,11 +158,3 @@ class Normalise(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         return log_mel * self.get_buffer("scale") + self.get_buffer("shift")
-
-
-@torch.no_grad()
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation mode as `scale * x + shift`."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()

@@ -29,6 +29,7 @@ from edgekd.files.locks import reading
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
 MAX_CLIPS = 512  # more take memory and time and tell no more
@@ -92,7 +93,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         by, classify = checkers[precision].by, checkers[precision].classify
         if precision == target.precision:
             classify = shipped
-        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress)  # it decides
+        # It decides.
+        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress, run.task)
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     classifier = _classifier(run, main, target)
@@ -108,7 +110,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         models,
         classifier=classifier,
         detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
-        provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
+        provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
         ),
@@ -168,6 +170,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         student=student.name,
         width=student.width,
         classes=run.classes,
+        activation=run.task.activation,
         sample_rate=data.sample_rate,
         clip_samples=deployable.clip_samples,
         padding=data.padding,
@@ -181,24 +184,32 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
     )
 
 
-def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress = silent) -> float:
-    """Accuracy of the exported model itself on the run's test side.
+def shipped_score(shipped: Probabilities, data: RunData, progress: Progress = silent) -> float:
+    """Accuracy, or mAP, of the exported model itself on the run's test side.
 
     The run's own int8 score is that of its arithmetic in training; a flavour whose integers reach further may differ.
     """
     test = data.side("test")
     probabilities = predict_probabilities(
-        graph_classifier(shipped), data.store, test.rows, progress=progress, stage="test clips"
+        graph_classifier(shipped, data.index.task),
+        data.store,
+        test.rows,
+        progress=progress,
+        stage="test clips",
+        task=data.index.task,
     )
+    if data.index.task.several:
+        return mean_average_precision(probabilities, test.labels)
     return float((probabilities.argmax(axis=1) == test.labels).mean())
 
 
-def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
+def _provenance(run: Run, data: RunData, score: float) -> Provenance:
     folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
         run=legible(str(run.folder)),
         dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,
-        test_accuracy=round(test_accuracy, 6),
+        test_accuracy=None if run.task.several else round(score, 6),
+        test_mean_average_precision=round(score, 6) if run.task.several else None,
     )

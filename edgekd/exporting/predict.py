@@ -19,6 +19,7 @@ from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
@@ -43,13 +44,16 @@ class Prediction:
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
+    answers: tuple[str, ...] | None = None
+    """Where a clip may be of several classes, those that are answered, the most probable first."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        return {"file": str(self.file), "silent": self.silent, "scores": scores}
+        answered = {} if self.answers is None else {"classes": list(self.answers)}
+        return {"file": str(self.file), "silent": self.silent, **answered, "scores": scores}
 
 
 class Predictor(ABC):
@@ -66,6 +70,8 @@ class Predictor(ABC):
     hop_samples: int
     resampler: dict[str, Any]
     detection: Detection | None
+    several: bool
+    """Whether each class is answered for itself, so that a clip may be of several, or of none."""
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -87,6 +93,11 @@ class Predictor(ABC):
     def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """`manifest` and what it says of such graphs."""
         return manifest
+
+    def answered(self, scores: Scores) -> tuple[str, ...]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        opens = self.rule().open
+        return tuple(self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= opens[k])
 
     @abstractmethod
     def digest(self) -> str:
@@ -133,6 +144,7 @@ class BundlePredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
         self.hearing = self.classifier = manifest.classifier
+        self.several = self.classifier.activation == SEVERAL
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
@@ -184,6 +196,7 @@ class RunPredictor(Predictor):
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
         self.detection = Detection.of_nobody(run.classes, self.hop_samples, data.background)
+        self.several = run.task.several
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()
         self._files = (folder / "config.toml", folder / stage / "best.safetensors")
@@ -192,7 +205,7 @@ class RunPredictor(Predictor):
         import torch
 
         with torch.inference_mode():
-            scores: Scores = self.student(torch.from_numpy(clips)).logits.softmax(1).numpy()
+            scores: Scores = self.student.task.probabilities(self.student(torch.from_numpy(clips)).logits).numpy()
         if not np.isfinite(scores).all():
             raise BadSamples("the model's output is not finite")
         return scores
@@ -216,6 +229,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked), silent=silent)
+        answers = predictor.answered(scores) if predictor.several else None
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers)
 
     return map(predict, files)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from edgekd.device.runner.answers import same_answers
 from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.steps import StepGraphs
@@ -106,23 +107,21 @@ def compared(
         least = shared_hop(told, max(1, round(samples / (HOPS[0] * unit))) * unit)
         starts = range(0, len(sound) - samples + 1, least)
         whole = _whole(sound, starts, samples, shipped, progress)
-        agreed = windows = 0
-        difference = 0.0
         hops = [least * times for times in (1, HOPS[0] // HOPS[1], HOPS[0] // 2)]
+        found, expected = [], []
         for hop in hops:
-            steps = graphs.of_signal()
-            for number in range(0, len(starts), hop // least):
-                start = starts[number]
-                steps.ask(start, sound[start : start + samples])
-                scores, expected = steps.take()[0], whole[number]
-                agreed += int(scores.argmax() == expected.argmax())
-                difference = max(difference, float(np.abs(scores - expected).max()))
-                windows += 1
+            steps, taken = graphs.of_signal(), range(0, len(starts), hop // least)
+            for number in taken:
+                steps.ask(starts[number], sound[starts[number] : starts[number] + samples])
+                found.append(steps.take())
+            expected.append(whole[taken.start : taken.stop : taken.step])
+    scores, answers = np.concatenate(found), np.concatenate(expected)
+    difference = float(np.abs(scores - answers).max())
     return {
-        "windows": windows,
+        "windows": len(scores),
         "seconds": round(len(sound) / classifier.sample_rate, 3),
         "hops_samples": ", ".join(map(str, hops)),
-        "agreement": agreed / windows,
+        "agreement": same_answers(scores, answers, classifier.activation),
         "largest_difference": difference if np.isfinite(difference) else float("inf"),
     }
 

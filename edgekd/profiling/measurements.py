@@ -18,8 +18,8 @@ from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress
 from edgekd.report.results import Battery, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.differences import difference
-from edgekd.scoring.scores import Scores, score
+from edgekd.scoring.differences import Difference, LabelDifference, difference
+from edgekd.scoring.scored import AnyScores, score_clips
 
 
 def example_of(candidate: Candidate) -> Tensor:
@@ -83,12 +83,12 @@ class Measurements:
             robustness=self.curves.get(candidate.name),
         )
 
-    def _scores(self, candidate: Candidate) -> Scores | None:
+    def _scores(self, candidate: Candidate) -> AnyScores | None:
         clips = candidate.clips
         if clips is None:
             return None
         probabilities = self.predictions[candidate.name].probabilities
-        return score(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+        return score_clips(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
 
     def _latency(self, candidate: Candidate) -> Latency:
         parts = {part: f"{candidate.name}: {part}" for part in ("front end", "network", "device")}
@@ -149,16 +149,17 @@ class Measurements:
         )
 
     def _versus(self, subject: Subject, baseline: Subject) -> Versus:
-        accuracy = None
+        paired = None
         if subject.name in self.predictions and baseline.name in self.predictions and subject.scores is not None:
-            accuracy = difference(
+            paired = difference(
                 {("test", 0): self.predictions[subject.name]},
                 {("test", 0): self.predictions[baseline.name]},
                 len(subject.scores.classes),
             )
         return Versus(
             baseline=baseline.name,
-            accuracy=accuracy,
+            accuracy=paired if isinstance(paired, Difference) else None,
+            mean_average_precision=paired if isinstance(paired, LabelDifference) else None,
             speedup=self.timings.ratio(f"{baseline.name}: whole", f"{subject.name}: whole"),
             smaller=baseline.cost.file_bytes / subject.cost.file_bytes,
         )

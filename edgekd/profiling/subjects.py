@@ -27,7 +27,7 @@ from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import legible
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -42,6 +42,7 @@ from edgekd.profiling.guests import open_guest
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
+from edgekd.task import SINGLE
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
 ENGINES = (".engine", ".plan")
@@ -195,7 +196,7 @@ def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     network = deployable.network or deployable.student.network
     return OnnxGraph(
-        onnx_of(deployable, OnnxRuntime.flavour),
+        onnx_of(deployable, OnnxRuntime.flavour, Form(computes_weights=True)),
         PRECISIONS[deployable.precision],
         parameters=module_parameters(network),
         provider=config.provider,
@@ -210,6 +211,7 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, backend: str) -> T
         device=config.device,
         backend=backend,
         threads=config.threads,
+        task=run.task,
     )
     if role == "student":
         student = run.student()
@@ -261,7 +263,8 @@ def _clips_for(bundle: Bundle, progress: Progress) -> ScoredClips:
             classifier.sample_rate,
             classifier.clip_samples,
         )
-        if run.classes != classifier.classes or not same_clips:
+        same = run.classes == classifier.classes and run.task.activation == classifier.activation
+        if not same or not same_clips:
             raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
         return clips_of_run(run, progress)
     except (InputError, UsageError) as failure:
@@ -278,7 +281,7 @@ def _of_file(path: Path, config: ProfileConfig, others: Sequence[Candidate]) -> 
         contract = runner.Contract("waveform", (clips.samples,), len(clips.classes), 1)
         engine = Engine(path, contract, _told_precision(path))
         return Candidate(path.stem, "engine", "model", path, None, engine, clips.samples, clips, notes=(unknown,))
-    graph = open_guest(path, config)
+    graph = open_guest(path, config, SINGLE if clips is None else clips.task)
     if clips is None:
         note = f"{path} was not scored: name the RUN or BUNDLE it is of beside it to score it on their test clips."
         notes = (note, *graph.notes)

@@ -162,7 +162,7 @@ def _train(
     terms, epochs = run.config.loss.terms, run.config.training.epochs
     teacher = finished_teacher(run) if needs_teacher(terms) else None
     batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)
-    loss = SSATKDLoss.between(run.config.loss, student, teacher)
+    loss = SSATKDLoss.between(run.config.loss, student, teacher, run.task)
     loss.to(device)
     # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"

@@ -16,9 +16,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from edgekd.config import Section
 from edgekd.errors import InputError, shown
 from edgekd.json_files import Amount, Count, Share, read_json
-from edgekd.scoring.differences import Difference
+from edgekd.scoring.differences import AnyDifference, Difference, LabelDifference
 from edgekd.scoring.intervals import Shares
-from edgekd.scoring.scores import Scores
+from edgekd.scoring.scored import AnyScores
 
 PROFILE_VERSION: Literal[2] = 2
 
@@ -131,11 +131,41 @@ class Layer(Section):
 
 
 class Point(Section):
-    """Accuracy under one condition."""
+    """Accuracy, or mAP, under one condition."""
 
     value: Annotated[float, Field(strict=True)] = Field(description="signal-to-noise ratio in dB, or length in seconds")
-    accuracy: Share
-    accuracy_interval: Annotated[Shares, AfterValidator(_ascending)]
+    accuracy: Share | None = None
+    accuracy_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+    mean_average_precision: Share | None = Field(None, description="where clips may be of several classes")
+    mean_average_precision_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if None not in (self.accuracy, self.accuracy_interval):
+            return self
+        if None in (self.mean_average_precision, self.mean_average_precision_interval):
+            raise ValueError("accuracy or mean_average_precision, and its interval, are missing")
+        return self
+
+    @classmethod
+    def of(cls, value: float, scores: AnyScores) -> Self:
+        """What was scored at `value`."""
+        name = scores.task.measure
+        return cls.model_validate({"value": value, name: scores.measure, f"{name}_interval": scores.measure_interval})
+
+    @property
+    def measure(self) -> float:
+        """The figure that models are compared by."""
+        found = self.mean_average_precision if self.accuracy is None else self.accuracy
+        assert found is not None
+        return found
+
+    @property
+    def measure_interval(self) -> tuple[float, float]:
+        """Its interval."""
+        found = self.mean_average_precision_interval if self.accuracy_interval is None else self.accuracy_interval
+        assert found is not None
+        return found
 
 
 class Robustness(Section):
@@ -150,7 +180,7 @@ class Golden(Section):
 
     agrees: bool
     clips: int = Field(strict=True, ge=1)
-    agreement: Share = Field(description="share of clips with the same class")
+    agreement: Share = Field(description="share of clips with the same class, or of the same answers")
     largest_difference: Amount = Field(description="of any class probability")
 
 
@@ -159,8 +189,16 @@ class Versus(Section):
 
     baseline: str
     accuracy: Difference | None = Field(None, description="subject less baseline, in pairs of clips")
+    mean_average_precision: LabelDifference | None = Field(
+        None, description="the same, where clips may be of several classes"
+    )
     speedup: Estimate | None = Field(None, description="the baseline's time over the subject's, in pairs of rounds")
     smaller: Positive = Field(description="the baseline's file size over the subject's")
+
+    @property
+    def measured(self) -> AnyDifference | None:
+        """The difference in the figure that models are compared by."""
+        return self.accuracy or self.mean_average_precision
 
 
 class Machine(Section):
@@ -198,7 +236,7 @@ class Subject(Section):
     threads: int | None = Field(
         None, strict=True, ge=1, description="CPU threads of the latency; null where a GPU computes"
     )
-    scores: Scores | None = Field(None, description="null where there are no labelled clips to score it on")
+    scores: AnyScores | None = Field(None, description="null where there are no labelled clips to score it on")
     latency: Latency
     throughput: tuple[Throughput, ...] = ()
     cost: Cost

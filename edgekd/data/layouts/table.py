@@ -62,6 +62,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "manifest.csv, or any table as --data-dir: path,label[,group,split,fold,start_s,end_s]",
         *_of("manifest"),
         table=True,
+        several=True,
         named=True,
         class_folders=True,
     ),
