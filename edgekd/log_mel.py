@@ -202,6 +202,14 @@ def normalise_mel_bins(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
     return norm(log_mel.transpose(1, 3)).transpose(1, 3)
 
 
+@torch.no_grad()
+def mel_bin_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """That batch norm in evaluation mode as `scale * x + shift`, `(F,)` each, on the CPU."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()
+
+
 def mel_filterbank(config: FrontendConfig, sample_rate: int) -> Tensor:
     """Mel filters `(n_fft/2+1, n_mels)`: Slaney's, each of unit area, or those of convention "yamnet"."""
     if config.convention == "yamnet":

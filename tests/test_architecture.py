@@ -23,17 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *(
-        "errors",
-        "escaping",
-        "section",
-        "toml_files",
-        "front_end",
-        "front_end_presets",
-        "recordings",
-        "teacher_settings",
-        "config",
-    ),
+    *("errors", "escaping", "section", "task", "toml_files", "front_end", "front_end_presets", "recordings"),
+    *("teacher_settings", "config"),
     "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "optional_modules", "_torchaudio"),
@@ -56,7 +47,8 @@ ROOMS = (
         "scoring",
         "training",
     ),
-    *("quantization", "exporting", "detection", "experiments", "report", "profiling", "doctor", "demo", "cli"),
+    *("quantization", "microcontrollers", "exporting", "detection", "experiments", "report", "profiling", "doctor"),
+    *("demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
 
@@ -68,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "models", "exporting", "detection", "profiling", "cli"):
+for room in ("audio", "models", "microcontrollers", "exporting", "detection", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.
@@ -95,8 +87,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "clip_length": {"index"},
         "simulation": {"fourier"},
+        "label_sets": {"index", "background"},
         "layouts": {
-            *("index", "walk", "fourier", "simulation", "background"),
+            *("index", "label_sets", "walk", "fourier", "simulation", "background"),
             *("deployments", "recording_times", "times_in_names"),
         },
         **{name: set() for name in ("times_in_names", "time_zones", "background")},

@@ -218,7 +218,8 @@ def _check_layer(graph: _Graph, node: onnx.NodeProto, flavour: Flavour) -> None:
         if stored is None or stored.dtype.name != flavour.bias:
             raise _refusal(node, f"has a bias that is not stored as {flavour.bias}, as flavour '{flavour.name}' has it")
     takers = graph.takers_past_relu(node)
-    is_logits = [taker.op_type for taker in takers] == ["Softmax"] and takers[0].output[0] in graph.outputs
+    last = [taker.op_type for taker in takers]
+    is_logits = last in (["Softmax"], ["Sigmoid"]) and takers[0].output[0] in graph.outputs
     if not is_logits and [taker.op_type for taker in takers] != ["QuantizeLinear"]:
         raise _refusal(node, "gives an activation that is not rounded, or is used before it is")
 
