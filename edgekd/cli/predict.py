@@ -45,7 +45,9 @@ def predict(
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
             unknown = "unknown, " if prediction.unknown else ""
-            line(f"{prediction.file}: {unknown}{_told(prediction, top)}{' (silent)' if prediction.silent else ''}")
+            nothing = "" if prediction.several or prediction.answers != () else " (none reaches its threshold)"
+            told = f"{unknown}{_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}"
+            line(f"{prediction.file}: {told}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):
@@ -55,7 +57,7 @@ def predict(
 def _told(prediction: Prediction, top: int | None) -> str:
     """The most probable classes, or all that are answered, with their scores."""
     shown = prediction.ranked[: top or 3]
-    if prediction.answers is not None and top is None:
+    if prediction.several and prediction.answers is not None and top is None:
         shown = tuple((name, share) for name, share in prediction.ranked if name in prediction.answers)
         if not shown:
             name, share = prediction.ranked[0]

@@ -30,6 +30,7 @@ from edgekd.exporting.manifest import (
     Parity,
     Provenance,
     Reject,
+    Steps,
 )
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
@@ -48,6 +49,7 @@ class Findings:
     parity: Parity
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = field(default_factory=FloatOperators)
+    steps: Steps | None = None
 
 
 def write_bundle(
@@ -83,6 +85,7 @@ def write_bundle(
         alternatives={precision: models[precision] for precision in others},
         checks=findings.checks,
         float_operators=findings.float_operators,
+        steps=findings.steps,
         files={},
         sha256="0" * 64,
     )

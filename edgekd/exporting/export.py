@@ -5,7 +5,7 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -19,14 +19,17 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
+from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
+from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
@@ -97,7 +100,7 @@ def _export(
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
     known = {precision != "int8": deployable.known for precision, deployable in deployables.items()}
-    float_student = Remembered(reference(run.student(), known=known.get(True)))
+    float_student = Remembered(reference(_float_student(run, deployables), known=known.get(True)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -114,23 +117,39 @@ def _export(
         parity = verify(classify, trained[precision], waveforms, tolerance, progress, run.task, told)
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump(exclude_none=True)))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
-    progress("export", 4, STEPS, step="bundle")
     classifier = _classifier(run, main, target)
-    nobodys = Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background)
+    steps = None
+    if runtime.in_steps and main.reject is not None:
+        why = "graphs in steps do not say how familiar a window is, so with --reject each is computed whole"
+        checks.append(Check(by="graphs in steps", precision=target.precision, not_run=why))
+    elif runtime.in_steps:
+        clips = data.waveforms(_rows_of(data.split, ceil(SECONDS / run.config.data.clip_seconds)))
+        steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
+        checks.append(steps.check)
+    progress("export", 4, STEPS, step="bundle")
+    found = detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples)
     bundle = write_bundle(
         out,
-        files,
+        files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=nobodys.model_copy(update={"reject": main.reject}),
+        detection=found.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
-        findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
+        findings=Findings(
+            Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
+        ),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
         target=target,
         overwrite=overwrite,
     )
     progress("export", 5, STEPS, step="done")
     return bundle
+
+
+def _float_student(run: Run, deployables: Mapping[Precision, Deployable]) -> Student:
+    """The float student as it ships, be it in none of these precisions."""
+    floats = [each.student for precision, each in deployables.items() if precision != "int8"]
+    return floats[0] if floats else deployable_of(run, "fp32").student
 
 
 def _others(run: Run, deployable: Deployable, target: Target, progress: Progress) -> dict[Sized, Figures]:
@@ -170,6 +189,11 @@ def verification_rows(split: Split) -> list[int]:
     return rows
 
 
+def _rows_of(split: Split, clips: int) -> list[int]:
+    """So many rows, or all: of the test side, then of validation, then of training."""
+    return [*split.test, *split.validation, *split.train][:clips]
+
+
 def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
     data, student = run.config.data, deployable.student
     return Classifier(
@@ -187,6 +211,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
+        temperature=deployable.temperature,
     )
 
 

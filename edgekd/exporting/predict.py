@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
-from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
-from edgekd.device.runner.errors import BadSamples, WrongUsage
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.steps import StepGraphs
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import Detection, read_bundle
@@ -47,7 +48,9 @@ class Prediction:
     known: float | None = None
     unknown: bool = False
     answers: tuple[str, ...] | None = None
-    """Where a clip may be of several classes, those that are answered, the most probable first."""
+    """The classes that reach their thresholds, the most probable first; None where nobody has chosen any, unless a clip
+    may be of several classes."""
+    several: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
@@ -99,6 +102,14 @@ class Predictor(ABC):
         known = float(answer[len(self.classes)])
         return {"known": known, "unknown": known < reject.threshold}
 
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
+        return None
+
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """`manifest` and what it says of such graphs."""
+        return manifest
+
     def answered(self, scores: Scores) -> tuple[str, ...]:
         """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
         opens = self.rule().open
@@ -118,7 +129,7 @@ class Predictor(ABC):
         }
         try:
             found = None if self.detection is None else self.detection.model_dump()
-            return rule_of({"classifier": classifier, "detection": found}, **asked)
+            return rule_of(self._with_steps({"classifier": classifier, "detection": found}), **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -154,7 +165,8 @@ class BundlePredictor(Predictor):
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
         self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
-        self._sha256 = manifest.sha256
+        self._folder, self._manifest = folder, manifest
+        self._steps: StepGraphs | None = None
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
     def answers(self, clips: Scores) -> Scores:
@@ -165,17 +177,35 @@ class BundlePredictor(Predictor):
                 raise failure.__cause__ from None
             raise
 
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        told = self._manifest.model_dump(mode="json")
+        classifier = manifest["classifier"] | {"frontend": told["classifier"]["frontend"]}
+        return manifest | {"classifier": classifier, "steps": told["steps"]}
+
+    def step_graphs(self) -> StepGraphs | None:
+        manifest = self._manifest
+        if manifest.steps is None or not RUNTIMES[manifest.target.runtime].in_steps:
+            return None
+        if self._steps is None:
+            told = manifest.model_dump(mode="json")
+            try:
+                self._steps = StepGraphs(self._folder, told["steps"], told["classifier"], manifest.target.opset, 1)
+            except RunnerError as failure:
+                raise InputError(str(failure)) from None
+        return self._steps
+
     def digest(self) -> str:
-        return self._sha256
+        return self._manifest.sha256
 
 
 class RunPredictor(Predictor):
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
-        from edgekd.exporting.rejection import FITTED, kept_fit
+        from edgekd.exporting.deployable import deployable_of
+        from edgekd.exporting.detection import detection_of
+        from edgekd.exporting.rejection import kept_fit
         from edgekd.exporting.verify import reference
-        from edgekd.quantization.int8_student import load_int8
         from edgekd.runs.run import Run
 
         run = Run.open(folder)
@@ -185,14 +215,14 @@ class RunPredictor(Predictor):
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
         self.several = run.task.several
-        stage = "int8" if "int8" in run.report().get("test", {}) else "student"
-        self.student = load_int8(run) if stage == "int8" else run.student()
-        fitted = kept_fit(run, stage)
-        nobodys = Detection.of_nobody(run.classes, self.hop_samples, data.background)
-        self.detection = nobodys.model_copy(update={"reject": None if fitted is None else fitted.reject})
-        self._answers = reference(self.student, known=None if fitted is None else fitted.known)
-        kept = (folder / "config.toml", folder / stage / "best.safetensors", folder / stage / FITTED)
-        self._files = tuple(path for path in kept if path.is_file())
+        int8 = "int8" in run.report().get("test", {})
+        deployable = deployable_of(run, "int8" if int8 else "fp32")
+        fitted = kept_fit(run, "int8" if int8 else "student", deployable.source)
+        found = detection_of(run, "int8" if int8 else "student", self.hop_samples)
+        self.detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
+        known = None if fitted is None else fitted.known
+        self.student, self._answers = deployable.student, reference(deployable.student, known=known)
+        self._source = deployable.source if known is None else f"{deployable.source} {known.digest}"
 
     def answers(self, clips: Scores) -> Scores:
         import torch
@@ -203,7 +233,7 @@ class RunPredictor(Predictor):
         return scores
 
     def digest(self) -> str:
-        return ",".join(file_digest(path) for path in self._files)
+        return self._source
 
 
 def open_predictor(folder: Path) -> Predictor:
@@ -214,6 +244,8 @@ def open_predictor(folder: Path) -> Predictor:
 def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
+    detection = predictor.detection
+    answers_known = predictor.several or (detection is not None and detection.chosen is not None)
 
     def predict(file: Path) -> Prediction:
         try:
@@ -222,7 +254,8 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
             return Prediction(file, error=str(failure))
         scores = answer[: len(predictor.classes)]
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        answers = predictor.answered(scores) if predictor.several else None
-        return Prediction(file, tuple(ranked), silent=silent, answers=answers, **predictor.told(answer))
+        answers = predictor.answered(scores) if answers_known else None
+        several, told = predictor.several, predictor.told(answer)
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=several, **told)
 
     return map(predict, files)

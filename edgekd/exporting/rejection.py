@@ -147,7 +147,7 @@ def rejecting(
     ready = {}
     for precision, each in deployables.items():
         own = found[each.network is not None]
-        _keep(run, "int8" if each.network is not None else "student", own)
+        _keep(run, "int8" if each.network is not None else "student", own, each.source)
         shift = first.threshold - own.reject.threshold
         ready[precision] = each.rejecting(replace(own.known, shift=shift), first)
     return ready
@@ -170,14 +170,19 @@ def forget_rejection(run: Run) -> None:
         path.unlink(missing_ok=True)
 
 
-def kept_fit(run: Run, stage: str) -> Fitted | None:
-    """What was found for the student of a stage, None where nothing was. Raises `InputError` for a damaged file."""
+def kept_fit(run: Run, stage: str, source: str) -> Fitted | None:
+    """What was found for the student of a stage, whose deployable has this `source`; None where nothing was.
+
+    Raises `InputError` for a damaged file, and for one of another student, as before its temperature was chosen anew.
+    """
     path = run.folder / stage / FITTED
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
+        if values["source"].item() != source:
+            raise ValueError("of another student than the run's now")
         gaussians = None
         if "means" in values:
             gaussians = Gaussians(
@@ -189,7 +194,7 @@ def kept_fit(run: Run, stage: str) -> Fitted | None:
         reject = parse(Reject, told, str(path))
         return Fitted(KnownScore(reject.score, gaussians, independent=run.task.several), reject)
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, UsageError) as failure:
-        raise InputError(f"{path}: damaged: {str(failure)[:200]}. {_AGAIN}") from None
+        raise InputError(f"{path}: cannot be used: {str(failure)[:200]}. {_AGAIN}") from None
 
 
 def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
@@ -202,10 +207,11 @@ def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
     return student
 
 
-def _keep(run: Run, stage: str, fitted: Fitted) -> None:
+def _keep(run: Run, stage: str, fitted: Fitted, source: str) -> None:
     arrays: dict[str, Any] = {
         f"reject.{name}": np.array(value) for name, value in fitted.reject.model_dump(exclude_none=True).items()
     }
+    arrays["source"] = np.array(source)
     gaussians = fitted.known.gaussians
     if gaussians is not None:
         arrays |= {"means": gaussians.means, "factors": gaussians.factors, "rest": np.array(gaussians.rest)}

@@ -152,18 +152,21 @@ def test_a_bundle_that_says_another_known_is_refused(bundle: Path) -> None:
 
 
 def test_a_run_keeps_what_it_was_told_until_it_is_told_off(tiny_copy: Run, tmp_path: Path) -> None:
-    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8") is None
+    source = deployable_of(tiny_copy, "int8").source
+    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8", source) is None
     export(tiny_copy, "cpu", tmp_path / "first", reject=Rejection.named("mahalanobis", 0.1))
-    fitted = kept_fit(tiny_copy, "int8")
+    fitted = kept_fit(tiny_copy, "int8", source)
     assert fitted is not None and fitted.known.gaussians is not None
     assert fitted.reject == read_bundle(tmp_path / "first").manifest.detection.reject
     again = export(tiny_copy, "cpu", tmp_path / "again").manifest
     assert again.detection.reject == fitted.reject
+    with pytest.raises(InputError, match="of another student than the run's now"):
+        kept_fit(tiny_copy, "int8", "another")
     (tiny_copy.folder / "int8" / "known.npz").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"known\.npz: damaged"):
-        kept_fit(tiny_copy, "int8")
+    with pytest.raises(InputError, match=r"known\.npz: cannot be used"):
+        kept_fit(tiny_copy, "int8", source)
     forget_rejection(tiny_copy)
-    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8") is None
+    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8", source) is None
 
 
 def test_a_setting_that_cannot_be_is_refused() -> None:
