@@ -20,7 +20,17 @@ from edgekd.device import runner
 from edgekd.errors import NO_SPACE, GateError, InputError, UsageError
 from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, FloatOperators, Manifest, Parity, Provenance
+from edgekd.exporting.manifest import (
+    Bundle,
+    Check,
+    Classifier,
+    Detection,
+    FloatOperators,
+    Manifest,
+    Parity,
+    Provenance,
+    Steps,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.targets import Precision, Target
@@ -38,6 +48,7 @@ class Findings:
     parity: Parity
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = field(default_factory=FloatOperators)
+    steps: Steps | None = None
 
 
 def write_bundle(
@@ -73,6 +84,7 @@ def write_bundle(
         alternatives={precision: models[precision] for precision in others},
         checks=findings.checks,
         float_operators=findings.float_operators,
+        steps=findings.steps,
         files={},
         sha256="0" * 64,
     )

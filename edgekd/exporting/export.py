@@ -22,6 +22,7 @@ from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
@@ -98,16 +99,23 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         parity = verify(classify, trained[precision], waveforms, target.tolerance, progress, run.task)
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
-    progress("export", 4, STEPS, step="bundle")
     classifier = _classifier(run, main, target)
+    steps = None
+    if runtime.in_steps:
+        clips = data.waveforms(_rows_of(data.split, ceil(SECONDS / run.config.data.clip_seconds)))
+        steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
+        checks.append(steps.check)
+    progress("export", 4, STEPS, step="bundle")
     bundle = write_bundle(
         out,
-        files,
+        files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
         detection=detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
-        findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
+        findings=Findings(
+            Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
+        ),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
         target=target,
         overwrite=overwrite,
@@ -157,6 +165,11 @@ def verification_rows(split: Split) -> list[int]:
             f"The data set has {len(rows)} clips; verifying an export takes {MIN_CLIPS} real ones. Add recordings."
         )
     return rows
+
+
+def _rows_of(split: Split, clips: int) -> list[int]:
+    """So many rows, or all: of the test side, then of validation, then of training."""
+    return [*split.test, *split.validation, *split.train][:clips]
 
 
 def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:

@@ -145,6 +145,31 @@ class FloatOperators(Section):
     on_integers: tuple[str, ...] = Field((), description="convolutions and matrix products with int8 weights")
 
 
+class StepMap(Section):
+    """What a part of the graph makes: see `edgekd.device.runner.steps.Map`."""
+
+    columns: int = Field(ge=1, description="of a window")
+    stride: int = Field(ge=1, description="columns of the part's input from one to the next")
+    left: int = Field(ge=0, description="that feel the beginning of a window")
+    right: int = Field(ge=0, description="that feel its end")
+    reach: int = Field(ge=0, description="that feel the beginning of a stretch within it")
+
+
+class StepPart(Section):
+    """A part of the graph, on any number of columns of a window."""
+
+    file: FileName
+    lead: int = Field(ge=0, description="columns of its input that what feels the beginning of a window is made of")
+    maps: tuple[StepMap, ...] = Field(min_length=1)
+
+
+class Steps(Section):
+    """The graph again, in parts that follow one another, for windows that overlap: what they share is computed once."""
+
+    parts: tuple[StepPart, ...] = Field((), description="the first takes the log-mel of the runner")
+    end: FileName = Field(description="takes the maps of the last part, or the log-mel; gives probabilities")
+
+
 class Manifest(Section):
     """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
 
@@ -159,6 +184,7 @@ class Manifest(Section):
     alternatives: dict[Precision, FileName] = Field({}, description="the float student in other precisions")
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = FloatOperators()
+    steps: Steps | None = Field(None, description="null: windows are computed whole")
     files: dict[FileName, Sha256] = Field(description="every other file")
     sha256: Sha256
 

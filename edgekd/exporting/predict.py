@@ -21,9 +21,10 @@ from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
-from edgekd.device.runner.errors import BadSamples, WrongUsage
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.steps import StepGraphs
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import Detection, read_bundle
@@ -87,6 +88,14 @@ class Predictor(ABC):
         """Class probabilities `(B, K)` of clips `(B, S)`. Raises `BadSamples` where they are not finite, `InputError`
         where the classifier cannot be run."""
 
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
+        return None
+
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """`manifest` and what it says of such graphs."""
+        return manifest
+
     def answered(self, scores: Scores) -> tuple[str, ...]:
         """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
         opens = self.rule().open
@@ -106,7 +115,7 @@ class Predictor(ABC):
         }
         try:
             found = None if self.detection is None else self.detection.model_dump()
-            return rule_of({"classifier": classifier, "detection": found}, **asked)
+            return rule_of(self._with_steps({"classifier": classifier, "detection": found}), **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -142,7 +151,8 @@ class BundlePredictor(Predictor):
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
         self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
-        self._sha256 = manifest.sha256
+        self._folder, self._manifest = folder, manifest
+        self._steps: StepGraphs | None = None
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
     def probabilities(self, clips: Scores) -> Scores:
@@ -153,8 +163,25 @@ class BundlePredictor(Predictor):
                 raise failure.__cause__ from None
             raise
 
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        told = self._manifest.model_dump(mode="json")
+        classifier = manifest["classifier"] | {"frontend": told["classifier"]["frontend"]}
+        return manifest | {"classifier": classifier, "steps": told["steps"]}
+
+    def step_graphs(self) -> StepGraphs | None:
+        manifest = self._manifest
+        if manifest.steps is None or not RUNTIMES[manifest.target.runtime].in_steps:
+            return None
+        if self._steps is None:
+            told = manifest.model_dump(mode="json")
+            try:
+                self._steps = StepGraphs(self._folder, told["steps"], told["classifier"], manifest.target.opset, 1)
+            except RunnerError as failure:
+                raise InputError(str(failure)) from None
+        return self._steps
+
     def digest(self) -> str:
-        return self._sha256
+        return self._manifest.sha256
 
 
 class RunPredictor(Predictor):

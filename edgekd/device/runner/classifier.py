@@ -30,8 +30,10 @@ from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, com
 from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.steps import StepGraphs
 from edgekd.device.runner.trtexec import Trtexec
 
+NOT_FINITE = "the model's output is not finite; is the waveform's full scale 1?"
 BATCH = 8  # windows of a long file that are classified together
 
 
@@ -125,6 +127,8 @@ class Runner:
             model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
+        self._threads = threads
+        self._steps: StepGraphs | None = None
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
@@ -150,8 +154,18 @@ class Runner:
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
         if not np.isfinite(scores).all():
-            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
+            raise BadSamples(NOT_FINITE)
         return scores
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
+        described = self.manifest.get("steps")  # older bundles have none
+        if described is None or self.engine != "onnxruntime" or self.precision != self.manifest["precision"]:
+            return None
+        if self._steps is None:
+            classifier, opset = self.manifest["classifier"], self.manifest["target"]["opset"]
+            self._steps = StepGraphs(self.folder, described, classifier, opset, self._threads)
+        return self._steps
 
     @property
     def answers_several(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
+from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.errors import WrongUsage
 from edgekd.device.runner.manifest import shown
 
@@ -115,6 +116,7 @@ def rule_of(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
+    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,

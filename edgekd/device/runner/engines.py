@@ -81,12 +81,10 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-class OnnxRuntime:
-    """An ONNX file in an operator set, run on the CPU."""
+class Session:
+    """An ONNX file in an operator set, opened in ONNX Runtime on the CPU. Raises `RunnerError`."""
 
-    name = "onnxruntime"
-
-    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+    def __init__(self, model: Path, opset: int, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -97,16 +95,37 @@ class OnnxRuntime:
         # Where it has no class of its own, a RuntimeError.
         self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._model = model
         try:
             self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
         except self._refusals as failure:
             raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+
+    def run(self, inputs: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
+        """The outputs of these names, or all of them."""
+        try:
+            return list(self._session.run(outputs, inputs))
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+
+
+class OnnxRuntime:
+    """The graph of a bundle, run by ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+        self._session = Session(model, opset, threads)
+        self.version: str = self._session.version
+        self._input, self._classes, self._model = contract.input, contract.classes, model
         self._check(contract)
 
     def _check(self, contract: Contract) -> None:
         """Raises `RunnerError` for the graph of another model."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._session.inputs, self._session.outputs
         scores = [each for each in outputs if each.name == "probabilities"]
         fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
         fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
@@ -118,12 +137,7 @@ class OnnxRuntime:
             )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        try:
-            scores = self._session.run(["probabilities"], {self._input: batch})[0]
-        except self._refusals as failure:
-            raise RunnerError(
-                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
-            ) from None
+        scores = self._session.run({self._input: batch}, ["probabilities"])[0]
         if scores.shape != (len(batch), self._classes):
             raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
         return scores

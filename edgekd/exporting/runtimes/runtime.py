@@ -69,6 +69,8 @@ class Runtime(Protocol):
     """Below this much memory it does not start."""
     settings: str | None
     """The table of a target's TOML that is this runtime's own."""
+    in_steps: bool
+    """Whether its runner computes windows that overlap by the graphs of `edgekd.exporting.steps`."""
     first_command: str
     """What to type on the device, in the bundle's folder, before anything else."""
 

@@ -40,6 +40,7 @@ class TensorRT:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     settings: str | None = "tensorrt"
+    in_steps: bool = False
     first_command: str = f"sh {BUILD_SCRIPT}"
 
     def check_target(self, target: Target) -> None:
