@@ -8,6 +8,8 @@ A table names recordings, or is named after one. Recordings are cut into windows
 tells of may hold anything: it is left out, unless `data.selections.background` says that tables tell of all there is.
 One that was looked through in vain has an empty table.
 
+A window of two classes is left out or, with `data.labels = multi`, of both; background is then none of the classes.
+
 A recording is a group; `data.group_by` makes groups of a day, or of a deployment.
 """
 
@@ -15,9 +17,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +104,7 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         name: cut_windows(info.frames, info.rate, config.clip_seconds, settings.hop_seconds)
         for name, info in infos.items()
     }
-    sorted_ = _Windows(classes, background, settings)
+    sorted_ = _Windows(classes, background, settings, several=config.labels == "multi")
     for name, info in infos.items():
         sorted_.add(name, windows[name], info.rate, events[name])
     labels, told = sorted_.labels(root)
@@ -112,26 +114,19 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         for (start, length), label in zip(windows[name], labels[name], strict=True)
         if label >= 0
     )
-    named = (*classes, background) if any(clip.label == len(classes) for clip in clips) else classes
-    if len(named) < 2:
-        raise InputError(
-            f"{root}: only one class ({named[0]!r}) and no background; a classifier needs at least two. Is anything "
-            "left between the selections?"
-        )
-    order = sorted(named)
-    clips = tuple(
-        Clip(clip.path, order.index(named[clip.label]), clip.group, None, clip.start, clip.length) for clip in clips
-    )
+    kinds, combinations = sorted_.kinds(clips, root)
+    clips = tuple(replace(clip, label=kinds.of[clip.label]) for clip in clips)
     left = [LeftOut(files[name], _UNTOLD) for name in files if name not in recordings]
     left += [LeftOut(files[name], "cannot be read") for name in recordings if name not in infos]
     return ClipIndex(
         "selections",
         audio,
-        tuple(order),
+        kinds.classes,
         clips,
         left_out=tuple(left),
         notes=(Note("labels", f"{_named(found.tables, audio)}: {told}"), *_odd(infos, pattern_of(config))),
         tables=tuple(found.tables),
+        combinations=combinations,
     )
 
 
@@ -208,11 +203,26 @@ def _placed(found: _Found, infos: Mapping[str, AudioInfo], known: RecordingNames
 # Windows
 
 
-class _Windows:
-    """The windows of all recordings, sorted, and what of them is kept."""
+class _Kinds(NamedTuple):
+    """The classes of an index, and which of its labels stands for each label of windows."""
 
-    def __init__(self, classes: Sequence[str], background: str, settings: SelectionsConfig) -> None:
+    classes: tuple[str, ...]
+    of: dict[int, int]
+
+
+class _Windows:
+    """The windows of all recordings, sorted, and what of them is kept.
+
+    A label is the number of a class, or of the background behind them; where a window may be of `several`, those behind
+    it are the sets of classes in `_combined`.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], background: str, settings: SelectionsConfig, *, several: bool = False
+    ) -> None:
         self._classes, self._background, self._settings = classes, background, settings
+        self._may_combine = several
+        self._combined: dict[tuple[int, ...], int] = {}
         self._labels: dict[str, list[int]] = {}
         self._between = self._others = self._several = self._unmarked = 0
         self._example = ""
@@ -229,6 +239,11 @@ class _Windows:
         labels[quiet] = len(self._classes)
         one = (found.enough.sum(axis=1) == 1) & ~of_others
         labels[one] = found.enough[one].argmax(axis=1)
+        if self._may_combine:
+            for place in np.flatnonzero(several & ~of_others).tolist():
+                members = tuple(np.flatnonzero(found.enough[place]).tolist())
+                labels[place] = self._combined.setdefault(members, len(self._classes) + 1 + len(self._combined))
+            several = several & of_others
         self._labels[name] = labels.tolist()
         self._count(name, windows, rate, found, several, of_others & ~several)
         self._unmarked += int((~found.touched & ~quiet).sum())
@@ -239,6 +254,8 @@ class _Windows:
         Raises `InputError` for a class that no window is of.
         """
         counts = Counter(label for labels in self._labels.values() for label in labels)
+        for members, combined in self._combined.items():
+            counts.update(dict.fromkeys(members, counts[combined]))
         for number, name in enumerate(self._classes):
             if not counts[number]:
                 raise InputError(
@@ -260,6 +277,27 @@ class _Windows:
             if number not in chosen:
                 self._labels[name][place] = -1
         return self._labels, self._told(counts, kept)
+
+    def kinds(self, clips: Sequence[Clip], root: Path) -> tuple[_Kinds, tuple[tuple[int, ...], ...]]:
+        """The classes that `clips` are of, and, where they may be of several, the sets of them that occur.
+
+        Raises `InputError` for fewer than two classes.
+        """
+        nothing, there = len(self._classes), {clip.label for clip in clips}
+        named = (*self._classes, self._background) if nothing in there and not self._may_combine else self._classes
+        if len(named) < 2:
+            what = "" if self._may_combine else " and no background"
+            raise InputError(
+                f"{root}: only one class ({named[0]!r}){what}; a classifier needs at least two. Is anything "
+                "left between the selections?"
+            )
+        if not self._may_combine:
+            order = sorted(named)
+            return _Kinds(tuple(order), {label: order.index(name) for label, name in enumerate(named)}), ()
+        members: dict[int, tuple[int, ...]] = {label: (label,) for label in range(nothing)} | {nothing: ()}
+        members |= {label: each for each, label in self._combined.items()}
+        combinations = tuple(sorted({members[label] for label in there}))
+        return _Kinds(tuple(named), {label: combinations.index(members[label]) for label in there}), combinations
 
     def _may_be_background(
         self, windows: Sequence[Window], rate: int, events: Sequence[Event], nothing: str | None
@@ -303,6 +341,8 @@ class _Windows:
             if count
         ]
         told = f"windows: {', '.join(kinds)}, {self._background} {kept}{of}"
+        if self._combined:
+            told += f", {sum(counts[label] for label in self._combined.values())} of several classes"
         return f"{told}; left out: {', '.join(left)}." if left else f"{told}."
 
 

@@ -69,6 +69,21 @@ def test_windows_are_of_their_selections_or_background(root: Path) -> None:
     assert [path.name for path in index.tables] == ["a.Table.1.selections.txt", "b.Table.1.selections.txt"]
 
 
+def test_a_window_of_two_classes_is_of_both_where_that_is_asked_for(tmp_path: Path) -> None:
+    record(tmp_path, "a.wav")
+    (tmp_path / "a.txt").write_text(raven((4, 8, "tug"), (6, 10, "owl"), (14, 16, "owl")))
+    config = DataConfig(dataset="selections", data_dir=tmp_path, clip_seconds=2.0, labels="multi")
+    index = load_index(config)
+    assert index.classes == ("owl", "tug")
+    named = [(clip.start / RATE, index.label_names[clip.label]) for clip in index]
+    assert [each for each in named if each[1] != "none"] == [(4, "tug"), (6, "owl;tug"), (8, "owl"), (14, "owl")]
+    assert ", 1 of several classes" in index.notes[0].message
+    assert "left out" not in index.notes[0].message
+    one = load_index(config.model_copy(update={"labels": None}))
+    assert one.classes == ("background", "owl", "tug")
+    assert "1 of two classes (owl and tug at 6 s of a.wav)" in one.notes[0].message
+
+
 def test_background_is_kept_evenly_and_that_is_told(root: Path) -> None:
     index = read(root)
     assert windows(index) == {"tug": 3, "owl": 1, "background": 6}
