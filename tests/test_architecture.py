@@ -34,6 +34,7 @@ ROOMS = (
         "neighbours",
         "processes",
         "exact_float32",
+        "dft_factors",
         "log_mel",
         "audio",
         "events",
@@ -45,7 +46,8 @@ ROOMS = (
         "scoring",
         "training",
     ),
-    *("quantization", "exporting", "detection", "experiments", "report", "profiling", "doctor", "demo", "cli"),
+    *("quantization", "microcontrollers", "exporting", "detection", "experiments", "report", "profiling", "doctor"),
+    *("demo", "cli"),
 )
 ENTRIES = {"cli/app.py", "experiments/worker.py"}  # where a process begins, and turns what ends it into a line
 
@@ -57,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "ssatkd": {"losses"},
     "__main__": {"cli"},
 }
-for room in ("audio", "models", "exporting", "detection", "profiling", "cli"):
+for room in ("audio", "models", "microcontrollers", "exporting", "detection", "profiling", "cli"):
     ALLOWED[room].add("device")  # it resamples, runs bundles, and is copied into them; it needs nobody
 
 # Inside a room: which of its other parts, modules or folders in it, a part imports.

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edgekd.exporting.integer_layers import with_integers
 from edgekd.exporting.targets import LogMelPlace, Precision
 from edgekd.exporting.verify import Probabilities, reference
-from edgekd.log_mel import ExportLogMel, turned
+from edgekd.log_mel import ExportLogMel, mel_bin_affine, turned
 from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
@@ -106,7 +106,7 @@ class DeployableModule(nn.Module):
         turn: Callable[[Tensor], Tensor] = turned,
     ) -> None:
         super().__init__()
-        scale, shift = _affine(student.norm)
+        scale, shift = mel_bin_affine(student.norm)
         config, sample_rate = student.frontend.config, student.frontend.sample_rate
         if log_mel == "graph":
             gain = student.gain.item()
@@ -158,11 +158,3 @@ class Normalise(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         return log_mel * self.get_buffer("scale") + self.get_buffer("shift")
-
-
-@torch.no_grad()
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation mode as `scale * x + shift`."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale.cpu(), (norm.bias - norm.running_mean * scale).cpu()

@@ -98,12 +98,14 @@ def check_optimised(model_bytes: bytes) -> Counter[str]:
 def float_operators(model_bytes: bytes) -> FloatOperators:
     """The operators of a graph that take or give floats: all but layers on int8 and what lies between rounded values.
 
-    A float graph has nothing but such operators; then every node after the front end is named.
+    Those that depend on constants alone are none: a runtime is done with them before it runs. A float graph has nothing
+    but such operators; then every node after the front end is named.
     """
     import onnx
 
     graph = _Graph(onnx.load_from_string(model_bytes).graph)
-    floats = [node for node in graph.nodes if node.op_type not in _ROUNDING and not graph.runs_on_integers(node)]
+    running = [node for node in graph.nodes if node.op_type not in _ROUNDING and node.output[0] not in graph.constants]
+    floats = [node for node in running if not graph.runs_on_integers(node)]
     frontend = Counter(node.op_type for node in floats if node.name.startswith(FRONT_END))
     network = tuple(node.name for node in floats if not node.name.startswith(FRONT_END))
     integers = tuple(int8_layers(model_bytes))
@@ -130,6 +132,10 @@ class _Graph:
             for name in node.input:
                 self.takers.setdefault(name, []).append(node)
         self._stored = {stored.name: stored for stored in graph.initializer}
+        self.constants = set(self._stored)
+        for node in graph.node:
+            if node.input and all(name in self.constants for name in node.input if name):
+                self.constants.update(node.output)
 
     def stored(self, name: str) -> np.ndarray | None:
         """A constant's value, or None for a computed one."""

@@ -27,7 +27,7 @@ from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import legible
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -196,7 +196,7 @@ def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     network = deployable.network or deployable.student.network
     return OnnxGraph(
-        onnx_of(deployable, OnnxRuntime.flavour),
+        onnx_of(deployable, OnnxRuntime.flavour, Form(computes_weights=True)),
         PRECISIONS[deployable.precision],
         parameters=module_parameters(network),
         provider=config.provider,

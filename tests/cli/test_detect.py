@@ -131,3 +131,16 @@ def test_a_terminal_is_refused(tiny_bundle: Path) -> None:
     os.close(theirs)
     assert done.returncode == 2
     assert "standard input is a terminal" in done.stderr
+
+
+def test_times_and_what_is_odd_about_them(edgekd: Callable, tiny_bundle: Path, site: Path) -> None:
+    (site / "a.wav").rename(site / "1 May 24, 12h.wav")
+    arguments = ["--threshold", "0", "--time-pattern", "%d May %y, %Hh", "--time-zone", "+01:00"]
+    assert "tells no day" in edgekd("detect", tiny_bundle, site, *arguments).refusal(2)
+    (site / "1 May 24, 12h.wav").rename(site / "01 May 24, 12h.wav")
+    arguments[3] = "%d %b %y, %Hh"
+    shown = edgekd("detect", tiny_bundle, site, *arguments)
+    times = {json.loads(line).get("time_utc") for line in shown.out.splitlines()}
+    assert times == {"2024-05-01T11:00:00+00:00", None}
+    assert f"Note: 1 of 2 recordings are named by no time ({site}/b.wav)." in shown.err
+    assert "no name that tells when it began" in edgekd("detect", tiny_bundle, "-", "--time-zone", "UTC").refusal(2)

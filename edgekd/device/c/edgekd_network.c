@@ -1,0 +1,195 @@
+#include "edgekd_network.h"
+
+#include <string.h>
+
+#include "edgekd_exp.h"
+#include "edgekd_kernels.h"
+
+/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done. */
+static uint16_t *rows_written(const edgekd_network *network, void *memory) {
+    return (uint16_t *)(void *)((uint8_t *)memory + network->progress);
+}
+
+static uint16_t *rows_done(const edgekd_network *network, void *memory) {
+    return rows_written(network, memory) + network->maps;
+}
+
+static int row_length(const edgekd_map *map) { return (map->left + map->columns + map->right) * map->channels; }
+
+static int8_t *row_at(const edgekd_map *map, void *memory, int row) {
+    return (int8_t *)memory + map->place + (row % map->ring) * row_length(map);
+}
+
+void edgekd_network_start(const edgekd_network *network, void *memory) {
+    memset(memory, 0, network->memory_bytes);
+    for (int i = 0; i < network->maps; i++) {
+        const edgekd_map *map = &network->map[i];
+        if (map->beyond)
+            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+    }
+}
+
+int8_t *edgekd_network_entry(const edgekd_network *network, void *memory) {
+    const edgekd_map *map = &network->map[0];
+    return row_at(map, memory, rows_written(network, memory)[0]) + map->left * map->channels;
+}
+
+static int layer_rows(const edgekd_network *network, const edgekd_layer *layer) {
+    return network->map[layer->kind == EDGEKD_MEANS ? layer->source : layer->target].rows;
+}
+
+/* Whether the rows are there that a layer needs for its row number `row`. */
+static int is_ready(const edgekd_network *network, const edgekd_layer *layer, const uint16_t *written, int row) {
+    const edgekd_map *source = &network->map[layer->source];
+    int needed = row + 1;
+    if (row >= layer_rows(network, layer)) return 0;
+    if (layer->kind != EDGEKD_MEANS) {
+        needed = row * layer->stride_rows - layer->top + layer->kernel_rows;
+        if (needed > source->rows) needed = source->rows;
+    }
+    return written[layer->source] >= needed * source->parts;
+}
+
+/* The values under the kernel at column x, side by side, and zeros up to a multiple of 4. */
+static void gather(const edgekd_layer *layer, const int8_t *const *rows, int x, int channels, int8_t *patch) {
+    int length = layer->kernel_columns * channels, gathered = layer->kernel_rows * length;
+    for (int ky = 0; ky < layer->kernel_rows; ky++, patch += length) {
+        const int8_t *row = rows[ky] + x * layer->stride_columns * channels;
+        for (int i = 0; i < length; i++) patch[i] = row[i];
+    }
+    for (; gathered & 3; gathered++) *patch++ = 0;
+}
+
+static void convolution_row(const edgekd_layer *layer, const edgekd_map *source, const edgekd_map *target,
+                            const int8_t *const *rows, int8_t *patches, int8_t *out) {
+    int length = (int)EDGEKD_PADDED((unsigned)(layer->kernel_rows * layer->kernel_columns * source->channels));
+    int direct = layer->kernel_rows * layer->kernel_columns == 1 && layer->stride_columns == 1 &&
+                 length == source->channels;
+    for (int x = 0; x < target->columns; x += EDGEKD_PATCHES, out += EDGEKD_PATCHES * target->channels) {
+        int pixels = target->columns - x < EDGEKD_PATCHES ? target->columns - x : EDGEKD_PATCHES;
+        const int8_t *from = direct ? rows[0] + x * length : patches;
+        if (!direct)
+            for (int p = 0; p < pixels; p++) gather(layer, rows, x + p, source->channels, patches + p * length);
+        edgekd_convolve(layer, from, length, pixels, target->channels, target->zero_point, out);
+    }
+}
+
+static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
+    int channels = target->channels;
+    for (int x = 0; x < target->columns; x++) {
+        for (int c = 0; c < channels; c++, out++) {
+            int8_t largest = INT8_MIN;
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + x * layer->stride_columns * channels + c;
+                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
+                    if (*value > largest) largest = *value;
+            }
+            *out = largest;
+        }
+    }
+}
+
+static void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const int8_t *rows[EDGEKD_LARGEST_KERNEL];
+    int8_t *out = row_at(target, memory, row) + target->left * target->channels;
+    int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
+    for (int ky = 0; ky < layer->kernel_rows; ky++) {
+        int y = first + ky;
+        rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
+    }
+    if (layer->kind == EDGEKD_CONVOLUTION)
+        convolution_row(layer, source, target, rows, (int8_t *)memory + network->scratch, out);
+    else if (layer->kind == EDGEKD_DEPTHWISE)
+        edgekd_convolve_depthwise(layer, rows, target->columns, target->channels, target->zero_point, out);
+    else
+        max_pool_row(layer, target, rows, out);
+}
+
+static void add_values(const edgekd_layer *layer, const int8_t *value, int channels, int32_t *sums) {
+    if (!layer->table) {
+        for (int c = 0; c < channels; c++) sums[c] += value[c];
+        return;
+    }
+    for (int c = 0; c < channels; c++, sums += layer->bins) {
+        const uint16_t *told = layer->table + ((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins;
+        for (int k = 0; k < layer->bins; k++) sums[k] += told[k];
+    }
+}
+
+/* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
+static void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
+    int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
+    int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
+    for (int cy = 0; cy < layer->row_cells; cy++) {
+        if (row < layer->row_edges[2 * cy] || row >= layer->row_edges[2 * cy + 1]) continue;
+        for (int cx = 0; cx < layer->column_cells; cx++)
+            for (int x = layer->column_edges[2 * cx]; x < layer->column_edges[2 * cx + 1]; x++)
+                add_values(layer, values + x * source->channels, source->channels,
+                           sums + (cy * layer->column_cells + cx) * each);
+    }
+    if (row + 1 < source->rows) return;
+    for (int c = 0, i = 0; c < source->channels; c++)
+        for (int k = 0; k < layer->bins; k++, i++)
+            for (int cell = 0; cell < cells; cell++) {
+                int32_t mean = edgekd_scaled(sums[cell * each + i] + layer->bias[c], layer->mantissas[c],
+                                             layer->exponents[c]) + target->zero_point;
+                *out++ = edgekd_clamped(mean, INT8_MIN, INT8_MAX);
+            }
+}
+
+int edgekd_network_step(const edgekd_network *network, void *memory) {
+    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
+    int moved = 1, whole;
+    written[0]++;
+    while (moved) {
+        moved = 0;
+        for (int i = 0; i < network->layers; i++) {
+            const edgekd_layer *layer = &network->layer[i];
+            if (!is_ready(network, layer, written, done[i])) continue;
+            if (layer->kind == EDGEKD_MEANS)
+                means_row(network, layer, memory, done[i]);
+            else
+                window_row(network, layer, memory, done[i]);
+            done[i]++;
+            if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
+            moved = 1;
+        }
+    }
+    whole = written[0] == network->map[0].rows;
+    for (int i = 0; i < network->layers; i++) whole &= done[i] == layer_rows(network, &network->layer[i]);
+    return whole;
+}
+
+/* exp(-d), d in units of 2^-12, in units of 2^-30: the product of three tables, of whole units, of 64ths, of the rest. */
+static uint32_t decayed(uint32_t below) {
+    static const uint32_t whole[16] = {EDGEKD_EXP_WHOLE}, parts[64] = {EDGEKD_EXP_PARTS}, rest[64] = {EDGEKD_EXP_REST};
+    uint64_t share;
+    if (below >= 16u << 12) return 0;
+    share = ((uint64_t)whole[below >> 12] * parts[(below >> 6) & 63]) >> 30;
+    return (uint32_t)((share * rest[below & 63]) >> 30);
+}
+
+void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores) {
+    const edgekd_map *source = &network->map[network->source];
+    int8_t *values = (int8_t *)memory + network->scratch;
+    int length = (int)EDGEKD_PADDED(source->channels);
+    int32_t largest = INT32_MIN;
+    uint64_t total = 0;
+    memset(values, 0, (size_t)length);
+    memcpy(values, row_at(source, memory, 0) + source->left * source->channels, source->channels);
+    for (int k = 0; k < network->classes; k++) {
+        int32_t sum = network->bias[k] + edgekd_product(network->weights + k * length, values, length);
+        scores[k] = edgekd_scaled(sum, network->mantissas[k], network->exponents[k]);
+        if (scores[k] > largest) largest = scores[k];
+    }
+    for (int k = 0; k < network->classes; k++) {
+        scores[k] = (int32_t)decayed((uint32_t)largest - (uint32_t)scores[k]);
+        total += (uint32_t)scores[k];
+    }
+    for (int k = 0; k < network->classes; k++)
+        scores[k] = (int32_t)(((uint64_t)(uint32_t)scores[k] * EDGEKD_ONE + total / 2) / total);
+}

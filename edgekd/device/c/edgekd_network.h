@@ -1,0 +1,75 @@
+/* An int8 network, row by row: no map is ever whole in memory.
+ *
+ * A map (rows, columns, channels) is kept as a ring of its latest rows, with the columns of its padding beside it. Each
+ * layer makes its next row as soon as the rows that it needs are there. All tables are constants of the model; all that
+ * changes lies in memory that the caller owns, of network.memory_bytes, aligned to 4 bytes.
+ *
+ * C99: no allocation, no recursion, no global state, no floating point. Arithmetic shifts of negative numbers to the
+ * right are assumed, as every compiler for these cores has them.
+ */
+#ifndef EDGEKD_NETWORK_H
+#define EDGEKD_NETWORK_H
+
+#include <stdint.h>
+
+enum { EDGEKD_CONVOLUTION, EDGEKD_DEPTHWISE, EDGEKD_MAX_POOL, EDGEKD_MEANS };
+
+typedef struct {
+    uint16_t rows, columns, channels;
+    uint16_t left, right; /* columns of padding that lie in each row of the ring */
+    uint16_t ring;        /* rows that are kept */
+    uint16_t parts;       /* layers that write each row; a row is there when all have */
+    int8_t zero_point;
+    const int8_t *beyond; /* a row of padding, as long as one of the ring */
+    uint32_t place;       /* of the ring in the memory */
+} edgekd_map;
+
+typedef struct {
+    uint8_t kind, source, target;
+    uint8_t kernel_rows, kernel_columns, stride_rows, stride_columns;
+    uint8_t top, left; /* padding above, and columns of the source's padding that are used */
+    int8_t low, high;
+    /* of a convolution (outputs, kernel rows, kernel columns, inputs), each output's padded with zeros to a multiple of
+     * 4; depthwise (kernel rows, kernel columns, channels) */
+    const int8_t *weights;
+    const int32_t *bias, *mantissas;
+    const int8_t *exponents;
+    /* of means */
+    const uint16_t *table; /* (1 or channels, 256, bins), or none */
+    uint16_t bins, start;
+    uint16_t shared;           /* whether one table serves all channels */
+    uint8_t row_cells, column_cells;
+    const uint16_t *row_edges, *column_edges; /* the first and the one past the last of each cell */
+    uint32_t place;                           /* of the sums in the memory */
+} edgekd_layer;
+
+typedef struct {
+    uint8_t maps, layers;
+    uint8_t source; /* of the classifier */
+    uint16_t classes;
+    const edgekd_map *map; /* the first is what enters */
+    const edgekd_layer *layer;
+    const int8_t *weights; /* (classes, inputs), each class's padded with zeros to a multiple of 4 */
+    const int32_t *bias, *mantissas;
+    const int8_t *exponents;
+    uint32_t progress, scratch; /* places in the memory */
+    uint32_t memory_bytes;
+} edgekd_network;
+
+#define EDGEKD_LARGEST_KERNEL 16 /* rows */
+#define EDGEKD_ONE 32768 /* what stands for 1 in scores */
+
+/* Begin a window. */
+void edgekd_network_start(const edgekd_network *network, void *memory);
+
+/* Where the next row of the first map is to be written: columns * channels values. */
+int8_t *edgekd_network_entry(const edgekd_network *network, void *memory);
+
+/* The row is written: compute what follows from it. Returns 1 when that was the last row of the
+ * window: then the scores can be had. */
+int edgekd_network_step(const edgekd_network *network, void *memory);
+
+/* The scores of a complete window, (classes,), in units of 1 / EDGEKD_ONE. */
+void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores);
+
+#endif

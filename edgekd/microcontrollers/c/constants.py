@@ -1,0 +1,132 @@
+"""An integer network as constants of C: what `edgekd/device/c/edgekd_network.h` has structures for.
+
+Weights lie as the kernels read them: those of an output side by side, up to a multiple of 4 with zeros; depthwise ones
+with the channels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.microcontrollers.integer.fixed_point import Factors
+from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork, Layer, Map, Means
+from edgekd.microcontrollers.integer.memory import Memory, padded
+
+_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "uint16": "uint16_t", "int32": "int32_t", "float32": "float"}
+_LINE = 110
+
+
+def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str:
+    """The definitions that `const edgekd_network NAME` takes, and it."""
+    maps = list(network.maps)
+    beyond = {ring.beyond for ring in memory.rings if ring.padded}
+    longest = max(ring.row_bytes for ring in memory.rings)
+    parts = [array(f"{name}_beyond_{value + 128}", np.full(longest, value, np.int8)) for value in sorted(beyond)]
+    layers = []
+    for number, layer in enumerate(network.layers):
+        arrays, fields = _layer(layer, maps, memory, number, f"{name}_{number}")
+        parts += arrays
+        layers.append(fields)
+    classifier = network.classifier
+    parts += [
+        array(f"{name}_weights", _in_words(classifier.weight)),
+        array(f"{name}_bias", classifier.bias),
+        *_factors(name, classifier.factors),
+        _structures("edgekd_map", f"{name}_maps", (_map(each, memory, name) for each in maps)),
+        _structures("edgekd_layer", f"{name}_layers", layers),
+        f"const edgekd_network {name} = {{\n"
+        f"    .maps = {len(maps)}, .layers = {len(network.layers)}, .source = {maps.index(classifier.source)},"
+        f" .classes = {len(classifier.weight)},\n"
+        f"    .map = {name}_maps, .layer = {name}_layers,\n"
+        f"    .weights = {name}_weights, .bias = {name}_bias, .mantissas = {name}_mantissas,"
+        f" .exponents = {name}_exponents,\n"
+        f"    .progress = {memory.progress}, .scratch = {memory.scratch}, .memory_bytes = {memory.size},\n}};\n",
+    ]
+    return "\n".join(parts)
+
+
+def array(name: str, values: NDArray[np.generic]) -> str:
+    """A constant array of `values`, flattened; float32 in hexadecimal, so that each bit is kept."""
+    kind = _TYPES[values.dtype.name]
+    flat = values.ravel().tolist()
+    words = [f"{float(value).hex()}f" for value in flat] if kind == "float" else [str(value) for value in flat]
+    return f"static const {kind} {name}[{len(words)}] = {{\n{''.join(_lines(words))}}};\n"
+
+
+def _lines(words: list[str]) -> Iterator[str]:
+    line = ""
+    for word in words:
+        if len(line) + len(word) > _LINE:
+            yield f"    {line.rstrip()}\n"
+            line = ""
+        line += f"{word}, "
+    yield f"    {line.rstrip()}\n"
+
+
+def _structures(kind: str, name: str, entries: Iterator[str] | list[str]) -> str:
+    rows = "".join(f"    {{{entry}}},\n" for entry in entries)
+    return f"static const {kind} {name}[] = {{\n{rows}}};\n"
+
+
+def _map(each: Map, memory: Memory, name: str) -> str:
+    ring = memory.ring(each)
+    beyond = f"{name}_beyond_{ring.beyond + 128}" if ring.padded else "0"
+    return (
+        f".rows = {each.rows}, .columns = {each.columns}, .channels = {each.channels}, .left = {ring.left}, "
+        f".right = {ring.right}, .ring = {ring.rows}, .parts = {ring.parts}, .zero_point = {each.zero_point}, "
+        f".beyond = {beyond}, .place = {ring.place}"
+    )
+
+
+def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str) -> tuple[list[str], str]:
+    """Arrays, and the fields of the structure that names them."""
+    ends = f".source = {maps.index(layer.source)}, .target = {maps.index(layer.target)}"
+    if isinstance(layer, Means):
+        edges = {"row": layer.row_cells, "column": layer.column_cells}
+        arrays = [array(f"{name}_{side}s", np.array(cells, np.uint16)) for side, cells in edges.items()]
+        table, shared = "0", 0
+        if layer.table is not None:
+            arrays.append(array(f"{name}_table", layer.table))
+            table, shared = f"{name}_table", int(len(layer.table) == 1)
+        arrays += [array(f"{name}_bias", layer.bias), *_factors(name, layer.factors)]
+        return arrays, (
+            f".kind = EDGEKD_MEANS, {ends}, .table = {table}, .bins = {layer.bins}, .start = {layer.start}, "
+            f".shared = {shared}, .row_cells = {len(layer.row_cells)}, .column_cells = {len(layer.column_cells)}, "
+            f".row_edges = {name}_rows, .column_edges = {name}_columns, .place = {memory.sums[number]}, "
+            f"{_parameters(name)}"
+        )
+    window = (
+        f"{ends}, .kernel_rows = {layer.kernel[0]}, .kernel_columns = {layer.kernel[1]}, "
+        f".stride_rows = {layer.stride[0]}, .stride_columns = {layer.stride[1]}, .top = {layer.padding[0]}, "
+        f".left = {layer.padding[2]}"
+    )
+    if not isinstance(layer, Convolution):
+        return [], f".kind = EDGEKD_MAX_POOL, {window}"
+    kind = "DEPTHWISE" if layer.depthwise else "CONVOLUTION"
+    weights = layer.weight[..., 0].transpose(1, 2, 0) if layer.depthwise else _in_words(layer.weight)
+    arrays = [
+        array(f"{name}_weights", weights),
+        array(f"{name}_bias", layer.bias),
+        *_factors(name, layer.factors),
+    ]
+    return arrays, (
+        f".kind = EDGEKD_{kind}, {window}, .low = {layer.low}, .high = {layer.high}, "
+        f".weights = {name}_weights, {_parameters(name)}"
+    )
+
+
+def _parameters(name: str) -> str:
+    return f".bias = {name}_bias, .mantissas = {name}_mantissas, .exponents = {name}_exponents"
+
+
+def _factors(name: str, by: Factors) -> list[str]:
+    return [array(f"{name}_mantissas", by.mantissa), array(f"{name}_exponents", by.exponent)]
+
+
+def _in_words(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """`(outputs, ...)` as rows of whole words."""
+    rows = weight.reshape(len(weight), -1)
+    return np.pad(rows, ((0, 0), (0, padded(rows.shape[1]) - rows.shape[1])))

@@ -1,0 +1,80 @@
+"""The cores that C is compiled for, and the boards of QEMU that stand in for them.
+
+    core            emulated board   what is not that core's own
+    cortex-m0plus   mps2-an385       the board's core is an M3, which runs an M0+'s instructions as they are
+    cortex-m4       mps2-an386
+    cortex-m7       mps2-an500
+    cortex-m33      mps2-an505
+    cortex-m55      mps3-an547
+
+Instructions are counted by SysTick while QEMU has one instruction take a nanosecond (`-icount shift=0`): a tick is as
+many of them as the board's clock has nanoseconds a period.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """A board of QEMU: where its core finds its vectors, where code and all else may lie, as address and size, and
+    instructions in a tick of SysTick."""
+
+    machine: str
+    vectors: int
+    code: tuple[int, int]
+    ram: tuple[int, int]
+    instructions_a_tick: float
+
+    @property
+    def linker_symbols(self) -> dict[str, int]:
+        """What `emulator.ld` asks for."""
+        (code, code_size), (ram, ram_size) = self.code, self.ram
+        return {
+            "EMULATOR_VECTORS": self.vectors,
+            "EMULATOR_CODE": code,
+            "EMULATOR_CODE_SIZE": code_size,
+            "EMULATOR_RAM": ram,
+            "EMULATOR_RAM_SIZE": ram_size,
+        }
+
+
+@dataclass(frozen=True)
+class Core:
+    """How GCC is told of a core, and what emulates it; `fpu`: it has single-precision floating point."""
+
+    name: str
+    flags: tuple[str, ...]
+    emulated: Emulated
+    fpu: bool
+
+
+_MIB = 1 << 20
+_HARD = "-mfloat-abi=hard"
+
+
+def _mps2(machine: str, instructions_a_tick: float = 40) -> Emulated:
+    return Emulated(machine, 0, (0x1000, 4 * _MIB - 0x1000), (0x2000_0000, 4 * _MIB), instructions_a_tick)
+
+
+CORES = {
+    core.name: core
+    for core in (
+        Core("cortex-m0plus", ("-mcpu=cortex-m0plus",), _mps2("mps2-an385"), fpu=False),
+        Core("cortex-m4", ("-mcpu=cortex-m4", _HARD, "-mfpu=fpv4-sp-d16"), _mps2("mps2-an386"), fpu=True),
+        Core("cortex-m7", ("-mcpu=cortex-m7", _HARD, "-mfpu=fpv5-sp-d16"), _mps2("mps2-an500", 50), fpu=True),
+        Core(
+            "cortex-m33",
+            ("-mcpu=cortex-m33", _HARD, "-mfpu=fpv5-sp-d16"),
+            Emulated("mps2-an505", 0x1000_0000, (0x1000_1000, 4 * _MIB - 0x1000), (0x3800_0000, 4 * _MIB), 40),
+            fpu=True,
+        ),
+        Core(
+            "cortex-m55",
+            ("-mcpu=cortex-m55", _HARD),
+            Emulated("mps3-an547", 0, (0x0100_0000, 2 * _MIB), (0x2000_0000, _MIB // 2), 31.25),
+            fpu=True,
+        ),
+    )
+}

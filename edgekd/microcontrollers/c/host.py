@@ -1,0 +1,78 @@
+"""The C of a classifier on this machine, as a function: what it answers is what it answers on a board."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.microcontrollers.c import toolchain
+from edgekd.microcontrollers.c.front_end import FULL_SCALE
+from edgekd.microcontrollers.c.model import LIBRARY
+from edgekd.microcontrollers.integer.layers import SHARE
+
+Samples = NDArray[np.int16]
+_LIBRARY_FLAGS = ("-shared", "-fPIC")
+
+
+class HostClassifier:
+    """Hears windows of 16-bit samples, each from its first to its last."""
+
+    def __init__(self, sources: Mapping[str, str], classes: int) -> None:
+        """Compile `sources`. Raises `InputError` without a compiler, `GateError` where it refuses them."""
+        self.classes = classes
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
+            folder = Path(name)
+            for source, text in sources.items():
+                (folder / source).write_text(text, encoding="utf-8")
+            toolchain.build([folder / each for each in LIBRARY], folder / "classifier.so", _LIBRARY_FLAGS)
+            self.library = ctypes.CDLL(str(folder / "classifier.so"))
+        size = ctypes.c_size_t.in_dll(self.library, "edgekd_bytes").value
+        self.state = np.zeros(size // 8 + 1, np.uint64)  # as aligned as anything in it
+        self.library.edgekd_init.argtypes = [ctypes.c_void_p]
+        self.library.edgekd_push.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+        self.library.edgekd_scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+
+    @property
+    def state_bytes(self) -> int:
+        """Of an `edgekd_t` here, which is that of a core of 32 bits: it has no pointers in it."""
+        return ctypes.c_size_t.in_dll(self.library, "edgekd_bytes").value
+
+    def start(self) -> None:
+        """Forget what was heard."""
+        self.library.edgekd_init(self.state.ctypes.data)
+
+    def push(self, samples: Samples) -> NDArray[np.int32] | None:
+        """Hear `samples (n,)`: scores `(K,)` in units of 1 / SHARE, of the latest window that they complete."""
+        taken = np.ascontiguousarray(samples)
+        if not self.library.edgekd_push(self.state.ctypes.data, taken.ctypes.data, len(taken)):
+            return None
+        scores = np.zeros(self.classes, np.int32)
+        self.library.edgekd_scores(self.state.ctypes.data, scores.ctypes.data)
+        return scores
+
+    def window(self, samples: Samples) -> NDArray[np.int32]:
+        """The scores of one window, on its own."""
+        self.start()
+        scores = self.push(samples)
+        assert scores is not None, "that was no whole window"
+        return scores
+
+
+def in_16_bits(clips: NDArray[np.float32]) -> Samples:
+    """Samples of full scale 1 as a 16-bit microphone gives them."""
+    return np.clip(np.rint(clips * np.float32(FULL_SCALE)), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def classify(hear: HostClassifier) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Clips `(B, S)` of full scale 1 -> probabilities `(B, K)`."""
+
+    def probabilities(clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = np.stack([hear.window(clip) for clip in in_16_bits(clips)])
+        return (scores / SHARE).astype(np.float32)
+
+    return probabilities

@@ -1,0 +1,92 @@
+"""Programs that run integer networks in C and compare every row of every map, and the scores, with numpy's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.device.c import SOURCES
+from edgekd.microcontrollers.c.constants import array, network_constants
+from edgekd.microcontrollers.integer.layers import IntegerNetwork
+from edgekd.microcontrollers.integer.memory import plan
+from edgekd.microcontrollers.integer.reference import Values, every_map, run
+
+NETWORK_SOURCES = ("edgekd_network.c", "edgekd_kernels.c")
+
+_CHECK = """\
+typedef struct { const edgekd_network *network; const int8_t *const *maps; const int32_t *scores; } test;
+
+static uint32_t memory[%(words)d];
+
+/* 0, or what differs: 1 + the number of the map, or 1000 for the scores. */
+static int differs(const test *t) {
+    const edgekd_network *n = t->network;
+    uint16_t before[256];
+    const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + n->progress);
+    int32_t scores[64];
+    int whole = 0;
+    edgekd_network_start(n, memory);
+    for (int r = 0; r < n->map[0].rows; r++) {
+        int length = n->map[0].columns * n->map[0].channels;
+        if (whole) return 999;
+        memcpy(edgekd_network_entry(n, memory), t->maps[0] + r * length, (size_t)length);
+        memcpy(before, written, 2 * n->maps);
+        whole = edgekd_network_step(n, memory);
+        for (int m = 0; m < n->maps; m++) {
+            const edgekd_map *map = &n->map[m];
+            int first = before[m] / map->parts, end = written[m] / map->parts;
+            int wide = map->columns * map->channels;
+            if (first < end - map->ring) first = end - map->ring;
+            for (int row = first; row < end; row++) {
+                const int8_t *there = (const int8_t *)memory + map->place +
+                    (row %% map->ring) * (map->left + map->columns + map->right) * map->channels;
+                if (memcmp(there + map->left * map->channels, t->maps[m] + row * wide, (size_t)wide)) return m + 1;
+            }
+        }
+    }
+    edgekd_network_scores(n, memory, scores);
+    for (int k = 0; k < n->classes; k++) if (scores[k] != t->scores[k]) return 1000;
+    return whole ? 0 : 998;
+}
+"""
+
+
+def program(cases: Sequence[tuple[IntegerNetwork, Values]]) -> str:
+    """A program that prints the number of networks, and of each that differs its number and what differs."""
+    parts, tests, words = [], [], 0
+    for number, (network, values) in enumerate(cases):
+        memory, name = plan(network), f"n{number}"
+        words = max(words, memory.size // 4)
+        parts.append(network_constants(network, memory, name))
+        maps = every_map(network, values[None])
+        parts += [array(f"{name}_m{place}", maps[each.name]) for place, each in enumerate(network.maps)]
+        expected = run(network, values[None]).astype(np.int32)
+        parts.append(array(f"{name}_scores", expected))
+        names = ", ".join(f"{name}_m{place}" for place in range(len(network.maps)))
+        parts.append(f"static const int8_t *const {name}_all[] = {{{names}}};\n")
+        tests.append(f"    {{&{name}, {name}_all, {name}_scores}},\n")
+    return "".join(
+        [
+            '#include <string.h>\n#include "edgekd_network.h"\n#include "edgekd_report.h"\n\n',
+            *parts,
+            _CHECK % {"words": words},
+            f"static const test tests[] = {{\n{''.join(tests)}}};\n",
+            "int main(void) {\n    int failed = 0;\n"
+            f"    for (int i = 0; i < {len(cases)}; i++) {{\n        int what = differs(&tests[i]);\n"
+            "        if (!what) continue;\n        failed = 1;\n"
+            '        edgekd_report_number(i);\n        edgekd_report(": ");\n        edgekd_report_number(what);\n'
+            '        edgekd_report("\\n");\n    }\n'
+            f'    edgekd_report("{len(cases)} networks\\n");\n    return failed;\n}}\n',
+        ]
+    )
+
+
+def write(folder: Path, cases: Sequence[tuple[IntegerNetwork, Values]], board: str = "host.c") -> list[Path]:
+    """The program and the sources that it needs, in `folder`; returns what is to be compiled."""
+    for source in SOURCES.iterdir():
+        if source.suffix in (".c", ".h", ".ld"):
+            (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "main.c").write_text(program(cases))
+    return [folder / name for name in ("main.c", *NETWORK_SOURCES, board)]
