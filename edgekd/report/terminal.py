@@ -215,7 +215,8 @@ def print_bundle(bundle: Bundle) -> None:
     if manifest.classifier.input == "log_mel":
         line("  takes a log-mel: edgekd_runner.py computes it, and so must your own code")
     parity = manifest.parity
-    line(f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {percent(parity.agreement)},")
+    same = "same answers" if manifest.classifier.activation == "sigmoid" else "same class"
+    line(f"  verified on {parity.clips} clips by {manifest.checks[0].by}: {same} on {percent(parity.agreement)},")
     line(
         f"    largest difference in probability {probability_difference(parity.largest_difference)} "
         f"(tolerance {setting(target.tolerance.probability)})"
