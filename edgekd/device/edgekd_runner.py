@@ -149,6 +149,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     if manifest.get("detection") is not None:  # older bundles have none
         _check_entries(manifest, {"detection": _TABLE}, where)
         _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
+        if manifest["detection"].get("reject") is not None:
+            _check_entries(manifest, _REJECT, where)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -276,6 +278,11 @@ _MANIFEST: dict[str, Wanted] = {
     "target.tolerance.probability": _within(0, 1),
     "target.tolerance.agreement": _within(0, 1),
 }
+_REJECT: dict[str, Wanted] = {
+    "detection.reject": _TABLE,
+    "detection.reject.threshold": _within(-1e30, 1e30),
+    "detection.reject.span": _within(1e-30, 1e30),
+}
 _LOG_MEL: dict[str, Wanted] = {
     "classifier.gain": _within(1e-30, 1e30),
     "classifier.frontend": _TABLE,
@@ -346,13 +353,15 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     return headers
 
 
-def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
+def read_golden(
+    path: Path, clip_samples: int, classes: int, labelled: bool = False, known: bool = False
+) -> dict[str, np.ndarray]:
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, or 0 and 1
-    for each class `(N, classes)`, where they are there or, with `labelled`, always. Raises `RunnerError` for a file
-    that holds anything else.
+    for each class `(N, classes)`, where they are there or, with `labelled`, always; with `known` also `known` and
+    `float_known` float `(N,)`. Raises `RunnerError` for a file that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -360,6 +369,7 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
         "probabilities": ("f", (None, classes)),
         "float_probabilities": ("f", (None, classes)),
         "labels": ("iu", (None,)),
+        **({"known": ("f", (None,)), "float_known": ("f", (None,))} if known else {}),
     }
     try:
         headers = array_headers(path)
@@ -400,6 +410,9 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
             raise ValueError(f"{name} has values that are negative, NaN or infinite")
         if name != "scale" and (values > 1 + 1e-4).any():
             raise ValueError(f"{name} has values above 1")
+    for name in ("known", "float_known"):
+        if not np.isfinite(arrays.get(name, np.zeros(1))).all():
+            raise ValueError(f"{name} has values that are NaN or infinite")
     labels = arrays.get("labels", np.zeros(1, np.int64))
     most = classes - 1 if labels.ndim == 1 else 1
     if labels.min() < 0 or labels.max() > most:
@@ -423,12 +436,19 @@ DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to 
 
 
 class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), and `known` (B,)
+    where there is such an output; all float32."""
 
     input: str
     shape: tuple[int, ...]
     classes: int
     max_batch: int
+    known: bool = False
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """What comes out, and how many columns each has in an answer."""
+        return {"probabilities": self.classes, **({"known": 1} if self.known else {})}
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -682,7 +702,7 @@ def is_flat(samples: np.ndarray) -> bool:
 #
 # A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
 # both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
-# out. An event's score is the highest of its cells.
+# out. An event's score is the highest of its cells. A window that the classifier does not know opens none.
 
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
@@ -792,6 +812,11 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def opening_nothing(scores: np.ndarray, rule: Rule) -> np.ndarray:
+    """The scores `(K,)` of an unknown window: it opens no event, though one that others open may reach over it."""
+    return np.minimum(scores, np.nextafter(rule.open, -1))
 
 
 def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:
@@ -1730,10 +1755,14 @@ class Trtexec:
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+        found = self._trtexec(batch, "--exportOutput=result.json", *once)
+        tensors = {tensor["name"]: np.array(tensor["values"], np.float32) for tensor in found}
+        columns = []
+        for name, width in self._contract.outputs.items():
+            if name not in tensors:
+                raise RunnerError(f"{self._command[1]}: the engine has no output `{name}`. {BUILD_STEP}")
+            columns.append(tensors[name].reshape(len(batch), width))
+        return np.concatenate(columns, axis=1)
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
@@ -1885,15 +1914,17 @@ class OnnxRuntime:
         self._session = Session(model, opset, threads)
         self.version: str = self._session.version
         self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._outputs = list(contract.outputs)
         self._check(contract)
 
     def _check(self, contract: Contract) -> None:
         """Raises `RunnerError` for the graph of another model."""
         inputs, outputs = self._session.inputs, self._session.outputs
-        scores = [each for each in outputs if each.name == "probabilities"]
-        fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
-        fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
-        if not fits:
+        found = {each.name: each for each in outputs}
+        wanted = {"probabilities": (contract.classes,), **({"known": ()} if contract.known else {})}
+        fits = [each.name for each in inputs] == [contract.input] and set(wanted) <= set(found)
+        fits = fits and _is_like(inputs[0], contract.shape)
+        if not (fits and all(_is_like(found[name], shape) for name, shape in wanted.items())):
             told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in (*inputs, *outputs))
             raise RunnerError(
                 f"{self._model}: not the model that the manifest describes, which takes {contract.input}"
@@ -1901,10 +1932,10 @@ class OnnxRuntime:
             )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        scores = self._session.run({self._input: batch}, ["probabilities"])[0]
+        scores, *known = self._session.run({self._input: batch}, self._outputs)
         if scores.shape != (len(batch), self._classes):
             raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
-        return scores
+        return np.column_stack([scores, *known]) if known else scores
 
 
 def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
@@ -1955,13 +1986,18 @@ class TensorRT:
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        if len(names) != 2 or len(inputs) != 1:
+        if len(names) != 1 + len(contract.outputs) or len(inputs) != 1:
             raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
-        (scores,) = set(names) - set(inputs)
-        shape = tuple(self._engine.get_tensor_shape(self._input_name))
-        classes = tuple(self._engine.get_tensor_shape(scores))[-1]
-        if shape[1:] != contract.shape or classes != contract.classes:
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        # By rank, not by name: probabilities (B, classes), then `known` (B,).
+        outputs = sorted((name for name in names if name not in inputs), key=lambda name: -len(shapes[name]))
+        shape, classes = shapes[self._input_name], shapes[outputs[0]][-1]
+        if (
+            shape[1:] != contract.shape
+            or classes != contract.classes
+            or any(len(shapes[name]) > 1 for name in outputs[1:])
+        ):
             raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
@@ -1969,16 +2005,17 @@ class TensorRT:
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
-        self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
-        self._context.set_tensor_address(scores, self._output)
+        self._outputs = []  # where each is, and how many columns it has in an answer
+        for output, width in zip(outputs, contract.outputs.values()):
+            self._outputs.append((self._cuda.allocate(self._batch * width * 4), width))
+            self._context.set_tensor_address(output, self._outputs[-1][0])
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return np.concatenate([self._run(batch[i : i + self._batch]) for i in range(0, len(batch), self._batch)])
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         batch = np.ascontiguousarray(batch, np.float32)
-        scores = np.empty((len(batch), self._contract.classes), np.float32)
         self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
@@ -1987,8 +2024,11 @@ class TensorRT:
         self._cuda.wait(self._stream)
         if self._unkept:
             self._keep_kernels()
-        self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
-        return scores
+        columns = []
+        for place, width in self._outputs:
+            columns.append(np.empty((len(batch), width), np.float32))
+            self._cuda.copy(columns[-1].ctypes.data, place, columns[-1].nbytes, self._cuda.TO_HOST)
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
     def information(self) -> str:
         """What TensorRT's inspector says of the engine, as JSON."""
@@ -2370,6 +2410,7 @@ class Runner:
         self.full_scale: float = classifier.get("full_scale", 1.0)
         self.trim_silence: bool = classifier.get("trim_silence", False)
         self.resampler: dict[str, Any] = classifier["resampler"]
+        self.reject: dict[str, Any] | None = (self.manifest.get("detection") or {}).get("reject")
         self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
         self.log_mel: LogMel | None = None  # where the graph does not compute it
         shape: tuple[int, ...] = (self.clip_samples,)
@@ -2380,7 +2421,7 @@ class Runner:
         target = self.manifest["target"]
         table = target.get("tensorrt") or target.get("tensorrt_rtx") or {}
         largest = 1 if self._batch == 1 else table.get("max_batch", 1)
-        contract = Contract(classifier["input"], shape, len(self.classes), largest)
+        contract = Contract(classifier["input"], shape, len(self.classes), largest, self.reject is not None)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             on_dla = self.precision == DLA_ENGINE
@@ -2413,11 +2454,23 @@ class Runner:
 
     def probabilities(self, clips: np.ndarray) -> np.ndarray:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
+        return self.answers(clips)[:, : len(self.classes)]
+
+    def answers(self, clips: np.ndarray) -> np.ndarray:
+        """`probabilities`, and in one more column how familiar each clip is, where the bundle rejects the unknown."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
         if not np.isfinite(scores).all():
             raise BadSamples(NOT_FINITE)
         return scores
+
+    def told(self, answer: np.ndarray) -> dict[str, Any]:
+        """`known`, how familiar what was answered so `(K + 1,)` is, and whether it is `unknown`; empty where the bundle
+        rejects nothing."""
+        if self.reject is None:
+            return {}
+        known = float(answer[len(self.classes)])
+        return {"known": round(known, 6), "unknown": known < self.reject["threshold"]}
 
     def step_graphs(self) -> StepGraphs | None:
         """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
@@ -2451,27 +2504,31 @@ class Runner:
     def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
         """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
         little memory."""
-        return self.hear(pieces, sample_rate)[0]
+        return self.hear(pieces, sample_rate)[0][: len(self.classes)]
 
     def hear(self, pieces: Iterable[np.ndarray], sample_rate: int) -> tuple[np.ndarray, bool]:
-        """`predict_pieces`, and whether there was nothing to hear: every sample had one value."""
+        """What is answered of a waveform in pieces, as `answers` has it, and whether there was nothing to hear: every
+        sample had one value."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         stretches = Stretches(sample_rate, self.sample_rate)
         resampled = resample_pieces(_known(pieces, stretches), sample_rate, self.sample_rate, width, rolloff)
         trimmed = stretches if self.trim_silence else None
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding, trimmed)
-        scores = [self.probabilities(batch) for batch in clips]
+        scores = [self.answers(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
-        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
+        """The golden examples: clips `(N, clip_samples)` and the `answers` expected of them.
 
         int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
         """
-        expected = "probabilities" if self.precision == "int8" else "float_probabilities"
-        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes))
+        prefix, rejects = "" if self.precision == "int8" else "float_", self.reject is not None
+        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes), known=rejects)
         scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-        return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
+        expected = golden.get(f"{prefix}probabilities", golden["probabilities"])
+        if rejects:
+            expected = np.column_stack([expected, golden[f"{prefix}known"]])
+        return golden["waveform"].astype(np.float32) * scale, expected
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by.
@@ -2479,15 +2536,21 @@ class Runner:
         Of an int8 engine also `layers_in_float`: those that are to compute on integers, and do not.
         """
         clips, expected = self.golden_clips()
-        scores = self.probabilities(clips)
-        agreement = same_answers(scores, expected, self.activation)
-        difference = float(np.abs(scores - expected).max())
+        scores, classes = self.answers(clips), len(self.classes)
+        agreement = same_answers(scores[:, :classes], expected[:, :classes], self.activation)
+        apart = np.abs(scores - expected)
+        difference = float(apart[:, :classes].max())
+        known: dict[str, float] = {}
+        if self.reject is not None:
+            known = {"known_difference": float(apart[:, classes].max() / self.reject["span"])}
         tolerance = self.manifest["target"]["tolerance"]
         return {
-            "agrees": agreement >= tolerance["agreement"] and difference <= tolerance["probability"],
+            "agrees": agreement >= tolerance["agreement"]
+            and max((difference, *known.values())) <= tolerance["probability"],
             "clips": len(clips),
             "agreement": agreement,
             "largest_difference": difference,
+            **known,
             "tolerance": tolerance,
             "engine": self.engine,
             "precision": self.precision,
@@ -2559,7 +2622,8 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
 
 
 class Row(NamedTuple):
-    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`.
+    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`, and how
+    familiar it is after them where the classifier rejects the unknown.
 
     None, with `error`, for samples that cannot be classified. `silent`: all have one value, and then None where such
     windows are not scored."""
@@ -2574,9 +2638,9 @@ class Row(NamedTuple):
 class Scorer:
     """Scores windows of one signal: `heard` what comes, `add` each window, `take` the rows of those that were added.
 
-    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `probabilities` and
-    `step_graphs`; `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are
-    used for all that are seen as they are; what is filled up goes through the whole graph.
+    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `answers` and `step_graphs`;
+    `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are used for all that
+    are seen as they are; what is filled up goes through the whole graph.
     """
 
     def __init__(self, classifier: Any, stretches: Stretches, silent_too: bool) -> None:
@@ -2617,7 +2681,7 @@ class Scorer:
             else:
                 clip = clip[first:last] if self._classifier.trim_silence else clip
                 filled = fit(clip, self._classifier.clip_samples, self._classifier.padding)
-                scores = self._classifier.probabilities(filled[None])[0]
+                scores = self._classifier.answers(filled[None])[0]
             self._rows.append(Row(start, stop, scores, silent))
         except BadSamples as failure:
             self._rows.append(Row(start, stop, None, error=str(failure)))
@@ -2691,7 +2755,8 @@ class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    last `smooth` windows), `silent` (all samples alike), or `error`; where the bundle rejects the unknown also `known`
+    and `unknown`, and "unknown" for a class; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
 
@@ -2807,19 +2872,24 @@ class Stream:
             self.refused += 1
         else:
             self._recent.append(row.scores)
-            mean = np.mean(self._recent, axis=0)
-            told.update(self._ranked(mean), silent=row.silent)
+            answer = np.mean(self._recent, axis=0)
+            told.update(self._ranked(answer), silent=row.silent)
+            mean = answer[: len(self._runner.classes)]
+            if told.get("unknown") and self._rule is not None:
+                mean = opening_nothing(mean, self._rule)
             self.classified += 1
         if self._finder is not None and self._rule is not None:
             events = self._finder.push(row.start, row.stop, None if row.silent else mean)
             told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
         return told
 
-    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
+    def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
+        mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
-        return {"class": best, "score": scores[best], **several, "scores": scores}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], **several, "scores": scores, **told}
 
 
 # --- A recording in pieces --------------------------------------------------------------------------------------------
@@ -2879,7 +2949,7 @@ class Listener:
     """
 
     def __init__(self, classifier: Any, rule: Rule, rate: int) -> None:
-        self.rule, self.rate = rule, rate
+        self.rule, self.rate, self._classifier = rule, rate, classifier
         self._scores = WindowScores(classifier, rate, rule.hop)
         self._finder = EventFinder(rule)
         self.heard = self.windows = self.silent = self.unscored = 0
@@ -2914,7 +2984,12 @@ class Listener:
                 if not self.unscored:
                     self.error, self.error_at = row.error, row.start / self.rule.rate
                 self.unscored += 1
-            yield from self._finder.push(row.start, row.stop, row.scores)
+            scores = row.scores
+            if scores is not None:
+                unknown = self._classifier.told(scores).get("unknown", False)
+                scores = scores[: len(self.rule.classes)]
+                scores = opening_nothing(scores, self.rule) if unknown else scores
+            yield from self._finder.push(row.start, row.stop, scores)
 
 
 # --- Tables of events -------------------------------------------------------------------------------------------------
@@ -3464,7 +3539,7 @@ def run_choose(folder: Path, options: argparse.Namespace) -> int:
             candidates[precision] = {"agrees": False, "error": str(failure)}
             continue
         runners[precision] = runner
-        told = ("agrees", "agreement", "largest_difference", "layers_in_float")
+        told = ("agrees", "agreement", "largest_difference", "known_difference", "layers_in_float")
         candidates[precision] = {key: outcome[key] for key in told if key in outcome}
     if not runners:
         raise RunnerError(candidates[built[0]]["error"])
@@ -3539,6 +3614,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         same = "same answers" if runner.answers_several else "same top class"
         print(f"{same:<18}  {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "known_difference" in outcome:
+            print(f"how familiar        {outcome['known_difference']:.2g} of the range of its scores")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
@@ -3557,12 +3634,13 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
+                answer, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
+        scores, told = answer[: len(runner.classes)], runner.told(answer)
         answered = runner.answered(scores) if runner.answers_several else None
         shown = options.top or (1 if answered is None else len(answered))
         best = np.argsort(-scores, kind="stable")[:shown]
@@ -3570,10 +3648,10 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             best = np.array([runner.classes.index(name) for name in answered], dtype=np.intp)
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         several = {} if answered is None else {"classes": answered}
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **several, "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **told, **several, "top": top})
         if not options.json:
             said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] or ["none of the classes"]
-            said += ["(silent)"] * silent
+            said = ["unknown"] * told.get("unknown", False) + said + ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))

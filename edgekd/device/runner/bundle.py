@@ -23,12 +23,19 @@ DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to 
 
 
 class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), and `known` (B,)
+    where there is such an output; all float32."""
 
     input: str
     shape: tuple[int, ...]
     classes: int
     max_batch: int
+    known: bool = False
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """What comes out, and how many columns each has in an answer."""
+        return {"probabilities": self.classes, **({"known": 1} if self.known else {})}
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ same here. A window that sees half of what goes on for longer than itself has it
 
 A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
 both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
-out. An event's score is the highest of its cells.
+out. An event's score is the highest of its cells. A window that the classifier does not know opens none.
 """
 
 from __future__ import annotations
@@ -127,6 +127,11 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def opening_nothing(scores: np.ndarray, rule: Rule) -> np.ndarray:
+    """The scores `(K,)` of an unknown window: it opens no event, though one that others open may reach over it."""
+    return np.minimum(scores, np.nextafter(rule.open, -1))
 
 
 def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:

@@ -51,6 +51,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     if manifest.get("detection") is not None:  # older bundles have none
         _check_entries(manifest, {"detection": _TABLE}, where)
         _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
+        if manifest["detection"].get("reject") is not None:
+            _check_entries(manifest, _REJECT, where)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -177,6 +179,11 @@ _MANIFEST: dict[str, Wanted] = {
     "target.tolerance": _TABLE,
     "target.tolerance.probability": _within(0, 1),
     "target.tolerance.agreement": _within(0, 1),
+}
+_REJECT: dict[str, Wanted] = {
+    "detection.reject": _TABLE,
+    "detection.reject.threshold": _within(-1e30, 1e30),
+    "detection.reject.span": _within(1e-30, 1e30),
 }
 _LOG_MEL: dict[str, Wanted] = {
     "classifier.gain": _within(1e-30, 1e30),

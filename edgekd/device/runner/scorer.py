@@ -12,7 +12,8 @@ from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 
 
 class Row(NamedTuple):
-    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`.
+    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`, and how
+    familiar it is after them where the classifier rejects the unknown.
 
     None, with `error`, for samples that cannot be classified. `silent`: all have one value, and then None where such
     windows are not scored."""
@@ -27,9 +28,9 @@ class Row(NamedTuple):
 class Scorer:
     """Scores windows of one signal: `heard` what comes, `add` each window, `take` the rows of those that were added.
 
-    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `probabilities` and
-    `step_graphs`; `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are
-    used for all that are seen as they are; what is filled up goes through the whole graph.
+    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `answers` and `step_graphs`;
+    `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are used for all that
+    are seen as they are; what is filled up goes through the whole graph.
     """
 
     def __init__(self, classifier: Any, stretches: Stretches, silent_too: bool) -> None:
@@ -70,7 +71,7 @@ class Scorer:
             else:
                 clip = clip[first:last] if self._classifier.trim_silence else clip
                 filled = fit(clip, self._classifier.clip_samples, self._classifier.padding)
-                scores = self._classifier.probabilities(filled[None])[0]
+                scores = self._classifier.answers(filled[None])[0]
             self._rows.append(Row(start, stop, scores, silent))
         except BadSamples as failure:
             self._rows.append(Row(start, stop, None, error=str(failure)))

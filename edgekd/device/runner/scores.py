@@ -6,7 +6,7 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.detection import Detection, EventFinder, Rule
+from edgekd.device.runner.detection import Detection, EventFinder, Rule, opening_nothing
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
 from edgekd.device.runner.scorer import Row, Scorer
@@ -66,7 +66,7 @@ class Listener:
     """
 
     def __init__(self, classifier: Any, rule: Rule, rate: int) -> None:
-        self.rule, self.rate = rule, rate
+        self.rule, self.rate, self._classifier = rule, rate, classifier
         self._scores = WindowScores(classifier, rate, rule.hop)
         self._finder = EventFinder(rule)
         self.heard = self.windows = self.silent = self.unscored = 0
@@ -101,4 +101,9 @@ class Listener:
                 if not self.unscored:
                     self.error, self.error_at = row.error, row.start / self.rule.rate
                 self.unscored += 1
-            yield from self._finder.push(row.start, row.stop, row.scores)
+            scores = row.scores
+            if scores is not None:
+                unknown = self._classifier.told(scores).get("unknown", False)
+                scores = scores[: len(self.rule.classes)]
+                scores = opening_nothing(scores, self.rule) if unknown else scores
+            yield from self._finder.push(row.start, row.stop, scores)

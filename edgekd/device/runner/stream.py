@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator
 import numpy as np
 
 from edgekd.device.runner.classifier import Runner
-from edgekd.device.runner.detection import EventFinder, Rule, event_line
+from edgekd.device.runner.detection import EventFinder, Rule, event_line, opening_nothing
 from edgekd.device.runner.errors import RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
@@ -71,7 +71,8 @@ class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    last `smooth` windows), `silent` (all samples alike), or `error`; where the bundle rejects the unknown also `known`
+    and `unknown`, and "unknown" for a class; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
 
@@ -187,16 +188,21 @@ class Stream:
             self.refused += 1
         else:
             self._recent.append(row.scores)
-            mean = np.mean(self._recent, axis=0)
-            told.update(self._ranked(mean), silent=row.silent)
+            answer = np.mean(self._recent, axis=0)
+            told.update(self._ranked(answer), silent=row.silent)
+            mean = answer[: len(self._runner.classes)]
+            if told.get("unknown") and self._rule is not None:
+                mean = opening_nothing(mean, self._rule)
             self.classified += 1
         if self._finder is not None and self._rule is not None:
             events = self._finder.push(row.start, row.stop, None if row.silent else mean)
             told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
         return told
 
-    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
+    def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
+        mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
-        return {"class": best, "score": scores[best], **several, "scores": scores}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], **several, "scores": scores, **told}

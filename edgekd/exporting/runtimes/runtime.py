@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from edgekd.quantization.fake_quant import FlavourName
 
 Classify = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
-"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`."""
+"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`; of a bundle that rejects the unknown, with `known` in
+one more column."""
 
 
 @dataclass(frozen=True)
