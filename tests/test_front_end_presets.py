@@ -21,7 +21,7 @@ def front_end(samples: int, rate: int, config: FrontendConfig) -> onnx.ModelProt
     waveform = Value("waveform", (1, samples))
     with sheet.within("frontend"):
         found = write_log_mel(sheet, log_mel, waveform, lambda sheet, value: transpose(sheet, value, 1, 2))
-    return with_computed_weights(sheet.model("log_mel", waveform, found, 18, "batch"), log_mel, "frontend")
+    return with_computed_weights(sheet.model("log_mel", waveform, [found], 18, "batch"), log_mel, "frontend")
 
 
 @pytest.mark.parametrize("name", PRESETS)
