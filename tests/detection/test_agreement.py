@@ -67,6 +67,7 @@ def test_a_bundle_says_what_makes_an_event(tiny_run: Run, tiny_bundle: Path) -> 
         "exclusive": False,
         "background": "background",
         "chosen": "best F1, on the validation side: 15 clips, 0.00417 h",
+        "reject": None,
     }
     assert manifest["classifier"]["temperature"] == chosen.temperature.value
 
