@@ -13,6 +13,7 @@ from torch import nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
+from edgekd.device.runner.detection import default_hop
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
@@ -103,7 +104,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         files,
         models,
         classifier=classifier,
-        detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
+        detection=Detection.of_nobody(run.classes, default_hop(classifier.clip_samples), run.config.data.background),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),

@@ -20,7 +20,7 @@ from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import file_digest, windows
 from edgekd.device.runner.answers import SEVERAL
-from edgekd.device.runner.detection import Rule, rule_of
+from edgekd.device.runner.detection import Rule, default_hop, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
@@ -100,7 +100,6 @@ class Predictor(ABC):
             "classes": list(self.classes),
             "sample_rate": self.sample_rate,
             "clip_samples": self.clip_samples,
-            "hop_samples": self.hop_samples,
         }
         try:
             found = None if self.detection is None else self.detection.model_dump()
@@ -168,7 +167,7 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
-        self.detection = Detection.of_nobody(run.classes, self.hop_samples, data.background)
+        self.detection = Detection.of_nobody(run.classes, default_hop(self.clip_samples), data.background)
         self.several = run.task.several
         stage = "int8" if "int8" in run.report().get("test", {}) else "student"
         self.student = load_int8(run) if stage == "int8" else run.student()

@@ -54,7 +54,7 @@ def test_a_bundle_says_what_makes_an_event(tiny_bundle: Path) -> None:
     classes = manifest["classifier"]["classes"]
     assert classes[0] == "background"
     assert manifest["detection"] == {
-        "hop_samples": manifest["classifier"]["hop_samples"],
+        "hop_samples": manifest["classifier"]["clip_samples"] // 4,
         "open": dict.fromkeys(classes[1:], 0.5),
         "close": dict.fromkeys(classes[1:], 0.4),
         "minimum_s": 0.0,
