@@ -259,6 +259,19 @@ def tiny_copy(tiny_run: Run, tmp_path: Path) -> Run:
     return Run.open(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
 
 
+def sample_calibration(name: str, error: float) -> dict[str, Any]:
+    """Calibration of a subject of `sample_profile`: all but the teacher have a temperature."""
+    values = {"temperature": 1.0, "error": error, "error_interval": (0.7 * error, 1.5 * error), "cross_entropy": 0.5}
+    if name == "teacher":
+        return values
+    return values | {
+        "temperature": 0.72,
+        "error_before": 1.4 * error,
+        "error_before_interval": (error, 2 * error),
+        "cross_entropy_before": 0.6,
+    }
+
+
 @pytest.fixture(scope="session")
 def sample_profile() -> Profile:
     """A profile with everything in it: a teacher, its student, its int8 student, and that on a board.
@@ -377,6 +390,7 @@ def sample_profile() -> Profile:
             "runtime": "PyTorch 2.13.0, CPU" if role == "teacher" else "onnxruntime 1.32.0, CPUExecutionProvider",
             "threads": 1,
             "scores": scores,
+            "calibration": sample_calibration(name, scores.calibration_error),
             "latency": latency(median, frontend),
             "throughput": tuple(
                 results.Throughput(batch=batch, threads=threads, clips_per_second=1000 / median * threads**0.8 * gain)
@@ -461,7 +475,7 @@ def bare_profile(sample_profile: Profile) -> Profile:
     """As little of `sample_profile` as the schema allows: one subject, of which only times and a size are known."""
     from edgekd.report.results import Machine
 
-    missing = {"scores", "energy", "battery", "robustness", "versus", "golden"}
+    missing = {"scores", "calibration", "energy", "battery", "robustness", "versus", "golden"}
     missing |= {"host", "machine", "architecture", "threads"}
     unknown = {"parameters", "macs", "frontend_macs", "traffic_bytes", "arithmetic_intensity", "activation_bytes"}
     unknown |= {"measured_activation_bytes", "process_bytes", "peak_process_bytes"}

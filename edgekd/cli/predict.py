@@ -41,7 +41,8 @@ def predict(
         if prediction.error is not None:
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
-            line(f"{prediction.file}: {_told(prediction, top)}{' (silent)' if prediction.silent else ''}")
+            nothing = "" if prediction.several or prediction.answers != () else " (none reaches its threshold)"
+            line(f"{prediction.file}: {_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):
@@ -51,7 +52,7 @@ def predict(
 def _told(prediction: Prediction, top: int | None) -> str:
     """The most probable classes, or all that are answered, with their scores."""
     shown = prediction.ranked[: top or 3]
-    if prediction.answers is not None and top is None:
+    if prediction.several and prediction.answers is not None and top is None:
         shown = tuple((name, share) for name, share in prediction.ranked if name in prediction.answers)
         if not shown:
             name, share = prediction.ranked[0]

@@ -116,6 +116,14 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
     return _split(sides)
 
 
+def recordings_on(path: Path, side: Side) -> list[str]:
+    """The recordings that the clips on a `side` in a `splits.csv` are of, by their names there. Raises `InputError`."""
+    header, *lines = read_csv(path)
+    if tuple(header) != COLUMNS:
+        raise InputError(f"{path}: columns are {', '.join(header)}; needed: {', '.join(COLUMNS)}.")
+    return list(dict.fromkeys(from_csv_text(line[0]) for line in lines if line[-1:] == [side]))
+
+
 def _same(line: list[str], expected: list[str]) -> bool:
     """Whether a line is what `_lines` has; tables of version 0.1 had names as they are."""
     return line == expected or line == [*map(from_csv_text, expected)]

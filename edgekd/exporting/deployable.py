@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from edgekd.exporting.integer_layers import with_integers
 from edgekd.exporting.targets import LogMelPlace, Precision
+from edgekd.exporting.temperature import with_temperature
 from edgekd.exporting.verify import Probabilities, reference
 from edgekd.log_mel import ExportLogMel, mel_bin_affine, turned
 from edgekd.models.students.student import Student
@@ -33,6 +34,7 @@ from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import temperature_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Deployable:
     """A trained student in one precision, of clips of `clip_samples`.
 
     `network`: the quantised network, which int8 has in place of the student's own. `source` names what it was loaded
-    from: deployables of one source, precision and length are the same student, and are equal.
+    from: deployables of one source, precision and length are the same student, and are equal. `temperature`: what the
+    logits of both are divided by already.
     """
 
     precision: Precision
@@ -48,6 +51,7 @@ class Deployable:
     source: str
     student: Student = field(compare=False, repr=False)
     network: QuantizedNetwork | None = field(default=None, compare=False, repr=False)
+    temperature: float = field(default=1.0, compare=False)
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -66,27 +70,32 @@ class Deployable:
 
 
 def deployable_of(run: Run, precision: Precision) -> Deployable:
-    """The student of a finished run in one precision.
+    """The student of a finished run in one precision, its temperature folded in.
 
     Raises `InputError` for an unfinished run, one without an int8 student where that is asked for, and for weights that
     are not finite.
     """
     int8 = precision == "int8"
-    student = load_int8(run) if int8 else run.student()
-    check_finite(student)
+    trained = load_int8(run) if int8 else run.student()
+    check_finite(trained)
+    temperature = temperature_of(run, "int8" if int8 else "student")
+    student = with_temperature(trained, temperature)
     data = run.config.data
     return Deployable(
         precision=precision,
         clip_samples=round(data.clip_seconds * data.sample_rate),
-        source=_source(run, int8),
+        source=_source(run, int8, temperature),
         student=student,
         network=quantized_network(student) if int8 else None,
+        temperature=temperature,
     )
 
 
-def _source(run: Run, int8: bool) -> str:
-    """A digest of all that a student is loaded from: configuration, classes, settings of quantisation, weights."""
-    digest = hashlib.sha256(json.dumps([run.config.model_dump(mode="json", exclude={"out"}), run.classes]).encode())
+def _source(run: Run, int8: bool, temperature: float) -> str:
+    """A digest of all that a student is loaded from: configuration, classes, temperature, settings of quantisation,
+    weights."""
+    settings = run.config.model_dump(mode="json", exclude={"out"})
+    digest = hashlib.sha256(json.dumps([settings, run.classes, temperature]).encode())
     if int8 and settings_file(run).is_file():
         digest.update(settings_file(run).read_bytes())
     digest.update(run.weights("int8" if int8 else "student").read_bytes())

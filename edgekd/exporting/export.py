@@ -5,7 +5,7 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -19,16 +19,18 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
+from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
+from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run
+from edgekd.runs.run import Run, Stage
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
@@ -81,7 +83,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
-    float_student = Remembered(reference(run.student()))
+    float_student = Remembered(reference(_float_student(run, deployables)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -99,12 +101,13 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
     classifier = _classifier(run, main, target)
+    stage: Stage = "int8" if target.precision == "int8" else "student"
     bundle = write_bundle(
         out,
         files,
         models,
         classifier=classifier,
-        detection=Detection.of_nobody(run.classes, default_hop(classifier.clip_samples), run.config.data.background),
+        detection=detection_of(run, stage, default_hop(classifier.clip_samples)),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
@@ -113,6 +116,12 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     )
     progress("export", 5, STEPS, step="done")
     return bundle
+
+
+def _float_student(run: Run, deployables: Mapping[Precision, Deployable]) -> Student:
+    """The float student as it ships, be it in none of these precisions."""
+    floats = [each.student for precision, each in deployables.items() if precision != "int8"]
+    return floats[0] if floats else deployable_of(run, "fp32").student
 
 
 def _others(run: Run, deployable: Deployable, target: Target, progress: Progress) -> dict[Sized, Figures]:
@@ -169,6 +178,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
+        temperature=deployable.temperature,
     )
 
 

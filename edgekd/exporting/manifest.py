@@ -66,6 +66,7 @@ class Classifier(Section):
     batch: Batch = Field("dynamic", description="clips that one call takes; 1: exactly one")
     frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")
     gain: float = Field(gt=0, description="factor on the waveform, before the log-mel")
+    temperature: float = Field(1.0, gt=0, description="that the logits are divided by already, in the graph")
     resampler: Resampler = Resampler()
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
-from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, default_hop, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
@@ -44,7 +44,9 @@ class Prediction:
     error: str | None = None
     silent: bool = False
     answers: tuple[str, ...] | None = None
-    """Where a clip may be of several classes, those that are answered, the most probable first."""
+    """The classes that reach their thresholds, the most probable first; None where nobody has chosen any, unless a clip
+    may be of several classes."""
+    several: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
@@ -158,7 +160,8 @@ class RunPredictor(Predictor):
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
-        from edgekd.quantization.int8_student import load_int8
+        from edgekd.exporting.deployable import deployable_of
+        from edgekd.exporting.detection import detection_of
         from edgekd.runs.run import Run
 
         run = Run.open(folder)
@@ -167,11 +170,11 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
-        self.detection = Detection.of_nobody(run.classes, default_hop(self.clip_samples), data.background)
         self.several = run.task.several
-        stage = "int8" if "int8" in run.report().get("test", {}) else "student"
-        self.student = load_int8(run) if stage == "int8" else run.student()
-        self._files = (folder / "config.toml", folder / stage / "best.safetensors")
+        int8 = "int8" in run.report().get("test", {})
+        self.detection = detection_of(run, "int8" if int8 else "student", default_hop(self.clip_samples))
+        deployable = deployable_of(run, "int8" if int8 else "fp32")
+        self.student, self._source = deployable.student, deployable.source
 
     def probabilities(self, clips: Scores) -> Scores:
         import torch
@@ -183,7 +186,7 @@ class RunPredictor(Predictor):
         return scores
 
     def digest(self) -> str:
-        return ",".join(file_digest(path) for path in self._files)
+        return self._source
 
 
 def open_predictor(folder: Path) -> Predictor:
@@ -194,6 +197,8 @@ def open_predictor(folder: Path) -> Predictor:
 def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
+    detection = predictor.detection
+    answers_known = predictor.several or (detection is not None and detection.chosen is not None)
 
     def predict(file: Path) -> Prediction:
         try:
@@ -201,7 +206,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        answers = predictor.answered(scores) if predictor.several else None
-        return Prediction(file, tuple(ranked), silent=silent, answers=answers)
+        answers = predictor.answered(scores) if answers_known else None
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=predictor.several)
 
     return map(predict, files)

@@ -16,10 +16,12 @@ from edgekd.profiling.energy import battery, measure_energy, modelled, open_mete
 from edgekd.profiling.latency import Timings, throughput
 from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress
-from edgekd.report.results import Battery, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
+from edgekd.report.results import Battery, Calibration, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
 from edgekd.runs.predictions import Predictions
+from edgekd.scoring.calibration import before_temperature, calibration
 from edgekd.scoring.differences import Difference, LabelDifference, difference
 from edgekd.scoring.scored import AnyScores, score_clips
+from edgekd.scoring.scores import DIGITS
 
 
 def example_of(candidate: Candidate) -> Tensor:
@@ -74,6 +76,7 @@ class Measurements:
             runtime=candidate.model.runtime,
             threads=candidate.model.threads,
             scores=self._scores(candidate),
+            calibration=self._calibration(candidate),
             latency=latency,
             throughput=self._throughput(candidate, example),
             cost=cost,
@@ -89,6 +92,31 @@ class Measurements:
             return None
         probabilities = self.predictions[candidate.name].probabilities
         return score_clips(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+
+    def _calibration(self, candidate: Candidate) -> Calibration | None:
+        clips, temperature = candidate.clips, candidate.temperature
+        if clips is None:
+            return None
+        predictions = self.predictions[candidate.name]
+        said = predictions.probabilities
+        now = calibration(said, clips.labels, clips.groups, clips.seed)
+        told = Calibration(
+            temperature=temperature,
+            error=round(now.error, DIGITS),
+            error_interval=now.interval,
+            cross_entropy=round(now.cross_entropy, DIGITS),
+        )
+        if temperature is None or temperature == 1:
+            return told
+        without = before_temperature(said, temperature, predictions.task.activation)
+        before = calibration(without, clips.labels, clips.groups, clips.seed)
+        return told.model_copy(
+            update={
+                "error_before": round(before.error, DIGITS),
+                "error_before_interval": before.interval,
+                "cross_entropy_before": round(before.cross_entropy, DIGITS),
+            }
+        )
 
     def _latency(self, candidate: Candidate) -> Latency:
         parts = {part: f"{candidate.name}: {part}" for part in ("front end", "network", "device")}

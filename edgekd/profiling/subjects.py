@@ -42,6 +42,7 @@ from edgekd.profiling.guests import open_guest
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import temperature_of
 from edgekd.task import SINGLE
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
@@ -52,7 +53,10 @@ Source = Run | Bundle | Path
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing to profile, which hears `samples` at a time. `clips` None: there is nothing to score it on."""
+    """One thing to profile, which hears `samples` at a time. `clips` None: there is nothing to score it on.
+
+    `temperature`: what its logits are divided by; None where that is not known.
+    """
 
     name: str
     kind: Kind
@@ -64,6 +68,7 @@ class Candidate:
     clips: ScoredClips | None
     bundle: Bundle | None = None
     notes: tuple[str, ...] = ()
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,13 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     if not scored:
         notes += (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
+    warmth = 1.0 if role == "teacher" else temperature_of(run, "int8" if role == "int8" else "student")
     return [
-        Candidate(role, "run", role, run.folder, architecture, model, samples, clips if scored else None, notes=notes)
+        Candidate(
+            *(role, "run", role, run.folder, architecture, model, samples, clips if scored else None),
+            notes=notes,
+            temperature=warmth,
+        )
         for model in models
     ]
 
@@ -214,7 +224,7 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, backend: str) -> T
         task=run.task,
     )
     if role == "student":
-        student = run.student()
+        student = deployable_of(run, "fp32").student
         return make(student, front_end=student.log_mel, network=student.network, learned=student.network)
     teacher = run.teacher()
     assert teacher is not None
@@ -247,8 +257,12 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> lis
         )
     role: Role = "int8" if manifest.precision == "int8" else "student"
     name, student = folder.resolve().name, sized(classifier.student, classifier.width)
+    as_exported = PRECISIONS[manifest.precision]  # the float student may have another temperature
     return [
-        Candidate(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes))
+        Candidate(
+            *(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes)),
+            temperature=classifier.temperature if model.precision == as_exported else None,
+        )
         for model in models
     ]
 

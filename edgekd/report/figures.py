@@ -23,7 +23,7 @@ from edgekd.number_formats import (
     size,
     times,
 )
-from edgekd.report.results import Profile, Subject
+from edgekd.report.results import Calibration, Profile, Subject
 from edgekd.scoring.differences import Difference
 from edgekd.scoring.label_scores import LabelScores
 
@@ -36,6 +36,7 @@ def row(subject: Subject) -> dict[str, Value]:
     called like its figure, with `_low` and `_high`."""
     scores, latency, cost, versus = subject.scores, subject.latency, subject.cost, subject.versus
     paired, speedup = (versus.measured, versus.speedup) if versus else (None, None)
+    calibration = subject.calibration
     counted = paired if isinstance(paired, Difference) else None
     measure = "mean_average_precision" if isinstance(scores, LabelScores) else "accuracy"
     return {
@@ -46,7 +47,7 @@ def row(subject: Subject) -> dict[str, Value]:
         "groups": scores.groups if scores else None,
         **_with_interval(measure, (scores.measure, *scores.measure_interval) if scores else None),
         **_with_interval("macro_f1", (scores.macro_f1, *scores.macro_f1_interval) if scores else None),
-        "calibration_error": scores.calibration_error if scores else None,
+        **_calibration(calibration, scores.calibration_error if scores else None),
         "baseline": versus.baseline if versus else None,
         **_with_interval(f"{measure}_difference", (paired.measure, *paired.measure_interval) if paired else None),
         "mcnemar_p": counted.mcnemar if counted else None,
@@ -65,6 +66,27 @@ def row(subject: Subject) -> dict[str, Value]:
         "battery_days": subject.battery.days if subject.battery else None,
         "golden_agrees": subject.golden.agrees if subject.golden else None,
     }
+
+
+def _calibration(calibration: Calibration | None, error: float | None) -> dict[str, Value]:
+    """Of reports of version 2 the `error` alone."""
+    if calibration is None:
+        return {"calibration_error": error, **dict.fromkeys(_CALIBRATION)}
+    before, ends = calibration.error_before, calibration.error_before_interval
+    return {
+        **_with_interval("calibration_error", (calibration.error, *calibration.error_interval)),
+        **_with_interval("calibration_error_before", None if before is None or ends is None else (before, *ends)),
+        "temperature": calibration.temperature,
+        "cross_entropy": calibration.cross_entropy,
+        "cross_entropy_before": calibration.cross_entropy_before,
+    }
+
+
+_CALIBRATION = (
+    *("calibration_error_low", "calibration_error_high"),
+    *(f"calibration_error_before{end}" for end in ("", "_low", "_high")),
+    *("temperature", "cross_entropy", "cross_entropy_before"),
+)
 
 
 def _with_interval(key: str, estimate: tuple[float, float, float] | None) -> dict[str, Value]:
@@ -110,6 +132,8 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("sign_flip_p", "sign-flip p", p_value),
         Figure("macro_f1", "macro-F1", percent, "high"),
         Figure("calibration_error", "calibration error", percent, "low"),
+        Figure("calibration_error_before", "before its temperature", percent),
+        Figure("temperature", "temperature", number),
     ),
     "Time of one clip": (
         Figure("p50_ms", "p50, ms", number, "low"),
@@ -177,6 +201,11 @@ GLOSSARY = {  # by the figure that brings it into a report
     "calibration_error": (
         "Calibration error",
         "How far the stated probability is from the share that was right, on average (expected, 15 bins).",
+    ),
+    "calibration_error_before": (
+        "Temperature",
+        "What the logits are divided by, in the graph, so that probabilities are nearer to what is true; chosen on the "
+        "validation side. 1 where none helped there.",
     ),
     "p50_ms": (
         "p50, p95, p99, spread",

@@ -1,6 +1,6 @@
 """A profile as data: what `report.json` holds, and what every other form of the report is drawn from.
 
-The classes below are the schema, version 2: their fields are the keys, and `edgekd profile --schema` prints the same as
+The classes below are the schema, version 3: their fields are the keys, and `edgekd profile --schema` prints the same as
 JSON Schema. Shares are from 0 to 1, times in ms unless a name says otherwise, sizes in bytes, intervals 95 %. What
 could not be had on this machine, or was not asked for, is null or empty, never 0.
 """
@@ -19,8 +19,10 @@ from edgekd.json_files import Amount, Count, Share, read_json
 from edgekd.scoring.differences import AnyDifference, Difference, LabelDifference
 from edgekd.scoring.intervals import Shares
 from edgekd.scoring.scored import AnyScores
+from edgekd.scoring.scores import CALIBRATION_BINS
 
-PROFILE_VERSION: Literal[2] = 2
+PROFILE_VERSION: Literal[3] = 3
+OLDER = (2,)  # versions whose reports lack what is optional here, and are read
 
 Role = Literal["teacher", "student", "int8", "model"]
 """What a subject is to its run; a graph or an engine that came alone is a `model`."""
@@ -48,6 +50,20 @@ class Estimate(Section):
     value: Positive
     low: Positive
     high: Positive
+
+
+class Calibration(Section):
+    """How far probabilities are from what is true: as they ship, and `before` the temperature in the graph, null where
+    there is none."""
+
+    temperature: Positive | None = Field(None, description="that the logits are divided by; null: not known")
+    bins: int = Field(CALIBRATION_BINS, strict=True, ge=1, description="of the calibration error, of equal width")
+    error: Share = Field(description="expected calibration error of the highest probability")
+    error_interval: Annotated[Shares, AfterValidator(_ascending)]
+    cross_entropy: Amount = Field(description="mean over clips, of natural logarithms")
+    error_before: Share | None = None
+    error_before_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+    cross_entropy_before: Amount | None = None
 
 
 class Latency(Section):
@@ -237,6 +253,7 @@ class Subject(Section):
         None, strict=True, ge=1, description="CPU threads of the latency; null where a GPU computes"
     )
     scores: AnyScores | None = Field(None, description="null where there are no labelled clips to score it on")
+    calibration: Calibration | None = Field(None, description="of the same clips; null in reports of version 2")
     latency: Latency
     throughput: tuple[Throughput, ...] = ()
     cost: Cost
@@ -252,7 +269,7 @@ class Subject(Section):
 class Profile(Section):
     """What `edgekd.profiling.profiler` found."""
 
-    version: Literal[2] = PROFILE_VERSION
+    version: Literal[3] = PROFILE_VERSION
     edgekd: str = Field(description="version of this package")
     created: str = Field(description="ISO 8601, UTC")
     command: tuple[str, ...] = Field(description="what makes this report again")
@@ -301,6 +318,8 @@ def read_profile(path: Path) -> Profile:
     values = read_json(path, "Name the report.json of an earlier 'edgekd profile'.")
     if not isinstance(values, dict) or "subjects" not in values or "version" not in values:
         raise InputError(f"{path}: not the report.json of a profile. {again}")
+    if type(values["version"]) is int and values["version"] in OLDER:
+        values = values | {"version": PROFILE_VERSION}
     if type(values["version"]) is not int or values["version"] != PROFILE_VERSION:
         version = shown(values["version"])
         raise InputError(f"{path}: a report of schema version {version}; this edgekd reads {PROFILE_VERSION}. {again}")

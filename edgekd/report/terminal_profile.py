@@ -58,6 +58,7 @@ def print_profile(profile: Profile, out: Path | None) -> None:
     rows = [row(subject) for subject in profile.subjects]
     tables = (
         ("", scored, _accuracy(profile, [row(subject) for subject in scored])),
+        ("Calibration error, before the temperature too", scored, _calibration([row(subject) for subject in scored])),
         ("One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone", None, _figures(TIME, rows)),
         ("Cost", None, _figures(COST, rows)),
         ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
@@ -114,6 +115,17 @@ def _accuracy(profile: Profile, rows: Sequence[Row]) -> Columns:
     if measure.key == "accuracy":
         columns |= {"McNemar": _cells("mcnemar_p", rows), "flip p": _cells("sign_flip_p", rows)}
     return columns
+
+
+def _calibration(rows: Sequence[Row]) -> Columns:
+    """What the temperature changed; nothing where no subject has one."""
+    if all(values["calibration_error_before"] is None for values in rows):
+        return {}
+    return {
+        "error": _cells("calibration_error", rows, with_interval=True),
+        "before": _cells("calibration_error_before", rows, with_interval=True),
+        "temperature": _cells("temperature", rows),
+    }
 
 
 def _energy(profile: Profile, rows: Sequence[Row]) -> Columns:

@@ -1,4 +1,5 @@
-"""`predictions.csv`: what each subject of a run said of each test clip, for whoever wants to count otherwise.
+"""`predictions.csv`: what each subject of a run said of each test clip, for whoever wants to count otherwise, as it was
+trained, before any temperature.
 
     subject,row,path,start,group,class,predicted,p_<class>...
 
@@ -24,6 +25,7 @@ from edgekd.files.tables import read_csv, write_csv
 from edgekd.task import MULTI, SINGLE, THRESHOLD, Task
 
 FILE = "predictions.csv"
+VALIDATION = "validation.csv"  # the same of the validation side, in the folder of a stage
 COLUMNS = ("subject", "row", "path", "start", "group", "class", "predicted")
 
 
@@ -63,11 +65,16 @@ def answered(
 
 
 def write_predictions(
-    folder: Path, subject: str, index: ClipIndex, rows: Sequence[int], probabilities: npt.NDArray[np.float32]
+    folder: Path,
+    subject: str,
+    index: ClipIndex,
+    rows: Sequence[int],
+    probabilities: npt.NDArray[np.float32],
+    file: str = FILE,
 ) -> None:
     """Put what `subject` says of `rows`, `probabilities (N, K)`, into the file in `folder`, in place of what it said
     before."""
-    path = folder / FILE
+    path = folder / file
     header = [*COLUMNS, *(f"p_{name}" for name in index.classes)]
     kept = [line for line in _read(path, header) if line[0] != subject] if path.is_file() else []
     lines = [[*map(csv_text, line)] for line in (header, *kept)]
@@ -81,10 +88,12 @@ def write_predictions(
     write_csv(path, lines)
 
 
-def read_predictions(folder: Path, subject: str, classes: Sequence[str], task: Task = SINGLE) -> Predictions:
+def read_predictions(
+    folder: Path, subject: str, classes: Sequence[str], task: Task = SINGLE, file: str = FILE
+) -> Predictions:
     """What `subject` said of clips whose labels are those of `task`. Raises `InputError` where the file is missing,
     damaged, or does not know the subject."""
-    path = folder / FILE
+    path = folder / file
     lines = [line for line in _read(path, [*COLUMNS, *(f"p_{name}" for name in classes)]) if line[0] == subject]
     if not lines:
         raise InputError(f"{path}: nothing of the {subject} in it.")

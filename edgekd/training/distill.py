@@ -53,6 +53,7 @@ from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation, waveform_gain
 from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
+from edgekd.training.thresholds import settle_scores
 from edgekd.training.validation import validate
 from edgekd.training.views import draw_views
 
@@ -140,6 +141,7 @@ def distill(
     if weights is not None:
         summary["weights"] = str(weights)
     processes.from_first(lambda: run.update_report("training", {"student": summary}))
+    settle_scores(run, "student", student, data, device, progress)
     record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
     return run

@@ -51,7 +51,9 @@ def test_a_table_is_written_and_scored(edgekd: Callable, tiny_bundle: Path, site
 def test_tables_go_into_a_folder_and_json_says_which(
     edgekd: Callable, tiny_bundle: Path, site: Path, tmp_path: Path
 ) -> None:
-    found = edgekd("detect", tiny_bundle, site, "--out", tmp_path / "t", "--format", "raven", "--json", "-q").json()
+    found = edgekd(
+        "detect", tiny_bundle, site, "--out", tmp_path / "t", "--format", "raven", "--threshold", "1", "--json", "-q"
+    ).json()
     assert found["tables"] == [str(tmp_path / "t" / f"{name}.selections.txt") for name in "ab"]
     assert [entry["seconds"] for entry in found["recordings"]] == [10, 10]
     assert read_events(tmp_path / "t") == []

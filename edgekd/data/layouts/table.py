@@ -81,6 +81,7 @@ LAYOUTS: tuple[Layout, ...] = (
         *_of("selections"),
         table=True,
         told_by=_is_selections,
+        several=True,
         named=True,
         beside=_selections_beside,
     ),
