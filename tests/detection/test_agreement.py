@@ -67,13 +67,16 @@ def test_a_bundle_says_what_makes_an_event(tiny_run: Run, tiny_bundle: Path) -> 
         "exclusive": False,
         "background": "background",
         "chosen": "best F1, on the validation side: 15 clips, 0.00417 h",
+        "reject": None,
     }
     assert manifest["classifier"]["temperature"] == chosen.temperature.value
 
 
 def test_a_run_hears_by_its_thresholds_as_its_bundle_does(tiny_run: Run, tiny_bundle: Path) -> None:
     desk, shipped = (open_predictor(folder) for folder in (tiny_run.folder, tiny_bundle))
-    assert desk.rule().settings() == shipped.rule().settings()
+    of_run, of_bundle = desk.rule().settings(), shipped.rule().settings()
+    assert of_run.pop("hop_samples") == pytest.approx(of_bundle.pop("hop_samples"), rel=0.05)  # where work is shared
+    assert of_run == of_bundle
 
 
 def test_where_nobody_has_chosen_there_are_defaults(tiny_copy: Run) -> None:

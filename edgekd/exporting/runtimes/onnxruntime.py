@@ -37,6 +37,7 @@ class OnnxRuntime:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     settings: str | None = None
+    in_steps: bool = True
     first_command: str = "python3 edgekd_runner.py verify"
 
     def check_target(self, target: Target) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from edgekd.quantization.fake_quant import FlavourName
 
 Classify = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
-"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`."""
+"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`; of a bundle that rejects the unknown, with `known` in
+one more column."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Runtime(Protocol):
     """Below this much memory it does not start."""
     settings: str | None
     """The table of a target's TOML that is this runtime's own."""
+    in_steps: bool
+    """Whether its runner computes windows that overlap by the graphs of `edgekd.exporting.steps`."""
     first_command: str
     """What to type on the device, in the bundle's folder, before anything else."""
 

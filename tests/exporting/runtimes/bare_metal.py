@@ -52,6 +52,7 @@ class BareMetal:
     architectures = ("armv7e-m", "armv8.1-m.main")
     least_memory_bytes = 1 << 14
     settings = None
+    in_steps = False
     first_command = "make flash"
 
     def check_target(self, target: Target) -> None:

@@ -38,6 +38,7 @@ class TensorRTForRTX:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     settings: str | None = "tensorrt_rtx"
+    in_steps: bool = False
     first_command: str = f"python3 {onnx_bundle.RUNNER} choose"
 
     def check_target(self, target: Target) -> None:
