@@ -14,6 +14,7 @@ from torch import nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
+from edgekd.device.runner.detection import default_hop
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
@@ -32,7 +33,7 @@ from edgekd.files.locks import reading
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run
+from edgekd.runs.run import Run, Stage
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
@@ -127,7 +128,8 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    found = detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples)
+    stage: Stage = "int8" if target.precision == "int8" else "student"
+    found = detection_of(run, stage, default_hop(classifier.clip_samples))
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},

@@ -91,9 +91,7 @@ class Detection(Section):
     """What makes an event of the scores of windows: `edgekd.device.runner.detection` has the rule, and thresholds for
     classes that are not named here."""
 
-    hop_samples: int | None = Field(
-        None, ge=1, description="samples between two windows; null: those of the classifier"
-    )
+    hop_samples: int | None = Field(None, ge=1, description="samples between two windows; null: a quarter of a clip")
     open: dict[str, Score] = Field({}, description="class -> score from which on there is an event")
     close: dict[str, Score] = Field({}, description="class -> score from which on an event goes on")
     minimum_s: Seconds = Field(0.0, description="a shorter event is left out")

@@ -20,7 +20,7 @@ from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
-from edgekd.device.runner.detection import Rule, rule_of
+from edgekd.device.runner.detection import Rule, default_hop, rule_of
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
@@ -125,7 +125,6 @@ class Predictor(ABC):
             "classes": list(self.classes),
             "sample_rate": self.sample_rate,
             "clip_samples": self.clip_samples,
-            "hop_samples": self.hop_samples,
         }
         try:
             found = None if self.detection is None else self.detection.model_dump()
@@ -218,7 +217,7 @@ class RunPredictor(Predictor):
         int8 = "int8" in run.report().get("test", {})
         deployable = deployable_of(run, "int8" if int8 else "fp32")
         fitted = kept_fit(run, "int8" if int8 else "student", deployable.source)
-        found = detection_of(run, "int8" if int8 else "student", self.hop_samples)
+        found = detection_of(run, "int8" if int8 else "student", default_hop(self.clip_samples))
         self.detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
         known = None if fitted is None else fitted.known
         self.student, self._answers = deployable.student, reference(deployable.student, known=known)
