@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
@@ -79,6 +79,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
+    if runtime.hears_16_bits:
+        waveforms = in_16_bits(waveforms)
     float_student = Remembered(reference(run.student()))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
@@ -104,7 +106,9 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
         provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
-        golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
+        golden=choose_golden(
+            trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
+        ),
         target=target,
         overwrite=overwrite,
     )
@@ -147,6 +151,11 @@ def verification_rows(split: Split) -> list[int]:
             f"The data set has {len(rows)} clips; verifying an export takes {MIN_CLIPS} real ones. Add recordings."
         )
     return rows
+
+
+def in_16_bits(waveforms: Tensor) -> Tensor:
+    """`waveforms` as a 16-bit converter gives them."""
+    return (waveforms * 32768).round().clamp(-32768, 32767) / 32768
 
 
 def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgekd.exporting.budget import Figures
     from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
     from edgekd.exporting.manifest import Check, FloatOperators, Manifest
     from edgekd.exporting.targets import Precision, Target
     from edgekd.exporting.verify import Probabilities
@@ -35,6 +36,7 @@ class OnnxRuntime:
     flavour_reason: str = "with the other it runs convolutions in float"
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
+    hears_16_bits: bool = False
     settings: str | None = None
     first_command: str = "python3 edgekd_runner.py verify"
 
@@ -78,7 +80,9 @@ class OnnxRuntime:
     ) -> Iterator[Check]:
         yield onnx_bundle.check_by_reference(self, files, deployable, trained, waveforms, target, progress)
 
-    def device_files(self, _manifest: Manifest, _files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def device_files(
+        self, _manifest: Manifest, _files: Mapping[str, bytes], _golden: GoldenExamples
+    ) -> dict[str, bytes]:
         return onnx_bundle.runner_files()
 
     def usage(self, manifest: Manifest) -> str:

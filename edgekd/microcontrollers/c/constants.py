@@ -15,7 +15,14 @@ from edgekd.microcontrollers.integer.fixed_point import Factors
 from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork, Layer, Map, Means
 from edgekd.microcontrollers.integer.memory import Memory, padded
 
-_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "uint16": "uint16_t", "int32": "int32_t", "float32": "float"}
+_TYPES = {
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int16": "int16_t",
+    "uint16": "uint16_t",
+    "int32": "int32_t",
+    "float32": "float",
+}
 _LINE = 110
 
 
