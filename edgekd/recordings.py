@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictInt, model_validator
 
 from edgekd.section import InputPath, Section, Seed
+from edgekd.task import SINGLE, TASKS, Labels, Task
 
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 LOWEST_RATE, HIGHEST_RATE = 2_000, 192_000  # Hz, of a run
@@ -67,6 +68,11 @@ class DataConfig(Section):
 
     dataset: str | None = Field(default=None, description="data set layout; None: recognised from data_dir")
     data_dir: InputPath | None = None
+    labels: Labels | None = Field(
+        default=None,
+        description="multi: a label of a table names several classes, parted by ';'; None: what the table has, which "
+        "a run then records",
+    )
     unlabelled: tuple[InputPath, ...] = Field(
         default=(), description="folders of audio without labels, to teach with through the teacher's answers"
     )
@@ -110,6 +116,11 @@ class DataConfig(Section):
     )
     simulation: SimulationConfig = SimulationConfig()
     selections: SelectionsConfig = SelectionsConfig()
+
+    @property
+    def task(self) -> Task:
+        """What the classes of a run are to each other; before the data has been read, of what is given."""
+        return SINGLE if self.labels is None else TASKS[self.labels]
 
     @model_validator(mode="after")
     def _split_sums_to_one(self) -> Self:

@@ -179,6 +179,60 @@ def tiny_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path
     return export(tiny_run, "cpu", tmp_path_factory.mktemp("bundles") / "cpu").folder
 
 
+@pytest.fixture(scope="session")
+def several_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of a second of any of three tones at once, or of none, and the table that says which: 72 of them."""
+    import numpy as np
+    import soundfile
+
+    root, rng = tmp_path_factory.mktemp("several"), np.random.default_rng(7)
+    tones, time = {"low": 300.0, "middle": 700.0, "high": 1_500.0}, np.arange(4_000) / 4_000
+    kinds = [("low",), ("middle",), ("low", "high"), ("middle", "high"), ("low", "middle", "high"), ()]
+    lines = ["path,label,group"]
+    for number in range(72):
+        names = kinds[number % len(kinds)]
+        sound = rng.normal(0, 0.02, 4_000)
+        for name in names:
+            sound += 0.1 * np.sin(2 * np.pi * tones[name] * rng.uniform(0.95, 1.05) * time + rng.uniform(0, 6))
+        soundfile.write(root / f"{number}.wav", sound, 4_000)
+        lines.append(f"{number}.wav,{';'.join(names) or 'none'},{number // 2}")
+    (root / "manifest.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture(scope="session")
+def several_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., DistillConfig], several_data: Path
+) -> Run:
+    """`tiny_run` where clips are of several classes. Read-only."""
+    import torch
+
+    from edgekd.quantization.qat import quantize
+    from edgekd.training.distill import distill
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = tiny_config(
+        tmp_path_factory.mktemp("runs") / "several",
+        data={"dataset": None, "data_dir": several_data, "split": (0.6, 0.2, 0.2)},
+        loss={"weighting": "fixed", "terms": ("classification", "distillation")},
+        training={"sampling": "balanced", "epochs": 16, "learning_rate": 1e-2},
+        augment={"shifts_per_clip": 1, "mixes_per_clip": 0},
+    )
+    try:
+        return quantize(distill(config))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def several_bundle(several_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `several_run` for the target `cpu`. Read-only."""
+    from edgekd.exporting.export import export
+
+    return export(several_run, "cpu", tmp_path_factory.mktemp("bundles") / "several").folder
+
+
 @pytest.fixture
 def bare_metal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Puts a runtime for microcontrollers into the table; returns the TOML of a board that runs it."""
@@ -203,6 +257,19 @@ def tiny_copy(tiny_run: Run, tmp_path: Path) -> Run:
     from edgekd.runs.run import Run
 
     return Run.open(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
+
+
+def sample_calibration(name: str, error: float) -> dict[str, Any]:
+    """Calibration of a subject of `sample_profile`: all but the teacher have a temperature."""
+    values = {"temperature": 1.0, "error": error, "error_interval": (0.7 * error, 1.5 * error), "cross_entropy": 0.5}
+    if name == "teacher":
+        return values
+    return values | {
+        "temperature": 0.72,
+        "error_before": 1.4 * error,
+        "error_before_interval": (error, 2 * error),
+        "cross_entropy_before": 0.6,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -323,6 +390,7 @@ def sample_profile() -> Profile:
             "runtime": "PyTorch 2.13.0, CPU" if role == "teacher" else "onnxruntime 1.32.0, CPUExecutionProvider",
             "threads": 1,
             "scores": scores,
+            "calibration": sample_calibration(name, scores.calibration_error),
             "latency": latency(median, frontend),
             "throughput": tuple(
                 results.Throughput(batch=batch, threads=threads, clips_per_second=1000 / median * threads**0.8 * gain)
@@ -407,7 +475,7 @@ def bare_profile(sample_profile: Profile) -> Profile:
     """As little of `sample_profile` as the schema allows: one subject, of which only times and a size are known."""
     from edgekd.report.results import Machine
 
-    missing = {"scores", "energy", "battery", "robustness", "versus", "golden"}
+    missing = {"scores", "calibration", "energy", "battery", "robustness", "versus", "golden"}
     missing |= {"host", "machine", "architecture", "threads"}
     unknown = {"parameters", "macs", "frontend_macs", "traffic_bytes", "arithmetic_intensity", "activation_bytes"}
     unknown |= {"measured_activation_bytes", "process_bytes", "peak_process_bytes"}

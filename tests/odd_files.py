@@ -285,11 +285,12 @@ def show(folder: Path) -> None:
     """What `distill` prints in the end, and what it reads to go on."""
     from edgekd.report.terminal import print_run
     from edgekd.runs.run import Run
+    from edgekd.task import SINGLE
 
     run = Run.open(folder)
     log = run.metrics()
     log.truncate("int8", 3)
-    log.last_epoch("student"), log.best_accuracy("student"), run.finished("student")
+    log.last_epoch("student"), log.best("student", SINGLE), run.finished("student")
     if run.report().get("test"):
         print_run(run)
 

@@ -23,7 +23,7 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "escaping", "section", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    *("errors", "escaping", "section", "task", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
     "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "optional_modules", "_torchaudio"),
@@ -34,6 +34,7 @@ ROOMS = (
         "neighbours",
         "processes",
         "exact_float32",
+        "dft_factors",
         "log_mel",
         "audio",
         "events",
@@ -85,8 +86,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "walk": {"index"},
         "clip_length": {"index"},
         "simulation": {"fourier"},
+        "label_sets": {"index", "background"},
         "layouts": {
-            *("index", "walk", "fourier", "simulation", "background"),
+            *("index", "label_sets", "walk", "fourier", "simulation", "background"),
             *("deployments", "recording_times", "times_in_names"),
         },
         **{name: set() for name in ("times_in_names", "time_zones", "background")},

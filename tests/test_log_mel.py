@@ -123,6 +123,17 @@ def test_folding_does_not_tie_the_export_form_to_the_tensors_given() -> None:
     torch.testing.assert_close(exported(noise(1, 4_000)), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("first", "count"), [(4, 1), (4, 7), (30, 20)])
+def test_without_borders_a_stretch_has_the_frames_that_lie_in_it(first: int, count: int) -> None:
+    config, waveform = config_of(512, 160, 40, 16_000), noise(2, 16_000)
+    whole = ExportLogMel(config, 16_000)(waveform)
+    start = first * 160 - 256  # of the first frame's window
+    stretch = waveform[:, start : start + 512 + (count - 1) * 160 + 159]
+    frames = ExportLogMel(config, 16_000, borders=False)(stretch)
+    assert frames.shape == (2, 1, count, 40)
+    torch.testing.assert_close(frames, whole[:, :, first : first + count], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("form", [LogMel, ExportLogMel])
 def test_silence_is_minus_100_db(form: type[LogMel] | type[ExportLogMel]) -> None:
     log_mel = form(FrontendConfig(), 32_000)(torch.zeros(1, 32_000))

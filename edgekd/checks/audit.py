@@ -207,7 +207,7 @@ def _shared_groups(index: ClipIndex, side_of: dict[int, Side]) -> Iterator[Findi
 def _two_labels(index: ClipIndex, rows: Sequence[int], clips: int) -> Finding:
     """The finding about the clips in `rows`, one a file, of which so many `clips` of each file are the same."""
     files = [index.name(index.clips[row]) for row in rows]
-    classes = [index.classes[index.clips[row].label] for row in rows]
+    classes = [index.label_names[index.clips[row].label] for row in rows]
     named = " and ".join(f"{file} ('{name}')" for file, name in list(zip(files, classes, strict=True))[:3])
     more = f" and {len(rows) - 3} more" if rows[3:] else ""
     count = f", in {clips} clips" if clips > 1 else ""
@@ -225,7 +225,7 @@ def _shared_audio(index: ClipIndex, side_of: dict[int, Side], match: Match, cros
     sides = [side_of[row] for row in match.rows]
     starts = [round(clip.start / probe(clip.path).rate, 3) if clip.start else 0.0 for clip in clips]
     files = [index.name(clip) for clip in clips]
-    classes = [index.classes[clip.label] if clip.label >= 0 else None for clip in clips]
+    classes = [index.label_names[clip.label] if clip.label >= 0 else None for clip in clips]
     named = [f"{file} at {start:g} s" if start else file for file, start in zip(files, starts, strict=True)]
     where = f"({sides[0]}) and {named[1]} ({sides[1]})" if crosses else f"and {named[1]} (both {sides[0]})"
     labels = "" if classes[0] == classes[1] or None in classes else f", labelled '{classes[0]}' and '{classes[1]}'"
@@ -286,7 +286,7 @@ def _attributes(
         found = association(name, codes, labels)
         attributes.append(found)
         if found.confounded:
-            findings.append(_confounded(found, codes, names, labels, index.classes, remedies.get(name, "")))
+            findings.append(_confounded(found, codes, names, labels, index.label_names, remedies.get(name, "")))
     return attributes, findings
 
 

@@ -321,8 +321,8 @@ def _classes(index: ClipIndex, rows_of_files: Sequence[Sequence[int]]) -> tuple[
     firsts = [index.clips[rows[0]].label for rows in rows_of_files]
     for window in sorted({window for of_file in labels for window in of_file}):
         if len({of_file[window] for of_file in labels if window in of_file}) > 1:
-            return tuple(index.classes[each.get(window, first)] for each, first in zip(labels, firsts, strict=True))
-    return (index.classes[firsts[0]],) * len(firsts)
+            return tuple(index.label_names[each.get(window, first)] for each, first in zip(labels, firsts, strict=True))
+    return (index.label_names[firsts[0]],) * len(firsts)
 
 
 def _dead(file: _File) -> tuple[int, ...]:
@@ -339,7 +339,7 @@ def _best_channel(files: Iterable[_File]) -> int:
 
 
 def _class(index: ClipIndex, label: int, seconds: dict[int, float], decibels: dict[int, float]) -> ClassInfo:
-    rows = [row for row in seconds if index.clips[row].label == label]
+    rows = [row for row in seconds if index.memberships[index.clips[row].label, label]]
     audible = sorted((row for row in rows if np.isfinite(decibels[row])), key=lambda row: decibels[row])
     example = audible[len(audible) // 2] if audible else None
     return ClassInfo(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekd.checks.fingerprint import near_duplicates
 from edgekd.data.clip_store import ClipStore
 from edgekd.data.disjoint_groups import DisjointGroups
@@ -62,7 +64,7 @@ def write_groups(file: Path, index: ClipIndex, store: ClipStore, progress: Progr
                 "so in the column 'group' of the table."
             )
     write_csv(file, lines)
-    groups = {(clip.group, clip.label) for clip in joined}
+    groups = {(clip.group, label) for clip in joined for label in np.flatnonzero(index.memberships[clip.label])}
     places = {(clip.group, clip.fold, clip.side) for clip in joined}
     return JoinedGroups(
         file=file,

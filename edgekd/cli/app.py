@@ -36,6 +36,7 @@ from edgekd.cli import (
     score,
     students,
     teachers,
+    thresholds,
 )
 from edgekd.cli.options import is_first_process, processes
 from edgekd.errors import NO_SPACE, InputError, UsageError, explained
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "predict": predict.predict,
     "detect": detect.detect,
     "compare": compare.compare,
+    "thresholds": thresholds.thresholds,
     "score": score.score,
     "data": data.app,
     "targets": boards.targets,

@@ -47,6 +47,8 @@ def detect(
         float | None,
         Flag(min=0.0, max=1e6, callback=options.finite, metavar="S", help="Join events of a class no further apart."),
     ] = None,
+    time_pattern: options.TimePattern = None,
+    time_zone: options.TimeZone = None,
     exclusive: Annotated[bool, Flag("--exclusive", help="One class at a time, the surest.")] = False,
     rate: Annotated[
         int | None, Flag(min=100, max=768_000, help="Hz, of samples on standard input [default: the model's].")
@@ -79,10 +81,13 @@ def detect(
     for value, name in ((rate, "--rate"), (pcm, "--pcm"), (channels, "--channels")):
         if value is not None and not piped:
             raise UsageError(f"{name}: is of samples on standard input; name it as the recording: -")
+    times = {"time_pattern": time_pattern, "time_zone": time_zone}
+    if piped and (time_pattern or time_zone):
+        raise UsageError("--time-pattern, --time-zone: standard input has no name that tells when it began.")
     if piped:
         heard, interrupted = _listen(model, out, format_, asked, overwrite, (rate, pcm, channels), json_)
     else:
-        heard, interrupted = _read(model, paths, out, format_, asked, overwrite, json_, quiet), False
+        heard, interrupted = _read(model, paths, out, format_, asked | times, overwrite, json_, quiet), False
     if interrupted:
         raise typer.Exit(130)
     if any(each.failed for each in heard):
@@ -110,11 +115,17 @@ def _read(
             for event in heard.events:
                 line(event_json(event))
 
+    def tell(note: str) -> None:
+        if not json_ and not quiet:
+            line(f"Note: {note}", err=True)
+
     def advice() -> str:
         return "Nothing was written." if out is None else "The same command goes on with the next recording."
 
     with options.interruptible(advice), ConsoleProgress(quiet=quiet, audio=True) as progress:
-        found = detect(model, paths, out, progress, format_=format_, overwrite=overwrite, report=report, **asked)
+        found = detect(
+            model, paths, out, progress, format_=format_, overwrite=overwrite, report=report, tell=tell, **asked
+        )
     if json_:
         print_json(found.to_dict())
     elif out is not None and found.tables:

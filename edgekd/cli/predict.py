@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekd import own_code
 from edgekd.cli import options
 
+if TYPE_CHECKING:
+    from edgekd.exporting.predict import Prediction
+
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Run folder or bundle.", metavar="RUN|BUNDLE")],
     files: Annotated[list[Path], typer.Argument(help="Audio files, of any rate and length.", metavar="FILE")],
-    top: Annotated[int, typer.Option(min=1, help="Classes shown for each file.")] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Classes shown for each file (3; of a classifier of several at once those that it answers)."
+        ),
+    ] = None,
     trust: options.Trust = None,
     json_: options.Json = False,
 ) -> None:
@@ -33,9 +41,20 @@ def predict(
         if prediction.error is not None:
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in prediction.ranked[:top])
-            line(f"{prediction.file}: {shares}{' (silent)' if prediction.silent else ''}")
+            nothing = "" if prediction.several or prediction.answers != () else " (none reaches its threshold)"
+            line(f"{prediction.file}: {_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):
         raise typer.Exit(InputError.exit_code)
+
+
+def _told(prediction: Prediction, top: int | None) -> str:
+    """The most probable classes, or all that are answered, with their scores."""
+    shown = prediction.ranked[: top or 3]
+    if prediction.several and prediction.answers is not None and top is None:
+        shown = tuple((name, share) for name, share in prediction.ranked if name in prediction.answers)
+        if not shown:
+            name, share = prediction.ranked[0]
+            return f"none of the classes (most of {name}, {share:.1%})"
+    return ", ".join(f"{name} {share:.1%}" for name, share in shown)

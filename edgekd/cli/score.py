@@ -65,6 +65,9 @@ def score(
     class_: Annotated[
         list[str] | None, Flag("--class", metavar="CLASS", help="Score this class, and not all. Repeatable.")
     ] = None,
+    test_of: Annotated[
+        Path | None, Flag(metavar="RUN", help="Only recordings on the test side of this run: it has learnt the others.")
+    ] = None,
     label: Annotated[
         str | None, Flag(metavar="COLUMN", help="Where DETECTIONS has its labels, if not in a known column.")
     ] = None,
@@ -80,10 +83,12 @@ def score(
 
     Tables are Raven's selections, Audacity's labels, CSV (also of BirdNET, opensoundscape, ketos) or JSON lines.
     """
+    from edgekd.data.splits import recordings_on
     from edgekd.errors import UsageError
     from edgekd.events.tables import read_events
     from edgekd.report.terminal import print_json
     from edgekd.report.terminal_events import print_event_scores
+    from edgekd.runs.run import Run
     from edgekd.scoring.event_tables import score_tables
 
     if audio is not None and hours is not None:
@@ -98,6 +103,7 @@ def score(
         threshold=everywhere,
         class_thresholds=by_class,
         classes=tuple(dict.fromkeys(class_ or ())),
+        only=None if test_of is None else recordings_on(Run.open(test_of).folder / "splits.csv", "test"),
     )
     if json_:
         print_json({"detections": str(detections), "truth": str(truth), **scored.to_dict()})

@@ -32,9 +32,9 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
     read as it is.
 
-    What lies in the folder and is no clip of it is told of in `left_out`. Raises `UsageError` for an unknown name or
-    no folder, `InputError` for a folder that is not there, of another layout, or (without a name) of two, and for a
-    background that is none of its classes.
+    What lies in the folder and is no clip of it is told of in `left_out`. Raises `UsageError` for an unknown name, no
+    folder, or several classes a clip where the layout has one, `InputError` for a folder that is not there, of another
+    layout, or (without a name) of two, and for a background that is none of its classes.
     """
     if config.dataset is not None:
         layout = _named(config.dataset, layouts)
@@ -43,6 +43,11 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     else:
         names = ", ".join(sorted(layout.name for layout in layouts))
         raise UsageError(f"No data: pass --data-dir FOLDER, or --dataset sonar_sim to simulate. Data sets: {names}.")
+    if config.labels == "multi" and not layout.several:
+        raise UsageError(
+            f"data.labels = multi: '{layout.name}' gives each clip one class. List the recordings in a table "
+            "(path,label), with the classes of each parted by ';'."
+        )
     if layout.make is not None:
         root = layout.make(config, progress)
     elif config.data_dir is None:
@@ -58,7 +63,8 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
         check_names_of_files(audio_files(root))
         raise
     check_names_of_files(clip.path for clip in index)
-    check_background(index.classes, config.background, str(root))
+    if not index.task.several:  # else it is how a label says that nothing is heard
+        check_background(index.classes, config.background, str(root))
     index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
     return grouped(index, config)
 

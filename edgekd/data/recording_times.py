@@ -138,7 +138,7 @@ def _own(index: ClipIndex, pattern: TimePattern | None) -> dict[str, Begun | Non
 
 
 def _class(index: ClipIndex, clip: Clip) -> str:
-    return index.classes[clip.label] if clip.label >= 0 else ""
+    return index.label_names[clip.label] if clip.label >= 0 else ""
 
 
 def _plural(count: int, what: str) -> str:

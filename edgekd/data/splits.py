@@ -49,11 +49,12 @@ def make_split(index: ClipIndex, config: DataConfig) -> Split:
     advice = "Choose another fold" if given == "fold" else "Add some"
     advice += ", or split by group: --set data.given_split=false."
     for side in SIDES:
-        present = {index.clips[row].label for row in split.side(side)}
-        if not present:
+        labels = sorted({index.clips[row].label for row in split.side(side)})
+        if not labels:
             raise InputError(f"{index.root}: the data set's own split has no {side} side. {advice}")
+        present = index.memberships[labels].sum(axis=0) > 0
         for label, name in enumerate(index.classes):
-            if label not in present:
+            if not present[label]:
                 raise InputError(f"{index.root}: class '{name}' has no clip on the {side} side. {advice}")
     check_no_leak(index, split)
     return split
@@ -115,6 +116,14 @@ def read_splits(path: Path, index: ClipIndex) -> Split:
     return _split(sides)
 
 
+def recordings_on(path: Path, side: Side) -> list[str]:
+    """The recordings that the clips on a `side` in a `splits.csv` are of, by their names there. Raises `InputError`."""
+    header, *lines = read_csv(path)
+    if tuple(header) != COLUMNS:
+        raise InputError(f"{path}: columns are {', '.join(header)}; needed: {', '.join(COLUMNS)}.")
+    return list(dict.fromkeys(from_csv_text(line[0]) for line in lines if line[-1:] == [side]))
+
+
 def _same(line: list[str], expected: list[str]) -> bool:
     """Whether a line is what `_lines` has; tables of version 0.1 had names as they are."""
     return line == expected or line == [*map(from_csv_text, expected)]
@@ -125,7 +134,7 @@ def _lines(index: ClipIndex) -> Iterator[list[str]]:
     for clip in index:
         name = index.name(clip)
         fold = "" if clip.fold is None else str(clip.fold)
-        told = (name, index.classes[clip.label], clip.group)
+        told = (name, index.label_names[clip.label], clip.group)
         yield [*map(csv_text, told), fold, str(clip.start), str(clip.length)]
 
 
@@ -172,10 +181,13 @@ def _by_group(index: ClipIndex, config: DataConfig) -> list[Side]:
     for clip in index:
         clips_of[clip.group][clip.label] += 1
     groups = sorted(clips_of)
-    counts = np.zeros((len(groups), len(index.classes)))  # clips of each class in each group
+    # Clips of each class in each group; last, where clips may be of several classes, those of none.
+    of_none = (index.memberships.sum(axis=1) == 0).astype(np.int64)[:, None]
+    columns = np.concatenate([index.memberships, of_none], axis=1) if of_none.any() else index.memberships
+    counts = np.zeros((len(groups), columns.shape[1]))
     for number, group in enumerate(groups):
         for label, clips in clips_of[group].items():
-            counts[number, label] = clips
+            counts[number] += clips * columns[label]
     for label, name in enumerate(index.classes):
         found = int((counts[:, label] > 0).sum())
         if found < len(SIDES):
@@ -196,7 +208,8 @@ def _by_group(index: ClipIndex, config: DataConfig) -> list[Side]:
 
 
 def _deal(counts: NDArray[np.float64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.intp]:
-    """The side (0, 1, 2) of each group; `counts (G, K)` clips of each class, `shares (3,)`.
+    """The side (0, 1, 2) of each group; `counts (G, K)` clips of each class, `shares (3,)`. A clip of several classes
+    counts in each.
 
     No class missing on a side comes first; then, little squared distance of the clips on each side from those wanted.
     """

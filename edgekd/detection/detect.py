@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekd import own_code
-from edgekd.audio.read import probe
+from edgekd.audio.read import AudioInfo, probe
+from edgekd.data.deployments import Beginnings, beginnings, deployments
+from edgekd.data.time_zones import parse_zone
+from edgekd.data.times_in_names import parse_time_pattern
 from edgekd.detection import journal
 from edgekd.detection.journal import Journal
 from edgekd.detection.listening import Heard, hear, hear_file
@@ -30,10 +33,12 @@ _ENDINGS: dict[Format, str] = {"csv": ".csv", "jsonl": ".jsonl", "raven": ".sele
 
 @dataclass(frozen=True)
 class Found:
-    """What was heard of each recording, in their order, and the tables that were written."""
+    """What was heard of each recording, in their order, the tables that were written, and what is odd about the times
+    in the names of recordings."""
 
     recordings: tuple[Heard, ...]
     tables: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def events(self) -> list[Event]:
@@ -50,6 +55,7 @@ class Found:
         return {
             "recordings": [heard.to_dict() for heard in self.recordings],
             "tables": [str(table) for table in self.tables],
+            "notes": list(self.notes),
         }
 
 
@@ -65,9 +71,12 @@ def detect(
     minimum_s: float | None = None,
     gap_s: float | None = None,
     exclusive: bool | None = None,
+    time_pattern: str | None = None,
+    time_zone: str | None = None,
     overwrite: bool = False,
     trust: Sequence[str] = (),
     report: Callable[[Heard], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Found:
     """The events that the run or bundle `model` finds in recordings: files, folders and patterns.
 
@@ -76,25 +85,39 @@ def detect(
     window to the next), `thresholds` (of a class; of None: of all), `minimum_s`, `gap_s` and `exclusive` replace what
     the model's `detection` says. `report` hears of each recording as it is done; one that cannot be read has `failed`.
 
+    Events have the time at which they began where the names of recordings tell it, by `time_pattern` or as recorders
+    write it, and its zone is known: by the name, or as the `time_zone` of the recorder's clock. `tell` hears of what is
+    odd about these times (`Found.notes`) before anything is listened to.
+
     Raises `InputError` for what is no model or no recording and where nothing can be written; `UsageError` for classes
     and formats that are not there, and for an `out` that is of another model or other settings, unless `overwrite`.
+    For times it raises as `edgekd.data.deployments.beginnings` does.
     """
     own_code.trust(trust)
     pairs = list(thresholds.items()) if isinstance(thresholds, Mapping) else list(thresholds)
     out = None if out is None else Path(out)
     chosen = _format(out, format_)
+    pattern = None if time_pattern is None else parse_time_pattern(time_pattern)
+    zone = None if time_zone is None else parse_zone(time_zone)
     sources = find(paths)
+    times = beginnings([source.name for source in sources], pattern, zone)
+    notes = (*times.notes, *_odd(sources, times))
+    for note in notes:
+        tell(note)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
     if out is None:
-        return Found(tuple(_heard(predictor, rule, sources, None, progress, report)))
-    with _journal(out, predictor, rule, overwrite) as done:
+        return Found(tuple(_heard(predictor, rule, sources, times, None, progress, report)), notes=notes)
+    # Tables of a recording stay as they are; one of all is written anew, with the times that are asked for now.
+    named = {"time_pattern": time_pattern, "time_zone": time_zone} if _is_folder(out) else {}
+    settings = rule.settings() | {name: value for name, value in named.items() if value is not None}
+    with _journal(out, {"model": predictor.digest(), "settings": settings}, overwrite) as done:
         if _is_folder(out):
             check_tables(sources)
-            each = _heard(predictor, rule, sources, done, progress, report)
-            return _table_each(out, chosen, sources, done, each)
-        heard = tuple(_heard(predictor, rule, sources, done, progress, report))
-        return Found(heard, _one_table(out, chosen, heard))
+            each = _heard(predictor, rule, sources, times, done, progress, report)
+            return replace(_table_each(out, chosen, sources, done, each), notes=notes)
+        heard = tuple(_heard(predictor, rule, sources, times, done, progress, report))
+        return Found(heard, _one_table(out, chosen, heard), notes)
 
 
 def detect_piped(
@@ -159,11 +182,12 @@ def _heard(
     predictor: Predictor,
     rule: Rule,
     sources: Sequence[Source],
+    times: Beginnings,
     done: Journal | None,
     progress: Progress,
     report: Callable[[Heard], None],
 ) -> Iterator[Heard]:
-    """Each recording in turn, listened to unless it has been."""
+    """Each recording in turn, listened to unless it has been, with the times of its events."""
     before = {source: None if done is None else done.heard(source.path, source.name) for source in sources}
     lengths = {source: _length(source.path) if known is None else known.seconds for source, known in before.items()}
     total = round(sum(lengths.values()))
@@ -176,10 +200,23 @@ def _heard(
             past += lengths[source]
             if done is not None and heard.seconds:
                 done.add(source.path, heard)
+        timed = [replace(event, time=times.utc(source.name, event.start)) for event in heard.events]
+        heard = replace(heard, events=tuple(timed))
         report(heard)
         yield heard
     if round(past) < total or not total:  # what could not be read after all
         progress(STAGE, total, total)
+
+
+def _odd(sources: Sequence[Source], times: Beginnings) -> list[str]:
+    """What is odd about the deployments that the recordings are of, where their names tell; gaps, too."""
+    infos: dict[str, AudioInfo] = {}
+    for source in sources:
+        if source.name in times.times:
+            with suppress(InputError):  # it will be said when its turn comes
+                infos[source.name] = probe(source.path)
+    heard = {name: time for name, time in times.times.items() if name in infos}
+    return [note for each in deployments(infos, replace(times, times=heard)) for note in each.notes()]
 
 
 def _after(past: float, total: int, progress: Progress) -> Callable[[float], None]:
@@ -201,13 +238,12 @@ def _length(path: Path) -> float:
 
 
 @contextmanager
-def _journal(out: Path, predictor: Predictor, rule: Rule, overwrite: bool) -> Iterator[Journal]:
+def _journal(out: Path, made_by: Mapping[str, Any], overwrite: bool) -> Iterator[Journal]:
     place = out / journal.NAME if _is_folder(out) else out.with_name(f".{out.name}{journal.NAME}")
     with writing(out):
         if not overwrite and not place.exists() and (any(out.iterdir()) if out.is_dir() else out.exists()):
             raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
         place.parent.mkdir(parents=True, exist_ok=True)
-        made_by = {"model": predictor.digest(), "settings": rule.settings()}
         yield Journal.open(place, made_by, out, anew=overwrite)
 
 

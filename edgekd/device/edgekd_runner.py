@@ -227,6 +227,7 @@ _MANIFEST: dict[str, Wanted] = {
     "alternatives": (_graphs, "precisions, and the name of a file for each"),
     "classifier": _TABLE,
     "classifier.classes": (_names, "the names of two classes or more, none twice"),
+    "classifier.activation": _one_of("softmax", "sigmoid"),
     "classifier.sample_rate": _whole(1, 10_000_000),
     "classifier.clip_samples": _whole(1, LONGEST_CLIP),
     "classifier.hop_samples": _whole(1, LONGEST_CLIP),
@@ -264,7 +265,7 @@ _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith(
 # What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
 _OPTIONAL = {
     *(f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")),
-    *(f"classifier.{name}" for name in ("channel", "full_scale", "trim_silence")),
+    *(f"classifier.{name}" for name in ("activation", "channel", "full_scale", "trim_silence")),
 }
 
 
@@ -316,8 +317,9 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
-    `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, where they
-    are there or, with `labelled`, always. Raises `RunnerError` for a file that holds anything else.
+    `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, or 0 and 1
+    for each class `(N, classes)`, where they are there or, with `labelled`, always. Raises `RunnerError` for a file
+    that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -332,6 +334,8 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
             del wanted["float_probabilities"]
         if "labels" not in headers and not labelled:
             del wanted["labels"]
+        elif len(headers.get("labels", ((0,), None))[0]) == 2:
+            wanted["labels"] = ("iu", (None, classes))
         _check_headers(headers, wanted)
         with np.load(str(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in wanted}
@@ -364,8 +368,9 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
         if name != "scale" and (values > 1 + 1e-4).any():
             raise ValueError(f"{name} has values above 1")
     labels = arrays.get("labels", np.zeros(1, np.int64))
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels has classes outside 0 to {classes - 1}")
+    most = classes - 1 if labels.ndim == 1 else 1
+    if labels.min() < 0 or labels.max() > most:
+        raise ValueError(f"labels has {'classes' if labels.ndim == 1 else 'values'} outside 0 to {most}")
 
 
 # --- The bundle -------------------------------------------------------------------------------------------------------
@@ -787,6 +792,21 @@ class EventFinder:
             event = self._waiting.pop(label)
             if event.stop - event.start >= self._rule.minimum:
                 yield event
+
+
+# --- What scores answer -----------------------------------------------------------------------------------------------
+# What probabilities answer: the most probable class or, where a clip may be of several, all that reach a threshold.
+
+
+SEVERAL = "sigmoid"  # the activation of a classifier that answers each class for itself
+
+
+def same_answers(found: np.ndarray, expected: np.ndarray, activation: str) -> float:
+    """The share of answers that are the same in two sets of scores `(N, K)`: the winning classes of clips or, where
+    each class is answered for itself, whether it reaches `DEFAULT_OPEN`."""
+    if activation == SEVERAL:
+        return float(((found >= DEFAULT_OPEN) == (expected >= DEFAULT_OPEN)).mean())
+    return float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
 
 
 # --- The header of a WAV file -----------------------------------------------------------------------------------------
@@ -1941,6 +1961,8 @@ class Runner:
         check_files(self.folder, self.manifest)
         classifier = self.manifest["classifier"]
         self.classes: list[str] = classifier["classes"]
+        self.activation: str = classifier.get("activation", "softmax")  # older bundles have none
+        self.thresholds = rule_of(self.manifest).open
         self.sample_rate: int = classifier["sample_rate"]
         self.clip_samples: int = classifier["clip_samples"]
         self.hop_samples: int = classifier["hop_samples"]
@@ -1996,6 +2018,15 @@ class Runner:
             raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
         return scores
 
+    @property
+    def answers_several(self) -> bool:
+        """Whether each class is answered for itself, so that a clip may be of several, or of none."""
+        return self.activation == SEVERAL
+
+    def answered(self, scores: np.ndarray) -> list[str]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        return [self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= self.thresholds[k]]
+
     def predict(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         """Class probabilities `(K,)` of a mono waveform `(samples,)` with full scale 1, of any length and rate.
 
@@ -2038,7 +2069,7 @@ class Runner:
         """
         clips, expected = self.golden_clips()
         scores = self.probabilities(clips)
-        agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        agreement = same_answers(scores, expected, self.activation)
         difference = float(np.abs(scores - expected).max())
         tolerance = self.manifest["target"]["tolerance"]
         return {
@@ -2297,7 +2328,8 @@ class Stream:
     def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores}
+        several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
+        return {"class": best, "score": scores[best], **several, "scores": scores}
 
 
 # --- A recording in pieces --------------------------------------------------------------------------------------------
@@ -3015,7 +3047,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
         print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
-        print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
+        same = "same answers" if runner.answers_several else "same top class"
+        print(f"{same:<18}  {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
@@ -3041,11 +3074,17 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
-        best = np.argsort(-scores, kind="stable")[: options.top]
+        answered = runner.answered(scores) if runner.answers_several else None
+        shown = options.top or (1 if answered is None else len(answered))
+        best = np.argsort(-scores, kind="stable")[:shown]
+        if answered is not None and not options.top:  # of thresholds that differ it may be none of the best
+            best = np.array([runner.classes.index(name) for name in answered], dtype=np.intp)
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, "top": top})
+        several = {} if answered is None else {"classes": answered}
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **several, "top": top})
         if not options.json:
-            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
+            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] or ["none of the classes"]
+            said += ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
@@ -3096,7 +3135,12 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command("predict", run_predict, "classify WAV files of any rate and length", result, model)
     add("files", nargs="+", type=Path, metavar="FILE")
-    add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
+    add(
+        "--top",
+        type=count,
+        metavar="K",
+        help="how many classes to show (1; of several at once those that are answered)",
+    )
 
     events = argparse.ArgumentParser(add_help=False)
     events.add_argument("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")

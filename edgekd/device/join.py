@@ -21,6 +21,7 @@ PARTS = {  # a module of runner/ and its section's title; each imports only from
     "bundle": "The bundle",
     "level": "What is no sound",
     "detection": "Events",
+    "answers": "What scores answer",
     "wav_header": "The header of a WAV file",
     "wav": "WAV files",
     "resample": "Sample rates",

@@ -10,7 +10,6 @@ known so far:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +40,24 @@ def write_tables(comparison: Comparison) -> None:
     """All but the picture."""
     write_json(comparison.folder / "comparison.json", comparison.to_dict())
     _write_csv(comparison.folder / "comparison.csv", comparison.rows())
-    _write_csv(comparison.folder / "cells.csv", [asdict(cell) for cell in comparison.cells])
+    _write_csv(comparison.folder / "cells.csv", comparison.cell_rows())
 
 
 def write_comparison(comparison: Comparison) -> None:
     """All that is known, into the folder of the comparison."""
     write_tables(comparison)
     plot_comparison(
-        {result.method: _accuracies(comparison, result.method, "accuracy") for result in comparison.methods},
-        {result.method: _accuracies(comparison, result.method, "int8_accuracy") for result in comparison.methods},
+        {result.method: _measures(comparison, result.method, "measure") for result in comparison.methods},
+        {result.method: _measures(comparison, result.method, "int8_measure") for result in comparison.methods},
         {
-            result.method: (result.difference.accuracy, result.difference.accuracy_interval)
+            result.method: (result.difference.measure, result.difference.measure_interval)
             for result in comparison.methods
             if result.difference is not None
         },
-        {result.method: result.accuracy.mean for result in comparison.teachers if result.accuracy is not None},
+        {result.method: result.measure.mean for result in comparison.teachers if result.measure is not None},
         comparison.reference,
         comparison.folder / "comparison.png",
+        comparison.task.title,
     )
 
 
@@ -107,7 +107,7 @@ def compare(
             sweep(folder)
         if not overwrite:
             refuse_other_settings(cells)
-        results = Results(config.out, cells)
+        results = Results(config.out, cells, index.task)
         done = sum(is_finished(cell, quantize) for cell in cells)
         progress("cells", done, len(cells))
 
@@ -139,7 +139,7 @@ def _check(cells: Sequence[Cell]) -> None:
             check_teacher(config.teacher, needs_of(config.loss.terms))
 
 
-def _accuracies(comparison: Comparison, method: str, figure: str) -> list[float]:
+def _measures(comparison: Comparison, method: str, figure: str) -> list[float]:
     values = [getattr(cell, figure) for cell in comparison.cells if cell.method == method]
     return [value for value in values if value is not None]
 

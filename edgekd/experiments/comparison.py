@@ -1,8 +1,8 @@
 """The result of a comparison: what the finished cells of a grid scored, method by method, and their differences.
 
-The accuracy of a method is the mean over its cells of the accuracy on the cell's test side, as is the custom on ESC-50;
-so is its macro-F1. Its standard deviation is given over seeds, each the mean of its folds (the "runs" of the method's
-paper), and over cells, where folds of different difficulty count too.
+The accuracy (or mAP) of a method is the mean over its cells of that on the cell's test side, as is the custom on
+ESC-50; so is its macro-F1. Its standard deviation is given over seeds, each the mean of its folds (the "runs" of the
+method's paper), and over cells, where folds of different difficulty count too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure
 from edgekd.runs.predictions import Predictions, read_predictions
 from edgekd.runs.run import Run
-from edgekd.scoring.differences import Difference, Trial, difference
+from edgekd.scoring.differences import AnyDifference, Difference, LabelDifference, Trial, difference
+from edgekd.task import SINGLE, Task
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class MethodResult:
     method: str
     cells: int
     planned: int
-    accuracy: Spread | None
+    measure: Spread | None
     macro_f1: Spread | None
-    difference: Difference | None
-    int8_accuracy: Spread | None
+    difference: AnyDifference | None
+    int8_measure: Spread | None
     int8_macro_f1: Spread | None
-    int8_difference: Difference | None
+    int8_difference: AnyDifference | None
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class CellResult:
     part: str
     seed: int
     run: str
-    accuracy: float | None
+    measure: float | None
     macro_f1: float | None
-    int8_accuracy: float | None
+    int8_measure: float | None
     int8_macro_f1: float | None
     error: str | None = None
     exit_code: int = 0
@@ -77,6 +78,7 @@ class Comparison:
     methods: tuple[MethodResult, ...]
     teachers: tuple[MethodResult, ...]
     cells: tuple[CellResult, ...]
+    task: Task = SINGLE
 
     @property
     def failed(self) -> list[CellResult]:
@@ -84,11 +86,19 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
-        return {"version": 1, **asdict(self), "folder": str(self.folder)}
+        values = {**asdict(self), "folder": str(self.folder)}
+        del values["task"]
+        for results in ("methods", "teachers", "cells"):
+            values[results] = [_named(each, self.task) for each in values[results]]
+        return {"version": 1, **values}
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
         """A flat row a method, then a row a teacher."""
-        return [_row(result) for result in (*self.methods, *self.teachers)]
+        return [_row(result, self.task) for result in (*self.methods, *self.teachers)]
+
+    def cell_rows(self) -> list[dict[str, str | int | float | None]]:
+        """A flat row a cell."""
+        return [_named(asdict(cell), self.task) for cell in self.cells]
 
 
 @dataclass
@@ -97,9 +107,10 @@ class Results:
 
     folder: Path
     cells: Sequence[Cell]
+    task: Task = SINGLE
     failures: dict[str, Failure] = field(default_factory=dict)
     _read: dict[tuple[Path, str], Predictions] = field(default_factory=dict)
-    _computed: dict[tuple[str | int, ...], Difference | None] = field(default_factory=dict)  # cells are only added
+    _computed: dict[tuple[str | int, ...], AnyDifference | None] = field(default_factory=dict)  # cells are only added
 
     def comparison(self) -> Comparison:
         """What is known now."""
@@ -117,6 +128,7 @@ class Results:
             methods=tuple(self._method(method, members, students[methods[0]]) for method, members in students.items()),
             teachers=tuple(self._teacher(title, list(members.values())) for title, members in taught.items()),
             cells=tuple(self._cell(cell) for cell in self.cells),
+            task=self.task,
         )
 
     def _method(self, method: str, cells: Sequence[Cell], reference: Sequence[Cell]) -> MethodResult:
@@ -128,19 +140,19 @@ class Results:
             method=method,
             cells=len(students),
             planned=len(cells),
-            accuracy=_spread(students, "accuracy"),
+            measure=_spread(students, self.task.measure),
             macro_f1=_spread(students, "macro_f1"),
             difference=rival,
-            int8_accuracy=_spread(int8, "accuracy"),
+            int8_measure=_spread(int8, self.task.measure),
             int8_macro_f1=_spread(int8, "macro_f1"),
             int8_difference=self._difference(cells, "int8", cells, "student"),
         )
 
     def _teacher(self, title: str, cells: Sequence[Cell]) -> MethodResult:
         scores = self._scores(cells, "teacher")
-        accuracy, macro_f1 = _spread(scores, "accuracy"), _spread(scores, "macro_f1")
+        measure, macro_f1 = _spread(scores, self.task.measure), _spread(scores, "macro_f1")
         done = sum(cell.teacher is not None and has_teacher(cell.teacher) for cell in cells)
-        return MethodResult(title, done, len(cells), accuracy, macro_f1, None, None, None, None)
+        return MethodResult(title, done, len(cells), measure, macro_f1, None, None, None, None)
 
     def _cell(self, cell: Cell) -> CellResult:
         test, failure = _test(cell, "student"), self.failures.get(cell.name)
@@ -150,9 +162,9 @@ class Results:
             part=cell.part,
             seed=cell.seed,
             run=str(cell.config.out),
-            accuracy=student.get("accuracy"),
+            measure=student.get(self.task.measure),
             macro_f1=student.get("macro_f1"),
-            int8_accuracy=int8.get("accuracy"),
+            int8_measure=int8.get(self.task.measure),
             int8_macro_f1=int8.get("macro_f1"),
             error=None if failure is None else failure.line,
             exit_code=0 if failure is None else failure.exit_code,
@@ -163,7 +175,9 @@ class Results:
         tests = {(cell.part, cell.seed): _test(cell, subject) for cell in cells}
         return {trial: test[subject] for trial, test in tests.items() if subject in test}
 
-    def _difference(self, first: Sequence[Cell], subject: str, second: Sequence[Cell], other: str) -> Difference | None:
+    def _difference(
+        self, first: Sequence[Cell], subject: str, second: Sequence[Cell], other: str
+    ) -> AnyDifference | None:
         ours, theirs = self._predictions(first, subject), self._predictions(second, other)
         key = (first[0].method, subject, second[0].method, other, len(ours), len(theirs))
         if key not in self._computed:
@@ -178,7 +192,7 @@ class Results:
             if subject in _test(cell, subject):
                 if key not in self._read:
                     run = Run.open(cell.config.out)
-                    self._read[key] = read_predictions(run.folder, subject, run.classes)
+                    self._read[key] = read_predictions(run.folder, subject, run.classes, run.task)
                 predictions[cell.part, cell.seed] = self._read[key]
         return predictions
 
@@ -205,19 +219,26 @@ def _spread(scores: Mapping[Trial, Mapping[str, float]], figure: str) -> Spread 
     )
 
 
-def _row(result: MethodResult) -> dict[str, Any]:
+def _named(values: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """`values` with the measure under the name that it has."""
+    names = {"measure": task.measure, "int8_measure": f"int8_{task.measure}"}
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def _row(result: MethodResult, task: Task) -> dict[str, Any]:
     """A result as a flat row; columns of what is not known are there, and empty."""
     row: dict[str, Any] = {"method": result.method, "cells": result.cells, "planned": result.planned}
-    for name in ("accuracy", "macro_f1", "int8_accuracy", "int8_macro_f1"):
-        spread = getattr(result, name)
+    for key in ("measure", "macro_f1", "int8_measure", "int8_macro_f1"):
+        spread, name = getattr(result, key), key.replace("measure", task.measure)
         row |= {
             name: spread and spread.mean,
             f"{name}_sd_seeds": spread and spread.over_seeds,
             f"{name}_sd_cells": spread and spread.over_cells,
         }
+    kind = LabelDifference if task.several else Difference
     for name in ("difference", "int8_difference"):
         paired = getattr(result, name)
-        values = dict.fromkeys(column.name for column in fields(Difference)) if paired is None else paired.to_dict()
+        values = dict.fromkeys(column.name for column in fields(kind)) if paired is None else paired.to_dict()
         for column, value in values.items():
             if column.endswith("_interval"):
                 low, high = value or (None, None)

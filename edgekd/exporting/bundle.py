@@ -148,7 +148,13 @@ def _sealed(folder: Path, manifest: Manifest) -> Manifest:
 def _check(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Have the new bundle answer its golden examples as it will be run."""
     try:
-        check_golden(runtime.open(folder), GoldenExamples.read(folder), manifest.precision, manifest.target.tolerance)
+        check_golden(
+            runtime.open(folder),
+            GoldenExamples.read(folder),
+            manifest.precision,
+            manifest.target.tolerance,
+            manifest.classifier.activation,
+        )
     except InputError as failure:
         raise InputError(f"The new bundle cannot be run: {failure}") from None
 
@@ -157,8 +163,10 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     classifier, target = manifest.classifier, manifest.target
     seconds = classifier.clip_samples / classifier.sample_rate
     hop_seconds = classifier.hop_samples / classifier.sample_rate
-    accuracy = manifest.provenance.test_accuracy
+    accuracy, ranked = manifest.provenance.test_accuracy, manifest.provenance.test_mean_average_precision
     tested = "" if accuracy is None else f", {accuracy:.1%} right on its test clips"
+    tested = tested if ranked is None else f", mAP {ranked:.1%} on its test clips"
+    several = classifier.activation == "sigmoid"
     outside = "" if classifier.input == "waveform" else "; its log-mel is computed by what runs the model, not in it"
     student = sized(classifier.student, classifier.width)
     heard = "averaged" if classifier.channel == "mean" else f"left out but for number {classifier.channel}, from 0"
@@ -168,7 +176,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     }
     sixteen = runtime.hears_16_bits
     facts: dict[str, Any] = {
-        "Classes": ", ".join(classifier.classes),
+        "Classes": ", ".join(classifier.classes) + ("; any of them at once, or none" if several else ""),
         "Student": f"{student}, distilled on {manifest.provenance.dataset}{tested}",
         "Precision": manifest.precision
         + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
@@ -176,7 +184,8 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         + ("16-bit samples of one channel" if sixteen else f"other rates are resampled, channels {heard}{outside}"),
         **({} if sixteen else files),
         **_heard_otherwise(classifier),
-        "Export check": f"{manifest.parity.clips} clips, same top class on {manifest.parity.agreement:.1%}, "
+        "Export check": f"{manifest.parity.clips} clips, "
+        f"{'same answers' if several else 'same top class'} on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
         "Exported by": f"edgekd {__version__} from run {manifest.provenance.run}",
     }

@@ -100,12 +100,17 @@ def graph_traffic(model: onnx.ModelProto) -> int:
     graph = inferred.graph
     buffer_of, sizes = _buffers(inferred)
     stored = {tensor.name: math.prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in graph.initializer}
+    types, shapes = _types(inferred), _shapes(inferred)
+
+    def constant_bytes(name: str) -> int:
+        return math.prod(shapes[name]) * _item_bytes(types[name]) if name in shapes else 0
+
     total = 0
     for node in graph.node:
         if not any(name in buffer_of for name in node.input):
             # Computed from constants alone, when the model is loaded; a weight is read as the integers it is stored as.
             for name in node.output:
-                stored[name] = stored.get(node.input[0], 0) if node.input else 0
+                stored[name] = stored[node.input[0]] if node.op_type == "DequantizeLinear" else constant_bytes(name)
             continue
         written = {buffer_of[name] for name in node.output if buffer_of.get(name) == name}
         if written:  # else it is a view, or the layer before does it
@@ -192,15 +197,18 @@ def _buffers(model: onnx.ModelProto) -> tuple[dict[str, str], dict[str, int]]:
 
 
 def _buffer_bytes(model: onnx.ModelProto, buffer_of: dict[str, str], integers: set[str]) -> dict[str, int]:
-    graph = model.graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
-    shapes = _shapes(model)
+    types, shapes = _types(model), _shapes(model)
     sizes = {}
     for buffer in dict.fromkeys(buffer_of.values()):
         if buffer not in shapes:
             raise ValueError(f"the shape of {buffer} does not follow from the input")
         sizes[buffer] = math.prod(shapes[buffer]) * (1 if buffer in integers else _item_bytes(types[buffer]))
     return sizes
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    graph = model.graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
 
 
 def _shapes(model: onnx.ModelProto) -> Shapes:

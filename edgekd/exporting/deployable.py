@@ -3,6 +3,8 @@
     waveform (B, S) -> ExportLogMel (gain, log-mel, batch norm folded in) -> network -> softmax
     log_mel (B, 1, T, F) -> batch norm -> network -> softmax                   (log-mel "external", by the caller)
 
+with a sigmoid in place of the softmax where clips may be of several classes.
+
 Three precisions. *fp32* is what a trained student is. *fp16* casts the normalised log-mel and runs the network in half
 precision; the front end stays in float32, for its power spectrum spans 1e-10 to beyond 65504. In *int8* every fake
 quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from edgekd.exporting.integer_layers import with_integers
 from edgekd.exporting.targets import LogMelPlace, Precision
+from edgekd.exporting.temperature import with_temperature
 from edgekd.exporting.verify import Probabilities, reference
 from edgekd.log_mel import ExportLogMel, mel_bin_affine, turned
 from edgekd.models.students.student import Student
@@ -31,6 +34,7 @@ from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import temperature_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Deployable:
     """A trained student in one precision, of clips of `clip_samples`.
 
     `network`: the quantised network, which int8 has in place of the student's own. `source` names what it was loaded
-    from: deployables of one source, precision and length are the same student, and are equal.
+    from: deployables of one source, precision and length are the same student, and are equal. `temperature`: what the
+    logits of both are divided by already.
     """
 
     precision: Precision
@@ -46,6 +51,7 @@ class Deployable:
     source: str
     student: Student = field(compare=False, repr=False)
     network: QuantizedNetwork | None = field(default=None, compare=False, repr=False)
+    temperature: float = field(default=1.0, compare=False)
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -64,27 +70,32 @@ class Deployable:
 
 
 def deployable_of(run: Run, precision: Precision) -> Deployable:
-    """The student of a finished run in one precision.
+    """The student of a finished run in one precision, its temperature folded in.
 
     Raises `InputError` for an unfinished run, one without an int8 student where that is asked for, and for weights that
     are not finite.
     """
     int8 = precision == "int8"
-    student = load_int8(run) if int8 else run.student()
-    check_finite(student)
+    trained = load_int8(run) if int8 else run.student()
+    check_finite(trained)
+    temperature = temperature_of(run, "int8" if int8 else "student")
+    student = with_temperature(trained, temperature)
     data = run.config.data
     return Deployable(
         precision=precision,
         clip_samples=round(data.clip_seconds * data.sample_rate),
-        source=_source(run, int8),
+        source=_source(run, int8, temperature),
         student=student,
         network=quantized_network(student) if int8 else None,
+        temperature=temperature,
     )
 
 
-def _source(run: Run, int8: bool) -> str:
-    """A digest of all that a student is loaded from: configuration, classes, settings of quantisation, weights."""
-    digest = hashlib.sha256(json.dumps([run.config.model_dump(mode="json", exclude={"out"}), run.classes]).encode())
+def _source(run: Run, int8: bool, temperature: float) -> str:
+    """A digest of all that a student is loaded from: configuration, classes, temperature, settings of quantisation,
+    weights."""
+    settings = run.config.model_dump(mode="json", exclude={"out"})
+    digest = hashlib.sha256(json.dumps([settings, run.classes, temperature]).encode())
     if int8 and settings_file(run).is_file():
         digest.update(settings_file(run).read_bytes())
     digest.update(run.weights("int8" if int8 else "student").read_bytes())
@@ -111,7 +122,7 @@ class DeployableModule(nn.Module):
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = Normalise(scale, shift)
-        self.half_precision = half
+        self.half_precision, self.task = half, student.task
         self.network = copy.deepcopy(network)
         self.eval().cpu()
         if half:
@@ -120,7 +131,7 @@ class DeployableModule(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         log_mel = self.frontend(sound)
         logits = self.network(log_mel.half() if self.half_precision else log_mel)[0]
-        return logits.float().softmax(dim=1)
+        return self.task.probabilities(logits.float())
 
 
 def integer_module(

@@ -5,7 +5,7 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -18,16 +18,19 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
+from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, Parity, Provenance
+from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
 from edgekd.files.locks import reading
+from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
 MAX_CLIPS = 512  # more take memory and time and tell no more
@@ -81,7 +84,7 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     waveforms = data.waveforms(rows)
     if runtime.hears_16_bits:
         waveforms = in_16_bits(waveforms)
-    float_student = Remembered(reference(run.student()))
+    float_student = Remembered(reference(_float_student(run, deployables)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -93,7 +96,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         by, classify = checkers[precision].by, checkers[precision].classify
         if precision == target.precision:
             classify = shipped
-        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress)  # it decides
+        # It decides.
+        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress, run.task)
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
     progress("export", 4, STEPS, step="bundle")
@@ -103,8 +107,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         files,
         models,
         classifier=classifier,
-        detection=Detection.of_nobody(run.classes, classifier.hop_samples, run.config.data.background),
-        provenance=_provenance(run, data, shipped_accuracy(shipped, data, progress)),
+        detection=detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples),
+        provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
         golden=choose_golden(
             trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
@@ -114,6 +118,12 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     )
     progress("export", 5, STEPS, step="done")
     return bundle
+
+
+def _float_student(run: Run, deployables: Mapping[Precision, Deployable]) -> Student:
+    """The float student as it ships, be it in none of these precisions."""
+    floats = [each.student for precision, each in deployables.items() if precision != "int8"]
+    return floats[0] if floats else deployable_of(run, "fp32").student
 
 
 def _others(run: Run, deployable: Deployable, target: Target, progress: Progress) -> dict[Sized, Figures]:
@@ -164,6 +174,7 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         student=student.name,
         width=student.width,
         classes=run.classes,
+        activation=run.task.activation,
         sample_rate=data.sample_rate,
         clip_samples=deployable.clip_samples,
         padding=data.padding,
@@ -174,27 +185,36 @@ def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:
         batch=target.batch,
         frontend=run.config.frontend.given(),
         gain=float(student.gain),
+        temperature=deployable.temperature,
     )
 
 
-def shipped_accuracy(shipped: Probabilities, data: RunData, progress: Progress = silent) -> float:
-    """Accuracy of the exported model itself on the run's test side.
+def shipped_score(shipped: Probabilities, data: RunData, progress: Progress = silent) -> float:
+    """Accuracy, or mAP, of the exported model itself on the run's test side.
 
     The run's own int8 score is that of its arithmetic in training; a flavour whose integers reach further may differ.
     """
     test = data.side("test")
     probabilities = predict_probabilities(
-        graph_classifier(shipped), data.store, test.rows, progress=progress, stage="test clips"
+        graph_classifier(shipped, data.index.task),
+        data.store,
+        test.rows,
+        progress=progress,
+        stage="test clips",
+        task=data.index.task,
     )
+    if data.index.task.several:
+        return mean_average_precision(probabilities, test.labels)
     return float((probabilities.argmax(axis=1) == test.labels).mean())
 
 
-def _provenance(run: Run, data: RunData, test_accuracy: float) -> Provenance:
+def _provenance(run: Run, data: RunData, score: float) -> Provenance:
     folds = any(clip.fold is not None for clip in data.index.clips)
     return Provenance(
         run=legible(str(run.folder)),
         dataset=data.index.dataset,
         fold=run.config.data.fold if folds else None,
         seed=run.config.seed,
-        test_accuracy=round(test_accuracy, 6),
+        test_accuracy=None if run.task.several else round(score, 6),
+        test_mean_average_precision=round(score, 6) if run.task.several else None,
     )

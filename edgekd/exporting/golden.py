@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekd.device.runner.answers import same_answers
 from edgekd.errors import GateError
 from edgekd.exporting.runtimes.runtime import Classify
 from edgekd.exporting.targets import Precision, Tolerance
 from edgekd.exporting.verify import Probabilities
 from edgekd.runs.data import RunData
+from edgekd.task import THRESHOLD, Activation, Task
 
 GOLDEN = "golden.npz"
 GOLDEN_CLIPS = 12
@@ -31,7 +33,8 @@ class GoldenExamples:
 
     `waveform` int16 `(N, S)` and `scale` float32 `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` float32 `(N, K)`: the expected output of the exported model for exactly those values, and
-    `float_probabilities` that of the float student, which is the same where the model is one; `labels` int64 `(N,)`.
+    `float_probabilities` that of the float student, which is the same where the model is one; `labels` int64 `(N,)`, or
+    memberships `(N, K)` where clips may be of several classes.
     """
 
     waveform: NDArray[np.int16]
@@ -75,20 +78,19 @@ def choose_golden(
 ) -> GoldenExamples:
     """Test clips, classes in turn, rounded to int16, with what the students say of the rounded clips.
 
-    A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device, so
-    such clips come last, the least ambiguous first: by what `trained` says of the clips as they are, which it may have
-    been asked before. Each clip is rounded at a scale of its own or, with `full_scale`, as a 16-bit converter does.
+    A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device,
+    and so may an answer to a class that is as near to its threshold. Such clips come last, the least ambiguous first:
+    by what `trained` says of the clips as they are, which it may have been asked before. Each
+    clip is rounded at a scale of its own or, with `full_scale`, as a 16-bit converter does.
     """
     by_class: dict[int, list[int]] = {}
-    test = data.side("test")
-    for row, label in zip(test.rows, test.labels.tolist(), strict=True):
-        by_class.setdefault(label, []).append(row)
+    for row in data.split.test:
+        by_class.setdefault(data.index.clips[row].label, []).append(row)
     turns = [rows[turn] for turn in range(GOLDEN_CANDIDATES) for rows in by_class.values() if turn < len(rows)]
     rows = turns[:GOLDEN_CANDIDATES]
     waveforms = data.waveforms(rows)
     probabilities = np.concatenate([trained(batch).numpy() for batch in waveforms.split(GOLDEN_CLIPS)])
-    second, best = np.sort(probabilities, axis=1)[:, -2:].T
-    margin = np.minimum(best - second, 2 * tolerance.probability)
+    margin = np.minimum(_margins(probabilities, data.index.task), 2 * tolerance.probability)
     chosen = np.argsort(-margin, kind="stable")[:GOLDEN_CLIPS]
     clips = waveforms.numpy()[chosen]
     scale = np.maximum(np.abs(clips).max(axis=1), 1e-9).astype(np.float32)
@@ -105,10 +107,24 @@ def choose_golden(
     )
 
 
-def check_golden(classify: Classify, golden: GoldenExamples, precision: Precision, tolerance: Tolerance) -> None:
+def _margins(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+    """By how much the probabilities `(N, K)` would have to change for another answer, twice, `(N,)`."""
+    if task.several:
+        return 2 * np.abs(probabilities - np.float32(THRESHOLD)).min(axis=1)
+    second, best = np.sort(probabilities, axis=1)[:, -2:].T
+    return best - second
+
+
+def check_golden(
+    classify: Classify,
+    golden: GoldenExamples,
+    precision: Precision,
+    tolerance: Tolerance,
+    activation: Activation = "softmax",
+) -> None:
     """Raise `GateError` with the figures where a bundle's classifier does not get the golden probabilities."""
     scores, expected = classify(golden.clips()), golden.expected(precision)
-    agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    agreement = same_answers(scores, expected, activation)
     difference = float(np.abs(scores - expected).max())
     if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
         raise GateError(

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 from edgekd import __version__
 from edgekd.config import FrontendConfig
+from edgekd.exporting.computed_weights import OPERATORS, with_computed_weights
 from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
 from edgekd.exporting.exporter import export_module, rename_values, simplified
 from edgekd.exporting.onnx_writer.sheet import Unknown
 from edgekd.exporting.onnx_writer.write import FRONT_END_SCOPE, write
 from edgekd.exporting.operators import lowered
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, LogMelPlace, Target
+from edgekd.log_mel import ExportLogMel
 from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FlavourName
 from edgekd.quantization.prepare import QuantizedNetwork
@@ -40,16 +43,20 @@ class Form:
     """What a graph looks like from outside.
 
     `log_mel`: "graph", waveforms in, or "external", log-mels in. `batch`: "dynamic", or 1 for a fixed shape.
+    `computes_weights`: those of the front end are computed when the graph is loaded, not stored.
     """
 
     opset: int = 20
     log_mel: LogMelPlace = "graph"
     batch: Batch = "dynamic"
+    computes_weights: bool = False
 
     @classmethod
     def of(cls, target: Target) -> Form:
         """What a target asks for."""
-        return cls(target.opset, target.frontend, target.batch)
+        named = target.operators
+        computes = RUNTIMES[target.runtime].folds_constants and (not named or set(named) >= OPERATORS)
+        return cls(target.opset, target.frontend, target.batch, computes)
 
 
 def onnx_of(deployable: Deployable, flavour: FlavourName, form: Form = Form()) -> bytes:
@@ -79,7 +86,8 @@ def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half
     model = _written(module, shape, form)
     if model is None:
         model = simplified(_exported(module, shape, form), half=half)
-    return _serialised(lowered(model, form.opset), {"edgekd.precision": "fp16" if half else "fp32"})
+    model = _lowered(model, module, form)
+    return _serialised(model, {"edgekd.precision": "fp16" if half else "fp32"})
 
 
 def quantized_onnx(
@@ -92,7 +100,8 @@ def quantized_onnx(
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
     module = integer_module(student, network, flavour, form.log_mel)
     model = _written(module, shape, form) or _exported(module, shape, form)
-    return _serialised(lowered(model, form.opset), {"edgekd.precision": "int8", "edgekd.flavour": flavour})
+    model = _lowered(model, module, form)
+    return _serialised(model, {"edgekd.precision": "int8", "edgekd.flavour": flavour})
 
 
 def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace) -> tuple[int, ...]:
@@ -117,6 +126,13 @@ def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> on
         return write(module, *_asked(shape, form))
     except Unknown:
         return None
+
+
+def _lowered(model: onnx.ModelProto, module: DeployableModule, form: Form) -> onnx.ModelProto:
+    """`model` in the operator set of `form`, with weights stored or computed."""
+    if form.computes_weights and isinstance(module.frontend, ExportLogMel):
+        model = with_computed_weights(model, module.frontend, FRONT_END_SCOPE)
+    return lowered(model, form.opset)
 
 
 def _exported(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Batch, Precision, Target
 from edgekd.files.folders import put_back
 from edgekd.recordings import Channel
+from edgekd.task import Activation
 
 # The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -45,6 +46,9 @@ class Classifier(Section):
     student: str
     width: float = Field(1.0, gt=0, description="of the student: times its channels")
     classes: tuple[str, ...] = Field(min_length=2, description="in the order of the output")
+    activation: Activation = Field(
+        "softmax", description="sigmoid: each class is answered for itself, several of them or none in a clip"
+    )
     sample_rate: int = Field(ge=2_000, le=192_000, description="Hz")
     clip_samples: int = Field(ge=1, description="samples of one input")
     hop_samples: int = Field(
@@ -62,6 +66,7 @@ class Classifier(Section):
     batch: Batch = Field("dynamic", description="clips that one call takes; 1: exactly one")
     frontend: FrontendConfig = Field(description="log-mel; inside the graph where the input is a waveform")
     gain: float = Field(gt=0, description="factor on the waveform, before the log-mel")
+    temperature: float = Field(1.0, gt=0, description="that the logits are divided by already, in the graph")
     resampler: Resampler = Resampler()
 
 
@@ -106,13 +111,18 @@ class Provenance(Section):
     fold: int | None = Field(description="test fold, where the data set has folds")
     seed: int
     test_accuracy: float | None = Field(ge=0, le=1, description="of the shipped graph, on the test side")
+    test_mean_average_precision: float | None = Field(
+        None, ge=0, le=1, description="the same, where clips may be of several classes"
+    )
 
 
 class Parity(Section):
     """The exported graph against the quantised student it was made from, on real clips."""
 
     clips: int = Field(ge=1)
-    agreement: float = Field(ge=0, le=1, description="share of clips with the same winning class")
+    agreement: float = Field(
+        ge=0, le=1, description="share of clips with the same winning class, or of the same answers"
+    )
     largest_difference: float = Field(ge=0, description="of any class probability")
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from edgekd.audio.hearing import ClipHearing, heard_pieces
 from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
-from edgekd.device.runner import file_digest, windows
+from edgekd.device.runner import windows
+from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, WrongUsage
 from edgekd.device.runner.level import Stretches
@@ -42,13 +43,18 @@ class Prediction:
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
+    answers: tuple[str, ...] | None = None
+    """The classes that reach their thresholds, the most probable first; None where nobody has chosen any, unless a clip
+    may be of several classes."""
+    several: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it, probabilities with six digits."""
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
-        return {"file": str(self.file), "silent": self.silent, "scores": scores}
+        answered = {} if self.answers is None else {"classes": list(self.answers)}
+        return {"file": str(self.file), "silent": self.silent, **answered, "scores": scores}
 
 
 class Predictor(ABC):
@@ -65,6 +71,8 @@ class Predictor(ABC):
     hop_samples: int
     resampler: dict[str, Any]
     detection: Detection | None
+    several: bool
+    """Whether each class is answered for itself, so that a clip may be of several, or of none."""
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -78,6 +86,11 @@ class Predictor(ABC):
     def probabilities(self, clips: Scores) -> Scores:
         """Class probabilities `(B, K)` of clips `(B, S)`. Raises `BadSamples` where they are not finite, `InputError`
         where the classifier cannot be run."""
+
+    def answered(self, scores: Scores) -> tuple[str, ...]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        opens = self.rule().open
+        return tuple(self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= opens[k])
 
     @abstractmethod
     def digest(self) -> str:
@@ -124,6 +137,7 @@ class BundlePredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = read_bundle(folder).manifest
         self.hearing = self.classifier = manifest.classifier
+        self.several = self.classifier.activation == SEVERAL
         self.classes = self.classifier.classes
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
@@ -147,7 +161,8 @@ class RunPredictor(Predictor):
     """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
-        from edgekd.quantization.int8_student import load_int8
+        from edgekd.exporting.deployable import deployable_of
+        from edgekd.exporting.detection import detection_of
         from edgekd.runs.run import Run
 
         run = Run.open(folder)
@@ -156,22 +171,23 @@ class RunPredictor(Predictor):
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
         self.hop_samples = max(1, self.clip_samples // 2)
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
-        self.detection = Detection.of_nobody(run.classes, self.hop_samples, data.background)
-        stage = "int8" if "int8" in run.report().get("test", {}) else "student"
-        self.student = load_int8(run) if stage == "int8" else run.student()
-        self._files = (folder / "config.toml", folder / stage / "best.safetensors")
+        self.several = run.task.several
+        int8 = "int8" in run.report().get("test", {})
+        self.detection = detection_of(run, "int8" if int8 else "student", self.hop_samples)
+        deployable = deployable_of(run, "int8" if int8 else "fp32")
+        self.student, self._source = deployable.student, deployable.source
 
     def probabilities(self, clips: Scores) -> Scores:
         import torch
 
         with torch.inference_mode():
-            scores: Scores = self.student(torch.from_numpy(clips)).logits.softmax(1).numpy()
+            scores: Scores = self.student.task.probabilities(self.student(torch.from_numpy(clips)).logits).numpy()
         if not np.isfinite(scores).all():
             raise BadSamples("the model's output is not finite")
         return scores
 
     def digest(self) -> str:
-        return ",".join(file_digest(path) for path in self._files)
+        return self._source
 
 
 def open_predictor(folder: Path) -> Predictor:
@@ -182,6 +198,8 @@ def open_predictor(folder: Path) -> Predictor:
 def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
+    detection = predictor.detection
+    answers_known = predictor.several or (detection is not None and detection.chosen is not None)
 
     def predict(file: Path) -> Prediction:
         try:
@@ -189,6 +207,7 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
         except InputError as failure:
             return Prediction(file, error=str(failure))
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Prediction(file, tuple(ranked), silent=silent)
+        answers = predictor.answered(scores) if answers_known else None
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=predictor.several)
 
     return map(predict, files)

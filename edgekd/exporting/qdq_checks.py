@@ -98,12 +98,14 @@ def check_optimised(model_bytes: bytes) -> Counter[str]:
 def float_operators(model_bytes: bytes) -> FloatOperators:
     """The operators of a graph that take or give floats: all but layers on int8 and what lies between rounded values.
 
-    A float graph has nothing but such operators; then every node after the front end is named.
+    Those that depend on constants alone are none: a runtime is done with them before it runs. A float graph has nothing
+    but such operators; then every node after the front end is named.
     """
     import onnx
 
     graph = _Graph(onnx.load_from_string(model_bytes).graph)
-    floats = [node for node in graph.nodes if node.op_type not in _ROUNDING and not graph.runs_on_integers(node)]
+    running = [node for node in graph.nodes if node.op_type not in _ROUNDING and node.output[0] not in graph.constants]
+    floats = [node for node in running if not graph.runs_on_integers(node)]
     frontend = Counter(node.op_type for node in floats if node.name.startswith(FRONT_END))
     network = tuple(node.name for node in floats if not node.name.startswith(FRONT_END))
     integers = tuple(int8_layers(model_bytes))
@@ -130,6 +132,10 @@ class _Graph:
             for name in node.input:
                 self.takers.setdefault(name, []).append(node)
         self._stored = {stored.name: stored for stored in graph.initializer}
+        self.constants = set(self._stored)
+        for node in graph.node:
+            if node.input and all(name in self.constants for name in node.input if name):
+                self.constants.update(node.output)
 
     def stored(self, name: str) -> np.ndarray | None:
         """A constant's value, or None for a computed one."""
@@ -212,7 +218,8 @@ def _check_layer(graph: _Graph, node: onnx.NodeProto, flavour: Flavour) -> None:
         if stored is None or stored.dtype.name != flavour.bias:
             raise _refusal(node, f"has a bias that is not stored as {flavour.bias}, as flavour '{flavour.name}' has it")
     takers = graph.takers_past_relu(node)
-    is_logits = [taker.op_type for taker in takers] == ["Softmax"] and takers[0].output[0] in graph.outputs
+    last = [taker.op_type for taker in takers]
+    is_logits = last in (["Softmax"], ["Sigmoid"]) and takers[0].output[0] in graph.outputs
     if not is_logits and [taker.op_type for taker in takers] != ["QuantizeLinear"]:
         raise _refusal(node, "gives an activation that is not rounded, or is used before it is")
 

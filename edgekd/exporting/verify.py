@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.device.runner.answers import same_answers
 from edgekd.device.runner.engines import onnxruntime_failures
 from edgekd.errors import GateError
 from edgekd.exporting.manifest import Parity
@@ -26,6 +27,7 @@ from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
 from edgekd.quantization.prepare import QuantizedNetwork
+from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -164,9 +166,9 @@ class Remembered:
         return torch.stack([self._said[clip] for clip in clips])
 
 
-def graph_classifier(classify: Probabilities) -> Probabilities:
-    """A function of probabilities as a classifier: log-probabilities for logits, whose softmax they are again."""
-    return lambda waveforms: classify(waveforms).clamp(min=torch.finfo(torch.float32).tiny).log()
+def graph_classifier(classify: Probabilities, task: Task = SINGLE) -> Probabilities:
+    """A function of probabilities as a classifier of logits, whose probabilities they are again."""
+    return lambda waveforms: task.logits(classify(waveforms))
 
 
 def reference(
@@ -186,7 +188,7 @@ def reference(
 
     @torch.no_grad()
     def probabilities(waveforms: Tensor) -> Tensor:
-        return whole(waveforms).logits.softmax(dim=1)
+        return whole.task.probabilities(whole(waveforms).logits)
 
     return probabilities
 
@@ -197,6 +199,7 @@ def verify(
     waveforms: Tensor,
     tolerance: Tolerance,
     progress: Progress = silent,
+    task: Task = SINGLE,
 ) -> Parity:
     """Compare an exported model with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
 
@@ -205,13 +208,13 @@ def verify(
     """
     if len(waveforms) < MIN_CLIPS:
         raise ValueError(f"verification needs at least {MIN_CLIPS} clips, got {len(waveforms)}")
-    agreement, difference = _compared(classify, trained, waveforms, _BATCH, progress, "verify")
+    agreement, difference = _compared(classify, trained, waveforms, _BATCH, progress, "verify", task)
     if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
         raise GateError(
             f"The exported model does not agree with the trained one on {len(waveforms)} clips: {agreement:.1%} same "
-            f"class (at least {tolerance.agreement:.1%} wanted), largest difference in probability {difference:.4f} "
-            f"(at most {tolerance.probability:.4f}). Train the int8 student longer (edgekd quantize), or, if the "
-            "application can bear it, set a wider [tolerance] in the target's TOML."
+            f"{'answers' if task.several else 'class'} (at least {tolerance.agreement:.1%} wanted), largest difference "
+            f"in probability {difference:.4f} (at most {tolerance.probability:.4f}). Train the int8 student longer "
+            "(edgekd quantize), or, if the application can bear it, set a wider [tolerance] in the target's TOML."
         )
     return Parity(clips=len(waveforms), agreement=agreement, largest_difference=difference)
 
@@ -222,6 +225,7 @@ def verify_by_reference(
     waveforms: Tensor,
     tolerance: Tolerance,
     progress: Progress = silent,
+    task: Task = SINGLE,
 ) -> Parity:
     """Compare a graph run by `in_reference` with the trained student on the first `REFERENCE_CLIPS` waveforms.
 
@@ -230,7 +234,7 @@ def verify_by_reference(
     import onnx
 
     clips = waveforms[:REFERENCE_CLIPS]
-    agreement, difference = _compared(classify, trained, clips, 1, progress, "verify by reference")
+    agreement, difference = _compared(classify, trained, clips, 1, progress, "verify by reference", task)
     if not difference <= tolerance.probability:
         raise GateError(
             f"onnx.reference {onnx.__version__} gets other probabilities from the exported model than the trained one "
@@ -241,9 +245,15 @@ def verify_by_reference(
 
 
 def _compared(
-    classify: Probabilities, trained: Probabilities, waveforms: Tensor, batch_size: int, progress: Progress, stage: str
+    classify: Probabilities,
+    trained: Probabilities,
+    waveforms: Tensor,
+    batch_size: int,
+    progress: Progress,
+    stage: str,
+    task: Task,
 ) -> tuple[float, float]:
-    """Share of clips with the same winner, and the largest difference of any probability."""
+    """Share of the same answers (`same_answers`), and the largest difference of any probability."""
     answers, outputs = [], []
     for done, batch in enumerate(waveforms.float().split(batch_size)):
         progress(stage, done * batch_size, len(waveforms))
@@ -255,5 +265,5 @@ def _compared(
         raise GateError(
             f"The exported model gives outputs of shape {tuple(found.shape)}, the trained one {tuple(expected.shape)}."
         )
-    agreement = (found.argmax(dim=1) == expected.argmax(dim=1)).float().mean().item()
+    agreement = same_answers(found.numpy(), expected.numpy(), task.activation)
     return agreement, (found - expected).abs().max().item()

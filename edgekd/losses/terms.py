@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgekd.config import LossConfig
 from edgekd.errors import UsageError, unknown_name
+from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +39,8 @@ class Compared(NamedTuple):
     teacher_tap: Tensor | None
     student_embedding: Tensor | None = None
     teacher_embedding: Tensor | None = None
+    task: Task = SINGLE
+    """What the classes are to each other, and so the logits."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,15 @@ def check_classes(terms: Iterable[str]) -> None:
         raise UsageError(
             "loss.terms: 'classification' must be one of the terms; a student without classes is 'edgekd pretrain'."
         )
+
+
+EMD_NEEDS_ONE = "compares shares of one, which clips of several classes have not. Take kl (--set loss.distillation=kl)."
+
+
+def check_task(config: LossConfig, task: Task) -> None:
+    """Raise `UsageError` for terms that have no form for classes of this kind."""
+    if task.several and config.distillation == "emd" and "distillation" in config.terms:
+        raise UsageError(f"loss.distillation = emd: {EMD_NEEDS_ONE}")
 
 
 def check_pretraining(terms: Sequence[str], folders: Collection[Path]) -> None:

@@ -21,6 +21,7 @@ from edgekd.losses.adapter import Adapter, resize
 from edgekd.losses.ssatkd.structural import full_precision
 from edgekd.losses.terms import TERMS, Compared, Need, needs_of
 from edgekd.models.outputs import StudentOutput, TeacherOutput
+from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     from edgekd.models.students.student import Student
@@ -67,10 +68,11 @@ class SSATKDLoss(nn.Module):
         *,
         student_embedding: int = 0,
         teacher_embedding: int = 0,
+        task: Task = SINGLE,
     ) -> None:
         """The loss between taps of so many channels and embeddings of such sizes, as far as terms compare them."""
         super().__init__()
-        self.config = config
+        self.config, self.task = config, task
         self.adapter: Adapter | None = None
         if "tap" in needs_of(config.terms):
             channels = (teacher_channels, student_channels)
@@ -89,7 +91,7 @@ class SSATKDLoss(nn.Module):
             self.log_variances = nn.Parameter(torch.zeros(len(config.terms)))
 
     @classmethod
-    def between(cls, config: LossConfig, student: Student, teacher: Teacher | None) -> SSATKDLoss:
+    def between(cls, config: LossConfig, student: Student, teacher: Teacher | None, task: Task = SINGLE) -> SSATKDLoss:
         """The loss of these two models; None where no term asks for a teacher."""
         layer = student.embedding_layer
         return cls(
@@ -98,6 +100,7 @@ class SSATKDLoss(nn.Module):
             0 if teacher is None else teacher.tap_channels,
             student_embedding=0 if layer is None else layer.size,
             teacher_embedding=0 if teacher is None else teacher.embedding_size,
+            task=task,
         )
 
     @property
@@ -157,13 +160,18 @@ class SSATKDLoss(nn.Module):
         if teacher is not None and "embedding" in needs:
             assert self.projection is not None and student.embedding is not None and teacher.embedding is not None
             embeddings = full_precision(self.projection(student.embedding)), full_precision(teacher.embedding)
+        student_tap, teacher_tap = taps or (None, None)
+        student_embedding, teacher_embedding = embeddings or (None, None)
         compared = Compared(
             full_precision(student.logits),
             targets,
             labelled,
             logits,
-            *(taps or (None, None)),
-            *(embeddings or (None, None)),
+            student_tap,
+            teacher_tap,
+            student_embedding,
+            teacher_embedding,
+            self.task,
         )
         # Gradients add up in the order of computation: in this one a run repeats the bits of its like of version 0.1.0.
         values = {term: self.terms[term](compared) for term in reversed(self.active)}

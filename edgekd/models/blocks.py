@@ -107,6 +107,17 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
+class Scaled(nn.Module):
+    """Values times one number, which is stored and not learned."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.get_buffer("factor")
+
+
 class TwoBranches(nn.Module):
     """A network that ends as HLTDNN does: averages of its last map beside local histograms of an earlier one.
 

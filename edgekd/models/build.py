@@ -77,7 +77,7 @@ def build_student(
 
 def new_student(config: DistillConfig, num_classes: int) -> Student:
     """The student of a run's configuration, with weights drawn now. Raises as `build_student` does."""
-    return build_student(
+    student = build_student(
         config.student,
         num_classes,
         config.data.sample_rate,
@@ -86,6 +86,8 @@ def new_student(config: DistillConfig, num_classes: int) -> Student:
         samples=round(config.data.clip_seconds * config.data.sample_rate),
         folder=config.student_folder,
     )
+    student.task = config.data.task
+    return student
 
 
 def sized(student: str, width: float) -> str:
@@ -156,7 +158,7 @@ def stored_teacher(config: DistillConfig, num_classes: int, path: Path) -> Teach
                 folder=each.folder,
             )
         )
-    teacher = members[0] if len(members) == 1 else Ensemble(members)
+    teacher = members[0] if len(members) == 1 else Ensemble(members, config.data.task)
     teacher.load_stored(path)
     return teacher
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import fx, nn
 
 from edgekd.errors import InputError
-from edgekd.models.blocks import FirstConv2d, SameConv2d
+from edgekd.models.blocks import FirstConv2d, SameConv2d, Scaled
 from edgekd.models.factories import UserCode
 from edgekd.models.histogram import HistogramLayer
 
@@ -30,7 +30,7 @@ _FUNCTIONS = {
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, HistogramLayer | FirstConv2d | SameConv2d) or super().is_leaf_module(
+        return isinstance(m, HistogramLayer | FirstConv2d | SameConv2d | Scaled) or super().is_leaf_module(
             m, module_qualified_name
         )
 

@@ -25,6 +25,7 @@ from edgekd.progress import Progress, silent
 from edgekd.runs.predictions import Predictions
 from edgekd.runs.run import Run
 from edgekd.scoring.probabilities import Waveforms, predict_probabilities
+from edgekd.task import MULTI, SINGLE, Task
 
 FEW_GROUPS = 30
 """Of fewer groups, bootstrap intervals are known to be too short (Hesterberg, The American Statistician 69, 2015)."""
@@ -39,7 +40,8 @@ ClipName = tuple[str, int]
 class ScoredClips:
     """Clips and what they are: `names`, `labels` and `groups` are those of `rows`, in their order.
 
-    `description` says where they are from, in words.
+    `labels` are classes `(N,)`, or memberships `(N, K)` where clips may be of several. `description` says where
+    they are from, in words.
     `golden`: these are the examples in a bundle, because the test side cannot be had; why.
     """
 
@@ -48,7 +50,7 @@ class ScoredClips:
     store: Waveforms
     rows: Sequence[int]
     names: Sequence[ClipName]
-    labels: Sequence[int]
+    labels: Sequence[int | Sequence[int]]
     groups: Sequence[str]
     classes: tuple[str, ...]
     sample_rate: int
@@ -71,8 +73,18 @@ class ScoredClips:
     @property
     def digest(self) -> str:
         """sha256 of which clips these are and of what: two profiles with the same one can be compared."""
-        told = [[*name, self.classes[label]] for name, label in zip(self.names, self.labels, strict=True)]
+        told = [[*name, self._label(label)] for name, label in zip(self.names, self.labels, strict=True)]
         return hashlib.sha256(json.dumps([self.clip_seconds, sorted(told)]).encode()).hexdigest()
+
+    @property
+    def task(self) -> Task:
+        """What the classes are to each other."""
+        return SINGLE if isinstance(self.labels[0], int) else MULTI
+
+    def _label(self, label: int | Sequence[int]) -> str:
+        if isinstance(label, int):
+            return self.classes[label]
+        return ";".join(name for name, member in zip(self.classes, label, strict=True) if member)
 
     def first(self) -> Tensor:
         """A clip `(1, S)` to time with: real sound, for zeros may be quicker."""
@@ -121,7 +133,7 @@ def clips_of_bundle(bundle: Bundle, why: str) -> ScoredClips:
     except runner.RunnerError as failure:
         raise InputError(f"{failure}.") from None
     waveforms: npt.NDArray[np.float32] = golden["waveform"] * golden["scale"][:, None] / np.float32(32767)
-    labels = [int(label) for label in golden["labels"]]
+    labels = golden["labels"].tolist()
     digest = bundle.manifest.files["golden.npz"]
     return ScoredClips(
         description=f"the golden examples of {bundle.folder}",
@@ -160,6 +172,11 @@ def in_common(sides: Sequence[ScoredClips]) -> list[ScoredClips]:
 
 def check_alike(one: ScoredClips, other: ScoredClips) -> None:
     """Raise `InputError` where classes or lengths of clips differ."""
+    if other.task != one.task:
+        raise InputError(
+            f"{one.description} and {other.description}: clips of one class and of several cannot be compared. Profile "
+            "them one at a time."
+        )
     if other.classes != one.classes:
         raise InputError(
             f"Subjects with different classes cannot be compared: {', '.join(one.classes)} ({one.description}); "
@@ -177,7 +194,13 @@ def predictions_on(
 ) -> Predictions:
     """What `classify` says of all of `clips`."""
     probabilities = predict_probabilities(
-        graph_classifier(classify), clips.store, clips.rows, batch_size=8, progress=progress, stage=stage
+        graph_classifier(classify, clips.task),
+        clips.store,
+        clips.rows,
+        batch_size=8,
+        progress=progress,
+        stage=stage,
+        task=clips.task,
     )
     return Predictions(
         rows=tuple(range(len(clips.rows))),  # places among the common clips: two runs may number them differently

@@ -40,6 +40,7 @@ from edgekd.profiling.latency import Timer, cuda_events, wall
 from edgekd.profiling.memory import Memory, graph_memory, torch_memory
 from edgekd.profiling.module_layers import torch_layers
 from edgekd.report.results import Cost, Layer, PrecisionName
+from edgekd.task import SINGLE, Task
 
 Call = Callable[[], object]
 FrontEnd = Callable[[NDArray["np.float32"]], NDArray["np.float32"]]
@@ -99,11 +100,13 @@ class TorchModel:
         device: str = "cpu",
         backend: str = TORCH,
         threads: int = 1,
+        task: Task = SINGLE,
     ) -> None:
-        """`module`: waveforms -> `.logits`. `front_end` and `network` are its two parts where it has them; `learned`
-        holds the parameters that count, and `file` stores them. Raises `InputError` where `backend` cannot compile."""
+        """`module`: waveforms -> `.logits`, probabilities as `task` says. `front_end` and `network` are its two parts
+        where it has them; `learned` holds the parameters that count, and `file` stores them. Raises `InputError` where
+        `backend` cannot compile."""
         self._module, self._front_end, self._network = module.to(device).eval(), front_end, network
-        self._learned, self._file, self._device = learned, file, torch.device(device)
+        self._learned, self._file, self._device, self._task = learned, file, torch.device(device), task
         self._compiled = backend != TORCH
         self._run, how = compiled(module, backend) if self._compiled else (module, "")
         self.backend = backend
@@ -115,7 +118,8 @@ class TorchModel:
     def classify(self, waveforms: Tensor) -> Tensor:
         with torch.inference_mode():
             try:
-                return self._run(waveforms.to(self._device)).logits.float().softmax(dim=1).cpu()
+                logits = self._run(waveforms.to(self._device)).logits.float()
+                return self._task.probabilities(logits).cpu()
             except (RuntimeError, AssertionError) as failure:
                 if not self._compiled or isinstance(failure, torch.OutOfMemoryError):
                     raise

@@ -20,6 +20,7 @@ from edgekd.errors import GateError, InputError
 from edgekd.exporting.verify import FLOATS, in_one_line
 from edgekd.profiling.backends import OnnxGraph
 from edgekd.report.results import Cost, PrecisionName
+from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     import onnx
@@ -36,15 +37,21 @@ class Guest(OnnxGraph):
     classes: int
     notes: tuple[str, ...]
 
-    def __init__(self, path: Path, model: bytes, precision: PrecisionName, config: ProfileConfig) -> None:
+    def __init__(
+        self, path: Path, model: bytes, precision: PrecisionName, config: ProfileConfig, task: Task = SINGLE
+    ) -> None:
         super().__init__(model, precision, provider=config.provider, threads=config.threads)
-        self._path = path
+        self._path, self._task = path, task
         notes = []
         scores = self._tried()
         self.classes = scores.shape[1]
         sums = scores.sum(dim=1)
         self._logits = bool(scores.min() < -_SUM) or bool(((sums - 1).abs() > _SUM).any())
-        if self._logits:
+        if task.several:
+            self._logits = bool(scores.min() < 0) or bool(scores.max() > 1)
+        if self._logits and task.several:
+            notes.append(f"{path} gives scores outside 0 to 1: they were taken for logits, each of a class for itself.")
+        elif self._logits:
             notes.append(
                 f"{path} gives scores whose rows sum to {sums[0].item():.3g}, not to 1: they were taken for logits, and"
                 " soft-maxed for what needs probabilities. The classes that win are the same."
@@ -59,7 +66,7 @@ class Guest(OnnxGraph):
 
     def classify(self, waveforms: Tensor) -> Tensor:
         scores = super().classify(waveforms)
-        return scores.softmax(dim=1) if self._logits else scores
+        return self._task.probabilities(scores) if self._logits else scores
 
     def cost(self, _example: Tensor) -> Cost:
         return self._cost
@@ -101,7 +108,7 @@ class Guest(OnnxGraph):
             return Cost(file_bytes=len(self.model)), in_one_line(failure)
 
 
-def open_guest(path: Path, config: ProfileConfig) -> Guest:
+def open_guest(path: Path, config: ProfileConfig, task: Task = SINGLE) -> Guest:
     """The graph in an ONNX file. Raises `InputError` for one that does not map waveforms to scores, and for one that
     cannot be read or run here."""
     import onnx
@@ -125,7 +132,7 @@ def open_guest(path: Path, config: ProfileConfig) -> Guest:
     halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
     precision: PrecisionName = "int8" if told == "int8" or integers else "float16" if halves else "float32"
     try:
-        return Guest(path, model.SerializeToString(), precision, config)
+        return Guest(path, model.SerializeToString(), precision, config, task)
     except GateError as refusal:
         raise InputError(f"{path}: {refusal}") from None
 

@@ -16,10 +16,12 @@ from edgekd.profiling.energy import battery, measure_energy, modelled, open_mete
 from edgekd.profiling.latency import Timings, throughput
 from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress
-from edgekd.report.results import Battery, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
+from edgekd.report.results import Battery, Calibration, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.differences import difference
-from edgekd.scoring.scores import Scores, score
+from edgekd.scoring.calibration import before_temperature, calibration
+from edgekd.scoring.differences import Difference, LabelDifference, difference
+from edgekd.scoring.scored import AnyScores, score_clips
+from edgekd.scoring.scores import DIGITS
 
 
 def example_of(candidate: Candidate) -> Tensor:
@@ -74,6 +76,7 @@ class Measurements:
             runtime=candidate.model.runtime,
             threads=candidate.model.threads,
             scores=self._scores(candidate),
+            calibration=self._calibration(candidate),
             latency=latency,
             throughput=self._throughput(candidate, example),
             cost=cost,
@@ -83,12 +86,37 @@ class Measurements:
             robustness=self.curves.get(candidate.name),
         )
 
-    def _scores(self, candidate: Candidate) -> Scores | None:
+    def _scores(self, candidate: Candidate) -> AnyScores | None:
         clips = candidate.clips
         if clips is None:
             return None
         probabilities = self.predictions[candidate.name].probabilities
-        return score(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+        return score_clips(probabilities, clips.labels, clips.groups, clips.classes, clips.seed)
+
+    def _calibration(self, candidate: Candidate) -> Calibration | None:
+        clips, temperature = candidate.clips, candidate.temperature
+        if clips is None:
+            return None
+        predictions = self.predictions[candidate.name]
+        said = predictions.probabilities
+        now = calibration(said, clips.labels, clips.groups, clips.seed)
+        told = Calibration(
+            temperature=temperature,
+            error=round(now.error, DIGITS),
+            error_interval=now.interval,
+            cross_entropy=round(now.cross_entropy, DIGITS),
+        )
+        if temperature is None or temperature == 1:
+            return told
+        without = before_temperature(said, temperature, predictions.task.activation)
+        before = calibration(without, clips.labels, clips.groups, clips.seed)
+        return told.model_copy(
+            update={
+                "error_before": round(before.error, DIGITS),
+                "error_before_interval": before.interval,
+                "cross_entropy_before": round(before.cross_entropy, DIGITS),
+            }
+        )
 
     def _latency(self, candidate: Candidate) -> Latency:
         parts = {part: f"{candidate.name}: {part}" for part in ("front end", "network", "device")}
@@ -149,16 +177,17 @@ class Measurements:
         )
 
     def _versus(self, subject: Subject, baseline: Subject) -> Versus:
-        accuracy = None
+        paired = None
         if subject.name in self.predictions and baseline.name in self.predictions and subject.scores is not None:
-            accuracy = difference(
+            paired = difference(
                 {("test", 0): self.predictions[subject.name]},
                 {("test", 0): self.predictions[baseline.name]},
                 len(subject.scores.classes),
             )
         return Versus(
             baseline=baseline.name,
-            accuracy=accuracy,
+            accuracy=paired if isinstance(paired, Difference) else None,
+            mean_average_precision=paired if isinstance(paired, LabelDifference) else None,
             speedup=self.timings.ratio(f"{baseline.name}: whole", f"{subject.name}: whole"),
             smaller=baseline.cost.file_bytes / subject.cost.file_bytes,
         )

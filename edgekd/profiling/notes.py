@@ -10,6 +10,7 @@ from edgekd.profiling.energy import why_no_meter
 from edgekd.profiling.robustness import MOST_CLIPS
 from edgekd.profiling.subjects import Candidate
 from edgekd.report.results import Machine, Subject
+from edgekd.task import SINGLE, Task
 
 
 def reader_notes(candidates: Sequence[Candidate], subjects: Sequence[Subject], machine: Machine) -> list[str]:
@@ -29,13 +30,13 @@ def reader_notes(candidates: Sequence[Candidate], subjects: Sequence[Subject], m
         notes.append(f"Energy was not measured but modelled, a lower bound: {reason}.")
     clips = next((candidate.clips for candidate in candidates if candidate.clips is not None), None)
     if clips is not None:
-        notes += recording_notes(clips.groups, len(candidates))
+        notes += recording_notes(clips.groups, len(candidates), clips.task)
         if len(clips.rows) > MOST_CLIPS and any(subject.robustness for subject in subjects):
             notes.append(f"Noise and length were tried on {MOST_CLIPS} of the {len(clips.rows)} clips.")
     return notes
 
 
-def recording_notes(groups: Sequence[str], subjects: int) -> list[str]:
+def recording_notes(groups: Sequence[str], subjects: int, task: Task = SINGLE) -> list[str]:
     """What `groups`, the recording of each clip, mean for the intervals and p-values of so many `subjects`."""
     notes = []
     recordings = len(set(groups))
@@ -44,7 +45,7 @@ def recording_notes(groups: Sequence[str], subjects: int) -> list[str]:
             f"Only {recordings} recordings were tested: with fewer than {FEW_GROUPS} intervals are too short, so they "
             "show the least doubt that there is."
         )
-    if recordings < len(groups) and subjects > 1:
+    if recordings < len(groups) and subjects > 1 and not task.several:
         notes.append(
             "McNemar's p takes clips of one recording for independent, so it is too small; intervals and the p of "
             "flipped signs are over recordings."

@@ -227,7 +227,8 @@ def _on_host(candidate: Candidate, result: HostResult, measured: Sequence[Subjec
     assert candidate.bundle is not None
     here = next(subject for subject in measured if subject.name == candidate.name)
     same = result.agrees and ENGINE_PRECISIONS[result.bench["precision"]] == here.precision
-    return subject_of(candidate.bundle, result, here.scores if same else None, here.cost)
+    there = subject_of(candidate.bundle, result, here.scores if same else None, here.cost)
+    return there.model_copy(update={"calibration": here.calibration}) if same else there
 
 
 def _environment() -> dict[str, str]:

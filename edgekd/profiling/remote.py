@@ -26,7 +26,7 @@ from edgekd.profiling.machine import from_bench
 from edgekd.profiling.visit import SECONDS, HostFailure, HostResult, Visit, request
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Cost, Subject
-from edgekd.scoring.scores import Scores
+from edgekd.scoring.scored import AnyScores
 
 AT_ONCE = 8
 
@@ -83,7 +83,7 @@ def profile_hosts(
                 one.wait(end - time.monotonic())
 
 
-def subject_of(bundle: Bundle, found: HostResult, scores: Scores | None, cost: Cost) -> Subject:
+def subject_of(bundle: Bundle, found: HostResult, scores: AnyScores | None, cost: Cost) -> Subject:
     """What a host found, as a subject of the report; the memory in `cost` becomes the host's."""
     verified, timed, classifier = found.verify, found.bench, bundle.manifest.classifier
     engine, version = ENGINES[timed["engine"]], timed["engine_version"]

@@ -24,7 +24,7 @@ from edgekd.errors import InputError
 from edgekd.profiling.accuracy import Classify, ScoredClips
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Point, Robustness
-from edgekd.scoring.scores import score
+from edgekd.scoring.scored import score_clips
 
 SNRS_DB = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
 SHARES = (0.5, 0.25, 0.125)  # of a clip
@@ -105,8 +105,8 @@ def robustness(
     def points(conditions: dict[float, list[Tensor]]) -> tuple[Point, ...]:
         found = []
         for value, said in conditions.items():
-            scores = score(torch.cat(said).numpy(), clips.labels, clips.groups, clips.classes, clips.seed)
-            found.append(Point(value=value, accuracy=scores.accuracy, accuracy_interval=scores.accuracy_interval))
+            scores = score_clips(torch.cat(said).numpy(), clips.labels, clips.groups, clips.classes, clips.seed)
+            found.append(Point.of(value, scores))
         return tuple(found)
 
     return Robustness(noise=points(by_noise), length=points(by_length))

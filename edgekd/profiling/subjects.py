@@ -27,7 +27,7 @@ from edgekd.errors import InputError, UsageError, unknown_name
 from edgekd.escaping import legible
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.folders import kind_of
-from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -42,6 +42,8 @@ from edgekd.profiling.guests import open_guest
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Kind, PrecisionName, Role
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import temperature_of
+from edgekd.task import SINGLE
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "int8")
 ENGINES = (".engine", ".plan")
@@ -51,7 +53,10 @@ Source = Run | Bundle | Path
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing to profile, which hears `samples` at a time. `clips` None: there is nothing to score it on."""
+    """One thing to profile, which hears `samples` at a time. `clips` None: there is nothing to score it on.
+
+    `temperature`: what its logits are divided by; None where that is not known.
+    """
 
     name: str
     kind: Kind
@@ -63,6 +68,7 @@ class Candidate:
     clips: ScoredClips | None
     bundle: Bundle | None = None
     notes: tuple[str, ...] = ()
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,8 +190,13 @@ def _of_run(part: _Part, config: ProfileConfig, progress: Progress) -> list[Cand
     if not scored:
         notes += (f"The teacher of {run.folder} has no head for these classes: it was timed, and not scored.",)
     models = [possible[backend](run, role, config) for backend in chosen]
+    warmth = 1.0 if role == "teacher" else temperature_of(run, "int8" if role == "int8" else "student")
     return [
-        Candidate(role, "run", role, run.folder, architecture, model, samples, clips if scored else None, notes=notes)
+        Candidate(
+            *(role, "run", role, run.folder, architecture, model, samples, clips if scored else None),
+            notes=notes,
+            temperature=warmth,
+        )
         for model in models
     ]
 
@@ -195,7 +206,7 @@ def _exported(run: Run, role: Role, config: ProfileConfig) -> OnnxGraph:
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     network = deployable.network or deployable.student.network
     return OnnxGraph(
-        onnx_of(deployable, OnnxRuntime.flavour),
+        onnx_of(deployable, OnnxRuntime.flavour, Form(computes_weights=True)),
         PRECISIONS[deployable.precision],
         parameters=module_parameters(network),
         provider=config.provider,
@@ -210,9 +221,10 @@ def _in_torch(run: Run, role: Role, config: ProfileConfig, *, backend: str) -> T
         device=config.device,
         backend=backend,
         threads=config.threads,
+        task=run.task,
     )
     if role == "student":
-        student = run.student()
+        student = deployable_of(run, "fp32").student
         return make(student, front_end=student.log_mel, network=student.network, learned=student.network)
     teacher = run.teacher()
     assert teacher is not None
@@ -245,8 +257,12 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> lis
         )
     role: Role = "int8" if manifest.precision == "int8" else "student"
     name, student = folder.resolve().name, sized(classifier.student, classifier.width)
+    as_exported = PRECISIONS[manifest.precision]  # the float student may have another temperature
     return [
-        Candidate(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes))
+        Candidate(
+            *(name, "bundle", role, folder, student, model, clips.samples, clips, bundle, tuple(notes)),
+            temperature=classifier.temperature if model.precision == as_exported else None,
+        )
         for model in models
     ]
 
@@ -261,7 +277,8 @@ def _clips_for(bundle: Bundle, progress: Progress) -> ScoredClips:
             classifier.sample_rate,
             classifier.clip_samples,
         )
-        if run.classes != classifier.classes or not same_clips:
+        same = run.classes == classifier.classes and run.task.activation == classifier.activation
+        if not same or not same_clips:
             raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
         return clips_of_run(run, progress)
     except (InputError, UsageError) as failure:
@@ -278,7 +295,7 @@ def _of_file(path: Path, config: ProfileConfig, others: Sequence[Candidate]) -> 
         contract = runner.Contract("waveform", (clips.samples,), len(clips.classes), 1)
         engine = Engine(path, contract, _told_precision(path))
         return Candidate(path.stem, "engine", "model", path, None, engine, clips.samples, clips, notes=(unknown,))
-    graph = open_guest(path, config)
+    graph = open_guest(path, config, SINGLE if clips is None else clips.task)
     if clips is None:
         note = f"{path} was not scored: name the RUN or BUNDLE it is of beside it to score it on their test clips."
         notes = (note, *graph.notes)

@@ -42,6 +42,7 @@ from edgekd.training.saved_state import load_part, read_state
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation
 from edgekd.training.student_step import StudentStep, computes_in_kernels
+from edgekd.training.thresholds import settle_scores
 
 
 @changes_run
@@ -89,6 +90,7 @@ def quantize(
         processes.from_first(lambda: save_weights(run.weights("int8"), student.state_dict()))
     told = {"method": settled.method, "seconds": round(time.perf_counter() - started, 1)}
     processes.from_first(lambda: run.update_report("training", {"int8": told}))
+    settle_scores(run, "int8", student, data, device, progress)
     record_test(run, "int8", data, predict_test(student, data, device, progress))
     return run
 
@@ -162,7 +164,7 @@ def _train(
     terms, epochs = run.config.loss.terms, run.config.training.epochs
     teacher = finished_teacher(run) if needs_teacher(terms) else None
     batches = student_batches(run, data, "int8", student, teacher, config.epochs, device, progress, begin=epochs)
-    loss = SSATKDLoss.between(run.config.loss, student, teacher)
+    loss = SSATKDLoss.between(run.config.loss, student, teacher, run.task)
     loss.to(device)
     # What brings taps and embeddings together and the weights of the terms go on from where distillation left them.
     ended = run.folder / "student" / "last.pt"

@@ -3,7 +3,7 @@
 All is measured with scales from a calibration recipe, untrained, clipped at 127 as in training, on the **validation**
 side of a run: layers chosen by their score on the test side would make that score mean nothing. Two figures:
 
-    drop    points of accuracy that the float student has more. Coarse: one clip in 80 is 1.25 points.
+    drop    points of accuracy (or mAP) that the float student has more. Coarse: one clip in 80 is 1.25 points.
     SQNR    signal to quantisation noise of the logits in dB, 10 log10(sum f^2 / sum (f - q)^2) over all clips, f the
             float student's and q the rounded one's. Fine, and what settles a tie.
 
@@ -31,6 +31,7 @@ from edgekd.quantization.qat import calibrated_network, log_mels
 from edgekd.runs.at_work import changes_run
 from edgekd.runs.pictures import plot_sensitivity
 from edgekd.runs.run import Run
+from edgekd.scoring.average_precision import mean_average_precision
 
 MAX_CLIPS = 512  # of the validation side, as many of each class: more take memory and time and tell little more
 LARGEST_SQNR = 120.0  # dB: float32 holds no more, and JSON no infinity
@@ -181,7 +182,7 @@ class _Bench:
         sample = CalibrationRecipe(clips=MAX_CLIPS)
         rows = select_clips(index.labels, validation, sample, run.config.seed)
         self._heard = list(log_mels(student, data.store, rows))
-        self._labels = torch.tensor([index.labels[row] for row in rows])
+        self._truth = torch.tensor(index.truth[rows])
         self._known: dict[frozenset[str], Loss] = {}
         set_enabled(self.network, False)
         self._float_logits = self._logits()
@@ -210,8 +211,11 @@ class _Bench:
     def _logits(self) -> Tensor:
         return torch.cat([self.network(log_mel)[0].cpu() for log_mel in self._heard])
 
-    def _right(self, logits: Tensor) -> int:
-        return int((logits.argmax(dim=1) == self._labels).sum())
+    def _right(self, logits: Tensor) -> float:
+        """The clips that are right; where they may be of several classes, the mAP times their number."""
+        if self._truth.ndim == 2:
+            return self.clips * mean_average_precision(logits.numpy(), self._truth.numpy())
+        return int((logits.argmax(dim=1) == self._truth).sum())
 
 
 def sqnr(expected: Tensor, found: Tensor) -> float:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from edgekd.escaping import shortened
 from edgekd.number_formats import count, interval, number, percent, setting
+from edgekd.report.figures import measure_of, titled
 from edgekd.report.results import Layer, Point, Profile, Subject
 from edgekd.report.svg import (
     LETTER,
@@ -29,6 +30,7 @@ from edgekd.report.svg import (
     whisker,
 )
 from edgekd.scoring.intervals import Interval
+from edgekd.scoring.scored import AnyScores
 from edgekd.scoring.scores import Scores
 
 LEFT, RIGHT, TOP = 44.0, WIDTH - 6, 22.0
@@ -54,26 +56,26 @@ def pareto(profile: Profile) -> str:
     fastest = min((subject for _, subject, _ in scored), key=lambda subject: subject.latency.p50_ms)
     beside = 14 + LETTER * min(len(fastest.name), 10)  # its name stands left of it
     across = time_scale(edges, LEFT + beside, RIGHT - 14)
-    shares = [share for _, _, scores in scored for share in scores.accuracy_interval]
+    shares = [share for _, _, scores in scored for share in scores.measure_interval]
     air = max(0.02, 0.08 * (max(shares) - min(shares)))
     up = Scale(max(0.0, min(shares) - air), min(1.0, max(shares) + air), bottom, TOP)
 
-    parts = [*_share_axis(up), text(0, 12, "accuracy", "axis")]
+    parts = [*_share_axis(up), text(0, 12, measure_of(profile).label, "axis")]
     parts += _time_axis(across, TOP, bottom)
     taken: list[Box] = []
     marks, points, sentences = [], [], []
     for series, subject, scores in scored:
-        x, y = across(subject.latency.p50_ms), up(scores.accuracy)
-        ends = [up(share) for share in scores.accuracy_interval]
+        x, y = across(subject.latency.p50_ms), up(scores.measure)
+        ends = [up(share) for share in scores.measure_interval]
         parts.append(whisker(x, ends[0], ends[1], f"whisker s{series % SERIES}"))
         sides = [across(ms) for ms in subject.latency.p50_interval_ms]
         parts.append(whisker(y, sides[0], sides[1], f"whisker s{series % SERIES}", across=True))
         taken += [(x - 4, ends[1], x + 4, ends[0]), (sides[0], y - 3, sides[1], y + 3)]
-        accuracy = _accuracy(scores.accuracy, scores.accuracy_interval)
+        accuracy = _accuracy(scores.measure, scores.measure_interval)
         marks.append(marker(series, x, y, f"{subject.name}: {accuracy}, {_ms(subject.latency.p50_ms)}", 6))
         points.append((x, y, shortened(subject.name, 20)))
-        sentences.append(f"{subject.name} {percent(scores.accuracy)} at {_ms(subject.latency.p50_ms)}")
-    front = _front([(subject.latency.p50_ms, scores.accuracy) for _, subject, scores in scored if subject.host is None])
+        sentences.append(f"{subject.name} {percent(scores.measure)} at {_ms(subject.latency.p50_ms)}")
+    front = _front([(subject.latency.p50_ms, scores.measure) for _, subject, scores in scored if subject.host is None])
     steps: list[tuple[float, float]] = []
     for ms, share in front:
         x, y = across(ms), up(share)
@@ -82,8 +84,8 @@ def pareto(profile: Profile) -> str:
         parts.insert(0, path(steps, "front"))
         taken += [(x1, min(y1, y2) - 1, x2, max(y1, y2) + 1) for (x1, y1), (x2, y2) in pairwise(steps)]
     names = labels(points, taken, (LEFT, 0, WIDTH, bottom))
-    description = f"Accuracy over median time of one clip, left and up is better. {'; '.join(sentences)}."
-    return picture("pareto", "Accuracy against latency", description, height, [*parts, *marks, *names])
+    description = f"{titled(profile)} over median time of one clip, left and up is better. {'; '.join(sentences)}."
+    return picture("pareto", f"{titled(profile)} against latency", description, height, [*parts, *marks, *names])
 
 
 def latency_distribution(profile: Profile) -> str:
@@ -118,7 +120,7 @@ def latency_distribution(profile: Profile) -> str:
 
 def confusion(subject: Subject) -> str:
     """True classes downwards, predicted ones to the right; a cell's shade is its share of the clips of its row."""
-    if subject.scores is None:
+    if not isinstance(subject.scores, Scores):
         return ""
     classes, cells = subject.scores.classes, subject.scores.confusion
     side = len(classes)
@@ -179,7 +181,9 @@ def robustness_noise(profile: Profile) -> str:
         scores = profile.subjects[series].scores
         whole[series] = (_whole(scores, clean), *points) if scores else points
     ticks = {clean: "as it is"} | {value: setting(value) for value in values}
-    return _curves("noise", "Accuracy with added noise", "signal-to-noise ratio, dB", profile, whole, across, ticks)
+    return _curves(
+        "noise", f"{titled(profile)} with added noise", "signal-to-noise ratio, dB", profile, whole, across, ticks
+    )
 
 
 def robustness_length(profile: Profile) -> str:
@@ -191,7 +195,9 @@ def robustness_length(profile: Profile) -> str:
     low = values[-1] if len(values) > 1 else values[0] / 2
     across = Scale(values[0], low, LEFT + 20, RIGHT - 16, log=True)
     ticks = {value: setting(value) for value in values}
-    return _curves("length", "Accuracy on shorter clips", "length of the clip, s", profile, curves, across, ticks)
+    return _curves(
+        "length", f"{titled(profile)} on shorter clips", "length of the clip, s", profile, curves, across, ticks
+    )
 
 
 def length_curves(profile: Profile) -> dict[int, tuple[Point, ...]]:
@@ -244,7 +250,7 @@ def _curves(
     height = 270.0
     bottom = height - 46
     up = Scale(0, 1, bottom, TOP)
-    parts = [*_share_axis(up), text(0, 12, "accuracy", "axis")]
+    parts = [*_share_axis(up), text(0, 12, measure_of(profile).label, "axis")]
     end = -20.0
     for value, label in ticks.items():
         x = across(value)
@@ -258,20 +264,20 @@ def _curves(
         name_of_subject = profile.subjects[series].name
         kind = f"s{series % SERIES}"
         aside = (order - (len(curves) - 1) / 2) * 4.5
-        places = [(across(point.value) + aside, up(point.accuracy)) for point in points]
+        places = [(across(point.value) + aside, up(point.measure)) for point in points]
         parts.append(path(places, f"curve {kind}"))
         for (x, y), point in zip(places, points, strict=True):
-            low, high = point.accuracy_interval
+            low, high = point.measure_interval
             parts.append(whisker(x, up(low), up(high), f"whisker faint {kind}"))
-            accuracy = _accuracy(point.accuracy, point.accuracy_interval)
+            accuracy = _accuracy(point.measure, point.measure_interval)
             marks.append(marker(series, x, y, f"{name_of_subject}, {ticks[point.value]}: {accuracy}", 4))
-        sentences.append(f"{name_of_subject} from {percent(points[0].accuracy)} to {percent(points[-1].accuracy)}")
+        sentences.append(f"{name_of_subject} from {percent(points[0].measure)} to {percent(points[-1].measure)}")
     return picture(name, title, f"From left to right: {'; '.join(sentences)}.", height, [*parts, *marks])
 
 
-def _whole(scores: Scores, value: float) -> Point:
+def _whole(scores: AnyScores, value: float) -> Point:
     """The clip as it is, at `value` of an axis."""
-    return Point(value=value, accuracy=scores.accuracy, accuracy_interval=scores.accuracy_interval)
+    return Point.of(value, scores)
 
 
 def _front(trades: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -23,7 +23,9 @@ from edgekd.number_formats import (
     size,
     times,
 )
-from edgekd.report.results import Profile, Subject
+from edgekd.report.results import Calibration, Profile, Subject
+from edgekd.scoring.differences import Difference
+from edgekd.scoring.label_scores import LabelScores
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -33,20 +35,23 @@ def row(subject: Subject) -> dict[str, Value]:
     """A subject's figures by name: shares from 0 to 1, bytes, ms. None where there is none; an interval's ends are
     called like its figure, with `_low` and `_high`."""
     scores, latency, cost, versus = subject.scores, subject.latency, subject.cost, subject.versus
-    paired, speedup = (versus.accuracy, versus.speedup) if versus else (None, None)
+    paired, speedup = (versus.measured, versus.speedup) if versus else (None, None)
+    calibration = subject.calibration
+    counted = paired if isinstance(paired, Difference) else None
+    measure = "mean_average_precision" if isinstance(scores, LabelScores) else "accuracy"
     return {
         "subject": subject.name,
         **{key: getattr(subject, key) for key in ("kind", "role", "source", "host", "architecture", "precision")},
         **{key: getattr(subject, key) for key in ("backend", "runtime", "threads")},
         "clips": scores.clips if scores else None,
         "groups": scores.groups if scores else None,
-        **_with_interval("accuracy", (scores.accuracy, *scores.accuracy_interval) if scores else None),
+        **_with_interval(measure, (scores.measure, *scores.measure_interval) if scores else None),
         **_with_interval("macro_f1", (scores.macro_f1, *scores.macro_f1_interval) if scores else None),
-        "calibration_error": scores.calibration_error if scores else None,
+        **_calibration(calibration, scores.calibration_error if scores else None),
         "baseline": versus.baseline if versus else None,
-        **_with_interval("accuracy_difference", (paired.accuracy, *paired.accuracy_interval) if paired else None),
-        "mcnemar_p": paired.mcnemar if paired else None,
-        "sign_flip_p": paired.sign_flip if paired else None,
+        **_with_interval(f"{measure}_difference", (paired.measure, *paired.measure_interval) if paired else None),
+        "mcnemar_p": counted.mcnemar if counted else None,
+        "sign_flip_p": counted.sign_flip if counted else None,
         **_with_interval("speedup", (speedup.value, speedup.low, speedup.high) if speedup else None),
         "smaller": versus.smaller if versus else None,
         **_with_interval("p50_ms", (latency.p50_ms, *latency.p50_interval_ms)),
@@ -61,6 +66,27 @@ def row(subject: Subject) -> dict[str, Value]:
         "battery_days": subject.battery.days if subject.battery else None,
         "golden_agrees": subject.golden.agrees if subject.golden else None,
     }
+
+
+def _calibration(calibration: Calibration | None, error: float | None) -> dict[str, Value]:
+    """Of reports of version 2 the `error` alone."""
+    if calibration is None:
+        return {"calibration_error": error, **dict.fromkeys(_CALIBRATION)}
+    before, ends = calibration.error_before, calibration.error_before_interval
+    return {
+        **_with_interval("calibration_error", (calibration.error, *calibration.error_interval)),
+        **_with_interval("calibration_error_before", None if before is None or ends is None else (before, *ends)),
+        "temperature": calibration.temperature,
+        "cross_entropy": calibration.cross_entropy,
+        "cross_entropy_before": calibration.cross_entropy_before,
+    }
+
+
+_CALIBRATION = (
+    *("calibration_error_low", "calibration_error_high"),
+    *(f"calibration_error_before{end}" for end in ("", "_low", "_high")),
+    *("temperature", "cross_entropy", "cross_entropy_before"),
+)
 
 
 def _with_interval(key: str, estimate: tuple[float, float, float] | None) -> dict[str, Value]:
@@ -79,7 +105,7 @@ class Figure:
 
     def value(self, row: Row) -> str:
         """As it is written; `NONE` where there is none."""
-        value = row[self.key]
+        value = row.get(self.key)
         return NONE if value is None or isinstance(value, str) else self.written(value)
 
     def interval(self, row: Row) -> str:
@@ -89,7 +115,7 @@ class Figure:
 
     def winners(self, rows: Sequence[Row]) -> set[int]:
         """Which of the rows are best, as far as one can read; none where there is nothing to choose."""
-        known = {index: value for index, row in enumerate(rows) if isinstance(value := row[self.key], int | float)}
+        known = {index: value for index, row in enumerate(rows) if isinstance(value := row.get(self.key), int | float)}
         if self.best is None or len({self.written(value) for value in known.values()}) < 2:
             return set()
         best = self.written((max if self.best == "high" else min)(known.values()))
@@ -100,10 +126,14 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
     "Accuracy": (
         Figure("accuracy", "accuracy", percent, "high"),
         Figure("accuracy_difference", "less the baseline, points", points),
+        Figure("mean_average_precision", "mAP", percent, "high"),
+        Figure("mean_average_precision_difference", "mAP less the baseline's, points", points),
         Figure("mcnemar_p", "McNemar p", p_value),
         Figure("sign_flip_p", "sign-flip p", p_value),
         Figure("macro_f1", "macro-F1", percent, "high"),
         Figure("calibration_error", "calibration error", percent, "low"),
+        Figure("calibration_error_before", "before its temperature", percent),
+        Figure("temperature", "temperature", number),
     ),
     "Time of one clip": (
         Figure("p50_ms", "p50, ms", number, "low"),
@@ -142,6 +172,17 @@ GLOSSARY = {  # by the figure that brings it into a report
         "The share of clips that got the right class, and the mean over classes of the harmonic mean of precision and "
         "recall. Intervals are 95% intervals, from recordings drawn anew: clips of one recording are not independent.",
     ),
+    "mean_average_precision": (
+        "mAP, macro-F1",
+        "Each class is answered for itself. Average precision: how well the clips that have a class are ranked before "
+        "those that have not, over all thresholds; mAP is its mean over the classes. Macro-F1 is at the thresholds. "
+        "Intervals are 95% intervals, from recordings drawn anew: clips of one recording are not independent.",
+    ),
+    "mean_average_precision_difference": (
+        "mAP less the baseline's",
+        "The subject's mAP less the baseline's on the same clips, in points of a per cent, by a paired bootstrap over "
+        "recordings. An interval that holds 0 shows none: the recordings are too few to tell so small a difference.",
+    ),
     "accuracy_difference": (
         "Less the baseline",
         "The subject's accuracy less the baseline's on the same clips, in points of a per cent. An interval that holds "
@@ -161,6 +202,11 @@ GLOSSARY = {  # by the figure that brings it into a report
         "Calibration error",
         "How far the stated probability is from the share that was right, on average (expected, 15 bins).",
     ),
+    "calibration_error_before": (
+        "Temperature",
+        "What the logits are divided by, in the graph, so that probabilities are nearer to what is true; chosen on the "
+        "validation side. 1 where none helped there.",
+    ),
     "p50_ms": (
         "p50, p95, p99, spread",
         "The time that half, 95% and 99% of all clips stayed within, from waveform to scores, one clip at a time; "
@@ -177,15 +223,38 @@ GLOSSARY = {  # by the figure that brings it into a report
 def known_figures(rows: Sequence[Row]) -> dict[str, tuple[Figure, ...]]:
     """`FIGURES` without what no row has."""
     known = {
-        heading: tuple(figure for figure in figures if any(row[figure.key] is not None for row in rows))
+        heading: tuple(figure for figure in figures if any(row.get(figure.key) is not None for row in rows))
         for heading, figures in FIGURES.items()
     }
     return {heading: figures for heading, figures in known.items() if figures}
 
 
-def recall_rows(profile: Profile) -> list[tuple[str, list[float | None]]]:
-    """Recall of each class by every subject that was scored."""
+def measure_of(profile: Profile) -> Figure:
+    """The figure that the subjects of a profile are judged by."""
+    several = any(isinstance(subject.scores, LabelScores) for subject in profile.subjects)
+    return FIGURES_BY_KEY["mean_average_precision" if several else "accuracy"]
+
+
+def titled(profile: Profile) -> str:
+    """The name of that figure, as a sentence begins with it."""
+    name = measure_of(profile).label
+    return name[:1].upper() + name[1:] if name.islower() else name
+
+
+def of_classes(profile: Profile) -> tuple[str, str]:
+    """What is told of each class, in a title and in a sentence."""
+    if measure_of(profile).key != "accuracy":
+        return (
+            "Average precision of each class",
+            "Average precision: 1 where every clip that has the class comes first.",
+        )
+    return "Recall of each class", "Recall: the share of the clips of a class that got this class."
+
+
+def class_rows(profile: Profile) -> list[tuple[str, list[float | None]]]:
+    """Recall of each class by every subject that was scored, or average precision where clips are of several."""
     scored = [subject.scores for subject in profile.subjects if subject.scores]
     if not scored:
         return []
-    return [(name, [scores.recall[index] for scores in scored]) for index, name in enumerate(scored[0].classes)]
+    each = [scores.average_precision if isinstance(scores, LabelScores) else scores.recall for scores in scored]
+    return [(name, [shares[index] for shares in each]) for index, name in enumerate(scored[0].classes)]

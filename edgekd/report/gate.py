@@ -38,8 +38,8 @@ def regressions(new: Profile, old: Profile, *, max_drop: float, max_slowdown: fl
     """What is worse in `new` than in `old`, each with its figures; nothing where all is well.
 
     Subjects are matched by name, else by what they are where there is one of a kind. A teacher, which
-    does not ship, is compared only where it is all there is. `max_drop`: points of accuracy; `max_slowdown`: ratio of
-    times. Raises `InputError` where the two do not have a subject in common, or were not measured alike.
+    does not ship, is compared only where it is all there is. `max_drop`: points of accuracy, or mAP; `max_slowdown`:
+    ratio of times. Raises `InputError` where the two do not have a subject in common, or were not measured alike.
     """
     pairs = list(_pairs(new, old))
     if not pairs:
@@ -78,11 +78,16 @@ def _less_accurate(now: Subject, before: Subject, new: Profile, old: Profile, ma
             f"{now.name}: scored on other clips ({new.clips}) than in the earlier report ({old.clips}), so its accuracy"
             " cannot be compared. Make the earlier report again with these."
         )
-    drop = 100 * (before.scores.accuracy - now.scores.accuracy)
+    title = now.scores.task.title
+    if before.scores.task != now.scores.task:
+        raise InputError(
+            f"{now.name}: has {title}, and {before.scores.task.title} in the earlier report. Make it again."
+        )
+    drop = 100 * (before.scores.measure - now.scores.measure)
     if drop > max_drop + 1e-9:
         yield (
-            f"{now.name}: accuracy fell by {points_lost(drop)} points, {percent(before.scores.accuracy)} to"
-            f" {percent(now.scores.accuracy)} on the same {now.scores.clips} clips (at most {setting(max_drop)})"
+            f"{now.name}: {title} fell by {points_lost(drop)} points, {percent(before.scores.measure)} to"
+            f" {percent(now.scores.measure)} on the same {now.scores.clips} clips (at most {setting(max_drop)})"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekd.escaping import html_text, markdown_command, markdown_text
 from edgekd.number_formats import NONE, percent
-from edgekd.report.figures import known_figures, recall_rows, row
+from edgekd.report.figures import class_rows, known_figures, of_classes, row
 from edgekd.report.machines import machine_rows
 from edgekd.report.results import Profile
 
@@ -22,10 +22,10 @@ def report_markdown(profile: Profile) -> str:
     parts.append(f"★ best value of its row. Intervals are 95%.{clips}")
     if profile.notes:
         parts.append("\n".join(f"> - {markdown_text(note)}" for note in profile.notes))
-    recalls = recall_rows(profile)
-    if recalls:
-        rows = [[name, *(NONE if share is None else percent(share) for share in shares)] for name, shares in recalls]
-        parts.append(_folded("Recall of each class", _table(["class", *(subject.name for subject in scored)], rows)))
+    classes = class_rows(profile)
+    if classes:
+        rows = [[name, *(NONE if share is None else percent(share) for share in shares)] for name, shares in classes]
+        parts.append(_folded(of_classes(profile)[0], _table(["class", *(subject.name for subject in scored)], rows)))
     machines, rows = machine_rows(profile)
     parts.append(_folded("Where times were taken", _table(["", *machines], rows)))
     if profile.command:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from edgekd.escaping import html_text
 from edgekd.number_formats import NONE, count, energy, interval, number, percent, power, setting, size
 from edgekd.report import charts
-from edgekd.report.figures import FIGURES_BY_KEY, Figure, Row, known_figures, recall_rows, row
+from edgekd.report.figures import (
+    FIGURES_BY_KEY,
+    Figure,
+    Row,
+    class_rows,
+    known_figures,
+    measure_of,
+    of_classes,
+    row,
+    titled,
+)
 from edgekd.report.page_parts import captioned, explained, figure, key, legend, scrolled, share_cell, table
 from edgekd.report.results import Point, Profile, Subject
 from edgekd.scoring.scores import Scores
@@ -60,18 +70,18 @@ def _kind(subject: Subject) -> str:
 def accuracy_and_time(profile: Profile) -> str:
     """Accuracy against latency, and how latency is distributed."""
     scored = {series: row(subject) for series, subject in enumerate(profile.subjects) if subject.scores}
-    accuracy, median = FIGURES_BY_KEY["accuracy"], FIGURES_BY_KEY["p50_ms"]
+    measure, median = measure_of(profile), FIGURES_BY_KEY["p50_ms"]
     trade = figure(
-        "Accuracy against latency",
+        f"{titled(profile)} against latency",
         "Left and up is better. Bars are 95% intervals; the dashed line joins the best trades of this machine.",
         charts.pareto(profile),
         table(
-            "Accuracy and median time of one clip",
-            ("subject", "accuracy", "95% interval", "p50, ms", "95% interval"),
+            f"{titled(profile)} and median time of one clip",
+            ("subject", measure.label, "95% interval", "p50, ms", "95% interval"),
             [
                 (
                     str(values["subject"]),
-                    *(part for shown in (accuracy, median) for part in (shown.value(values), shown.interval(values))),
+                    *(part for shown in (measure, median) for part in (shown.value(values), shown.interval(values))),
                 )
                 for values in scored.values()
             ],
@@ -101,17 +111,17 @@ def noise_and_short_clips(profile: Profile) -> str:
     length = charts.length_curves(profile)
     return _charts(
         figure(
-            "Accuracy with added noise",
+            f"{titled(profile)} with added noise",
             f"{profile.noise[:1].upper() + profile.noise[1:] if profile.noise else 'Noise'}; bars are 95% intervals.",
             charts.robustness_noise(profile),
-            _conditions(profile, noise, "Accuracy with added noise", "dB"),
+            _conditions(profile, noise, f"{titled(profile)} with added noise", "dB"),
             legend(profile, noise, lines=True),
         ),
         figure(
-            "Accuracy on shorter clips",
+            f"{titled(profile)} on shorter clips",
             "The clip is cut and padded as the runner pads it; bars are 95% intervals.",
             charts.robustness_length(profile),
-            _conditions(profile, length, "Accuracy on shorter clips", "s"),
+            _conditions(profile, length, f"{titled(profile)} on shorter clips", "s"),
             legend(profile, length, lines=True),
         ),
     )
@@ -122,35 +132,35 @@ def _conditions(profile: Profile, curves: dict[int, tuple[Point, ...]], caption:
     lines = []
     for series, points in curves.items():
         cells = {
-            point.value: f"{percent(point.accuracy)} ({interval(*point.accuracy_interval, percent)})"
-            for point in points
+            point.value: f"{percent(point.measure)} ({interval(*point.measure_interval, percent)})" for point in points
         }
         lines.append((profile.subjects[series].name, *(cells.get(value, NONE) for value in values)))
     return table(caption, ("subject", *(f"{setting(value)} {unit}" for value in values)), lines)
 
 
 def classes(profile: Profile) -> str:
-    """Recall of each class, and confusion matrices."""
-    recalls = recall_rows(profile)
-    if not recalls:
+    """Recall (or average precision) of each class, and confusion matrices."""
+    rows = class_rows(profile)
+    if not rows:
         return ""
     scored = [(series, subject) for series, subject in enumerate(profile.subjects) if subject.scores]
     heads = "".join(f'<th scope="col">{key(series)}{html_text(subject.name)}</th>' for series, subject in scored)
     body = "".join(
         f'<tr><th scope="row">{html_text(name)}</th>{"".join(share_cell(share) for share in shares)}</tr>'
-        for name, shares in recalls
+        for name, shares in rows
     )
-    recall = scrolled(
-        "Recall of each class",
+    title, said = of_classes(profile)
+    each = scrolled(
+        title,
         f'<table class="even" style="--n:{len(scored)}">'
-        f"{captioned('Recall: the share of the clips of a class that got this class.')}"
+        f"{captioned(said)}"
         f'<thead><tr><th scope="col">class</th>{heads}</tr></thead><tbody>{body}</tbody></table>',
     )
     # A bundle's subject on several hosts, say, takes the same clips for the same classes: one matrix for all of them.
     alike: dict[tuple[tuple[int, ...], ...], list[Subject]] = {}
     for _, subject in scored:
-        assert subject.scores is not None
-        alike.setdefault(subject.scores.confusion, []).append(subject)
+        if isinstance(subject.scores, Scores):
+            alike.setdefault(subject.scores.confusion, []).append(subject)
     matrices = [
         figure(
             f"Confusion matrix: {', '.join(subject.name for subject in subjects)}",
@@ -159,9 +169,9 @@ def classes(profile: Profile) -> str:
             _confusions(subjects[0].scores),
         )
         for subjects in alike.values()
-        if subjects[0].scores
+        if isinstance(subjects[0].scores, Scores)
     ]
-    return recall + _charts(*matrices)
+    return each + _charts(*matrices)
 
 
 def _confusions(scores: Scores) -> str:

@@ -1,6 +1,6 @@
 """A profile as data: what `report.json` holds, and what every other form of the report is drawn from.
 
-The classes below are the schema, version 2: their fields are the keys, and `edgekd profile --schema` prints the same as
+The classes below are the schema, version 3: their fields are the keys, and `edgekd profile --schema` prints the same as
 JSON Schema. Shares are from 0 to 1, times in ms unless a name says otherwise, sizes in bytes, intervals 95 %. What
 could not be had on this machine, or was not asked for, is null or empty, never 0.
 """
@@ -16,11 +16,13 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from edgekd.config import Section
 from edgekd.errors import InputError, shown
 from edgekd.json_files import Amount, Count, Share, read_json
-from edgekd.scoring.differences import Difference
+from edgekd.scoring.differences import AnyDifference, Difference, LabelDifference
 from edgekd.scoring.intervals import Shares
-from edgekd.scoring.scores import Scores
+from edgekd.scoring.scored import AnyScores
+from edgekd.scoring.scores import CALIBRATION_BINS
 
-PROFILE_VERSION: Literal[2] = 2
+PROFILE_VERSION: Literal[3] = 3
+OLDER = (2,)  # versions whose reports lack what is optional here, and are read
 
 Role = Literal["teacher", "student", "int8", "model"]
 """What a subject is to its run; a graph or an engine that came alone is a `model`."""
@@ -48,6 +50,20 @@ class Estimate(Section):
     value: Positive
     low: Positive
     high: Positive
+
+
+class Calibration(Section):
+    """How far probabilities are from what is true: as they ship, and `before` the temperature in the graph, null where
+    there is none."""
+
+    temperature: Positive | None = Field(None, description="that the logits are divided by; null: not known")
+    bins: int = Field(CALIBRATION_BINS, strict=True, ge=1, description="of the calibration error, of equal width")
+    error: Share = Field(description="expected calibration error of the highest probability")
+    error_interval: Annotated[Shares, AfterValidator(_ascending)]
+    cross_entropy: Amount = Field(description="mean over clips, of natural logarithms")
+    error_before: Share | None = None
+    error_before_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+    cross_entropy_before: Amount | None = None
 
 
 class Latency(Section):
@@ -131,11 +147,41 @@ class Layer(Section):
 
 
 class Point(Section):
-    """Accuracy under one condition."""
+    """Accuracy, or mAP, under one condition."""
 
     value: Annotated[float, Field(strict=True)] = Field(description="signal-to-noise ratio in dB, or length in seconds")
-    accuracy: Share
-    accuracy_interval: Annotated[Shares, AfterValidator(_ascending)]
+    accuracy: Share | None = None
+    accuracy_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+    mean_average_precision: Share | None = Field(None, description="where clips may be of several classes")
+    mean_average_precision_interval: Annotated[Shares, AfterValidator(_ascending)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if None not in (self.accuracy, self.accuracy_interval):
+            return self
+        if None in (self.mean_average_precision, self.mean_average_precision_interval):
+            raise ValueError("accuracy or mean_average_precision, and its interval, are missing")
+        return self
+
+    @classmethod
+    def of(cls, value: float, scores: AnyScores) -> Self:
+        """What was scored at `value`."""
+        name = scores.task.measure
+        return cls.model_validate({"value": value, name: scores.measure, f"{name}_interval": scores.measure_interval})
+
+    @property
+    def measure(self) -> float:
+        """The figure that models are compared by."""
+        found = self.mean_average_precision if self.accuracy is None else self.accuracy
+        assert found is not None
+        return found
+
+    @property
+    def measure_interval(self) -> tuple[float, float]:
+        """Its interval."""
+        found = self.mean_average_precision_interval if self.accuracy_interval is None else self.accuracy_interval
+        assert found is not None
+        return found
 
 
 class Robustness(Section):
@@ -150,7 +196,7 @@ class Golden(Section):
 
     agrees: bool
     clips: int = Field(strict=True, ge=1)
-    agreement: Share = Field(description="share of clips with the same class")
+    agreement: Share = Field(description="share of clips with the same class, or of the same answers")
     largest_difference: Amount = Field(description="of any class probability")
 
 
@@ -159,8 +205,16 @@ class Versus(Section):
 
     baseline: str
     accuracy: Difference | None = Field(None, description="subject less baseline, in pairs of clips")
+    mean_average_precision: LabelDifference | None = Field(
+        None, description="the same, where clips may be of several classes"
+    )
     speedup: Estimate | None = Field(None, description="the baseline's time over the subject's, in pairs of rounds")
     smaller: Positive = Field(description="the baseline's file size over the subject's")
+
+    @property
+    def measured(self) -> AnyDifference | None:
+        """The difference in the figure that models are compared by."""
+        return self.accuracy or self.mean_average_precision
 
 
 class Machine(Section):
@@ -198,7 +252,8 @@ class Subject(Section):
     threads: int | None = Field(
         None, strict=True, ge=1, description="CPU threads of the latency; null where a GPU computes"
     )
-    scores: Scores | None = Field(None, description="null where there are no labelled clips to score it on")
+    scores: AnyScores | None = Field(None, description="null where there are no labelled clips to score it on")
+    calibration: Calibration | None = Field(None, description="of the same clips; null in reports of version 2")
     latency: Latency
     throughput: tuple[Throughput, ...] = ()
     cost: Cost
@@ -214,7 +269,7 @@ class Subject(Section):
 class Profile(Section):
     """What `edgekd.profiling.profiler` found."""
 
-    version: Literal[2] = PROFILE_VERSION
+    version: Literal[3] = PROFILE_VERSION
     edgekd: str = Field(description="version of this package")
     created: str = Field(description="ISO 8601, UTC")
     command: tuple[str, ...] = Field(description="what makes this report again")
@@ -263,6 +318,8 @@ def read_profile(path: Path) -> Profile:
     values = read_json(path, "Name the report.json of an earlier 'edgekd profile'.")
     if not isinstance(values, dict) or "subjects" not in values or "version" not in values:
         raise InputError(f"{path}: not the report.json of a profile. {again}")
+    if type(values["version"]) is int and values["version"] in OLDER:
+        values = values | {"version": PROFILE_VERSION}
     if type(values["version"]) is not int or values["version"] != PROFILE_VERSION:
         version = shown(values["version"])
         raise InputError(f"{path}: a report of schema version {version}; this edgekd reads {PROFILE_VERSION}. {again}")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgekd.exporting.manifest import Bundle
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
-    from edgekd.scoring.differences import Difference
+    from edgekd.scoring.differences import AnyDifference
 
 WIDTH = 80
 SUBJECTS = {"teacher": "teacher", "student": "float student", "int8": "int8 student"}
@@ -79,12 +79,12 @@ def print_run(run: Run) -> None:
     """Test scores of a run's teacher and students, and where things are."""
     from edgekd.runs.run import trust_flags
 
-    test = run.report()["test"]
+    test, measure = run.report()["test"], run.task.measure
     rows = [
         (
             SUBJECTS[subject],
-            percent(test[subject]["accuracy"]),
-            _interval(test[subject]["accuracy_interval"]),
+            percent(test[subject][measure]),
+            _interval(test[subject][f"{measure}_interval"]),
             percent(test[subject]["macro_f1"]),
             _interval(test[subject]["macro_f1_interval"]),
         )
@@ -95,18 +95,19 @@ def print_run(run: Run) -> None:
     recordings = "1 recording" if scores["groups"] == 1 else f"{scores['groups']} recordings"
     line(f"Test side: {scores['clips']} clips from {recordings}; intervals are 95%.")
     table(
-        ("", "accuracy", "interval", "macro-F1", "interval "),
+        ("", run.task.title, "interval", "macro-F1", "interval "),
         rows,
-        numbers=("accuracy", "interval", "macro-F1", "interval "),
+        numbers=(run.task.title, "interval", "macro-F1", "interval "),
     )
     without = run.report().get("audit", {}).get("unlabelled")
     if without is not None:
         line(unlabelled_text(without))
     if not run.classifies("teacher"):
-        line("The teacher has no head for these classes: it gave embeddings or taps, and no accuracy.")
+        line(f"The teacher has no head for these classes: it gave embeddings or taps, and no {run.task.title}.")
     for warning in run.report().get("warnings", []):
         line(f"Warning: {warning}")
-    line(f"Run: {run.folder} (curves.png, confusion.png, metrics.csv, report.json)")
+    drawn = "average_precision.png" if run.task.several else "confusion.png"
+    line(f"Run: {run.folder} (curves.png, {drawn}, metrics.csv, report.json)")
     if "int8" in test:
         named = quote(str(run.folder)) + trust_flags(run.config, taught=False)
         line(f"Next: edgekd export {named} --target NAME   (edgekd targets lists the boards)")
@@ -251,26 +252,27 @@ def print_comparison(comparison: Comparison) -> None:
     from edgekd.report.verdict import undecided
 
     results = [*comparison.methods, *comparison.teachers]
-    int8 = any(result.int8_accuracy is not None for result in results)
-    columns = ["", "cells", "accuracy", "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
+    int8, title = any(result.int8_measure is not None for result in results), comparison.task.title
+    columns = ["", "cells", title, "macro-F1", *(["int8", "int8 - float"] if int8 else [])]
     rows = []
     for result in results:
         row = [
             result.method,
             f"{result.cells}/{result.planned}",
-            _spread(result.accuracy),
+            _spread(result.measure),
             _spread(result.macro_f1),
-            _spread(result.int8_accuracy),
+            _spread(result.int8_measure),
             _difference(result.int8_difference),
         ]
         rows.append(row[: len(columns)])
     table(columns, rows, numbers=columns[1:])
-    if any(teacher.cells and teacher.accuracy is None for teacher in comparison.teachers):
-        line("A teacher without accuracy has no head for these classes: it gave embeddings or taps.")
+    if any(teacher.cells and teacher.measure is None for teacher in comparison.teachers):
+        line(f"A teacher without {title} has no head for these classes: it gave embeddings or taps.")
     compared = [result for result in comparison.methods if result.difference is not None]
     if compared:
         line()
-        columns = [f"against {comparison.reference}", "accuracy", "macro-F1", "McNemar", "sign flip"]
+        columns = [f"against {comparison.reference}", title, "macro-F1", "McNemar", "sign flip"]
+        columns = columns[:3] if comparison.task.several else columns
         table(
             columns,
             [
@@ -278,8 +280,7 @@ def print_comparison(comparison: Comparison) -> None:
                     result.method,
                     _difference(result.difference),
                     _difference(result.difference, "macro_f1"),
-                    p_value(result.difference.mcnemar),
-                    p_value(result.difference.sign_flip),
+                    *_p_values(result.difference),
                 )
                 for result in compared
                 if result.difference is not None
@@ -295,7 +296,7 @@ def print_comparison(comparison: Comparison) -> None:
         alone = any(result.difference is not None and not result.difference.runs_resampled for result in compared)
         over = "recordings alone: one run tells nothing of the next" if alone else "recordings and runs"
         line(f"Points, with 95% intervals over {over}.")
-    if compared:
+    if compared and not comparison.task.several:
         line("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
         line("the other flips the signs of whole recordings.")
     line(f"Written: {comparison.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
@@ -309,12 +310,21 @@ def _spread(spread: Spread | None) -> str:
     return mean if spread.over_seeds is None else f"{mean.removesuffix('%')} ± {percent(spread.over_seeds)}"
 
 
-def _difference(difference: Difference | None, score: Literal["accuracy", "macro_f1"] = "accuracy") -> str:
+def _p_values(difference: AnyDifference) -> tuple[str, ...]:
+    """Of the tests that there are."""
+    from edgekd.scoring.differences import Difference
+
+    if not isinstance(difference, Difference):
+        return ()
+    return p_value(difference.mcnemar), p_value(difference.sign_flip)
+
+
+def _difference(difference: AnyDifference | None, score: Literal["measure", "macro_f1"] = "measure") -> str:
     """`+2.1 (−0.3 to +4.4)`, in points of a per cent."""
     if difference is None:
         return NONE
-    if score == "accuracy":
-        estimate, ends = difference.accuracy, difference.accuracy_interval
+    if score == "measure":
+        estimate, ends = difference.measure, difference.measure_interval
     else:
         estimate, ends = difference.macro_f1, difference.macro_f1_interval
     return f"{points(estimate)} ({interval(*ends, points)})"

@@ -57,7 +57,8 @@ def print_profile(profile: Profile, out: Path | None) -> None:
         paragraph(f"Scored on {profile.clips}; intervals are 95%.")
     rows = [row(subject) for subject in profile.subjects]
     tables = (
-        ("", scored, _accuracy([row(subject) for subject in scored])),
+        ("", scored, _accuracy(profile, [row(subject) for subject in scored])),
+        ("Calibration error, before the temperature too", scored, _calibration([row(subject) for subject in scored])),
         ("One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone", None, _figures(TIME, rows)),
         ("Cost", None, _figures(COST, rows)),
         ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
@@ -101,16 +102,29 @@ def _cells(key: str, rows: Sequence[Row], with_interval: bool = False) -> list[s
     return cells
 
 
-def _accuracy(rows: Sequence[Row]) -> Columns:
-    from edgekd.report.figures import FIGURES_BY_KEY
+def _accuracy(profile: Profile, rows: Sequence[Row]) -> Columns:
+    from edgekd.report.figures import measure_of
 
-    return {
-        "accuracy": _cells("accuracy", rows),
-        "interval": [FIGURES_BY_KEY["accuracy"].interval(values) for values in rows],
+    measure = measure_of(profile)
+    columns = {
+        measure.label: _cells(measure.key, rows),
+        "interval": [measure.interval(values) for values in rows],
         "macro-F1": _cells("macro_f1", rows),
-        "less baseline": _cells("accuracy_difference", rows, with_interval=True),
-        "McNemar": _cells("mcnemar_p", rows),
-        "flip p": _cells("sign_flip_p", rows),
+        "less baseline": _cells(f"{measure.key}_difference", rows, with_interval=True),
+    }
+    if measure.key == "accuracy":
+        columns |= {"McNemar": _cells("mcnemar_p", rows), "flip p": _cells("sign_flip_p", rows)}
+    return columns
+
+
+def _calibration(rows: Sequence[Row]) -> Columns:
+    """What the temperature changed; nothing where no subject has one."""
+    if all(values["calibration_error_before"] is None for values in rows):
+        return {}
+    return {
+        "error": _cells("calibration_error", rows, with_interval=True),
+        "before": _cells("calibration_error_before", rows, with_interval=True),
+        "temperature": _cells("temperature", rows),
     }
 
 
@@ -126,16 +140,22 @@ def _energy(profile: Profile, rows: Sequence[Row]) -> Columns:
 
 
 def _robustness(profile: Profile) -> list[tuple[str, list[Subject], Columns]]:
+    from edgekd.report.figures import titled
+
     robust = [(subject, subject.robustness) for subject in profile.subjects if subject.robustness]
     subjects = [subject for subject, _ in robust]
     return [
-        ("Accuracy with added noise: dB", subjects, _conditions([curves.noise for _, curves in robust])),
-        ("Accuracy on shorter clips: seconds", subjects, _conditions([curves.length for _, curves in robust])),
+        (f"{titled(profile)} with added noise: dB", subjects, _conditions([curves.noise for _, curves in robust])),
+        (
+            f"{titled(profile)} on shorter clips: seconds",
+            subjects,
+            _conditions([curves.length for _, curves in robust]),
+        ),
     ]
 
 
 def _conditions(curves: Sequence[tuple[Point, ...]]) -> Columns:
-    accuracies = [{point.value: point.accuracy for point in points} for points in curves]
+    accuracies = [{point.value: point.measure for point in points} for points in curves]
     values = sorted({value for of_subject in accuracies for value in of_subject}, reverse=True)
     return {setting(value): _marked([of_subject.get(value) for of_subject in accuracies], percent) for value in values}
 

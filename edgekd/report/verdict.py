@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgekd.number_formats import interval, number, percent, points, ratio, real_time_factor, size
 from edgekd.report.results import Estimate, Subject
-from edgekd.scoring.differences import Difference
+from edgekd.scoring.differences import AnyDifference
 
 
 def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, ...]:
@@ -22,16 +22,17 @@ def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, .
     )
 
 
-def undecided(difference: Difference) -> str:
-    """What is to be said of a `difference` in accuracy that is not shown: the recordings are too few for it."""
+def undecided(difference: AnyDifference) -> str:
+    """What is to be said of a `difference` in accuracy, or mAP, that is not shown: the recordings are too few for
+    it."""
     count = difference.recordings
     tested = "its recordings are" if count is None else "1 recording is" if count == 1 else f"{count:,} recordings are"
     if difference.runs_resampled:
         tested = tested.replace("recordings are", f"recordings in {difference.trials} runs are")
-    ends = interval(*difference.accuracy_interval, points)
+    ends = interval(*difference.measure_interval, points)
     return (
-        f"{tested} too few to tell less than {_unsigned(difference.least_told)} points of accuracy "
-        f"(found {points(difference.accuracy)}, {ends})"
+        f"{tested} too few to tell less than {_unsigned(difference.least_told)} points of {difference.task.title} "
+        f"(found {points(difference.measure)}, {ends})"
     )
 
 
@@ -41,8 +42,12 @@ def _alone(subject: Subject) -> str:
     keeps_up = "" if factor is None else f", real-time factor {real_time_factor(factor)}"
     clauses = [f"answers in {number(latency.p50_ms)} ms (p95 {number(latency.p95_ms)} ms{keeps_up})"]
     if subject.scores is not None:
-        ends = interval(*subject.scores.accuracy_interval, percent)
-        clauses.append(f"is right on {percent(subject.scores.accuracy)} of clips ({ends})")
+        ends = interval(*subject.scores.measure_interval, percent)
+        found = percent(subject.scores.measure)
+        several = subject.scores.task.several
+        clauses.append(
+            f"ranks classes at mAP {found} ({ends})" if several else f"is right on {found} of clips ({ends})"
+        )
     if subject.golden is not None:
         agrees = "agrees" if subject.golden.agrees else "does NOT agree"
         clauses.append(f"{agrees} with its golden examples")
@@ -58,9 +63,9 @@ def _compared(subject: Subject, baseline: str) -> str:
         clauses.append(f"{_speed(versus.speedup)} {baseline}{_interval(versus.speedup)}")
     clauses.append(_size(versus.smaller) + ("" if clauses else f" than {baseline}"))
     gained = f"{subject.name} is {' and '.join(clauses)}"
-    if versus.accuracy is None:
+    if versus.measured is None:
         return f"{gained}."
-    return f"{gained}; {_accuracy(versus.accuracy)}."
+    return f"{gained}; {_accuracy(versus.measured)}."
 
 
 def _speed(speedup: Estimate) -> str:
@@ -84,13 +89,14 @@ def _size(smaller: float) -> str:
     return f"{ratio(smaller)} times smaller" if smaller > 1 else f"{ratio(1 / smaller)} times larger"
 
 
-def _accuracy(difference: Difference) -> str:
-    low, high = difference.accuracy_interval
+def _accuracy(difference: AnyDifference) -> str:
+    low, high = difference.measure_interval
+    its = f"its {difference.task.title} is"
     if not difference.shown:
         return undecided(difference)
-    if difference.accuracy < 0:
-        return f"its accuracy is {_unsigned(-difference.accuracy)} points lower ({interval(-high, -low, _unsigned)})"
-    return f"its accuracy is {_unsigned(difference.accuracy)} points higher ({interval(low, high, _unsigned)})"
+    if difference.measure < 0:
+        return f"{its} {_unsigned(-difference.measure)} points lower ({interval(-high, -low, _unsigned)})"
+    return f"{its} {_unsigned(difference.measure)} points higher ({interval(low, high, _unsigned)})"
 
 
 def _unsigned(share: float) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LabelledClips:
-    """Some clips of an index, in the order of their `rows (N,)`: where each is from, its class and its group.
+    """Some clips of an index, in the order of their `rows (N,)`: where each is from, its class (or
+    memberships `(N, K)`, where it may be of several) and its group.
 
     `names` are the file, as `ClipIndex.name` has it, and where in it the clip starts, in samples of the file.
     """
@@ -63,7 +64,7 @@ class RunData:
         return LabelledClips(
             rows=tuple(rows),
             names=tuple((self.index.name(clip), clip.start) for clip in clips),
-            labels=np.array([clip.label for clip in clips], dtype=np.int64),
+            labels=self.index.truth[list(rows)],
             groups=tuple(clip.group for clip in clips),
         )
 

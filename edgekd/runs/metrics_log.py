@@ -8,6 +8,9 @@ from pathlib import Path
 from edgekd.errors import InputError, shown
 from edgekd.files.tables import read_csv, write_csv
 from edgekd.losses.terms import TERMS
+from edgekd.task import MULTI, SINGLE, Task
+
+SHARES = tuple(task.column for task in (SINGLE, MULTI))
 
 
 def columns() -> list[str]:
@@ -44,9 +47,10 @@ class MetricsLog:
     def last_epoch(self, stage: str) -> int:
         return max((int(row["epoch"]) for row in self.rows if row["stage"] == stage), default=0)
 
-    def best_accuracy(self, stage: str) -> float | None:
-        """The best validation accuracy of a stage, that of the checkpoint it kept; None where no row has one."""
-        values = [row.get("validation_accuracy") for row in self.rows if row["stage"] == stage]
+    def best(self, stage: str, task: Task) -> float | None:
+        """The best measure of a stage on the validation side, that of the checkpoint it kept; None where no row has
+        one."""
+        values = [row.get(task.column) for row in self.rows if row["stage"] == stage]
         found = [float(value) for value in values if value]
         return max(found, default=None)
 
@@ -85,7 +89,7 @@ def _mistake(header: Sequence[str], line: Sequence[str]) -> str | None:
             return f"epoch = {shown(value)}: a whole number of up to nine digits is wanted"
         if name not in ("stage", "epoch") and value and not _is_number(value):
             return f"{name} = {shown(value)}: a number is wanted"
-        if name == "validation_accuracy" and value and not 0 <= float(value) <= 1:
+        if name in SHARES and value and not 0 <= float(value) <= 1:
             return f"{name} = {shown(value)}: a share from 0 to 1 is wanted"
     return None
 

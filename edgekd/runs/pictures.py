@@ -20,7 +20,8 @@ from edgekd.errors import InputError
 from edgekd.escaping import plain_text
 from edgekd.files.whole import write_bytes
 from edgekd.number_formats import MINUS, percent
-from edgekd.runs.metrics_log import read_metrics
+from edgekd.runs.metrics_log import SHARES, read_metrics
+from edgekd.task import MULTI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _BLACK, _GREY = "#000000", "#777777"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_NOT_TERMS = {"stage", "epoch", "seconds", "learning_rate", "total", "validation_loss", "validation_accuracy"}
+_NOT_TERMS = {"stage", "epoch", "seconds", "learning_rate", "total", "validation_loss", *SHARES}
 _STAGE_TITLES = {"teacher": "Teacher adaptation", "student": "Student distillation", "int8": "int8 training"}
 _DPI = 120
 _SHOWN_DB = 70.0
@@ -37,7 +38,8 @@ Curve = npt.NDArray[np.float64]
 
 
 def plot_curves(metrics_csv: Path, out: Path) -> None:
-    """Draw `metrics.csv` to the PNG `out`: a column a stage; from the top loss terms, total loss, validation accuracy.
+    """Draw `metrics.csv` to the PNG `out`: a column a stage; from the top loss terms, total loss, and the measure of
+    the validation side: accuracy, mAP.
 
     Every column of the file that is neither a known figure nor a `weight_...` is a loss term; a stage shows those it
     has numbers for. Raises `InputError` where the file is missing or holds no epoch.
@@ -48,6 +50,7 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
     terms = [name for name in next(iter(stages.values())) if name not in _NOT_TERMS and not name.startswith("weight_")]
     colours = dict(zip(terms, _cycle(len(terms)), strict=True))
     figure = _figure(max(5.0, 4.2 * len(stages)), 7.2)
+    measured: set[str] = set()
     axes = figure.subplots(3, len(stages), squeeze=False, sharex="col", sharey="row")
     for column, (stage, curves) in enumerate(stages.items()):
         term_axes, loss_axes, accuracy_axes = axes[:, column]
@@ -73,7 +76,9 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
             **style,
         )
 
-        accuracy = curves["validation_accuracy"]
+        measure = next((name for name in SHARES if name in curves and np.isfinite(curves[name]).any()), SHARES[0])
+        measured.add(measure)
+        accuracy = curves[measure]
         accuracy_axes.plot(epochs, accuracy, color=_COLOURS[0], **style)
         best = _best_epoch(accuracy, curves["validation_loss"])
         if best is not None:
@@ -88,7 +93,8 @@ def plot_curves(metrics_csv: Path, out: Path) -> None:
         for panel in (term_axes, loss_axes, accuracy_axes):
             panel.grid(alpha=0.25)
             panel.spines[["top", "right"]].set_visible(False)
-    for panel, label in zip(axes[:, 0], ("loss terms, unweighted", "loss", "validation accuracy"), strict=True):
+    title = "validation accuracy" if SHARES[0] in measured else f"validation {MULTI.title}"
+    for panel, label in zip(axes[:, 0], ("loss terms, unweighted", "loss", title), strict=True):
         panel.set_ylabel(label)
     _legend_beside(axes[0])
     _legend_beside(axes[1])
@@ -137,6 +143,30 @@ def plot_confusion(
     _save(figure, out)
 
 
+def plot_average_precision(
+    ranked: Mapping[str, tuple[float, Sequence[float | None]]], classes: Sequence[str], out: Path
+) -> None:
+    """Draw how well clips of each class are ranked to the PNG `out`: of each subject its mAP, and the average precision
+    of the classes, None where no clip has one."""
+    from matplotlib.ticker import PercentFormatter
+
+    names = [_plain(name, letters=20) for name in classes]
+    figure = _figure(6.5, 1.6 + 0.3 * len(classes))
+    panel = figure.subplots()
+    for (subject, (mean, each)), colour in zip(ranked.items(), _cycle(len(ranked)), strict=True):
+        values = [math.nan if value is None else value for value in each]
+        panel.plot(values, range(len(names)), "o", color=colour, label=f"{_plain(subject)}: mAP {percent(mean)}")
+    panel.set_yticks(range(len(names)), names, fontsize=9)
+    panel.invert_yaxis()
+    panel.set_xlim(-0.02, 1.02)
+    panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_xlabel("average precision on the test side")
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+    _save(figure, out)
+
+
 def plot_comparison(
     accuracies: Mapping[str, Sequence[float]],
     int8: Mapping[str, Sequence[float]],
@@ -144,9 +174,11 @@ def plot_comparison(
     teachers: Mapping[str, float],
     reference: str,
     out: Path,
+    measure: str = "accuracy",
 ) -> None:
-    """Draw a comparison to the PNG `out`: left the accuracy of each cell of each method, its mean as a line, int8 below
-    in open circles and teachers as dashed lines; right the differences to the method `reference` with their intervals.
+    """Draw a comparison to the PNG `out`: left the accuracy (or another `measure`) of each cell of each method, its
+    mean as a line, int8 below in open circles and teachers as dashed lines; right the differences to the method
+    `reference` with their intervals.
     """
     from matplotlib.ticker import FuncFormatter, PercentFormatter
 
@@ -167,7 +199,7 @@ def plot_comparison(
                 left.plot([mean, mean], [place + offset - 0.14, place + offset + 0.14], color=_BLACK, linewidth=1.8)
     for colour, (title, mean) in zip(_cycle(len(teachers) + 1)[1:], teachers.items(), strict=True):
         left.axvline(mean, color=colour, linestyle="--", linewidth=1.2, label=_plain(title))
-    left.set_xlabel("accuracy on the test side, each cell and mean" + ("; open: int8" if any(int8.values()) else ""))
+    left.set_xlabel(f"{measure} on the test side, each cell and mean" + ("; open: int8" if any(int8.values()) else ""))
     left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if teachers:
         left.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
@@ -176,7 +208,7 @@ def plot_comparison(
         right.plot([low, high], [places[method]] * 2, color=_BLACK, linewidth=1.4)
         right.plot(estimate, places[method], "o", color=_COLOURS[1], markersize=6)
     right.axvline(0, color=_GREY, linewidth=1)
-    right.set_xlabel(f"points of accuracy above {_plain(reference)}, 95% interval")
+    right.set_xlabel(f"points of {measure} above {_plain(reference)}, 95% interval")
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}".replace("-", MINUS)))
     left.set_yticks(list(places.values()), [_plain(method) for method in methods])
     left.set_ylim(len(methods) - 0.5, -0.5)  # shared: the first method on top

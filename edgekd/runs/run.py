@@ -37,6 +37,7 @@ from edgekd.json_files import read_json
 from edgekd.progress import Progress, silent
 from edgekd.runs.metrics_log import MetricsLog
 from edgekd.runs.run_report import REPORT_VERSION, read_report
+from edgekd.task import Task
 from edgekd.toml_files import read_toml, to_toml
 
 if TYPE_CHECKING:
@@ -139,6 +140,11 @@ class Run:
         folders.install(self.folder, self.config.out, replace=True)
         return replace(self, folder=self.config.out)
 
+    @property
+    def task(self) -> Task:
+        """What its classes are to each other."""
+        return self.config.data.task
+
     def require_student(self) -> None:
         """Raise `InputError` unless the float student is finished."""
         if "student" in self.report().get("test", {}):
@@ -202,7 +208,8 @@ class Run:
         from edgekd.runs.data import RunData, open_clips
 
         def read() -> tuple[ClipIndex, Split]:
-            index = load_index(self.config.data, progress)
+            labels = self.task.labels  # a run that does not say was of one class a clip, whatever their names hold
+            index = load_index(self.config.data.model_copy(update={"labels": labels}), progress)
             if index.classes != self.classes:
                 raise InputError(
                     f"{self.folder}: the data at {index.root} now has classes {', '.join(index.classes)}; "
@@ -337,7 +344,8 @@ def _run_of(config: DistillConfig, folder: Path) -> Run | None:
 
 def changes(stored: DistillConfig, wanted: DistillConfig) -> list[str]:
     """The settings in which `wanted` is another run than `stored`."""
-    return differences(stored.model_dump(mode="json"), wanted.model_dump(mode="json"), SAME_RUN)
+    found_out = {"data.labels"} if wanted.data.labels is None else set()  # of the data, when the run was begun
+    return differences(stored.model_dump(mode="json"), wanted.model_dump(mode="json"), {*SAME_RUN, *found_out})
 
 
 def _is_scrap(folder: Path, config: DistillConfig) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from edgekd.data.index import Dropped
 from edgekd.json_files import Amount, Count, Share, checked, read_json
@@ -37,6 +37,24 @@ class _Tested(_Part):
     calibration_error: Share
 
 
+class _TestedLabels(_Part):
+    """Those of clips of several classes (`scoring.label_scores.LabelScores`)."""
+
+    classes: tuple[Text, ...]
+    clips: Count
+    groups: Count
+    mean_average_precision: Share
+    mean_average_precision_interval: tuple[Share, Share]
+    macro_f1: Share
+    macro_f1_interval: tuple[Share, Share]
+    average_precision: tuple[Share | None, ...]
+    precision: tuple[Share | None, ...]
+    recall: tuple[Share | None, ...]
+    clips_of: tuple[Count, ...]
+    thresholds: tuple[Share, ...]
+    calibration_error: Share
+
+
 class _Trained(_Part):
     """What a stage of training was."""
 
@@ -59,9 +77,18 @@ class _Audit(_Part):
     unlabelled: _Unlabelled | None = None
 
 
+def _kind_of_scores(values: Any) -> str:
+    return "labels" if isinstance(values, dict) and "mean_average_precision" in values else "classes"
+
+
+_AnyTested = Annotated[
+    Annotated[_Tested, Tag("classes")] | Annotated[_TestedLabels, Tag("labels")], Discriminator(_kind_of_scores)
+]
+
+
 class _Report(_Part):
     version: Literal[1]
-    test: dict[str, _Tested] = {}
+    test: dict[str, _AnyTested] = {}
     training: dict[str, _Trained] = {}
     audit: _Audit = _Audit()
     warnings: tuple[Text, ...] = ()

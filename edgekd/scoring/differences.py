@@ -33,7 +33,9 @@ import numpy.typing as npt
 from edgekd.errors import InputError
 from edgekd.json_files import Count, Share
 from edgekd.runs.predictions import Predictions
-from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Floats, Gap, Gaps, GroupCounts
+from edgekd.scoring.average_precision import LabelCounts
+from edgekd.scoring.intervals import CONFIDENCE, RESAMPLES, Counts, Floats, Gap, Gaps, GroupCounts
+from edgekd.task import MULTI, SINGLE, Task
 
 FLIPS = 9999
 
@@ -65,20 +67,90 @@ class Difference:
     recordings: int | None = None
 
     @property
+    def task(self) -> Task:
+        """What the classes are to each other."""
+        return SINGLE
+
+    @property
+    def measure(self) -> float:
+        """The difference in the figure that models are compared by."""
+        return self.accuracy
+
+    @property
+    def measure_interval(self) -> tuple[float, float]:
+        """Its interval."""
+        return self.accuracy_interval
+
+    @property
     def shown(self) -> bool:
         """Whether there is a difference in accuracy: its interval does not hold 0."""
-        low, high = self.accuracy_interval
-        return not low <= 0 <= high
+        return is_shown(self)
 
     @property
     def least_told(self) -> float:
         """What the accuracies would have to differ by, as a share, for these recordings to tell: the longer arm of the
         interval, which is half of it where both are alike."""
-        low, high = self.accuracy_interval
-        return max(high - self.accuracy, self.accuracy - low)
+        return least_told(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class LabelDifference:
+    """`Difference` where clips may be of several classes. No clip is right or wrong as a whole, so that McNemar's test
+    has nothing to count: what there is to go by is the paired bootstrap."""
+
+    trials: Count
+    mean_average_precision: Gap
+    mean_average_precision_interval: Gaps
+    macro_f1: Gap
+    macro_f1_interval: Gaps
+    runs_resampled: bool
+    recordings: int | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the classes are to each other."""
+        return MULTI
+
+    @property
+    def measure(self) -> float:
+        """The difference in the figure that models are compared by."""
+        return self.mean_average_precision
+
+    @property
+    def measure_interval(self) -> tuple[float, float]:
+        """Its interval."""
+        return self.mean_average_precision_interval
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a difference in mAP: its interval does not hold 0."""
+        return is_shown(self)
+
+    @property
+    def least_told(self) -> float:
+        """As `Difference.least_told`, of mAP."""
+        return least_told(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+AnyDifference = Difference | LabelDifference
+
+
+def is_shown(found: AnyDifference) -> bool:
+    """Whether the interval of the measure does not hold 0."""
+    low, high = found.measure_interval
+    return not low <= 0 <= high
+
+
+def least_told(found: AnyDifference) -> float:
+    """The longer arm of the interval of the measure."""
+    low, high = found.measure_interval
+    return max(high - found.measure, found.measure - low)
 
 
 def difference(
@@ -88,11 +160,11 @@ def difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
     flips: int = FLIPS,
-) -> Difference | None:
+) -> AnyDifference | None:
     """`first` less `second`, mean over the trials both have; None where they have none in common.
 
-    Accuracy and macro-F1 of a trial are those of its clips. Raises `InputError` where the two did not see the same
-    clips.
+    Accuracy (or mAP) and macro-F1 of a trial are those of its clips. Raises `InputError` where the two did not see the
+    same clips.
     """
     trials = [trial for trial in first if trial in second]
     if not trials:
@@ -116,6 +188,16 @@ def difference(
     # Where every recording says the same there is nothing to vary: the exact bound on the share of others instead.
     unseen = np.where(np.ptp(resampled, axis=1) < 1e-12, 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(names)), 0)
     low, high = np.maximum(low - unseen, -1), np.minimum(high + unseen, 1)
+    if first[trials[0]].task.several:
+        return LabelDifference(
+            trials=len(trials),
+            mean_average_precision=float(estimate[0]),
+            mean_average_precision_interval=(float(low[0]), float(high[0])),
+            macro_f1=float(estimate[1]),
+            macro_f1_interval=(float(low[1]), float(high[1])),
+            runs_resampled=freedom > 0,
+            recordings=len(names),
+        )
     only_first = sum(int(pair.only_first) for pair in pairs)
     only_second = sum(int(pair.only_second) for pair in pairs)
     surplus = np.sum([pair.surplus for pair in pairs], axis=0)
@@ -163,8 +245,8 @@ class _Pair:
 
     trial: Trial
     members: npt.NDArray[np.intp]
-    first: GroupCounts
-    second: GroupCounts
+    first: Counts
+    second: Counts
     only_first: int
     only_second: int
     surplus: Floats
@@ -177,8 +259,10 @@ class _Pair:
                 f"{trial[0]}, seed {trial[1]}: two methods were not tested on the same clips, so they cannot be "
                 "compared. Were the data changed between the runs? Make the comparison anew."
             )
-        counts = [GroupCounts.of(each.predicted, each.labels, each.groups, classes) for each in (first, second)]
+        counts = [_counts(each, classes) for each in (first, second)]
         members = np.searchsorted(names, np.unique(first.groups))
+        if first.task.several:
+            return cls(trial, members, counts[0], counts[1], 0, 0, np.zeros(len(names)))
         right = [each.predicted == each.labels for each in (first, second)]
         surplus = np.zeros(len(names))
         surplus[members] = (counts[0].right - counts[1].right).sum(axis=1)
@@ -201,6 +285,13 @@ class _Pair:
             without = self.first.left_out() - self.second.left_out()
             moved[:, self.members] = without - without.mean(axis=1, keepdims=True)
         return moved
+
+
+def _counts(said: Predictions, classes: int) -> Counts:
+    """What the figures of samples of groups follow from."""
+    if said.task.several:
+        return LabelCounts.of(said.probabilities, said.predicted, said.labels, said.groups)
+    return GroupCounts.of(said.predicted, said.labels, said.groups, classes)
 
 
 def _overlap(pairs: Sequence[_Pair]) -> bool:

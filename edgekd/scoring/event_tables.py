@@ -47,11 +47,13 @@ def score_tables(
     threshold: float | None = None,
     class_thresholds: Mapping[str, float] | None = None,
     classes: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> ScoredTables:
     """The figures of `detections` whose score is `threshold` or more, or that of their class in `class_thresholds`.
 
     `audio`: folder (or file) with all recordings that were listened to, those without an event, too; or `hours`: how
-    long they are together. `classes`: those that are scored, empty: all but the background. Raises `InputError`, with
+    long they are together. `classes`: those that are scored, empty: all but the background. `only`: recordings that
+    alone are scored, of all there are. Raises `InputError`, with
     table and line, for tables that do not go with each other or with the audio, and `UsageError` for classes that
     neither has.
     """
@@ -62,6 +64,11 @@ def score_tables(
     seconds = None if audio is None else lengths(audio)
     truth, detections = _in_one_name(truth, detections, seconds, audio)
     notes: list[str] = []
+    if only is not None:
+        of_others = len(truth) + len(detections)
+        truth, detections, seconds = _only(only, truth, detections, seconds)
+        of_others -= len(truth) + len(detections)
+        notes.append(f"{len(only)} recordings are scored; {of_others} line(s) of others are left out.")
     if seconds is not None:
         truth = [within(event, seconds) for event in truth]
         detections = [begins_within(event, seconds) for event in detections]
@@ -72,12 +79,7 @@ def score_tables(
     for events in (truth, detections):
         check_no_copies(events)
     recordings = list(seconds) if seconds is not None else sorted({event.recording for event in [*truth, *detections]})
-    nothing = background_of(labels_of([*truth, *detections]))
-    if nothing is not None and nothing not in classes:
-        marked = sum(event.label == nothing for event in [*truth, *detections])
-        truth = [event for event in truth if event.label != nothing]
-        detections = [event for event in detections if event.label != nothing]
-        notes.append(f"{marked} line(s) say {nothing}, where nothing is to be found: they are no events.")
+    truth, detections = _without_background(truth, detections, classes, notes)
     if isinstance(criterion, Overlap):
         _check_extended([*truth, *detections])
     labels = labels_of([*truth, *detections])
@@ -130,6 +132,39 @@ def _in_one_name(
             f"{shown(truth[0].recording)} of the truth. Are they of the same audio?"
         )
     return list(truth), [replace(event, recording=names[event.recording] or event.recording) for event in detections]
+
+
+def _without_background(
+    truth: Sequence[Event], detections: Sequence[Event], classes: Sequence[str], notes: list[str]
+) -> tuple[list[Event], list[Event]]:
+    """Both without lines that say that nothing is heard, unless they are asked for; `notes` tells how many."""
+    nothing = background_of(labels_of([*truth, *detections]))
+    if nothing is None or nothing in classes:
+        return list(truth), list(detections)
+    marked = sum(event.label == nothing for event in [*truth, *detections])
+    notes.append(f"{marked} line(s) say {nothing}, where nothing is to be found: they are no events.")
+    kept = ([event for event in events if event.label != nothing] for events in (truth, detections))
+    return next(kept), next(kept)
+
+
+def _only(
+    only: Sequence[str], truth: Sequence[Event], detections: Sequence[Event], seconds: Mapping[str, float] | None
+) -> tuple[list[Event], list[Event], dict[str, float] | None]:
+    """What is of these recordings alone. Raises `InputError` for one that is not in the audio."""
+    known = RecordingNames(seconds if seconds is not None else [event.recording for event in [*truth, *detections]])
+    wanted = {name: known.find(name) for name in only}
+    missing = [name for name, found in wanted.items() if found is None]
+    if missing and (seconds is not None or len(missing) == len(only)):
+        raise InputError(
+            f"{shown(missing[0])}: no such recording here ({len(missing)} of the {len(only)} that are to be scored "
+            "missing). Are tables and audio of this run's data?"
+        )
+    kept = set(wanted.values())
+    return (
+        [event for event in truth if event.recording in kept],
+        [event for event in detections if event.recording in kept],
+        None if seconds is None else {name: length for name, length in seconds.items() if name in kept},
+    )
 
 
 def _check_extended(events: Iterable[Event]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +80,31 @@ def _accuracy_and_f1(right: Floats, predicted: Floats, actual: Floats) -> Floats
         return np.stack([right.sum(axis=1) / actual.sum(axis=1), f1.sum(axis=1) / (both > 0).sum(axis=1)])
 
 
-def intervals(counts: GroupCounts, seed: int) -> tuple[Interval, Interval]:
-    """The 95 % intervals of accuracy and macro-F1; of one recording from 0 to 1, as it says nothing about the next."""
+class Counts(Protocol):
+    """What two figures of samples of groups follow from: accuracy, or mAP, and macro-F1."""
+
+    @property
+    def right(self) -> Floats:
+        """`(G, K)`."""
+        ...
+
+    @property
+    def estimate(self) -> Floats:
+        """Both figures `(2,)` of all windows."""
+        ...
+
+    def statistics(self, weights: Floats) -> Floats:
+        """Both figures `(2, R)` of R samples in which group g stands `weights[r, g]` times."""
+        ...
+
+    def left_out(self) -> Floats:
+        """Both figures `(2, G)` without each group in turn."""
+        ...
+
+
+def intervals(counts: Counts, seed: int) -> tuple[Interval, Interval]:
+    """The 95 % intervals of accuracy, or mAP, and macro-F1; of one recording from 0 to 1, as it says nothing
+    about the next."""
     groups = len(counts.right)
     if groups == 1:
         return (0.0, 1.0), (0.0, 1.0)
@@ -90,13 +113,13 @@ def intervals(counts: GroupCounts, seed: int) -> tuple[Interval, Interval]:
     estimate = counts.estimate
     resampled = counts.statistics(weights)
     left_out = counts.left_out()
-    accuracy, macro_f1 = (
-        _bca(float(estimate[i]), resampled[i], left_out[i])
-        if np.ptp(left_out[i]) > 1e-12
+    first, macro_f1 = (
+        _bca(float(estimate[i]), resampled[i][np.isfinite(resampled[i])], left_out[i][np.isfinite(left_out[i])])
+        if np.nanmax(left_out[i]) - np.nanmin(left_out[i]) > 1e-12
         else _exact(estimate[i], groups)
         for i in range(2)
     )
-    return accuracy, macro_f1
+    return first, macro_f1
 
 
 Kind = Literal["share", "rate"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgekd import processes
 from edgekd.progress import Progress, silent
+from edgekd.task import SINGLE, Task
 
 
 class Waveforms(Protocol):
@@ -29,8 +30,10 @@ def predict_probabilities(
     *,
     progress: Progress = silent,
     stage: str = "evaluating",
+    task: Task = SINGLE,
 ) -> npt.NDArray[np.float32]:
-    """Class probabilities `(N, K)` of `rows`, in their order; `model` maps waveforms `(B, S)` to logits `(B, K)`.
+    """Class probabilities `(N, K)` of `rows`, in their order; `model` maps waveforms `(B, S)` to logits `(B, K)`,
+    which become probabilities by what the classes are to each other, `task`.
 
     Where there are several processes, each computes its share of the rows. The caller puts the model in `eval()` mode
     and on `device`.
@@ -41,6 +44,6 @@ def predict_probabilities(
         for start in range(0, len(own), batch_size):
             batch = own[start : start + batch_size]
             logits = model(store.waveforms(batch).to(device))
-            parts.append(logits.float().softmax(dim=1).cpu())
+            parts.append(task.probabilities(logits.float()).cpu())
             progress(stage, start + len(batch), len(own))
     return processes.put_together(parts, len(rows)).numpy()

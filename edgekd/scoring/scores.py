@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgekd.json_files import Count, Share
 from edgekd.scoring.intervals import GroupCounts, Shares, intervals
+from edgekd.task import SINGLE, Task
 
 CALIBRATION_BINS = 15
 DIGITS = 6  # of a share; a probability in float32 has no more
@@ -39,6 +40,21 @@ class Scores:
     recall: tuple[Share | None, ...]
     confusion: tuple[tuple[Count, ...], ...]
     calibration_error: Share
+
+    @property
+    def task(self) -> Task:
+        """What the classes are to each other."""
+        return SINGLE
+
+    @property
+    def measure(self) -> float:
+        """The figure that models are compared by."""
+        return self.accuracy
+
+    @property
+    def measure_interval(self) -> tuple[float, float]:
+        """Its interval."""
+        return self.accuracy_interval
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,13 +97,13 @@ def score(
         classes=tuple(classes),
         clips=len(truth),
         groups=len(counts.right),
-        accuracy=_rounded(accuracy),
+        accuracy=rounded(accuracy),
         accuracy_interval=accuracy_interval,
-        macro_f1=_rounded(macro_f1),
+        macro_f1=rounded(macro_f1),
         macro_f1_interval=macro_f1_interval,
-        recall=tuple(_rounded(hits / clips) if clips else None for hits, clips in zip(right, actual, strict=True)),
+        recall=tuple(rounded(hits / clips) if clips else None for hits, clips in zip(right, actual, strict=True)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        calibration_error=_rounded(calibration_error(shares.max(axis=1), predicted == truth)),
+        calibration_error=rounded(calibration_error(shares.max(axis=1), predicted == truth)),
     )
 
 
@@ -112,5 +128,6 @@ def calibration_error(
     return float(np.abs(surplus).sum() / len(confidence))
 
 
-def _rounded(share: float) -> float:
+def rounded(share: float) -> float:
+    """A share with as many digits as are kept."""
     return round(float(share), DIGITS)

@@ -33,7 +33,8 @@ from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.training.balance import balanced_rows, class_weights
+from edgekd.task import MULTI, SINGLE, Task
+from edgekd.training.balance import balanced_rows, class_weights, on_average_1, weights_of
 from edgekd.training.batches import Batch, TrainingBatches, batch_count, seed_all, shuffled
 from edgekd.training.device_rows import clips_on
 from edgekd.training.layer_rates import parameter_groups
@@ -42,7 +43,7 @@ from edgekd.training.new_teacher import new_teacher
 from edgekd.training.precision import mixed_precision
 from edgekd.training.shared_layers import share_layers
 from edgekd.training.spec_augment import masked_front_end
-from edgekd.training.validation import ValidationClips, validate
+from edgekd.training.validation import Validation, ValidationClips, measured, validate
 from edgekd.training.views import FreshShifts
 
 BACKBONE_RATE = 0.1  # learning rate of pre-trained layers, relative to the new head's
@@ -62,7 +63,7 @@ def adapted_teacher(run: Run, data: RunData, device: torch.device, progress: Pro
             adapted_teacher(_alone(run, number, member), data, device, progress)
             for number, member in enumerate(members, 1)
         ]
-        teacher: Teacher = Ensemble(adapted)
+        teacher: Teacher = Ensemble(adapted, run.task)
         _store(teacher, run, data, device)
     else:
         teacher = new_teacher(config, run.classes)
@@ -107,8 +108,8 @@ def finished_teacher(run: Run) -> Teacher | None:
 class TeacherStep:
     """From a batch to the teacher's own loss: cross-entropy, its log-mel masked where it has one."""
 
-    def __init__(self, teacher: Teacher, augment: AugmentConfig, device: torch.device) -> None:
-        self.teacher, self.augment, self.device = teacher, augment, device
+    def __init__(self, teacher: Teacher, augment: AugmentConfig, device: torch.device, task: Task = SINGLE) -> None:
+        self.teacher, self.augment, self.device, self.task = teacher, augment, device, task
         self.front_end = teacher.front_end()
 
     def begin(self, _epoch: int) -> frozenset[Need]:
@@ -123,7 +124,7 @@ class TeacherStep:
             masked = masked_front_end(self.front_end, batch.masks, self.augment)
         with masked, mixed_precision(self.device):
             logits = self.teacher(batch.waveforms).logits
-        loss = classification_loss(logits, batch.targets, batch.labelled)
+        loss = classification_loss(logits, batch.targets, batch.labelled, self.task)
         return StepOutput(loss, {"classification": loss}, {})
 
     def gives_up(self, _failure: Exception) -> bool:
@@ -132,7 +133,7 @@ class TeacherStep:
 
 
 def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, progress: Progress) -> None:
-    config, augment, train, labels = run.config.teacher, run.config.augment, data.split.train, data.index.labels
+    config, augment, train, truth = run.config.teacher, run.config.augment, data.split.train, data.index.truth
     rates = config.learning_rate, 1.0
     if config.weights is not None or is_own(config.name):
         rates = config.learning_rate * BACKBONE_RATE, config.layer_decay
@@ -152,18 +153,18 @@ def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, 
                 rows=train,
                 batch_size=config.batch_size,
                 clips=clips_on(data.store, train, device, progress),
-                labels=torch.tensor(labels),
+                labels=torch.tensor(truth),
                 num_classes=len(run.classes),
                 augment=augment,
                 views=FreshShifts(data.store.samples, augment.time_shift, augment.gain_db),
                 class_weights=class_weights(
-                    run.config.training.class_weights, torch.tensor(labels), train, len(run.classes)
+                    run.config.training.class_weights, torch.tensor(truth), train, len(run.classes)
                 ),
                 balanced=run.config.training.sampling == "balanced",
             ),
-            step=TeacherStep(teacher, augment, device),
+            step=TeacherStep(teacher, augment, device, run.task),
             optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=fused),
-            validation=ValidationClips(data.store, data.split.validation, torch.tensor(labels)),
+            validation=ValidationClips(data.store, data.split.validation, torch.tensor(truth)),
             device=device,
             epochs=config.epochs,
             patience=run.config.training.patience,
@@ -176,7 +177,7 @@ def _train_all(teacher: Teacher, run: Run, data: RunData, device: torch.device, 
 def _store(teacher: Teacher, run: Run, data: RunData, device: torch.device) -> None:
     """Store the teacher as it is and, where it knows the classes, how good that is."""
     started = time.perf_counter()
-    side = ValidationClips(data.store, data.split.validation, torch.tensor(data.index.labels))
+    side = ValidationClips(data.store, data.split.validation, torch.tensor(data.index.truth))
     validation = validate(teacher.to(device), side, device) if teacher.classifies else None
 
     def store() -> None:
@@ -205,7 +206,7 @@ def _train_head(teacher: Teacher, run: Run, data: RunData, device: torch.device,
     # Standardised features let one learning rate suit every teacher; the scaling is folded into the head afterwards.
     mean, deviation = train.mean(0), train.std(0).clamp_min(1e-4)
     train, validation = (train - mean) / deviation, (validation - mean) / deviation
-    labels = torch.tensor(data.index.labels)
+    labels = torch.tensor(data.index.truth)
     sides = (train, labels[list(split.train)]), (validation, labels[list(split.validation)])
     best = processes.from_first(lambda: _trained_head(run, *sides, progress))
     weight, bias = best["weight"] / deviation, best["bias"]
@@ -222,7 +223,8 @@ def _train_head(teacher: Teacher, run: Run, data: RunData, device: torch.device,
 def _trained_head(
     run: Run, training: tuple[Tensor, Tensor], validating: tuple[Tensor, Tensor], progress: Progress
 ) -> dict[str, Tensor]:
-    """Weights of the best linear layer from standardised embeddings `(N, D)` to labels `(N,)`, on the CPU."""
+    """Weights of the best linear layer from standardised embeddings `(N, D)` to labels `(N,)` or memberships
+    `(N, K)`, on the CPU."""
     config = run.config.teacher
     (train, train_labels), (validation, validation_labels) = training, validating
     head = nn.Linear(train.shape[1], len(run.classes))
@@ -239,16 +241,15 @@ def _trained_head(
         started, total = time.perf_counter(), 0.0
         for batch in shuffled(balanced_rows(rows, train_labels) if balanced else rows, count):
             optimizer.zero_grad()
-            loss = cross_entropy(head(train[batch]), train_labels[batch], weights)
+            loss = _weighed(head(train[batch]), train_labels[batch], weights)
             loss.backward()
             optimizer.step()
             total += loss.item() / count
         with torch.no_grad():
             logits = head(validation)
-        validation_loss = float(cross_entropy(logits, validation_labels))
-        accuracy = float((logits.argmax(1) == validation_labels).float().mean())
-        if (accuracy, -validation_loss) > best_score:
-            best, best_score, best_epoch = copy.deepcopy(head.state_dict()), (accuracy, -validation_loss), epoch
+        found = Validation(float(_weighed(logits, validation_labels)), measured(logits, validation_labels), run.task)
+        if found.score > best_score:
+            best, best_score, best_epoch = copy.deepcopy(head.state_dict()), found.score, epoch
         log.append(
             "teacher",
             epoch,
@@ -256,12 +257,19 @@ def _trained_head(
             learning_rate=config.learning_rate,
             total=total,
             classification=total,
-            validation_loss=validation_loss,
-            validation_accuracy=accuracy,
+            **found.figures(),
         )
-        progress("teacher head", epoch, config.epochs, loss=total, validation=f"{accuracy:.1%}")
+        progress("teacher head", epoch, config.epochs, loss=total, validation=f"{found.score[0]:.1%}")
     progress("teacher head", config.epochs, config.epochs, best=f"{best_score[0]:.1%} in epoch {best_epoch}")
     return best
+
+
+def _weighed(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The cross-entropy of a batch, in which the labels of each class count by `weights (K,)`."""
+    if labels.ndim == 1:
+        return cross_entropy(logits, labels, weights)
+    counted = None if weights is None else on_average_1(weights_of(labels, weights, several=True))
+    return classification_loss(logits, labels, counted, MULTI)
 
 
 @torch.no_grad()

@@ -91,7 +91,7 @@ class TrainingBatches:
     rows: Sequence[int]
     batch_size: int
     clips: Clips
-    labels: Tensor  # (clips of the index,); -1: none
+    labels: Tensor  # classes (clips of the index,), or memberships (clips, K); -1: not known
     num_classes: int
     augment: AugmentConfig
     views: Views | FreshShifts
@@ -171,7 +171,11 @@ class TrainingBatches:
     def counts(self, places: Tensor, choices: Tensor, targets: Tensor) -> Tensor:
         """How much the label of each of these clips, whose `targets` they are, counts, `(B,)`: 0 without one."""
         known = self.views.labelled(self.labels, places, choices).float()
-        return known if self.class_weights is None else known * weights_of(targets, self.class_weights)
+        return (
+            known
+            if self.class_weights is None
+            else known * weights_of(targets, self.class_weights, several=self.labels.ndim == 2)
+        )
 
 
 class _Requested(NamedTuple):

@@ -21,7 +21,7 @@ from edgekd.data.splits import check_no_leak, make_split, read_splits, write_spl
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.data.walk import told
 from edgekd.errors import UsageError
-from edgekd.losses.terms import Need, check_classes, check_terms, check_unlabelled, needs_of, needs_teacher
+from edgekd.losses.terms import Need, check_classes, check_task, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
 from edgekd.models.students.cut import CutNetwork
@@ -34,9 +34,10 @@ from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 from edgekd.runs.at_work import makes_run
 from edgekd.runs.data import RunData, UnlabelledClips, open_clips
-from edgekd.runs.run import Run, check_folder, to_resume
+from edgekd.runs.run import Run, check_folder, is_begun, to_resume
 from edgekd.runs.unlabelled import FILE as UNLABELLED
 from edgekd.runs.unlabelled import write_unlabelled
+from edgekd.task import Task
 from edgekd.training.adapt import adapted_teacher
 from edgekd.training.averaging import averaged_weights
 from edgekd.training.batches import check_shares, seed_all
@@ -52,6 +53,7 @@ from edgekd.training.shared_layers import share_layers
 from edgekd.training.student_batches import student_batches, student_validation, waveform_gain
 from edgekd.training.student_step import StudentStep, compiled_step
 from edgekd.training.student_weights import check_origin, check_student_weights, load_student_weights
+from edgekd.training.thresholds import settle_scores
 from edgekd.training.validation import validate
 from edgekd.training.views import draw_views
 
@@ -102,7 +104,7 @@ def distill(
     training = config.training
     epochs = trained_epochs(config)
     batches = student_batches(run, data, "student", student, teacher, epochs, device, progress)
-    loss = SSATKDLoss.between(config.loss, student, teacher)
+    loss = SSATKDLoss.between(config.loss, student, teacher, run.task)
     loss.to(device)
     student.to(device)
     started = time.perf_counter()
@@ -139,6 +141,7 @@ def distill(
     if weights is not None:
         summary["weights"] = str(weights)
     processes.from_first(lambda: run.update_report("training", {"student": summary}))
+    settle_scores(run, "student", student, data, device, progress)
     record_test(run, "student", data, predict_test(student, data, device, progress))
     processes.from_first(lambda: warn_of_weaker_teacher(run))
     return run
@@ -204,9 +207,10 @@ def _begin(
     config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool, quantized: bool = False
 ) -> _Begun:
     """Check device, names, folder and data, in this order, and begin the run folder only then."""
-    config = settled(config)
+    config = _as_begun(settled(config)) if resume else settled(config)
     device = processes.join(config.device)
     index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite, quantized))
+    config = recorded(config, index.task)
     data = RunData(index, split, open_clips(index, config.data, progress))
     without = processes.from_first(lambda: load_unlabelled(config.data, progress)) if config.data.unlabelled else None
     store = None if without is None else open_clips(without, config.data, progress)
@@ -257,9 +261,12 @@ def _data(
     check_cut(config)
     check_folder(config, resume, overwrite)
     index = load_index(config.data, progress)
+    check_task(config.loss, index.task)
     check_clip_length(index, config.data)
     if taught and not resume:
-        new_teacher(config, index.classes)  # weights or a factory that do not fit are found out now, not in an hour
+        new_teacher(
+            recorded(config, index.task), index.classes
+        )  # weights or a factory that do not fit are found out now, not in an hour
     if not resume:  # likewise, or a log-mel too small for the student
         student = new_student(config, len(index.classes))
         if "embedding" in needs_of(config.loss.terms) and student.embedding_layer is None:
@@ -276,6 +283,22 @@ def _data(
     if taught and config.teacher.adaptation == "full":
         check_shares("teacher", len(split.train), config.teacher.batch_size)
     return index, split
+
+
+def _as_begun(config: DistillConfig) -> DistillConfig:
+    """`config` with the labels read as the run that it is to go on with has them, where there is one."""
+    folder = to_resume(config.out)
+    if config.data.labels is not None or not is_begun(folder):
+        return config
+    labels = Run.open(folder).task.labels
+    return config.model_copy(update={"data": config.data.model_copy(update={"labels": labels})})
+
+
+def recorded(config: DistillConfig, task: Task) -> DistillConfig:
+    """`config` with what was found of the labels written down, where it is more than one a clip."""
+    if not task.several:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"labels": task.labels})})
 
 
 def _devices(device: torch.device) -> str:

@@ -109,6 +109,7 @@ def _hear(
         teacher_logits=torch.cat(answers) if answers else None,
         student_tap=None,
         teacher_tap=None,
+        task=loss.task,
     )
 
 
@@ -123,7 +124,7 @@ def _some(without: TrainingBatches, labelled: TrainingBatches) -> TrainingBatche
 
 def _together(labelled: Compared, without: Compared) -> Compared:
     pairs = zip(labelled, without, strict=True)
-    return Compared(*(torch.cat(pair) if pair[0] is not None else None for pair in pairs))  # type: ignore[arg-type]
+    return Compared(*(torch.cat(pair) if isinstance(pair[0], Tensor) else pair[0] for pair in pairs))  # type: ignore[arg-type]
 
 
 def _counted(heard: Compared) -> Compared:

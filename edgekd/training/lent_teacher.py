@@ -65,7 +65,7 @@ def borrow_teacher(run: Run, data: RunData, lender: Run) -> Probabilities | None
     if summary is None or not weights.is_file():
         raise InputError(f"{lender.folder}: its teacher is not finished, so it cannot be lent.")
     says = summary.get("scored", True)
-    lent = read_predictions(lender.folder, "teacher", run.classes) if says else None
+    lent = read_predictions(lender.folder, "teacher", run.classes, run.task) if says else None
     if (lent is not None and lent.rows != data.split.test) or read_splits(
         lender.folder / "splits.csv", data.index
     ) != data.split:

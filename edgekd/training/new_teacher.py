@@ -83,7 +83,7 @@ def new_teacher(config: DistillConfig, classes: Sequence[str]) -> Teacher:
     members = teacher.members()
     if len(members) > 1:
         each = [new_teacher(config.model_copy(update={"teacher": member}), classes) for member in members]
-        return Ensemble(each)
+        return Ensemble(each, config.data.task)
     whole = teacher.adaptation == "none"
     if whole and "logits" not in needs and not is_own(teacher.name):
         whole = teacher.weights is not None and _has_head(teacher.weights, classes)

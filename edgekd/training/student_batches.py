@@ -79,10 +79,10 @@ def student_batches(
         needs -= {"tap"}
     if stage == "student" and trains_head_alone(run.config):
         needs &= {"logits"}
-    made = settings.batches(data.store, data.index.labels, views, needs, repeated)
+    made = settings.batches(data.store, torch.tensor(data.index.truth), views, needs, repeated)
     if beside is not None:
         assert data.unlabelled is not None
-        of_index = data.unlabelled.index.labels  # none of these counts
+        of_index = torch.tensor(data.unlabelled.index.labels)  # none of these counts
         without = settings.batches(data.unlabelled.store, of_index, beside, needs, repeated)
         if without.log_mels is None or made.log_mels is None:  # a student takes one or the other
             without, made = replace(without, log_mels=None), replace(made, log_mels=None)
@@ -119,7 +119,7 @@ class _Settings:
     progress: Progress
 
     def batches(
-        self, store: ClipStore, labels: Sequence[int], views: Views, needs: frozenset[Need], repeated: bool
+        self, store: ClipStore, labels: Tensor, views: Views, needs: frozenset[Need], repeated: bool
     ) -> TrainingBatches:
         """Batches of the clips that `views` are of. `repeated`: whether each view is heard more than once."""
         config, run, cache = self.run.config, self.run, None
@@ -130,16 +130,16 @@ class _Settings:
             if cache.warning and processes.is_first():
                 run.warn(cache.warning)
         clips = clips_on(store, views.rows, self.device, self.progress)
-        known = min(labels, default=-1) >= 0
+        known = labels.numel() > 0 and bool((labels >= 0).all())
         kind = config.training.class_weights if known else "none"
-        weights = class_weights(kind, torch.tensor(labels), views.rows, len(run.classes))
+        weights = class_weights(kind, labels, views.rows, len(run.classes))
         return TrainingBatches(
             stage=self.stage,
             seed=config.seed,
             rows=views.rows,
             batch_size=config.training.batch_size,
             clips=clips,
-            labels=torch.tensor(labels),
+            labels=labels,
             num_classes=len(run.classes),
             augment=config.augment,
             views=views,
@@ -154,7 +154,7 @@ def student_validation(
     data: RunData, student: Student, epochs: int, device: torch.device, progress: Progress = silent
 ) -> ValidationClips:
     """The validation side, as log-mels where it is heard more than once and there is room for them."""
-    rows, labels, log_mels = data.split.validation, torch.tensor(data.index.labels), None
+    rows, labels, log_mels = data.split.validation, torch.tensor(data.index.truth), None
     if epochs > 1:
         plain = AugmentConfig(time_shift=False, mixes_per_clip=0)
         views = draw_views(rows, data.store.samples, plain, seed=0)  # nothing is drawn

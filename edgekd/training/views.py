@@ -84,17 +84,19 @@ class Views:
         return _louder(partial(_mixed, mixtures, partial(_shifted, own, shifts)), gains)
 
     def targets(self, labels: Tensor, num_classes: int, places: Tensor, choices: Tensor) -> Tensor:
-        """Class shares `(B, K)` of the same views, for `labels (rows of the index,)`; class 0 stands for none."""
+        """Class shares `(B, K)` of the same views, for the classes `(rows of the index,)` or memberships `(rows, K)`
+        that are their `labels`; class 0 stands for an unknown one."""
 
         def classes(chosen: Tensor) -> Tensor:
-            return one_hot(labels[self._rows[chosen]].clamp_min(0), num_classes).float()
+            known = labels[self._rows[chosen]].clamp_min(0)
+            return known.float() if known.ndim == 2 else one_hot(known, num_classes).float()
 
         shares = self.shares[places, choices][:, None]
         return shares * classes(places) + (1 - shares) * classes(self.partners[places, choices])
 
     def labelled(self, labels: Tensor, places: Tensor, choices: Tensor) -> Tensor:
         """Whether all that is heard has a label, `(B,)`; one below 0 is none."""
-        known = labels[self._rows] >= 0
+        known = is_known(labels)[self._rows]
         alone = self.shares[places, choices] == 1
         return known[places] & (alone | known[self.partners[places, choices]])
 
@@ -141,12 +143,17 @@ class FreshShifts:
         return _louder(partial(_shifted, own, to_device(shifts, device)) if self.enabled else own, gains)
 
     def targets(self, labels: Tensor, _num_classes: int, places: Tensor, _choices: Tensor) -> Tensor:
-        """Classes `(B,)`; 0 stands for none."""
+        """Classes `(B,)`, or memberships `(B, K)`; 0 stands for an unknown one."""
         return labels[places].clamp_min(0)
 
     def labelled(self, labels: Tensor, places: Tensor, _choices: Tensor) -> Tensor:
         """Whether each clip has a label, `(B,)`."""
-        return labels[places] >= 0
+        return is_known(labels)[places]
+
+
+def is_known(labels: Tensor) -> Tensor:
+    """Which of the `labels`, classes `(N,)` or memberships `(N, K)`, are known: not -1."""
+    return labels >= 0 if labels.ndim == 1 else labels[:, 0] >= 0
 
 
 def draw_views(rows: Sequence[int], samples: int, config: AugmentConfig, seed: int) -> Views:

@@ -51,7 +51,9 @@ def test_a_table_is_written_and_scored(edgekd: Callable, tiny_bundle: Path, site
 def test_tables_go_into_a_folder_and_json_says_which(
     edgekd: Callable, tiny_bundle: Path, site: Path, tmp_path: Path
 ) -> None:
-    found = edgekd("detect", tiny_bundle, site, "--out", tmp_path / "t", "--format", "raven", "--json", "-q").json()
+    found = edgekd(
+        "detect", tiny_bundle, site, "--out", tmp_path / "t", "--format", "raven", "--threshold", "1", "--json", "-q"
+    ).json()
     assert found["tables"] == [str(tmp_path / "t" / f"{name}.selections.txt") for name in "ab"]
     assert [entry["seconds"] for entry in found["recordings"]] == [10, 10]
     assert read_events(tmp_path / "t") == []
@@ -131,3 +133,16 @@ def test_a_terminal_is_refused(tiny_bundle: Path) -> None:
     os.close(theirs)
     assert done.returncode == 2
     assert "standard input is a terminal" in done.stderr
+
+
+def test_times_and_what_is_odd_about_them(edgekd: Callable, tiny_bundle: Path, site: Path) -> None:
+    (site / "a.wav").rename(site / "1 May 24, 12h.wav")
+    arguments = ["--threshold", "0", "--time-pattern", "%d May %y, %Hh", "--time-zone", "+01:00"]
+    assert "tells no day" in edgekd("detect", tiny_bundle, site, *arguments).refusal(2)
+    (site / "1 May 24, 12h.wav").rename(site / "01 May 24, 12h.wav")
+    arguments[3] = "%d %b %y, %Hh"
+    shown = edgekd("detect", tiny_bundle, site, *arguments)
+    times = {json.loads(line).get("time_utc") for line in shown.out.splitlines()}
+    assert times == {"2024-05-01T11:00:00+00:00", None}
+    assert f"Note: 1 of 2 recordings are named by no time ({site}/b.wav)." in shown.err
+    assert "no name that tells when it began" in edgekd("detect", tiny_bundle, "-", "--time-zone", "UTC").refusal(2)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import read_thresholds, write_thresholds
 
 
 @pytest.fixture
@@ -38,9 +39,25 @@ def test_the_best_classes_are_shown_in_order(edgekd: Callable, tiny_bundle: Path
     lines = shown.out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"{clip}: ")
-    shares = [float(part.split()[-1].rstrip("%")) for part in lines[0].removeprefix(f"{clip}: ").split(", ")]
+    told = lines[0].removeprefix(f"{clip}: ").removesuffix(" (none reaches its threshold)")
+    shares = [float(part.split()[-1].rstrip("%")) for part in told.split(", ")]
     assert len(shares) == 2
     assert shares == sorted(shares, reverse=True)
+
+
+def test_classes_that_reach_their_thresholds_are_named(edgekd: Callable, tiny_copy: Run, clip: Path) -> None:
+    kept = read_thresholds(tiny_copy, "int8")
+    assert kept is not None
+    for threshold, heard in ((0.0, sorted({*tiny_copy.classes} - {"background"})), (1.0, [])):
+        chosen = {name: each.model_copy(update={"open": threshold}) for name, each in kept.classes.items()}
+        write_thresholds(tiny_copy, "int8", kept.model_copy(update={"classes": chosen}))
+        (entry,) = edgekd("predict", tiny_copy.folder, clip, "--json").json()["files"]
+        assert sorted(entry["classes"]) == heard
+        shown = edgekd("predict", tiny_copy.folder, clip).out.rstrip()
+        assert shown.endswith(" (none reaches its threshold)") == (heard == [])
+    (tiny_copy.folder / "int8" / "thresholds.json").unlink()
+    (entry,) = edgekd("predict", tiny_copy.folder, clip, "--json").json()["files"]
+    assert "classes" not in entry
 
 
 @pytest.mark.parametrize("kind", ["run", "bundle"])

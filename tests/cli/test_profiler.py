@@ -125,4 +125,4 @@ def test_wrong_options_get_one_line(edgekd: Callable, bundle: Path, arguments: t
 def test_the_schema_is_printed(edgekd: Callable) -> None:
     schema = edgekd("profile", "--schema").json()
     assert schema["title"] == "Profile"
-    assert schema["properties"]["version"]["const"] == 2
+    assert schema["properties"]["version"]["const"] == 3

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgekd.data.splits import recordings_on
+from edgekd.runs.run import Run
+
 TRUTH = (
     "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tBegin File\t"
     "File Offset (s)\tSpecies\n"
@@ -133,3 +136,15 @@ def test_names_cannot_move_the_cursor(edgekd: Callable, tables: Path) -> None:
     shown = edgekd("score", "found.csv", "true.txt")
     assert shown.code == 0
     assert "\x1b" not in shown.out + shown.err
+
+
+def test_what_a_run_has_learnt_may_be_left_out(edgekd: Callable, tiny_run: Run, tmp_path: Path) -> None:
+    test = recordings_on(tiny_run.folder / "splits.csv", "test")
+    learnt = recordings_on(tiny_run.folder / "splits.csv", "train")
+    header = "audio_file,start_time,end_time,annotation\n"
+    (tmp_path / "true.csv").write_text(header + "".join(f"{name},0,1,tug\n" for name in [*test, *learnt]))
+    (tmp_path / "found.csv").write_text(header + f"{test[0]},0,1,tug\n{learnt[0]},0,1,tug\n")
+    call = ["score", tmp_path / "found.csv", tmp_path / "true.csv", "--hours", "1", "--json", "--test-of"]
+    scores = edgekd(*call, tiny_run.folder).json()
+    assert (scores["overall"]["events"], scores["overall"]["detections"]) == (len(test), 1)
+    assert edgekd(*call, tmp_path).refusal(3).startswith(f"{tmp_path}: not a run folder")

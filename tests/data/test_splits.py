@@ -9,7 +9,7 @@ import pytest
 
 from edgekd.config import DataConfig
 from edgekd.data.index import SIDES, Clip, ClipIndex, Side, Split
-from edgekd.data.splits import check_no_leak, make_split, read_splits, write_splits
+from edgekd.data.splits import check_no_leak, make_split, read_splits, recordings_on, write_splits
 from edgekd.errors import GateError, InputError, UsageError
 
 ROOT = Path("/data")
@@ -279,6 +279,8 @@ def test_a_split_comes_back_from_its_file(tmp_path: Path) -> None:
         split = make_split(index, DataConfig())
         write_splits(tmp_path / "splits.csv", index, split)
         assert read_splits(tmp_path / "splits.csv", index) == split
+        on_test = {index.name(index.clips[row]) for row in split.test}
+        assert set(recordings_on(tmp_path / "splits.csv", "test")) == on_test
         assert [path.name for path in tmp_path.iterdir()] == ["splits.csv"]
 
 

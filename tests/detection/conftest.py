@@ -40,7 +40,8 @@ def recordings(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def thresholds(tiny_bundle: Path) -> dict[str, float]:
-    """The upper quartile of each class's scores on such a recording: what is over it comes and goes."""
+    """The upper quartile of the scores of each class but the background on such a recording: what is over it comes and
+    goes."""
     runner = Runner(tiny_bundle)
     scores = WindowScores(runner, RATE, RATE // 4)
     rows: Any = [row.scores for row in [*scores.push(restless(1)), *scores.finish()]]

@@ -14,6 +14,10 @@ import soundfile
 from edgekd.detection.detect import detect
 from edgekd.events.event import Event
 from edgekd.events.tables import read_events
+from edgekd.exporting.detection import detection_of
+from edgekd.exporting.predict import open_predictor
+from edgekd.runs.run import Run
+from edgekd.runs.thresholds import read_thresholds, write_thresholds
 from tests.detection.conftest import restless
 
 
@@ -49,20 +53,45 @@ def test_desk_runner_and_stream_find_the_same_events(
     np.testing.assert_allclose(scores(found["stream"]), scores(desk), atol=1e-4)
 
 
-def test_a_bundle_says_what_makes_an_event(tiny_bundle: Path) -> None:
+def test_a_bundle_says_what_makes_an_event(tiny_run: Run, tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    classes = manifest["classifier"]["classes"]
-    assert classes[0] == "background"
+    chosen = read_thresholds(tiny_run, "int8")
+    assert chosen is not None
+    events = {name: each for name, each in chosen.classes.items() if name != "background"}
     assert manifest["detection"] == {
         "hop_samples": manifest["classifier"]["hop_samples"],
-        "open": dict.fromkeys(classes[1:], 0.5),
-        "close": dict.fromkeys(classes[1:], 0.4),
+        "open": {name: each.open for name, each in events.items()},
+        "close": {name: each.close for name, each in events.items()},
         "minimum_s": 0.0,
         "gap_s": 0.0,
         "exclusive": False,
         "background": "background",
-        "chosen": None,
+        "chosen": "best F1, on the validation side: 15 clips, 0.00417 h",
     }
+    assert manifest["classifier"]["temperature"] == chosen.temperature.value
+
+
+def test_a_run_hears_by_its_thresholds_as_its_bundle_does(tiny_run: Run, tiny_bundle: Path) -> None:
+    desk, shipped = (open_predictor(folder) for folder in (tiny_run.folder, tiny_bundle))
+    assert desk.rule().settings() == shipped.rule().settings()
+
+
+def test_where_nobody_has_chosen_there_are_defaults(tiny_copy: Run) -> None:
+    (tiny_copy.folder / "int8" / "thresholds.json").unlink()
+    found = detection_of(tiny_copy, "int8", 2_000)
+    events = [name for name in tiny_copy.classes if name != "background"]
+    assert (found.open, found.close) == (dict.fromkeys(events, 0.5), dict.fromkeys(events, 0.4))
+    assert (found.chosen, found.background, found.hop_samples) == (None, "background", 2_000)
+
+
+def test_a_class_that_nothing_was_chosen_for_has_the_default(tiny_copy: Run) -> None:
+    kept = read_thresholds(tiny_copy, "int8")
+    assert kept is not None
+    nothing = kept.classes["tug"].model_copy(update={"open": None, "close": None})
+    write_thresholds(tiny_copy, "int8", kept.model_copy(update={"classes": {**kept.classes, "tug": nothing}}))
+    found = detection_of(tiny_copy, "int8", 2_000)
+    assert (found.open["tug"], found.close["tug"]) == (0.5, 0.4)
+    assert found.open["cargo"] == kept.classes["cargo"].open
 
 
 def compared(events: list[Event]) -> list[tuple[float, float, str]]:

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,19 @@ def test_what_follows_the_samples_of_a_wav_file_is_no_sound(pipe: Pipe) -> None:
     sound = piped(pipe(wav(samples) + b"LIST\x04\0\0\0INFO" * 1_000))
     assert len(heard(sound)) == len(samples)
     assert sound.ended is None
+
+
+def test_a_wav_file_of_known_length_ends_though_the_pipe_does_not() -> None:
+    reading, writing = os.pipe()
+    closing = threading.Timer(20, os.close, [writing])
+    closing.start()
+    os.write(writing, wav(restless(1, seconds=1)))
+    began = time.monotonic()
+    assert len(heard(piped(reading))) == RATE
+    assert time.monotonic() - began < 15
+    closing.cancel()
+    os.close(writing)
+    os.close(reading)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.99])

@@ -97,7 +97,7 @@ def test_a_cell_that_fails_is_a_hole_and_is_tried_again(
     made.failing = {"kd/split0-seed1"}
     found = compare_made(config, METHODS, seeds=[0, 1])
     (lost,) = found.failed
-    assert (lost.method, lost.seed, lost.accuracy, lost.exit_code) == ("kd", 1, None, 3)
+    assert (lost.method, lost.seed, lost.measure, lost.exit_code) == ("kd", 1, None, 3)
     assert lost.error == STOPPED.line
     labels, kd = found.methods
     assert [(result.cells, result.planned) for result in (labels, kd)] == [(2, 2), (1, 2)]

@@ -27,7 +27,7 @@ def found(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     return compare(config, METHODS, splits=2, seeds=[0, 1], quantize=True, start=Made().start, write=write_tables)
 
 
-def accuracies(found: Comparison, method: str, figure: str = "accuracy") -> dict[tuple[str, int], float]:
+def accuracies(found: Comparison, method: str, figure: str = "measure") -> dict[tuple[str, int], float]:
     return {(cell.part, cell.seed): getattr(cell, figure) for cell in found.cells if cell.method == method}
 
 
@@ -35,21 +35,21 @@ def test_means_are_over_cells_and_deviations_over_seeds_and_cells(found: Compari
     for result in found.methods:
         each = accuracies(found, result.method)
         by_seed = [np.mean([each[part, seed] for part in ("split0", "split1")]) for seed in (0, 1)]
-        assert result.accuracy is not None
-        assert result.accuracy.mean == pytest.approx(np.mean(list(each.values())))
-        assert result.accuracy.over_seeds == pytest.approx(np.std(by_seed, ddof=1))
-        assert result.accuracy.over_cells == pytest.approx(np.std(list(each.values()), ddof=1))
+        assert result.measure is not None
+        assert result.measure.mean == pytest.approx(np.mean(list(each.values())))
+        assert result.measure.over_seeds == pytest.approx(np.std(by_seed, ddof=1))
+        assert result.measure.over_cells == pytest.approx(np.std(list(each.values()), ddof=1))
     labels, kd = found.methods
     assert labels.difference is None
     assert kd.difference is not None
-    assert labels.accuracy is not None
-    assert kd.accuracy is not None
-    assert kd.difference.accuracy == pytest.approx(kd.accuracy.mean - labels.accuracy.mean, abs=1e-6)
+    assert labels.measure is not None
+    assert kd.measure is not None
+    assert kd.difference.accuracy == pytest.approx(kd.measure.mean - labels.measure.mean, abs=1e-6)
 
 
 def test_int8_is_compared_with_the_float_student_it_comes_from(found: Comparison) -> None:
     for result in found.methods:
-        floats, int8 = (accuracies(found, result.method, figure) for figure in ("accuracy", "int8_accuracy"))
+        floats, int8 = (accuracies(found, result.method, figure) for figure in ("measure", "int8_measure"))
         assert result.int8_difference is not None
         expected = np.mean(list(int8.values())) - np.mean(list(floats.values()))
         assert result.int8_difference.accuracy == pytest.approx(expected, abs=1e-6)

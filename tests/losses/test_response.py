@@ -12,6 +12,12 @@ from scipy.stats import entropy  # type: ignore[import-untyped]
 from edgekd.errors import UsageError
 from edgekd.losses.response import Distillation, classification_loss, distillation_loss
 from edgekd.losses.terms import Compared
+from edgekd.task import MULTI
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return 2 * torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 
 
 def test_classification_is_the_mean_over_the_clips_that_have_a_label() -> None:
@@ -93,3 +99,35 @@ def test_distillation_gradient_agrees_with_finite_differences(kind: str) -> None
 def test_unknown_distillation_names_the_valid_ones() -> None:
     with pytest.raises(UsageError, match=r"Unknown distillation loss 'kd'.*emd, kl"):
         distillation_loss(torch.zeros(1, 2), torch.zeros(1, 2), "kd")  # type: ignore[arg-type]
+
+
+def test_several_classes_are_taught_by_binary_cross_entropy(logits: torch.Tensor) -> None:
+    truth = (torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    expected = -(truth * logits.sigmoid().log() + (1 - truth) * (-logits).sigmoid().log()).sum(1)
+    torch.testing.assert_close(classification_loss(logits, truth, task=MULTI), expected.mean())
+    counted = torch.rand(len(logits), generator=torch.Generator().manual_seed(2))
+    found = classification_loss(logits, truth, counted, MULTI)
+    torch.testing.assert_close(found, (expected * counted).mean())
+
+
+def test_several_classes_are_distilled_answer_by_answer(logits: torch.Tensor) -> None:
+    teacher, temperature = logits.flip(0) * 1.5, 3.0
+    said, wanted = (torch.distributions.Bernoulli(logits=each / temperature) for each in (logits, teacher))
+    each = torch.distributions.kl_divergence(wanted, said)
+    found = distillation_loss(logits, teacher, "kl", temperature, task=MULTI)
+    torch.testing.assert_close(found, temperature**2 * each.sum(1).mean())
+    counted = (torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    found = distillation_loss(logits, teacher, "kl", temperature, counted, task=MULTI)
+    torch.testing.assert_close(found, temperature**2 * (each * counted).sum(1).mean())
+    assert distillation_loss(logits, logits, "kl", task=MULTI).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UsageError, match=r"shares of one.*loss\.distillation=kl"):
+        distillation_loss(logits, teacher, "emd", task=MULTI)
+
+
+def test_of_an_unlabelled_clip_the_sure_answers_count_yes_or_no() -> None:
+    teacher = torch.tensor([[4.0, 0.0, -4.0]])
+    student = torch.tensor([[0.0, 3.0, 0.0]])
+    compared = Compared(student, torch.zeros(1, 3), torch.zeros(1), teacher, None, None, task=MULTI)
+    found = Distillation("kl", 1.0, confidence=0.9)(compared)
+    sure = [0, 2]
+    torch.testing.assert_close(found, distillation_loss(student[:, sure], teacher[:, sure], "kl", 1.0, task=MULTI))

@@ -28,7 +28,7 @@ from edgekd.data.splits import make_split, write_splits
 from edgekd.exporting.bundle import Findings, write_bundle
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.golden import GoldenExamples
-from edgekd.exporting.graph import onnx_of
+from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.manifest import Bundle, Classifier, Parity, Provenance
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import session
@@ -68,7 +68,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
     run, student = _finished_run(tmp_path_factory.mktemp("profiled"))
     found = profile(run, QUICKLY)
     graphs = {
-        role: onnx_of(deployable_of(run, precision), "onnxruntime")
+        role: onnx_of(deployable_of(run, precision), "onnxruntime", Form(computes_weights=True))
         for role, precision in (("student", "fp32"), ("int8", "int8"))
     }
     return Profiled(run, found, student, graphs)

@@ -187,7 +187,8 @@ def test_calibration_alone_needs_no_teacher_and_leaves_no_trace_of_training(tiny
     shutil.rmtree(tiny_copy.folder / "teacher")
     (tiny_copy.folder / "student" / "last.pt").unlink()
     quantize(tiny_copy, QuantizeConfig(method="ptq"))
-    assert sorted(path.name for path in (tiny_copy.folder / "int8").iterdir()) == ["best.safetensors", "quantize.toml"]
+    left = sorted(path.name for path in (tiny_copy.folder / "int8").iterdir())
+    assert left == ["best.safetensors", "quantize.toml", "thresholds.json", "validation.csv"]
     assert tiny_copy.metrics().last_epoch("int8") == 0
     assert tiny_copy.metrics().last_epoch("student") == tiny_run.metrics().last_epoch("student")
     assert 'method = "ptq"' in (tiny_copy.folder / "int8" / "quantize.toml").read_text()

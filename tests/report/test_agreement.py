@@ -25,6 +25,7 @@ from edgekd.report.verdict import verdict
 
 HEADS = {"accuracy": "accuracy", "macro-F1": "macro_f1", "less baseline": "accuracy_difference"}
 HEADS |= {"McNemar": "mcnemar_p", "flip p": "sign_flip_p", "a clip": "joules_per_clip", "days": "battery_days"}
+HEADS |= {"error": "calibration_error", "before": "calibration_error_before", "temperature": "temperature"}
 HEADS |= terminal_profile.TIME | terminal_profile.COST
 
 Cells = dict[tuple[str, str], str]  # (subject, figure) -> what is read, without marks of the best

@@ -21,9 +21,9 @@ def test_another_schema_or_a_damaged_report_is_refused(sample_profile: Profile, 
     path = tmp_path / "report.json"
     values = sample_profile.to_dict()
     for text, words in (
-        (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 2"),
+        (json.dumps(values | {"version": 1}), "schema version 1; this edgekd reads 3"),
         (json.dumps(values | {"machine": {"cpus": "two"}}), "machine.cpu"),
-        (json.dumps({"version": 2}), "not the report.json of a profile"),
+        (json.dumps({"version": 3}), "not the report.json of a profile"),
         ("{", "cannot be read as JSON"),
     ):
         path.write_text(text)
@@ -31,6 +31,17 @@ def test_another_schema_or_a_damaged_report_is_refused(sample_profile: Profile, 
             read_profile(path)
     with pytest.raises(InputError, match="No such file"):
         read_profile(tmp_path / "absent.json")
+
+
+def test_a_report_of_version_2_is_read(sample_profile: Profile, tmp_path: Path) -> None:
+    values = sample_profile.to_dict() | {"version": 2}
+    for subject in values["subjects"]:
+        del subject["calibration"]
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    found = read_profile(tmp_path / "report.json")
+    assert found.version == 3
+    assert found.subjects[0].calibration is None
+    assert found.subjects[0].scores == sample_profile.subjects[0].scores
 
 
 def test_the_schema_names_every_key(sample_profile: Profile) -> None:

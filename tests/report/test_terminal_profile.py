@@ -58,7 +58,7 @@ def test_the_verdict_comes_first_and_the_folder_last(printed: Lines, sample_prof
 
 def test_the_best_values_are_marked_and_the_mark_is_explained(printed: Lines, sample_profile: Profile) -> None:
     lines = printed(sample_profile)
-    accuracy, against, time = cells(lines, "teacher")[0], cells(lines, "teacher")[1], cells(lines, "int8")[2]
+    accuracy, against, time = cells(lines, "teacher")[0], cells(lines, "teacher")[1], cells(lines, "int8")[3]
     assert accuracy == ["*98.8%", "93.5 to 100.0", "*98.7%"]
     assert against == [NONE, NONE, NONE]
     assert time[:3] == ["*2.57", "*2.92", "*3.64"]
@@ -69,9 +69,10 @@ def test_the_best_values_are_marked_and_the_mark_is_explained(printed: Lines, sa
 
 def test_numbers_are_those_of_the_profile(printed: Lines, sample_profile: Profile) -> None:
     lines = printed(renamed(sample_profile, "teacher", "student", "int8", "board"))
-    accuracy, against, time, cost = cells(lines, "student")[:4]
+    accuracy, against, calibration, time, cost = cells(lines, "student")[:5]
     assert accuracy == ["92.5%", "85.5 to 96.8", "92.5%"]
     assert against == [f"{MINUS}6.2 ({MINUS}12.7 to {MINUS}1.6)", "0.062", "0.062"]
+    assert calibration == ["11.6% (8.1 to 17.4)", "16.2% (11.6 to 23.1)", "0.720"]
     assert time == ["3.37", "3.81", "4.77", "0.211", f"7.0{TIMES} (6.8 to 7.2)", "0.00067", "2.20", "1.20"]
     assert cost == ["*25.5 k", "*31.9 M", "14.3 M", "303 KiB", "3.12 MiB", "58.9 MiB", "75.0 MiB"]
     energy, noise, length, throughput = cells(lines, "student")[-4:]

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from edgekd.runs.metrics_log import MetricsLog, columns
+from edgekd.task import SINGLE
 
 
 def test_metrics_are_rows_of_the_known_columns(tmp_path: Path) -> None:
@@ -37,17 +38,17 @@ def test_truncating_forgets_later_epochs_of_one_stage_on_disk_too(tmp_path: Path
     assert len(again.rows) == 4
 
 
-def test_the_best_accuracy_is_that_of_one_stage_and_none_before_it_has_a_row(tmp_path: Path) -> None:
+def test_the_best_measure_is_that_of_one_stage_and_none_before_it_has_a_row(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.csv")
     for accuracy in (0.5, 0.75, 0.25):
         log.append("student", 1, validation_accuracy=accuracy)
     log.append("teacher", 1, validation_accuracy=0.875)
-    assert (log.best_accuracy("student"), log.best_accuracy("int8")) == (0.75, None)
+    assert (log.best("student", SINGLE), log.best("int8", SINGLE)) == (0.75, None)
 
 
 def test_a_row_without_an_accuracy_has_no_best_one(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.csv")
     log.append("student", 1, total=1.0)
-    assert log.best_accuracy("student") is None
+    assert log.best("student", SINGLE) is None
     log.append("student", 2, validation_accuracy=0.5)
-    assert MetricsLog(tmp_path / "metrics.csv").best_accuracy("student") == 0.5
+    assert MetricsLog(tmp_path / "metrics.csv").best("student", SINGLE) == 0.5

@@ -195,6 +195,16 @@ def test_background_is_no_event_unless_it_is_asked_for(audio: Path) -> None:
     assert scored(truth=truth, audio=audio, classes=["Background"]).scores.overall.events == 1
 
 
+def test_some_recordings_alone_are_scored(audio: Path) -> None:
+    tables = scored(audio=audio, only=["/data/site1/b.flac", "site2/a.wav"])
+    assert (tables.scores.recordings, tables.scores.overall.events, tables.scores.overall.detections) == (2, 1, 1)
+    assert tables.scores.hours == pytest.approx(75 / 3600)
+    assert "2 recordings are scored; 2 line(s) of others are left out." in tables.notes
+    with pytest.raises(InputError, match=r"'c\.wav': no such recording here \(1 of the 2 that are"):
+        scored(audio=audio, only=["c.wav", "site2/a.wav"])
+    assert scored(only=["c.wav", "site2/a.wav"]).scores.recordings == 1
+
+
 def test_hours_that_are_less_than_the_events_are_refused() -> None:
     with pytest.raises(UsageError, match=r"--hours 0\.001: true events alone take 0\.00389 h"):
         scored(hours=0.001)

@@ -12,6 +12,7 @@ from edgekd.models.build import build_teacher
 from edgekd.models.teachers.convnet import ConvNet
 from edgekd.models.weights import read_weights
 from edgekd.runs.run import Run
+from edgekd.task import SINGLE
 from edgekd.training import adapt as room
 from edgekd.training.adapt import BACKBONE_RATE, adapted_teacher
 from edgekd.training.loop import Stage, fit
@@ -52,7 +53,7 @@ def test_head_adaptation_learns_on_features_computed_once(begin: Begin, monkeypa
     side = desk.side(desk.data.split.train)
     after, before = validate(teacher, side, CPU), validate(untrained, side, CPU)
     assert after.loss < before.loss
-    assert after.accuracy > 0.5
+    assert after.measure > 0.5
 
 
 def test_the_scaling_of_features_is_folded_into_the_head(begin: Begin) -> None:
@@ -63,7 +64,7 @@ def test_the_scaling_of_features_is_folded_into_the_head(begin: Begin) -> None:
     assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
     best = max(rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"])))
     found = validate(teacher, desk.side(desk.data.split.validation), CPU)
-    assert found.accuracy == pytest.approx(float(best["validation_accuracy"]), rel=1e-5)
+    assert found.measure == pytest.approx(float(best["validation_accuracy"]), rel=1e-5)
     assert found.loss == pytest.approx(float(best["validation_loss"]), rel=1e-3)
 
 
@@ -123,7 +124,7 @@ def test_a_teacher_used_as_it_is_is_stored_as_it_came(begin: Begin) -> None:
     assert all(torch.equal(tensor, published[name]) for name, tensor in teacher.state_dict().items())
     assert all(torch.equal(tensor, published[name]) for name, tensor in stored(desk.run).items())
     found = validate(teacher, desk.side(desk.data.split.validation), CPU)
-    assert desk.run.metrics().best_accuracy("teacher") == pytest.approx(found.accuracy, rel=1e-5)
+    assert desk.run.metrics().best("teacher", SINGLE) == pytest.approx(found.measure, rel=1e-5)
     assert desk.run.report()["training"]["teacher"]["adaptation"] == "none"
     again = desk.run.teacher()
     assert again is not None

@@ -91,6 +91,7 @@ def with_only_a_teacher(run: Run, folder: Path, **training: object) -> Run:
 def test_a_run_folder_holds_every_file_of_the_design(tiny_run: Run) -> None:
     found = {path.relative_to(tiny_run.folder).as_posix() for path in tiny_run.folder.rglob("*") if path.is_file()}
     stages = {f"{stage}/{name}" for stage in ("teacher", "student", "int8") for name in ("best.safetensors", "last.pt")}
+    stages |= {f"{stage}/{name}" for stage in ("student", "int8") for name in ("thresholds.json", "validation.csv")}
     assert found == stages | {
         *("config.toml", "environment.json", "classes.json", "splits.csv", "metrics.csv", "report.json"),
         *("predictions.csv", "curves.png", "confusion.png", "int8/quantize.toml"),

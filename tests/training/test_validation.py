@@ -36,4 +36,4 @@ def test_validation_is_cross_entropy_and_accuracy_of_the_rows_in_eval_mode() -> 
     with torch.no_grad():
         logits = model(POINTS[rows]).logits
     assert found.loss == pytest.approx(float(cross_entropy(logits, LABELS[rows])), rel=1e-5)
-    assert found.accuracy == pytest.approx(float((logits.argmax(1) == LABELS[rows]).float().mean()))
+    assert found.measure == pytest.approx(float((logits.argmax(1) == LABELS[rows]).float().mean()))

@@ -41,6 +41,8 @@ class Layout:
     """Whether a table, too, may be given in place of a folder."""
     told_by: Recognise | None = None
     """Whether such a table is of this layout; None: if it is of no other."""
+    several: bool = False
+    """Whether a clip may be of several classes."""
     folds: int = 0
     """How many folds its authors made; 0: none, or as many as a table says."""
     named: bool = False

@@ -5,10 +5,11 @@
 `path` is absolute, under `~`, or relative to the table's folder. `start_s` and `end_s` select a region of the
 recording (left empty: from its beginning, to its end); a region longer than a clip is cut into consecutive windows.
 `group` is what must not cross a split (left empty: the file). `split` (train, validation or test) or `fold` (from 1)
-says where a line belongs, for all lines or for none; with neither, whole groups are dealt out.
+says where a line belongs, for all lines or for none; with neither, whole groups are dealt out. `label` is a class, or
+several (`edgekd.data.label_sets`).
 
 A file has one group, whatever paths lead to it. Regions of one file may overlap, but where their labels differ not by
-half of the shorter one: a clip has one label.
+half of the shorter one: a clip has one label, which may name several classes.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import contextlib
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgekd.audio.read import AudioInfo, probe
 from edgekd.data.index import SIDES, Clip, ClipIndex, Note, Side
+from edgekd.data.label_sets import read_labels
 from edgekd.data.layouts.folder import cut
 from edgekd.data.layouts.layout import WrongLayout
 from edgekd.errors import InputError, UsageError, unknown_name
-from edgekd.files.csv_table import Line, check_names, missing_files, read_table
+from edgekd.files.csv_table import Line, missing_files, read_table
 from edgekd.files.spelling import alike
 from edgekd.files.table_text import table_at
 
@@ -50,7 +53,7 @@ class _Region(NamedTuple):
 
     line: Line
     path: Path
-    label: str
+    label: int
     start: int
     stop: int
     rate: int
@@ -73,10 +76,7 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
         raise WrongLayout(table_or_folder)
     root = table.parent
     lines = read_table(table, NEEDED, OPTIONAL)
-    check_names((line, line.values["label"]) for line in lines)
-    classes = sorted({line.text("label") for line in lines})
-    if len(classes) < 2:
-        raise InputError(f"{table}: only one class ({classes[0]!r}); a classifier needs at least two.")
+    named = read_labels(table, lines, config.labels, config.background)
     for column in ("split", "fold"):
         _check_all_or_none(lines, column)
     if lines[0].text("split") and lines[0].text("fold"):
@@ -84,14 +84,22 @@ def load(table_or_folder: Path, config: DataConfig) -> ClipIndex:
     sides, folds = [_side(line) for line in lines], [_fold(line) for line in lines]
     paths = _paths(root, lines)
     groups = _groups(root, lines, paths)
-    regions = _regions(lines, paths)
-    _check_overlaps(regions)
+    regions = _regions(lines, paths, named.labels)
+    _check_overlaps(regions, several=bool(named.combinations))
     clips = [
-        Clip(region.path, classes.index(region.label), groups[region.path], fold, start, length, side)
+        Clip(region.path, region.label, groups[region.path], fold, start, length, side)
         for region, side, fold in zip(regions, sides, folds, strict=True)
         for start, length in cut(region.start, region.stop, config.clip_seconds * region.rate)
     ]
-    return ClipIndex("manifest", root, tuple(classes), tuple(clips), notes=_without_group(lines), tables=(table,))
+    return ClipIndex(
+        "manifest",
+        root,
+        named.classes,
+        tuple(clips),
+        notes=(*named.notes, *_without_group(lines)),
+        tables=(table,),
+        combinations=named.combinations,
+    )
 
 
 # Where a line belongs
@@ -208,12 +216,12 @@ def _without_group(lines: list[Line]) -> tuple[Note, ...]:
 # Regions
 
 
-def _regions(lines: list[Line], paths: list[Path]) -> list[_Region]:
+def _regions(lines: list[Line], paths: list[Path], labels: Sequence[int]) -> list[_Region]:
     infos = {path: probe(path) for path in dict.fromkeys(paths)}
-    return [_region(line, path, infos[path]) for line, path in zip(lines, paths, strict=True)]
+    return [_region(line, path, label, infos[path]) for line, path, label in zip(lines, paths, labels, strict=True)]
 
 
-def _region(line: Line, path: Path, info: AudioInfo) -> _Region:
+def _region(line: Line, path: Path, label: int, info: AudioInfo) -> _Region:
     begin, end = line.number_or("start_s", 0.0), line.number_or("end_s", info.seconds)
     if min(begin, end) < 0:
         raise line.error(f"{min(begin, end):g} s is before the beginning of the recording.")
@@ -222,10 +230,10 @@ def _region(line: Line, path: Path, info: AudioInfo) -> _Region:
     start, stop = round(begin * info.rate), min(round(end * info.rate), info.frames)
     if stop <= start:
         raise line.error(f"from {begin:g} s to {end:g} s there is no sample; end_s must be greater than start_s.")
-    return _Region(line, path, line.text("label"), start, stop, info.rate)
+    return _Region(line, path, label, start, stop, info.rate)
 
 
-def _check_overlaps(regions: list[_Region]) -> None:
+def _check_overlaps(regions: list[_Region], several: bool) -> None:
     """Raises `InputError` for a region that is there twice, and for audio under two labels."""
     by_file: defaultdict[Path, list[_Region]] = defaultdict(list)
     for region in regions:
@@ -236,16 +244,20 @@ def _check_overlaps(regions: list[_Region]) -> None:
             for other in of_file[number + 1 :]:
                 if other.start >= region.stop:
                     break
-                _check_pair(*sorted((region, other), key=lambda one: one.line.number))
+                _check_pair(*sorted((region, other), key=lambda one: one.line.number), several=several)
 
 
-def _check_pair(one: _Region, other: _Region) -> None:
+def _check_pair(one: _Region, other: _Region, *, several: bool) -> None:
     if (one.start, one.stop) == (other.start, other.stop):
-        raise other.line.error(f"the same region of the same file as line {one.line.number}. Take one of them out.")
+        advice = "Name all its classes in one of the lines" if several else "Take one of them out"
+        raise other.line.error(f"the same region of the same file as line {one.line.number}. {advice}.")
     shared = min(one.stop, other.stop) - max(one.start, other.start)
     shorter = min(one.stop - one.start, other.stop - other.start)
     if one.label != other.label and 2 * shared >= shorter:
+        first, second = (region.line.text("label") for region in (one, other))
+        advice = "A clip has one label: part the regions, or take one out."
+        if several:
+            advice = "Part the regions, so that each is of the same classes throughout."
         raise other.line.error(
-            f"{other.label!r} shares {shared / one.rate:.2f} s with line {one.line.number}, which is {one.label!r}. "
-            "A clip has one label: part the regions, or take one out."
+            f"{second!r} shares {shared / one.rate:.2f} s with line {one.line.number}, which is {first!r}. {advice}"
         )

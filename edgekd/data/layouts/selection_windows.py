@@ -25,11 +25,12 @@ Window = tuple[int, int]
 @dataclass(frozen=True)
 class Sorted:
     """Windows `(N,)` of one recording: `enough (N, K)` of which classes each is, `touched (N,)` whether any selection
-    shares time with it."""
+    shares time with it, `partly (N,)` whether one of a class does that it is not of."""
 
     windows: tuple[Window, ...]
     enough: NDArray[np.bool_]
     touched: NDArray[np.bool_]
+    partly: NDArray[np.bool_]
 
 
 def cut_windows(frames: int, rate: int, clip_seconds: float, hop_seconds: float | None) -> list[Window]:
@@ -50,24 +51,26 @@ def sort_windows(
     end = np.array([(start + length) / rate for start, length in windows])
     half_sample = 0.5 / rate  # times in tables are rounded
     enough = np.zeros((len(windows), len(classes)), dtype=np.bool_)
-    touched = np.zeros(len(windows), dtype=np.bool_)
+    touched, partly = np.zeros(len(windows), dtype=np.bool_), np.zeros(len(windows), dtype=np.bool_)
     numbers = {name: number for number, name in enumerate(classes)}
     for label, spans in _joined(events).items():
         of_class = enough[:, numbers[label]] if label in numbers else None
-        together = np.zeros(len(windows))
+        together, by_label = np.zeros(len(windows)), np.zeros(len(windows), dtype=np.bool_)
         for start, stop in spans:
             first = int(np.searchsorted(end, start, side="right"))
             last = max(int(np.searchsorted(begin, stop, side="left")), first + 1 if start == stop else first)
             near = slice(first, last)
             shared = np.minimum(end[near], stop) - np.maximum(begin[near], start)
-            touched[near] |= (shared > half_sample) | (start == stop)
+            by_label[near] |= (shared > half_sample) | (start == stop)
             together[near] += np.maximum(shared, 0)
             if of_class is not None:
                 shorter = np.minimum(end[near] - begin[near], stop - start)
                 of_class[near] |= (shared >= share * shorter - half_sample) & ((shared > half_sample) | (start == stop))
         if of_class is not None:
             of_class |= together >= share * (end - begin) - half_sample
-    return Sorted(tuple(windows), enough, touched | enough.any(axis=1))
+            partly |= by_label & ~of_class
+        touched |= by_label
+    return Sorted(tuple(windows), enough, touched, partly)
 
 
 def evenly(count: int, wanted: int) -> NDArray[np.int64]:

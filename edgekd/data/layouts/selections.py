@@ -4,7 +4,8 @@
     root/**/<table>.txt                  Raven's selections, Audacity's labels, CSV, JSON lines (`edgekd.events`)
 
 A table names recordings, or is named after one. Recordings are cut into windows, and these sorted by the selections
-(`selection_windows`): of the class whose selection they share enough with, or background. A recording that no table
+(`selection_windows`): of the class whose selection they share enough with, or background. With `data.labels = "multi"`
+they are of every such class, or of none. A recording that no table
 tells of may hold anything: it is left out, unless `data.selections.background` says that tables tell of all there is.
 One that was looked through in vain has an empty table.
 
@@ -13,14 +14,11 @@ A recording is a group; `data.group_by` makes groups of a day, or of a deploymen
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgekd.audio.read import AudioInfo, is_broken, probe
 from edgekd.data.background import BACKGROUND, background_of
@@ -28,7 +26,8 @@ from edgekd.data.deployments import as_named, deployments
 from edgekd.data.index import Clip, ClipIndex, LeftOut, Note
 from edgekd.data.layouts import folder
 from edgekd.data.layouts.layout import WrongLayout
-from edgekd.data.layouts.selection_windows import Sorted, Window, cut_windows, evenly, sort_windows
+from edgekd.data.layouts.selection_labels import Members, WindowLabels
+from edgekd.data.layouts.selection_windows import cut_windows
 from edgekd.data.recording_times import begun, pattern_of
 from edgekd.data.times_in_names import TimePattern
 from edgekd.data.walk import audio_files, files_below, holds_audio, why_no_audio
@@ -38,7 +37,6 @@ from edgekd.events.names import RecordingNames, recording_of_table
 from edgekd.events.placing import check_spelling, pieces, renamed
 from edgekd.events.tables import SUFFIXES, events_in, kind_of, tables_below
 from edgekd.files.table_text import table_at, text_of
-from edgekd.number_formats import percent
 
 if TYPE_CHECKING:
     from edgekd.config import DataConfig
@@ -102,37 +100,57 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         name: cut_windows(info.frames, info.rate, config.clip_seconds, settings.hop_seconds)
         for name, info in infos.items()
     }
-    sorted_ = _Windows(classes, background, settings)
+    sorted_ = WindowLabels(classes, background, settings, several=config.labels == "multi")
     for name, info in infos.items():
         sorted_.add(name, windows[name], info.rate, events[name])
-    labels, told = sorted_.labels(root)
+    chosen, told = sorted_.chosen(root)
+    named, combinations, number = _numbered(root, chosen.values(), classes, background, config.labels == "multi")
     clips = tuple(
-        Clip(files[name], label, name, None, start, length)
+        Clip(files[name], number[members], name, None, start, length)
         for name in infos
-        for (start, length), label in zip(windows[name], labels[name], strict=True)
-        if label >= 0
-    )
-    named = (*classes, background) if any(clip.label == len(classes) for clip in clips) else classes
-    if len(named) < 2:
-        raise InputError(
-            f"{root}: only one class ({named[0]!r}) and no background; a classifier needs at least two. Is anything "
-            "left between the selections?"
-        )
-    order = sorted(named)
-    clips = tuple(
-        Clip(clip.path, order.index(named[clip.label]), clip.group, None, clip.start, clip.length) for clip in clips
+        for (start, length), members in zip(windows[name], chosen[name], strict=True)
+        if members is not None
     )
     left = [LeftOut(files[name], _UNTOLD) for name in files if name not in recordings]
     left += [LeftOut(files[name], "cannot be read") for name in recordings if name not in infos]
     return ClipIndex(
         "selections",
         audio,
-        tuple(order),
+        named,
         clips,
         left_out=tuple(left),
         notes=(Note("labels", f"{_named(found.tables, audio)}: {told}"), *_odd(infos, pattern_of(config))),
         tables=tuple(found.tables),
+        combinations=combinations,
     )
+
+
+def _numbered(
+    root: Path, chosen: Iterable[Sequence[Members | None]], classes: Sequence[str], background: str, several: bool
+) -> tuple[tuple[str, ...], tuple[Members, ...], dict[Members, int]]:
+    """The names of the classes, the sets of them that occur where windows may be of several, and the label of each.
+
+    Raises `InputError` for fewer than two classes and, where windows may be of several, for one that all are of.
+    """
+    there = sorted({members for of_one in chosen for members in of_one if members is not None})
+    if several:
+        if len(classes) < 2:
+            raise InputError(f"{root}: only one class ({classes[0]!r}); data.labels = multi needs at least two.")
+        for place, name in enumerate(classes):
+            if all(place in members for members in there):
+                raise InputError(
+                    f"{root}: class {shown(name)} is in every window, so nothing tells it from its absence. Is "
+                    "anything left between its selections?"
+                )
+        return tuple(classes), tuple(there), {members: label for label, members in enumerate(there)}
+    names = {members: classes[members[0]] if members else background for members in there}
+    ordered = sorted(names.values())
+    if len(ordered) < 2:
+        raise InputError(
+            f"{root}: only one class ({ordered[0]!r}) and no background; a classifier needs at least two. Is anything "
+            "left between the selections?"
+        )
+    return tuple(ordered), (), {members: ordered.index(name) for members, name in names.items()}
 
 
 # Tables
@@ -203,107 +221,6 @@ def _placed(found: _Found, infos: Mapping[str, AudioInfo], known: RecordingNames
             for piece in pieces(event, seconds, known):
                 placed[piece.recording].append(piece)
     return placed
-
-
-# Windows
-
-
-class _Windows:
-    """The windows of all recordings, sorted, and what of them is kept."""
-
-    def __init__(self, classes: Sequence[str], background: str, settings: SelectionsConfig) -> None:
-        self._classes, self._background, self._settings = classes, background, settings
-        self._labels: dict[str, list[int]] = {}
-        self._between = self._others = self._several = self._unmarked = 0
-        self._example = ""
-
-    def add(self, name: str, windows: Sequence[Window], rate: int, events: Sequence[Event]) -> None:
-        nothing = background_of([*{event.label for event in events}], self._background)
-        heard = [event for event in events if event.label != nothing]
-        found = sort_windows(windows, rate, heard, self._classes, self._settings.overlap)
-        quiet = ~found.touched & self._may_be_background(windows, rate, events, nothing)
-        others = {event.label for event in heard} - {*self._classes}
-        of_others = sort_windows(windows, rate, heard, sorted(others), self._settings.overlap).enough.any(axis=1)
-        several = found.enough.sum(axis=1) > 1
-        labels = np.full(len(windows), -1)
-        labels[quiet] = len(self._classes)
-        one = (found.enough.sum(axis=1) == 1) & ~of_others
-        labels[one] = found.enough[one].argmax(axis=1)
-        self._labels[name] = labels.tolist()
-        self._count(name, windows, rate, found, several, of_others & ~several)
-        self._unmarked += int((~found.touched & ~quiet).sum())
-
-    def labels(self, root: Path) -> tuple[dict[str, list[int]], str]:
-        """The label of each window by recording, -1 for one that is left out, and a line about them.
-
-        Raises `InputError` for a class that no window is of.
-        """
-        counts = Counter(label for labels in self._labels.values() for label in labels)
-        for number, name in enumerate(self._classes):
-            if not counts[number]:
-                raise InputError(
-                    f"{root}: no window is of class {shown(name)}: its selections share less than "
-                    f"{percent(self._settings.overlap)} with any, or others lie over them. Lower "
-                    "data.selections.overlap or --clip-seconds, or leave it out (data.selections.classes)."
-                )
-        nothing, ratio = len(self._classes), self._settings.background_ratio
-        largest = max(counts[number] for number in range(nothing))
-        kept = counts[nothing] if ratio == "all" else min(counts[nothing], max(1, round(ratio * largest)))
-        places = [
-            (name, place)
-            for name, labels in self._labels.items()
-            for place, label in enumerate(labels)
-            if label == nothing
-        ]
-        chosen = set(evenly(len(places), kept).tolist())
-        for number, (name, place) in enumerate(places):
-            if number not in chosen:
-                self._labels[name][place] = -1
-        return self._labels, self._told(counts, kept)
-
-    def _may_be_background(
-        self, windows: Sequence[Window], rate: int, events: Sequence[Event], nothing: str | None
-    ) -> NDArray[np.bool_]:
-        if self._settings.background != "labelled":
-            return np.ones(len(windows), dtype=np.bool_)
-        marked = [event for event in events if event.label == nothing]
-        if nothing is None:
-            return np.zeros(len(windows), dtype=np.bool_)
-        return sort_windows(windows, rate, marked, [nothing], self._settings.overlap).enough[:, 0]
-
-    def _count(
-        self,
-        name: str,
-        windows: Sequence[Window],
-        rate: int,
-        found: Sorted,
-        several: NDArray[np.bool_],
-        of_others: NDArray[np.bool_],
-    ) -> None:
-        if several.any() and not self._example:
-            place = int(several.argmax())
-            both = [each for each, is_it in zip(self._classes, found.enough[place], strict=True) if is_it]
-            self._example = f"{' and '.join(both[:2])} at {windows[place][0] / rate:g} s of {name}"
-        self._several += int(several.sum())
-        self._others += int(of_others.sum())
-        self._between += int((found.touched & ~found.enough.any(axis=1) & ~of_others).sum())
-
-    def _told(self, counts: Counter[int], kept: int) -> str:
-        nothing, share = len(self._classes), percent(self._settings.overlap)
-        kinds = [f"{name} {counts[number]}" for number, name in enumerate(self._classes)]
-        of = "" if kept == counts[nothing] else f" of {counts[nothing]} (data.selections.background_ratio)"
-        left = [
-            f"{count} {why}"
-            for count, why in (
-                (self._between, f"that a selection shares less than {share} with"),
-                (self._several, f"of two classes ({self._example})"),
-                (self._others, "of other labels (data.selections.classes)"),
-                (self._unmarked, "that are not marked (data.selections.background)"),
-            )
-            if count
-        ]
-        told = f"windows: {', '.join(kinds)}, {self._background} {kept}{of}"
-        return f"{told}; left out: {', '.join(left)}." if left else f"{told}."
 
 
 def _odd(infos: Mapping[str, AudioInfo], pattern: TimePattern | None) -> Iterable[Note]:

@@ -173,6 +173,15 @@ static uint32_t decayed(uint32_t below) {
     return (uint32_t)((share * rest[below & 63]) >> 30);
 }
 
+static int32_t share_of(uint32_t part, uint64_t total) {
+    return (int32_t)(((uint64_t)part * EDGEKD_ONE + total / 2) / total);
+}
+
+static int32_t sigmoid(int32_t logit) {
+    uint32_t one = 1u << 30, rest = decayed(logit < 0 ? 0u - (uint32_t)logit : (uint32_t)logit);
+    return share_of(logit < 0 ? rest : one, (uint64_t)one + rest);
+}
+
 void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores) {
     const edgekd_map *source = &network->map[network->source];
     int8_t *values = (int8_t *)memory + network->scratch;
@@ -186,10 +195,14 @@ void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t 
         scores[k] = edgekd_scaled(sum, network->mantissas[k], network->exponents[k]);
         if (scores[k] > largest) largest = scores[k];
     }
+    if (network->several) {
+        for (int k = 0; k < network->classes; k++) scores[k] = sigmoid(scores[k]);
+        return;
+    }
     for (int k = 0; k < network->classes; k++) {
         scores[k] = (int32_t)decayed((uint32_t)largest - (uint32_t)scores[k]);
         total += (uint32_t)scores[k];
     }
     for (int k = 0; k < network->classes; k++)
-        scores[k] = (int32_t)(((uint64_t)(uint32_t)scores[k] * EDGEKD_ONE + total / 2) / total);
+        scores[k] = share_of((uint32_t)scores[k], total);
 }

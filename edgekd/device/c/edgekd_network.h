@@ -46,6 +46,7 @@ typedef struct {
 typedef struct {
     uint8_t maps, layers;
     uint8_t source; /* of the classifier */
+    uint8_t several; /* classes may be there at once: each has a sigmoid, not all a softmax */
     uint16_t classes;
     const edgekd_map *map; /* the first is what enters */
     const edgekd_layer *layer;

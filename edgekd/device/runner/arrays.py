@@ -59,8 +59,9 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
-    `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, where they
-    are there or, with `labelled`, always. Raises `RunnerError` for a file that holds anything else.
+    `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, or 0 and 1
+    for each class `(N, classes)`, where they are there or, with `labelled`, always. Raises `RunnerError` for a file
+    that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -75,6 +76,8 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
             del wanted["float_probabilities"]
         if "labels" not in headers and not labelled:
             del wanted["labels"]
+        elif len(headers.get("labels", ((0,), None))[0]) == 2:
+            wanted["labels"] = ("iu", (None, classes))
         _check_headers(headers, wanted)
         with np.load(str(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in wanted}
@@ -107,5 +110,6 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
         if name != "scale" and (values > 1 + 1e-4).any():
             raise ValueError(f"{name} has values above 1")
     labels = arrays.get("labels", np.zeros(1, np.int64))
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels has classes outside 0 to {classes - 1}")
+    most = classes - 1 if labels.ndim == 1 else 1
+    if labels.min() < 0 or labels.max() > most:
+        raise ValueError(f"labels has {'classes' if labels.ndim == 1 else 'values'} outside 0 to {most}")

@@ -8,6 +8,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 
+from edgekd.device.runner.answers import SEVERAL, same_answers
 from edgekd.device.runner.arrays import read_golden
 from edgekd.device.runner.bundle import (
     DLA_ENGINE,
@@ -22,6 +23,7 @@ from edgekd.device.runner.bundle import (
     graphs,
     read_manifest,
 )
+from edgekd.device.runner.detection import rule_of
 from edgekd.device.runner.engine_layers import layer_types
 from edgekd.device.runner.engines import OnnxRuntime, TensorRT, open_engine
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, complain
@@ -94,6 +96,8 @@ class Runner:
         check_files(self.folder, self.manifest)
         classifier = self.manifest["classifier"]
         self.classes: list[str] = classifier["classes"]
+        self.activation: str = classifier.get("activation", "softmax")  # older bundles have none
+        self.thresholds = rule_of(self.manifest).open
         self.sample_rate: int = classifier["sample_rate"]
         self.clip_samples: int = classifier["clip_samples"]
         self.hop_samples: int = classifier["hop_samples"]
@@ -149,6 +153,15 @@ class Runner:
             raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
         return scores
 
+    @property
+    def answers_several(self) -> bool:
+        """Whether each class is answered for itself, so that a clip may be of several, or of none."""
+        return self.activation == SEVERAL
+
+    def answered(self, scores: np.ndarray) -> list[str]:
+        """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
+        return [self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= self.thresholds[k]]
+
     def predict(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         """Class probabilities `(K,)` of a mono waveform `(samples,)` with full scale 1, of any length and rate.
 
@@ -191,7 +204,7 @@ class Runner:
         """
         clips, expected = self.golden_clips()
         scores = self.probabilities(clips)
-        agreement = float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        agreement = same_answers(scores, expected, self.activation)
         difference = float(np.abs(scores - expected).max())
         tolerance = self.manifest["target"]["tolerance"]
         return {

@@ -48,7 +48,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         tolerance = outcome["tolerance"]
         print(f"files               {len(runner.manifest['files']) + 1} unchanged")
         print(f"golden examples     {outcome['clips']}, run by {plain(runner.engine)} in {runner.precision}")
-        print(f"same top class      {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
+        same = "same answers" if runner.answers_several else "same top class"
+        print(f"{same:<18}  {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
@@ -74,11 +75,17 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
-        best = np.argsort(-scores, kind="stable")[: options.top]
+        answered = runner.answered(scores) if runner.answers_several else None
+        shown = options.top or (1 if answered is None else len(answered))
+        best = np.argsort(-scores, kind="stable")[:shown]
+        if answered is not None and not options.top:  # of thresholds that differ it may be none of the best
+            best = np.array([runner.classes.index(name) for name in answered], dtype=np.intp)
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, "top": top})
+        several = {} if answered is None else {"classes": answered}
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **several, "top": top})
         if not options.json:
-            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] + ["(silent)"] * silent
+            said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] or ["none of the classes"]
+            said += ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))
@@ -129,7 +136,12 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command("predict", run_predict, "classify WAV files of any rate and length", result, model)
     add("files", nargs="+", type=Path, metavar="FILE")
-    add("--top", type=count, default=1, metavar="K", help="how many classes to show (1)")
+    add(
+        "--top",
+        type=count,
+        metavar="K",
+        help="how many classes to show (1; of several at once those that are answered)",
+    )
 
     events = argparse.ArgumentParser(add_help=False)
     events.add_argument("--hop", type=seconds, metavar="S", help="seconds from one window to the next (the bundle's)")

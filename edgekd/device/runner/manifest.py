@@ -129,6 +129,7 @@ _MANIFEST: dict[str, Wanted] = {
     "alternatives": (_graphs, "precisions, and the name of a file for each"),
     "classifier": _TABLE,
     "classifier.classes": (_names, "the names of two classes or more, none twice"),
+    "classifier.activation": _one_of("softmax", "sigmoid"),
     "classifier.sample_rate": _whole(1, 10_000_000),
     "classifier.clip_samples": _whole(1, LONGEST_CLIP),
     "classifier.hop_samples": _whole(1, LONGEST_CLIP),
@@ -166,5 +167,5 @@ _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith(
 # What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
 _OPTIONAL = {
     *(f"classifier.frontend.{name}" for name in ("convention", "window_length", "frames_per_step", "bins_per_step")),
-    *(f"classifier.{name}" for name in ("channel", "full_scale", "trim_silence")),
+    *(f"classifier.{name}" for name in ("activation", "channel", "full_scale", "trim_silence")),
 }

@@ -197,4 +197,5 @@ class Stream:
     def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
-        return {"class": best, "score": scores[best], "scores": scores}
+        several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
+        return {"class": best, "score": scores[best], **several, "scores": scores}

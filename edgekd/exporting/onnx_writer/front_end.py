@@ -10,7 +10,6 @@ from edgekd.exporting.onnx_writer.shaping import (
     average_pool,
     concatenated,
     cut,
-    flattened,
     known,
     reshape,
     scaled,
@@ -27,42 +26,47 @@ Turn = Callable[[Sheet, Value], Value]
 
 def write_log_mel(sheet: Sheet, frontend: ExportLogMel, waveform: Value, turn: Turn) -> Value:
     """Waveform `(B, S)` -> normalised log-mel `(B, 1, T, F)`. `turn`: how `(B, F, T)` becomes `(B, T, F)`."""
-    config, inner, scope, batch = frontend.config, frontend.inner, sheet.scope, waveform.shape[0]
+    config, factors, scope, batch = frontend.config, frontend.factors, sheet.scope, waveform.shape[0]
 
     def stored(name: str) -> str:
         return sheet.tensor(frontend.get_buffer(name), f"{scope}.{name}")
 
     framed = _framed(sheet, frontend, waveform)
-    blocks = known(framed, 1) // inner
-    phases = transpose(sheet, reshape(sheet, framed, blocks, inner), 1, 2)
-    stride = config.hop_length // inner
-    frames = (blocks - frontend.taps) // stride + 1
-    stage1 = sheet.node(
+    count = known(framed, 1) // factors.hop
+    hops = transpose(sheet, reshape(sheet, framed, count, factors.hop), 1, 2)
+    kernels, channels, reach = frontend.first.shape
+    frames = count - reach + 1
+    taken = sheet.node("Gather", [hops, stored("source")], (batch, channels * factors.residues, count), axis=1)
+    spectrum = sheet.node(
         "Conv",
-        [phases, stored("first")],
-        (batch, 2 * inner * frontend.residues, frames),
-        group=inner,
+        [taken, stored("first")],
+        (batch, kernels, frames),
+        group=factors.residues,
         pads=[0, 0],
         auto_pad="NOTSET",
-        strides=[stride],
+        strides=[1],
         dilations=[1],
-        kernel_shape=[frontend.taps],
+        kernel_shape=[reach],
     )
-    stage1 = transpose(sheet, reshape(sheet, stage1, 2 * inner, frontend.residues, frames), 1, 2)
-    shape = (batch, frontend.residues, 2 * frontend.outer_rows, frames)
-    stage2 = sheet.node("MatMul", [stored("second"), stage1], shape)
-    squares = sheet.node("Mul", [stage2, stage2], shape)
-    real = cut(sheet, squares, 2, 0, frontend.outer_rows)
-    imaginary = cut(sheet, squares, 2, frontend.outer_rows)
-    power = flattened(sheet, sheet.node("Add", [real, imaginary], real.shape), 1, 2)
+    if factors.middle > 1:
+        shape = (factors.inner, 2 * factors.middle, factors.classes * frames)
+        spectrum = sheet.node("MatMul", [stored("second"), reshape(sheet, spectrum, *shape)], (batch, *shape))
+    if factors.inner > 1:
+        columns = factors.middle * factors.classes * frames
+        spectrum = reshape(sheet, spectrum, 2 * factors.inner, columns)
+        spectrum = sheet.node("MatMul", [stored("third"), spectrum], (batch, 2 * factors.bins, columns))
+    squares = sheet.node("Mul", [spectrum, spectrum], spectrum.shape)
+    squares = reshape(sheet, squares, 2 * frontend.rows, frames)
+    real = cut(sheet, squares, 1, 0, frontend.rows)
+    imaginary = cut(sheet, squares, 1, frontend.rows)
+    power = sheet.node("Add", [real, imaginary], real.shape)
     magnitudes = config.convention == "yamnet"
-    spectrum = sheet.node("Sqrt", [power], power.shape) if magnitudes else power
+    heard = sheet.node("Sqrt", [power], power.shape) if magnitudes else power
     mels = []
-    for block in range(frontend.blocks):
-        rows = frontend.get_buffer(f"rows{block}")
-        bins = len(frontend.get_buffer(f"filters{block}"))
-        heard = sheet.node("Gather", [spectrum, stored(f"rows{block}")], (batch, len(rows), frames), axis=1)
-        mels.append(sheet.node("MatMul", [stored(f"filters{block}"), heard], (batch, bins, frames)))
+    for block in range(len(frontend.blocks)):
+        bins, rows = frontend.get_buffer(f"filters{block}").shape
+        used = sheet.node("Gather", [heard, stored(f"rows{block}")], (batch, rows, frames), axis=1)
+        mels.append(sheet.node("MatMul", [stored(f"filters{block}"), used], (batch, bins, frames)))
     mel = concatenated(sheet, mels, 1)
     if magnitudes:
         mel = shifted(sheet, mel, frontend.get_buffer("offset"), f"{scope}.offset")
@@ -85,18 +89,12 @@ def write_normalised(sheet: Sheet, log_mel: Value, scale: Tensor, shift: Tensor)
 
 
 def _framed(sheet: Sheet, frontend: ExportLogMel, waveform: Value) -> Value:
-    config = frontend.config
     samples = known(waveform, 1)
-    steps, _ = config.shape(samples)
-    if config.convention == "panns":
-        half = config.n_fft // 2
-        samples += 2 * half
-        waveform = sheet.node(
-            "Pad", [waveform, sheet.integers(0, half, 0, half)], (waveform.shape[0], samples), mode="reflect"
-        )
-    needed = (steps * config.frames_per_step - 1) * config.hop_length + frontend.taps * frontend.inner
-    if needed > samples:
-        zero = sheet.number(0.0, waveform.dtype)
-        pads = sheet.integers(0, 0, 0, needed - samples)
-        return sheet.node("Pad", [waveform, pads, zero], (waveform.shape[0], needed), mode="constant")
-    return cut(sheet, waveform, 1, 0, needed) if needed < samples else waveform
+    before, after, zeros, whole = frontend.padding(samples)
+    if frontend.borders:
+        pads = sheet.integers(0, before, 0, after)
+        waveform = sheet.node("Pad", [waveform, pads], (waveform.shape[0], whole - zeros), mode="reflect")
+    if zeros > 0:
+        pads, zero = sheet.integers(0, 0, 0, zeros), sheet.number(0.0, waveform.dtype)
+        return sheet.node("Pad", [waveform, pads, zero], (waveform.shape[0], whole), mode="constant")
+    return cut(sheet, waveform, 1, 0, whole) if zeros < 0 else waveform

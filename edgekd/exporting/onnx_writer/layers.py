@@ -29,11 +29,12 @@ from edgekd.exporting.onnx_writer.shaping import (
     flattened,
     known,
     reduced,
+    scaled,
     slid,
     unsqueeze,
 )
 from edgekd.exporting.onnx_writer.sheet import Sheet, Unknown, Value
-from edgekd.models.blocks import FirstConv2d, SameConv2d
+from edgekd.models.blocks import FirstConv2d, SameConv2d, Scaled
 from edgekd.models.histogram import FLOOR, HistogramLayer, grid_windows
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -149,6 +150,12 @@ def hidden(sheet: Sheet, module: nn.Module, value: Value) -> Value:
     return sheet.node("Max", [value, lowest], value.shape)
 
 
+def scaled_layer(sheet: Sheet, module: nn.Module, value: Value) -> Value:
+    """A product with one number."""
+    assert isinstance(module, Scaled)
+    return scaled(sheet, value, module.get_buffer("factor"), f"{sheet.scope}.factor")
+
+
 Rule = Callable[[Sheet, nn.Module, Value], Value]
 
 MODULES: dict[type[nn.Module], Rule] = {
@@ -165,6 +172,7 @@ MODULES: dict[type[nn.Module], Rule] = {
     RoundActivation: round_activation,
     IntegerLayer: integer_layer,
     Hidden: hidden,
+    Scaled: scaled_layer,
 }
 
 

@@ -1,4 +1,5 @@
-"""From a deployable module to its graph: the log-mel, the network node by node as `torch.fx` has it, the softmax."""
+"""From a deployable module to its graph: the log-mel, the network node by node as `torch.fx` has it, the softmax or
+sigmoid."""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ def write(
     with sheet.within(NETWORK):
         logits = _network(sheet, module.network, cast(sheet, log_mel, _precision(module)))
         logits = cast(sheet, logits, torch.float32)
-        probabilities = sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)
+        if module.task.several:
+            probabilities = sheet.node("Sigmoid", [logits], logits.shape, output=names[1])
+        else:
+            probabilities = sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)
     return sheet.model("edgekd", sound, probabilities, opset, batch)
 
 

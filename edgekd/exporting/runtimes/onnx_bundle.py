@@ -108,7 +108,7 @@ def check_by_reference(
 
     precision = deployable.precision
     classify = in_reference(files[runtime.models(target)[precision]], deployable.student.front_end)
-    parity = verify_by_reference(classify, trained, waveforms, target.tolerance, progress)
+    parity = verify_by_reference(classify, trained, waveforms, target.tolerance, progress, deployable.student.task)
     return Check(by=f"onnx.reference {onnx.__version__}", precision=precision, figures=parity.model_dump())
 
 

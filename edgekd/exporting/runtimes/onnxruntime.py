@@ -34,6 +34,7 @@ class OnnxRuntime:
     title: str = "ONNX Runtime"
     flavour: FlavourName = "onnxruntime"
     flavour_reason: str = "with the other it runs convolutions in float"
+    folds_constants: bool = True
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False

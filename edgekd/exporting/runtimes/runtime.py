@@ -62,6 +62,8 @@ class Runtime(Protocol):
     """The form of the Q/DQ pairs that it runs on integers."""
     flavour_reason: str
     """Why it needs that one, after a colon."""
+    folds_constants: bool
+    """Whether it computes what depends on constants alone once, when it loads a graph, and not at every call."""
     architectures: tuple[str, ...]
     """Processors that it runs on, as `uname -m` says it or as Arm names those without an operating system."""
     least_memory_bytes: int

@@ -46,7 +46,7 @@ def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str
         _structures("edgekd_layer", f"{name}_layers", layers),
         f"const edgekd_network {name} = {{\n"
         f"    .maps = {len(maps)}, .layers = {len(network.layers)}, .source = {maps.index(classifier.source)},"
-        f" .classes = {len(classifier.weight)},\n"
+        f" .classes = {len(classifier.weight)}, .several = {int(classifier.several)},\n"
         f"    .map = {name}_maps, .layer = {name}_layers,\n"
         f"    .weights = {name}_weights, .bias = {name}_bias, .mantissas = {name}_mantissas,"
         f" .exponents = {name}_exponents,\n"

@@ -34,7 +34,7 @@ def model_files(student: Student, network: QuantizedNetwork, clip_samples: int, 
     Windows of `clip_samples` begin every `hop_samples`. Raises `GateError` for what has no form in C.
     """
     config = student.frontend.config
-    integers = lower(network, *config.shape(clip_samples))
+    integers = lower(network, *config.shape(clip_samples), several=student.task.several)
     memory = plan(integers)
     scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
     rate, gain = student.frontend.sample_rate, float(student.gain)

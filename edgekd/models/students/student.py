@@ -12,6 +12,7 @@ from edgekd.config import FrontendConfig
 from edgekd.log_mel import LogMel, normalise_mel_bins
 from edgekd.models.outputs import StudentOutput
 from edgekd.models.tracing import embedding_layer
+from edgekd.task import SINGLE
 
 
 class Student(nn.Module):
@@ -19,7 +20,7 @@ class Student(nn.Module):
 
     `gain` is the waveform normalisation fitted on the training side. `network` maps a normalised log-mel
     `(B, 1, T, F)` to `(logits, tap)`; quantisation replaces it and leaves the rest in float. `embedding_layer` says
-    where its embedding is, None where it has none.
+    where its embedding is, None where it has none. `task`: what its classes are to each other, and so its logits.
     """
 
     gain: Tensor
@@ -47,6 +48,7 @@ class Student(nn.Module):
         self.tap_channels = tap_channels
         self.embedding_layer = embedding_layer(network)  # of the same name in the network that quantisation makes
         self._entered: list[Tensor] | None = None
+        self.task = SINGLE
         self.register_buffer("gain", torch.ones(()))
 
     def train(self, mode: bool = True) -> Self:

@@ -30,7 +30,9 @@ def raven(*lines: tuple[float, float, str]) -> str:
     return HEADER + "".join(f"{n}\tSpectrogram 1\t1\t{a}\t{b}\t{label}\n" for n, (a, b, label) in enumerate(lines, 1))
 
 
-def read(root: Path, called: str | None = None, group_by: Any = None, **selections: Any) -> ClipIndex:
+def read(
+    root: Path, called: str | None = None, group_by: Any = None, labels: Any = None, **selections: Any
+) -> ClipIndex:
     return load_index(
         DataConfig(
             dataset="selections",
@@ -38,6 +40,7 @@ def read(root: Path, called: str | None = None, group_by: Any = None, **selectio
             clip_seconds=2.0,
             background=called,
             group_by=group_by,
+            labels=labels,
             selections=selections,
         )
     )
@@ -101,7 +104,27 @@ def test_two_classes_at_once_are_left_out_with_an_example(root: Path) -> None:
     (root / "n" / "b.Table.1.selections.txt").write_text(raven((0, 6, "tug"), (2, 4, "owl")))
     index = read(root)
     assert [start for name, start in places(index, "tug") if name == "n/b.wav"] == [0.0, 4.0]
-    assert "1 of two classes (owl and tug at 2 s of n/b.wav)" in index.notes[0].message
+    assert (
+        "1 of two classes (owl and tug at 2 s of n/b.wav; --set data.labels=multi keeps them)" in index.notes[0].message
+    )
+
+
+def test_a_window_may_be_of_several_classes_or_of_none(root: Path) -> None:
+    (root / "n" / "b.Table.1.selections.txt").write_text(raven((0, 6, "tug"), (2, 4.5, "owl"), (10, 12, "owl")))
+    index = read(root, labels="multi", background_ratio="all")
+    assert index.classes == ("owl", "tug")
+    assert index.label_names == ("none", "owl", "owl;tug", "tug")
+    of_b = [(clip.start / RATE, index.label_names[clip.label]) for clip in index if clip.group == "n/b.wav"]
+    # From 4 s on a tug and the end of an owl's call: whether the owl is heard there nobody can say.
+    assert of_b[:3] == [(0.0, "tug"), (2.0, "owl;tug"), (6.0, "none")]
+    assert dict(of_b)[10.0] == "owl"
+    assert "windows: owl 3, tug 4, background 13; left out: 1 that a selection" in index.notes[0].message
+    (root / "n" / "a.Table.1.selections.txt").write_text(raven((0, 20, "tug")))
+    (root / "n" / "b.Table.1.selections.txt").write_text(raven((0, 20, "tug"), (2, 4, "owl")))
+    with pytest.raises(InputError, match="class 'tug' is in every window, so nothing tells it from its absence"):
+        read(root, labels="multi")
+    with pytest.raises(InputError, match=r"only one class \('tug'\); data.labels = multi needs at least two"):
+        read(root, labels="multi", classes=("tug",))
 
 
 def test_only_named_labels_are_classes_and_the_others_are_no_background(root: Path) -> None:

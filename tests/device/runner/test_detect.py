@@ -162,7 +162,8 @@ def test_a_stream_that_is_stopped_tells_what_has_begun(toy: Toy, written: Path) 
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     (last,) = (json.loads(line) for line in process.stdout.read().splitlines())
-    assert (last["annotation"], last["end_time"]) == ("high", 0.6)
+    assert last["annotation"] == "high"
+    assert first["end_time"] < last["end_time"] <= 0.6  # up to the window that was in work
     assert b"0.600 s heard: 2 events" in process.stderr.read()
     for each in (process.stdin, process.stdout, process.stderr):
         each.close()

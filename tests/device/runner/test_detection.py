@@ -114,6 +114,12 @@ def test_what_a_slow_device_leaves_out_belongs_to_the_windows_beside_it() -> Non
     assert [*events, *finder.finish()] == [Detection(0, 12, 18, 0.9), Detection(0, 40, 48, 0.9)]
 
 
+def test_what_no_window_covers_is_in_no_event() -> None:
+    finder = EventFinder(rule())
+    events = [event for start in (0, 4, 40) for event in finder.push(start, start + CLIP, np.array([0.9, 0.0]))]
+    assert [*events, *finder.finish()] == [Detection(0, 0, 12, 0.9), Detection(0, 40, 48, 0.9)]
+
+
 def test_events_are_told_as_soon_as_nothing_can_change_them() -> None:
     finder, told = EventFinder(rule(gap=4)), []
     for number, score in enumerate([0, 0.9, 0, 0, 0, 0.9]):

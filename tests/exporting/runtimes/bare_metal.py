@@ -49,6 +49,7 @@ class BareMetal:
     title = "Bare Metal"
     flavour = "tensorrt"
     flavour_reason = "its kernels are symmetric"
+    folds_constants = False
     architectures = ("armv7e-m", "armv8.1-m.main")
     least_memory_bytes = 1 << 14
     hears_16_bits = False

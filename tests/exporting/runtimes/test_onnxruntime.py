@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from edgekd.errors import GateError
 from edgekd.exporting.deployable import Deployable
+from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.targets import load_target
 from edgekd.exporting.verify import reference
@@ -37,7 +38,8 @@ def test_a_bundle_holds_the_first_precision_alone() -> None:
 def test_what_it_emits_passes_its_own_checks(exported: Exported, int8: Deployable) -> None:
     target = load_target("cpu")
     files = RUNTIME.emit({"int8": int8}, target, silent)
-    assert files == {"model.onnx": exported.int8["onnxruntime"]}
+    assert files == {"model.onnx": onnx_of(int8, "onnxruntime", Form.of(target))}
+    assert len(files["model.onnx"]) < len(exported.int8["onnxruntime"]), "weights of the log-mel are stored"
     floats = RUNTIME.check(files, {"int8": int8}, target)
     assert "Log" in floats.frontend
     assert RUNTIME.figures(files, target).model_bytes == len(files["model.onnx"])

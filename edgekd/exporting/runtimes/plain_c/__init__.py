@@ -43,10 +43,12 @@ class PlainC:
     title: str = "C99"
     flavour: FlavourName = "onnxruntime"
     flavour_reason: str = "its integers are those, 128 less"
+    folds_constants: bool = True
     architectures: tuple[str, ...] = ("armv6-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "x86_64", "aarch64")
     least_memory_bytes: int = 1 << 12
     hears_16_bits: bool = True
     settings: str | None = "c"
+    in_steps: bool = False
     first_command: str = "make verify"
 
     def check_target(self, target: Target) -> None:

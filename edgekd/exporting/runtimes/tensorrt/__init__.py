@@ -37,6 +37,7 @@ class TensorRT:
     title: str = "TensorRT"
     flavour: FlavourName = "tensorrt"
     flavour_reason: str = "it refuses uint8"
+    folds_constants: bool = False  # not told; an engine stores weights anyway
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False

@@ -76,7 +76,7 @@ def check_by_running(
         file = Path(folder, engine_name(precision))
         file.write_bytes(files[file.name])
         engine, classify = _opened(file, deployable, trained, waveforms[:1], target)
-        parity = verify(classify, trained, waveforms, target.tolerance, progress)
+        parity = verify(classify, trained, waveforms, target.tolerance, progress, deployable.student.task)
     return Check(by=f"{by}, in {engine.name} {engine.version}", precision=precision, figures=parity.model_dump())
 
 
