@@ -209,6 +209,10 @@ class ProfileConfig(Section):
         default=(1, 8, 32), description="of throughput; none: left out"
     )
     noise: str | None = Field(default="pink", description="white, pink or a recording; None: robustness is left out")
+    probes: bool = Field(default=True, description="silence, noise and hum: what is made of what is no class")
+    site: tuple[InputPath, ...] = Field(
+        default=(), description="recordings of one's own site, or folders of such, with nothing of the classes in them"
+    )
     layers: bool = False
     memory: bool = True
     energy: bool = True

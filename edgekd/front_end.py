@@ -5,8 +5,7 @@ Times are in ms and the band in Hz, so that a configuration means the same at ev
 - The hop is rounded to a multiple of a power of two, the largest up to the square root of the window that moves it by
   2 % at most: 320 samples at 32 kHz, 160 at 16, 80 at 8, but 448 (10.16 ms) at 44.1 kHz. In convention "panns" the
   window, which is the DFT's length, is rounded to a multiple of the same power: 1024, 512, 256, and 1408 (31.9 ms). The
-  exported transform then splits in two factors near the square root of its length (see `edgekd.log_mel`); with a hop of
-  441 samples it could not.
+  exported transform then splits in small factors (see `edgekd.dft_factors`); with 1428 and 441 samples it hardly does.
 - In convention "yamnet" the window is rounded to a sample, and the DFT is as long as the next power of two.
 """
 

@@ -75,6 +75,11 @@ def percent(share: float) -> str:
     return f"{_signed(100 * share, 1)}%"
 
 
+def area(share: float) -> str:
+    """The area under a ROC curve: `0.93`."""
+    return f"{share:.2f}"
+
+
 def points(share: float) -> str:
     """`+1.1`, `−6.2`: a difference of shares, in points of a per cent."""
     return _signed(100 * share, 1, "+")

@@ -101,6 +101,9 @@ class DataConfig(Section):
     group_by: Literal["day", "deployment"] | None = Field(
         default=None, description="recordings named by the time they began: what of them is one group, if no table says"
     )
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="classes that are not learned: none of their clips is on a side"
+    )
     time_pattern: str | None = Field(
         default=None,
         description="how the time stands in names, '%Y%m%d_%H%M%S', for group_by; None: as recorders write it",

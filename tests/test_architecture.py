@@ -23,7 +23,8 @@ PACKAGE = Path(edgekd.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = (
-    *("errors", "escaping", "section", "task", "toml_files", "front_end", "recordings", "teacher_settings", "config"),
+    *("errors", "escaping", "section", "task", "toml_files", "front_end", "front_end_presets", "recordings"),
+    *("teacher_settings", "config"),
     "json_files",
     *("layers_of_settings", "own_code"),
     *("number_formats", "progress", "resources", "process_setup", "optional_modules", "_torchaudio"),

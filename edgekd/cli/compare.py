@@ -26,6 +26,10 @@ def compare(
     folds: Annotated[str, Flag(help="Test folds: all, or some by comma.")] = "all",
     splits: Annotated[int, Flag(min=1, max=10_000, help="Number of splits by groups, where there are no folds.")] = 1,
     seeds: Annotated[str, Flag(help="How many, from --seed on; or which, by comma (5, has one).")] = "3",
+    leave_out: Annotated[
+        list[str] | None,
+        Flag(metavar="CLASS", help="Not learned, to be told as unknown; repeatable, each in turn; all: every class."),
+    ] = None,
     jobs: Annotated[int, Flag(min=1, max=1024, help="Cells trained at the same time.")] = 1,
     quantize: Annotated[bool, Flag("--quantize", help="Train and compare int8 students too.")] = False,
     dataset: options.Dataset = None,
@@ -99,7 +103,7 @@ def compare(
     for cell in cells:
         check_names(cell.config, int8=quantize)
     if dry_run:
-        typer.echo(plan_text(resolved, chosen, tested, splits, numbers), nl=False)
+        typer.echo(plan_text(resolved, chosen, tested, splits, numbers, leave_out or ()), nl=False)
         return
 
     from edgekd.experiments.compare import compare as compare_methods
@@ -116,6 +120,7 @@ def compare(
             folds=tested,
             splits=splits,
             seeds=numbers,
+            leave_out="all" if leave_out == ["all"] else leave_out or (),
             jobs=jobs,
             quantize=quantize,
             overwrite=overwrite,

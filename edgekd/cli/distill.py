@@ -19,6 +19,7 @@ def distill(
     data_dir: options.DataDir = None,
     unlabelled: options.Unlabelled = None,
     sample_rate: options.SampleRate = None,
+    frontend_preset: options.FrontEndPreset = None,
     clip_seconds: options.ClipSeconds = None,
     fold: Annotated[int | None, Flag(envvar="EDGEKD_FOLD", help="Test fold.")] = None,
     split_seed: Annotated[int | None, Flag(envvar="EDGEKD_SPLIT_SEED", help="Seed of a split by groups.")] = None,
@@ -98,7 +99,7 @@ def distill(
         from edgekd.runs.run import Run, to_resume
 
         config = Run.open(to_resume(out)).folder / "config.toml"
-    taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust))
+    taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust, frontend_preset))
     resolved = settled(with_default_student(taught))
     first = options.is_first_process()
     if chosen is not None and first and not quiet:

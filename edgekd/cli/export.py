@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -35,6 +35,15 @@ def export(
     build_engine: Annotated[
         bool, typer.Option("--build-engine", help="Build and compare the TensorRT engines here, on this GPU.")
     ] = False,
+    reject: Annotated[
+        str | None,
+        typer.Option(
+            help="energy or mahalanobis: a score beside the classes that tells unknown sounds; off: none. Kept in RUN."
+        ),
+    ] = None,
+    reject_share: Annotated[
+        float | None, typer.Option(help="Of known validation clips, at most so many may be rejected (0.05).")
+    ] = None,
     trust: options.Trust = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
@@ -56,16 +65,24 @@ def export(
 
     from edgekd.exporting.export import bundle_folder, float_modules
     from edgekd.exporting.export import export as export_run
+    from edgekd.exporting.rejection import Rejection
     from edgekd.files.locks import writing
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import line, print_bundle, print_engines, print_json
     from edgekd.runs.run import Run
 
+    chosen: Rejection | Literal["off"] | None = None
+    if reject == "off" or (reject is None and reject_share is not None):
+        if reject_share is not None:
+            raise UsageError("--reject-share: nothing is rejected without --reject energy or --reject mahalanobis.")
+        chosen = "off"
+    elif reject is not None:
+        chosen = Rejection.named(reject, options.finite(reject_share))
     found = None
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
         opened = Run.open(run, trust=trust or ())
         with writing(out or bundle_folder(opened, board)):
-            bundle = export_run(opened, board, out, progress, overwrite=overwrite)
+            bundle = export_run(opened, board, out, progress, overwrite=overwrite, reject=chosen)
             if builder is not None:
                 found = builder(bundle.folder, float_modules(opened, board), progress)
     if json_:

@@ -16,6 +16,7 @@ import typer
 
 from edgekd.data.layouts.table import LAYOUTS
 from edgekd.errors import InputError, UsageError, shown
+from edgekd.front_end_presets import PRESETS, put_preset
 
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
@@ -34,6 +35,15 @@ Dataset = Annotated[
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="EDGEKD_DATA_DIR", help="Where the recordings are.")]
 SampleRate = Annotated[
     int | None, typer.Option("--sample-rate", envvar="EDGEKD_SAMPLE_RATE", help="Hz; clips are resampled to it.")
+]
+FrontEndPreset = Annotated[
+    str | None,
+    typer.Option(
+        "--frontend-preset",
+        envvar="EDGEKD_FRONTEND_PRESET",
+        metavar="NAME",
+        help=f"Sample rate and log-mel by name: {', '.join(PRESETS)}. Replaces those of --config.",
+    ),
 ]
 ClipSeconds = Annotated[
     float | None, typer.Option("--clip-seconds", envvar="EDGEKD_CLIP_SECONDS", help="Length of a clip.")
@@ -182,8 +192,10 @@ def combine(
     flags: Mapping[str, Any],
     sets: Sequence[str] | None,
     trusted: Sequence[str] | None = None,
+    preset: str | None = None,
 ) -> DistillConfig:
-    """The configuration from `config_file` under `flags` (dotted key -> value; None: not given) under `--set`.
+    """The configuration from `config_file` under a front end by name (`preset`) under `flags` (dotted key -> value;
+    None: not given) under `--set`.
 
     Code of the user's own that the flags name, or `--trust` does (`trusted`), may then be imported; what the file alone
     names, not.
@@ -194,6 +206,8 @@ def combine(
     values: dict[str, Any] = read_toml(config_file) if config_file is not None else {}
     if config_file is not None:
         parse(DistillConfig, values, str(config_file))  # so that a mistake in the file is told apart from one in a flag
+    if preset is not None:
+        put_preset(values, preset)
     here: dict[str, Any] = {}  # what this command line says, the file apart
     for key, value in flags.items():
         if value is not None:

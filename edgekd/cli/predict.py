@@ -28,6 +28,9 @@ def predict(
 ) -> None:
     """Classify audio files. A file longer than a clip gets the mean score of overlapping windows.
 
+    "unknown" comes before the classes of a file that is not familiar enough, where RUN or BUNDLE was exported with
+    --reject.
+
     A file that cannot be read is named, the others are classified, and the exit code is 3.
     """
     from edgekd.errors import InputError
@@ -41,8 +44,10 @@ def predict(
         if prediction.error is not None:
             line(f"edgekd: error: {prediction.error}", err=True)
         elif not json_:
+            unknown = "unknown, " if prediction.unknown else ""
             nothing = "" if prediction.several or prediction.answers != () else " (none reaches its threshold)"
-            line(f"{prediction.file}: {_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}")
+            told = f"{unknown}{_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}"
+            line(f"{prediction.file}: {told}")
     if json_:
         print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
     if any(prediction.error is not None for prediction in predictions):

@@ -37,6 +37,13 @@ def profile(
     noise: Annotated[
         str, typer.Option(help="Added at 20 to -5 dB: pink, white, or a recording of your site.")
     ] = "pink",
+    site: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Recordings of your site, nothing of the classes in them: how many are named? Repeatable.",
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Time, MACs and memory of each layer.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Accuracy and latency alone.")] = False,
     host: Annotated[
@@ -73,6 +80,8 @@ def profile(
     if schema:
         print_json(Profile.model_json_schema())
         return
+    if quick and site:
+        raise UsageError("--site: --quick leaves it out. Name one of the two.")
     if not subjects:
         raise UsageError("Nothing to profile. Name a RUN, a BUNDLE or an ONNX file.")
     config = parse(
@@ -83,6 +92,8 @@ def profile(
             provider=provider,
             threads=threads,
             batches=() if quick else _sizes(batches),
+            probes=not quick,
+            site=tuple(site or ()),
             layers=layers,
             memory=not quick,
             energy=not quick,

@@ -44,9 +44,11 @@ def read_labels(table: Path, lines: Sequence[Line], labels: Labels | None, backg
     """
     parted = [line for line in lines if SEPARATOR in line.text("label")]
     several = labels == "multi" or (labels is None and _several(parted, lines))
-    notes = tuple(_notes(table, lines, parted, several, labels))
+    of_nothing = {alike(NOTHING), alike(background or BACKGROUND)}
+    quiet = sum(alike(line.text("label")) in of_nothing for line in lines)
+    notes = tuple(_notes(table, lines, parted, several, labels, quiet))
     if several:
-        return _of_several(table, lines, {alike(NOTHING), alike(background or BACKGROUND)}, notes)
+        return _of_several(table, lines, of_nothing, notes)
     check_names((line, line.values["label"]) for line in lines)
     classes = tuple(sorted({line.text("label") for line in lines}))
     _check_count(table, classes)
@@ -66,15 +68,16 @@ def _several(parted: Iterable[Line], lines: Iterable[Line]) -> bool:
 
 
 def _notes(
-    table: Path, lines: Sequence[Line], parted: Sequence[Line], several: bool, labels: Labels | None
+    table: Path, lines: Sequence[Line], parted: Sequence[Line], several: bool, labels: Labels | None, quiet: int
 ) -> Iterable[Note]:
+    """What was decided, and how many lines are `quiet`: of none of the classes."""
     if parted and several:
         first = parted[0]
         undo = "" if labels else " Where such a label is one class's name: --set data.labels=single."
         yield Note(
             "labels",
             f"{table}: {len(parted)} of {len(lines)} lines have several classes (line {first.number}: "
-            f"{shown(first.text('label'))}): each class is answered for itself (multi-label).{undo}",
+            f"{shown(first.text('label'))}) and {quiet} none: each class is answered for itself (multi-label).{undo}",
         )
     elif parted and labels is None:
         first = parted[0]

@@ -32,9 +32,10 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     folder, under a name of its own for every setting and version of the simulator. A `data_dir` that holds one is
     read as it is.
 
-    What lies in the folder and is no clip of it is told of in `left_out`. Raises `UsageError` for an unknown name, no
-    folder, or several classes a clip where the layout has one, `InputError` for a folder that is not there, of another
-    layout, or (without a name) of two, and for a background that is none of its classes.
+    What lies in the folder and is no clip of it is told of in `left_out`; clips of the classes in `config.leave_out`
+    are not there. Raises `UsageError` for an unknown name, no folder, or several classes a clip where the layout has
+    one, `InputError` for a folder that is not there, of another layout, or (without a name) of two, and for a
+    background that is none of its classes.
     """
     if config.dataset is not None:
         layout = _named(config.dataset, layouts)
@@ -66,7 +67,29 @@ def load_index(config: DataConfig, progress: Progress = silent, layouts: Sequenc
     if not index.task.several:  # else it is how a label says that nothing is heard
         check_background(index.classes, config.background, str(root))
     index = replace(index, notes=(*index.notes, *missing_folds(index, config, layout.folds)))
-    return grouped(index, config)
+    return without_classes(grouped(index, config), config.leave_out)
+
+
+def without_classes(index: ClipIndex, names: Sequence[str]) -> ClipIndex:
+    """`index` without the clips of the classes called `names`; the others keep their order.
+
+    Raises `UsageError` for a class that is not there, where fewer than two are left, and where clips may be of several.
+    """
+    if not names:
+        return index
+    if index.combinations:
+        raise UsageError(
+            f"{index.root}: a clip may be of several classes there, so none can be left out (data.leave_out)."
+        )
+    for name in names:
+        if name not in index.classes:
+            raise unknown_name("class to leave out", name, index.classes)
+    kept = [label for label, name in enumerate(index.classes) if name not in names]
+    if len(kept) < 2:
+        raise UsageError(f"{index.root}: without {', '.join(names)} there are not two classes left to tell apart.")
+    new = {label: place for place, label in enumerate(kept)}
+    clips = tuple(replace(clip, label=new[clip.label]) for clip in index if clip.label in new)
+    return replace(index, classes=tuple(index.classes[label] for label in kept), clips=clips)
 
 
 def recognise(data_dir: Path, layouts: Sequence[Layout] = LAYOUTS) -> Layout:

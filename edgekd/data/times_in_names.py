@@ -27,7 +27,8 @@ from edgekd.errors import InputError, UsageError, shown
 
 _DATE = r"(?P<Y>20\d\d|19[789]\d)[-_.]?(?P<m>0[1-9]|1[0-2])[-_.]?(?P<d>0[1-9]|[12]\d|3[01])"
 _CLOCK = r"(?P<H>[01]\d|2[0-3])[-_:.h]?(?P<M>[0-5]\d)(?:[-_:.m]?(?P<S>[0-5]\d))?"
-_ZONE = r"(?:[._,](?P<f>\d{3}|\d{6})(?!\d))?(?P<z>Z(?![A-Za-z])|[+-](?:0\d|1[0-4]):?(?:00|30|45)(?!\d))?"
+_FRACTION = r"(?:(?:[._,](?=\d{3}(?!\d))|\.(?=\d{6}(?!\d)))(?P<f>\d+))?"  # six digits behind a _ are another clock
+_ZONE = _FRACTION + r"(?P<z>Z(?![A-Za-z])|[+-](?:0\d|1[0-4]):?(?:00|30|45)(?!\d))?"
 _WHOLE = re.compile(rf"(?<!\d){_DATE}[-_ T.$]{{0,2}}{_CLOCK}(?!\d){_ZONE}")
 _DAY, _TIME = re.compile(rf"(?<!\d){_DATE}(?!\d)"), re.compile(rf"(?<!\d){_CLOCK}(?!\d){_ZONE}")
 _SOUNDTRAP = re.compile(r"(?<=\d\.)(?P<y>\d\d)(?P<m>\d\d)(?P<d>\d\d)(?P<H>\d\d)(?P<M>\d\d)(?P<S>\d\d)$")

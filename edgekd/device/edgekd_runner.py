@@ -135,6 +135,12 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             raise RunnerError(
                 f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
             )
+    if manifest.get("steps") is not None:
+        _check_entries(manifest, _LOG_MEL, where)
+        _check_entries(manifest, _STEPS, where)
+        names = [manifest["steps"]["end"], *(part["file"] for part in manifest["steps"]["parts"])]
+        if any(name not in manifest["files"] for name in names):
+            raise RunnerError(f"{where}: steps names a file that the bundle does not have. Export the bundle again")
     for table in ("tensorrt", "tensorrt_rtx"):
         if target.get(table) is not None:
             within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
@@ -143,6 +149,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     if manifest.get("detection") is not None:  # older bundles have none
         _check_entries(manifest, {"detection": _TABLE}, where)
         _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
+        if manifest["detection"].get("reject") is not None:
+            _check_entries(manifest, _REJECT, where)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -204,6 +212,28 @@ def _graphs(value: Any) -> bool:
     )
 
 
+def _parts(value: Any) -> bool:
+    return isinstance(value, list) and len(value) < 16 and all(isinstance(part, dict) and _part(part) for part in value)
+
+
+def _part(part: dict[str, Any]) -> bool:
+    file, maps = part.get("file"), part.get("maps")
+    if set(part) != {"file", "lead", "maps"} or not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):
+        return False
+    return _count(part["lead"], 0) and isinstance(maps, list) and 0 < len(maps) < 16 and all(map(_map, maps))
+
+
+def _map(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"columns", "stride", "left", "right", "reach"}:
+        return False
+    at_least = {"columns": 1, "stride": 1, "left": 0, "right": 0, "reach": 0}
+    return all(_count(value[name], least) for name, least in at_least.items())
+
+
+def _count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= 1 << 24
+
+
 def _detection(classes: list[str]) -> dict[str, Wanted]:
     def scores(value: Any) -> bool:
         fits = _within(0, 1)[0]
@@ -248,6 +278,11 @@ _MANIFEST: dict[str, Wanted] = {
     "target.tolerance.probability": _within(0, 1),
     "target.tolerance.agreement": _within(0, 1),
 }
+_REJECT: dict[str, Wanted] = {
+    "detection.reject": _TABLE,
+    "detection.reject.threshold": _within(-1e30, 1e30),
+    "detection.reject.span": _within(1e-30, 1e30),
+}
 _LOG_MEL: dict[str, Wanted] = {
     "classifier.gain": _within(1e-30, 1e30),
     "classifier.frontend": _TABLE,
@@ -260,6 +295,11 @@ _LOG_MEL: dict[str, Wanted] = {
     "classifier.frontend.f_max": _within(1e-3, 1e7),
     "classifier.frontend.frames_per_step": _whole(1, 1 << 16),
     "classifier.frontend.bins_per_step": _whole(1, 4096),
+}
+_STEPS: dict[str, Wanted] = {
+    "steps": _TABLE,
+    "steps.parts": (_parts, "parts of a graph, each with its file, what leads it and its maps"),
+    "steps.end": (lambda value: isinstance(value, str) and bool(PLAIN_NAME.fullmatch(value)), "the name of a file"),
 }
 _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
 # What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.
@@ -313,13 +353,15 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     return headers
 
 
-def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
+def read_golden(
+    path: Path, clip_samples: int, classes: int, labelled: bool = False, known: bool = False
+) -> dict[str, np.ndarray]:
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, or 0 and 1
-    for each class `(N, classes)`, where they are there or, with `labelled`, always. Raises `RunnerError` for a file
-    that holds anything else.
+    for each class `(N, classes)`, where they are there or, with `labelled`, always; with `known` also `known` and
+    `float_known` float `(N,)`. Raises `RunnerError` for a file that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -327,6 +369,7 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
         "probabilities": ("f", (None, classes)),
         "float_probabilities": ("f", (None, classes)),
         "labels": ("iu", (None,)),
+        **({"known": ("f", (None,)), "float_known": ("f", (None,))} if known else {}),
     }
     try:
         headers = array_headers(path)
@@ -367,6 +410,9 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
             raise ValueError(f"{name} has values that are negative, NaN or infinite")
         if name != "scale" and (values > 1 + 1e-4).any():
             raise ValueError(f"{name} has values above 1")
+    for name in ("known", "float_known"):
+        if not np.isfinite(arrays.get(name, np.zeros(1))).all():
+            raise ValueError(f"{name} has values that are NaN or infinite")
     labels = arrays.get("labels", np.zeros(1, np.int64))
     most = classes - 1 if labels.ndim == 1 else 1
     if labels.min() < 0 or labels.max() > most:
@@ -378,6 +424,7 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
 
 
 FORMAT = 1  # of manifest.json
+HOP_SLACK = 0.05  # how far a hop may be moved, as a share of it
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
 # The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
@@ -389,12 +436,19 @@ DLA_ENGINE = "fp16-dla"  # the float16 graph on an accelerator: a precision, to 
 
 
 class Contract(NamedTuple):
-    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), both float32."""
+    """What goes into a graph and what comes out: `input` (B, *shape) -> `probabilities` (B, classes), and `known` (B,)
+    where there is such an output; all float32."""
 
     input: str
     shape: tuple[int, ...]
     classes: int
     max_batch: int
+    known: bool = False
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """What comes out, and how many columns each has in an answer."""
+        return {"probabilities": self.classes, **({"known": 1} if self.known else {})}
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -451,6 +505,23 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
 def graphs(manifest: dict[str, Any]) -> dict[str, str]:
     """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
     return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
+
+
+def shared_hop(manifest: dict[str, Any], hop_samples: int) -> int:
+    """The hop at which windows have most of their work in common, of those that are `HOP_SLACK` of `hop_samples` away
+    at most; that itself where there is none, and where windows are computed whole."""
+    steps = manifest.get("steps")  # older bundles have none
+    if steps is None:
+        return hop_samples
+    frontend = manifest["classifier"]["frontend"]
+    periods = [frontend["hop_length"] * frontend.get("frames_per_step", 1)]
+    for part in steps["parts"]:
+        periods.append(periods[-1] * max(each["stride"] for each in part["maps"]))
+    for period in reversed(periods):
+        hop = max(1, round(hop_samples / period)) * period
+        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= manifest["classifier"]["clip_samples"]:
+            return hop
+    return hop_samples
 
 
 def engine_file(folder: Path, precision: str) -> Path:
@@ -555,6 +626,9 @@ class Stretches:
         """The next `samples (S,)`."""
         if not len(samples):
             return
+        if self._is_lively(samples):
+            self._push_lively(samples)
+            return
         changes = np.flatnonzero(samples[1:] != samples[:-1]) + 1
         starts = np.concatenate([[0], changes]) + self._position
         stops = np.concatenate([changes, [len(samples)]]) + self._position
@@ -567,6 +641,30 @@ class Stretches:
             value = float(samples[int(stops[number]) - 1 - self._position])
             self._ended.append((int(starts[number]), int(stops[number]), value))
         self._last = (int(starts[-1]), int(stops[-1]), float(samples[-1]))
+        self._position += len(samples)
+
+    def _is_lively(self, samples: np.ndarray) -> bool:
+        """Whether no stretch of one value in `samples (S,)` is as long as those that count: each of those has in it a
+        whole block of half that length, and of such blocks eight samples are looked at. False where that leaves it
+        open."""
+        half = int(self._least) // 2
+        blocks = len(samples) // half if half >= 8 else 0
+        if blocks < 4:
+            return False
+        seen = samples[: blocks * half].reshape(blocks, half)[:, :: half // 8]
+        return not (seen == seen[:, :1]).all(axis=1).any()
+
+    def _push_lively(self, samples: np.ndarray) -> None:
+        """The next `samples`, of which the stretches at both ends alone may count, together with what is beyond."""
+        most = 2 * (int(self._least) // 2)
+        first = int((samples[:most] != samples[0]).argmax())
+        last = len(samples) - int((samples[: -most - 1 : -1] != samples[-1]).argmax())
+        if self._last is not None:
+            begin, end, value = self._last
+            end = self._position + first if value == samples[0] else end
+            if end - begin >= self._least:
+                self._ended.append((begin, end, value))
+        self._last = (self._position + last, self._position + len(samples), float(samples[-1]))
         self._position += len(samples)
 
     def window(self, first: int, count: int) -> tuple[bool, int, int]:
@@ -604,7 +702,7 @@ def is_flat(samples: np.ndarray) -> bool:
 #
 # A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
 # both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
-# out. An event's score is the highest of its cells.
+# out. An event's score is the highest of its cells. A window that the classifier does not know opens none.
 
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
@@ -703,6 +801,7 @@ def rule_of(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
+    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -713,6 +812,11 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def opening_nothing(scores: np.ndarray, rule: Rule) -> np.ndarray:
+    """The scores `(K,)` of an unknown window: it opens no event, though one that others open may reach over it."""
+    return np.minimum(scores, np.nextafter(rule.open, -1))
 
 
 def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:
@@ -1347,6 +1451,10 @@ def _sinc_filter(source: int, target: int, width: int, rolloff: float) -> _SincF
 # The front end of bundles whose graph has none of its own.
 
 
+_CACHED = 1 << 16  # samples of frames that are transformed together and stay in the cache: three times as fast
+_FFT_INTO = int(np.__version__.split(".")[0]) >= 2  # before, numpy's FFT took no array to write into
+
+
 class LogMel:
     """Log-mel: clips `(B, S)` -> `(B, 1, T, F)`, float32: the numbers of training.
 
@@ -1378,31 +1486,113 @@ class LogMel:
         self._magnitudes = convention == "yamnet"
         self._window = gain * np.sin(np.pi * np.arange(window_length) / window_length) ** 2
         filters = height_1_filters if self._magnitudes else mel_filters
-        self._filters = filters(n_fft, n_mels, f_min, f_max, sample_rate)
+        self._mels = n_mels
+        self._blocks = _blocks(filters(n_fft, n_mels, f_min, f_max, sample_rate), 1 if self._magnitudes else 2)
         self._steps = frames_per_step, bins_per_step
+        # Used again and again: memory that is new to a process costs as much as the transform.
+        bins = n_fft // 2 + 1
+        self._group = max(1, min(64, _CACHED // n_fft))
+        self._frames = np.empty((self._group, window_length))
+        self._spectrum = np.empty((self._group, bins), np.complex128)
+        self._found = np.empty((self._group, bins * (1 if self._magnitudes else 2)), np.float32)
 
     def shape(self, samples: int) -> tuple[int, int]:
         """`(T, F)` of a clip of so many samples."""
         heard = samples - len(self._window) if self._magnitudes else samples
         frames, bins = self._steps
-        return (heard // self._hop_length + 1) // frames, self._filters.shape[1] // bins
+        return (heard // self._hop_length + 1) // frames, self._mels // bins
+
+    @property
+    def step_samples(self) -> int:
+        """Samples from one step of the log-mel to the next."""
+        return self._hop_length * self._steps[0]
+
+    def at_borders(self, samples: int) -> tuple[int, int]:
+        """How many steps at the beginning and at the end of a clip of so many samples are made of its reflection, too:
+        those of a clip that begins a step later are the others, and one more."""
+        if self._magnitudes:
+            return 0, 0
+        frames, half = self._steps[0], self._n_fft // 2
+        steps, _ = self.shape(samples)
+        first = -(-half // self._hop_length)  # frame that is the first without
+        last = (samples - self._n_fft + half) // self._hop_length  # and the last
+        return min(steps, -(-first // frames)), max(0, steps - (last + 1) // frames)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return np.stack([self._one(clip) for clip in clips])[:, None]
+        return np.stack([self.steps(clip, (0, self.shape(len(clip))[0])) for clip in clips])[:, None]
 
-    def _one(self, clip: np.ndarray) -> np.ndarray:
-        clip = clip.astype(np.float64)
-        padded = clip if self._magnitudes else np.pad(clip, self._n_fft // 2, mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, len(self._window))[:: self._hop_length]
-        mel = np.empty((len(frames), self._filters.shape[1]))
-        for start in range(0, len(frames), 32):  # in pieces that stay in the cache: three times as fast
-            spectrum = np.fft.rfft(frames[start : start + 32] * self._window, self._n_fft)
-            found = np.abs(spectrum) if self._magnitudes else spectrum.real**2 + spectrum.imag**2
-            mel[start : start + 32] = found @ self._filters
-        log_mel = np.log(mel + 0.001) if self._magnitudes else 10 * np.log10(np.maximum(mel, 1e-10))
-        (steps, bins), (frames_each, bins_each) = self.shape(len(clip)), self._steps
-        cells = log_mel[: steps * frames_each, : bins * bins_each].reshape(steps, frames_each, bins, bins_each)
-        return cells.mean(axis=(1, 3)).astype(np.float32)
+    def steps(self, clip: np.ndarray, *ranges: tuple[int, int]) -> np.ndarray:
+        """Of the log-mel of a clip `(samples,)` those steps alone that are in `ranges`, from one to before another:
+        `(steps, F)`."""
+        each, bins = self._steps
+        clip = np.ascontiguousarray(clip)
+        mel = np.empty((each * sum(stop - first for first, stop in ranges), self._mels))
+        done = filled = 0
+        for step, last in ranges:
+            frame, stop = step * each, last * each
+            while frame < stop:
+                end = min(stop, frame + self._group - filled)
+                self._window_into(self._frames[filled : filled + end - frame], clip, frame)
+                frame, filled = end, filled + end - frame
+                if filled == self._group:
+                    self._mel(filled, mel[done : done + filled])
+                    done, filled = done + filled, 0
+        if filled:
+            self._mel(filled, mel[done:])
+        log_mel = np.log(mel + 0.001 if self._magnitudes else np.maximum(mel, 1e-10))
+        if not self._magnitudes:
+            log_mel *= 10 / math.log(10)
+        if (each, bins) != (1, 1):
+            cells = log_mel[:, : self._mels // bins * bins].reshape(len(mel) // each, each, -1, bins)
+            log_mel = cells.mean(axis=(1, 3))
+        return log_mel.astype(np.float32)
+
+    def _window_into(self, frames: np.ndarray, clip: np.ndarray, first: int) -> None:
+        """Write frame `first` of a clip, and those after it, into `frames (n, window)`."""
+        hop, length, before = self._hop_length, len(self._window), 0 if self._magnitudes else self._n_fft // 2
+        stop = first + len(frames)
+        low = min(stop, max(first, -(-before // hop)))
+        high = max(low, min(stop, (len(clip) + before - length) // hop + 1))
+        for begin, end in ((first, low), (low, high), (high, stop)):
+            if begin == end:
+                continue
+            start, samples = begin * hop - before, clip
+            if (begin, end) != (low, high):  # at a border, where the clip is reflected
+                places = np.abs(np.arange(start, start + (end - begin - 1) * hop + length))
+                start, samples = 0, clip[len(clip) - 1 - np.abs(len(clip) - 1 - places)]
+            size = samples.itemsize
+            view = np.ndarray((end - begin, length), samples.dtype, samples, start * size, (hop * size, size))
+            np.multiply(view, self._window, out=frames[begin - first : end - first])
+
+    def _mel(self, count: int, mel: np.ndarray) -> None:
+        """The mel bins of so many of the frames, before the logarithm, into `mel (count, mels)`."""
+        frames, spectrum, found = self._frames[:count], self._spectrum[:count], self._found[:count]
+        if _FFT_INTO:
+            np.fft.rfft(frames, self._n_fft, out=spectrum)
+        else:
+            spectrum = np.fft.rfft(frames, self._n_fft)
+        if self._magnitudes:
+            found[:] = np.abs(spectrum)
+        else:  # both squares whose sum is the power
+            parts = spectrum.view(np.float64)
+            np.multiply(parts, parts, out=found, casting="same_kind")
+        column, each = 0, 1 if self._magnitudes else 2
+        for first, weights in self._blocks:
+            rows, columns = weights.shape
+            mel[:, column : column + columns] = found[:, each * first : each * first + rows] @ weights
+            column += columns
+
+
+def _blocks(filters: np.ndarray, parts: int) -> list[tuple[int, np.ndarray]]:
+    """Mel filters `(bins, mels)`, 8 at a time: the first bin that they touch, and their weights from there on, for
+    each of the `parts` of a bin."""
+    blocks = []
+    for start in range(0, filters.shape[1], 8):
+        touched = np.flatnonzero(filters[:, start : start + 8].any(axis=1))
+        first, stop = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 1)
+        weights = np.repeat(filters[first:stop, start : start + 8], parts, axis=0)
+        blocks.append((first, np.ascontiguousarray(weights, np.float32)))
+    return blocks
 
 
 def height_1_filters(n_fft: int, n_mels: int, f_min: float, f_max: float, sample_rate: int) -> np.ndarray:
@@ -1565,10 +1755,14 @@ class Trtexec:
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+        found = self._trtexec(batch, "--exportOutput=result.json", *once)
+        tensors = {tensor["name"]: np.array(tensor["values"], np.float32) for tensor in found}
+        columns = []
+        for name, width in self._contract.outputs.items():
+            if name not in tensors:
+                raise RunnerError(f"{self._command[1]}: the engine has no output `{name}`. {BUILD_STEP}")
+            columns.append(tensors[name].reshape(len(batch), width))
+        return np.concatenate(columns, axis=1)
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""
@@ -1680,12 +1874,10 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-class OnnxRuntime:
-    """An ONNX file in an operator set, run on the CPU."""
+class Session:
+    """An ONNX file in an operator set, opened in ONNX Runtime on the CPU. Raises `RunnerError`."""
 
-    name = "onnxruntime"
-
-    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+    def __init__(self, model: Path, opset: int, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -1696,20 +1888,43 @@ class OnnxRuntime:
         # Where it has no class of its own, a RuntimeError.
         self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._model = model
         try:
             self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
         except self._refusals as failure:
             raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+
+    def run(self, inputs: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
+        """The outputs of these names, or all of them."""
+        try:
+            return list(self._session.run(outputs, inputs))
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+
+
+class OnnxRuntime:
+    """The graph of a bundle, run by ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+        self._session = Session(model, opset, threads)
+        self.version: str = self._session.version
+        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._outputs = list(contract.outputs)
         self._check(contract)
 
     def _check(self, contract: Contract) -> None:
         """Raises `RunnerError` for the graph of another model."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        scores = [each for each in outputs if each.name == "probabilities"]
-        fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
-        fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
-        if not fits:
+        inputs, outputs = self._session.inputs, self._session.outputs
+        found = {each.name: each for each in outputs}
+        wanted = {"probabilities": (contract.classes,), **({"known": ()} if contract.known else {})}
+        fits = [each.name for each in inputs] == [contract.input] and set(wanted) <= set(found)
+        fits = fits and _is_like(inputs[0], contract.shape)
+        if not (fits and all(_is_like(found[name], shape) for name, shape in wanted.items())):
             told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in (*inputs, *outputs))
             raise RunnerError(
                 f"{self._model}: not the model that the manifest describes, which takes {contract.input}"
@@ -1717,15 +1932,10 @@ class OnnxRuntime:
             )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        try:
-            scores = self._session.run(["probabilities"], {self._input: batch})[0]
-        except self._refusals as failure:
-            raise RunnerError(
-                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
-            ) from None
+        scores, *known = self._session.run({self._input: batch}, self._outputs)
         if scores.shape != (len(batch), self._classes):
             raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
-        return scores
+        return np.column_stack([scores, *known]) if known else scores
 
 
 def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
@@ -1776,13 +1986,18 @@ class TensorRT:
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        if len(names) != 2 or len(inputs) != 1:
+        if len(names) != 1 + len(contract.outputs) or len(inputs) != 1:
             raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
-        (scores,) = set(names) - set(inputs)
-        shape = tuple(self._engine.get_tensor_shape(self._input_name))
-        classes = tuple(self._engine.get_tensor_shape(scores))[-1]
-        if shape[1:] != contract.shape or classes != contract.classes:
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        # By rank, not by name: probabilities (B, classes), then `known` (B,).
+        outputs = sorted((name for name in names if name not in inputs), key=lambda name: -len(shapes[name]))
+        shape, classes = shapes[self._input_name], shapes[outputs[0]][-1]
+        if (
+            shape[1:] != contract.shape
+            or classes != contract.classes
+            or any(len(shapes[name]) > 1 for name in outputs[1:])
+        ):
             raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
@@ -1790,16 +2005,17 @@ class TensorRT:
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
-        self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
-        self._context.set_tensor_address(scores, self._output)
+        self._outputs = []  # where each is, and how many columns it has in an answer
+        for output, width in zip(outputs, contract.outputs.values()):
+            self._outputs.append((self._cuda.allocate(self._batch * width * 4), width))
+            self._context.set_tensor_address(output, self._outputs[-1][0])
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return np.concatenate([self._run(batch[i : i + self._batch]) for i in range(0, len(batch), self._batch)])
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         batch = np.ascontiguousarray(batch, np.float32)
-        scores = np.empty((len(batch), self._contract.classes), np.float32)
         self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
@@ -1808,8 +2024,11 @@ class TensorRT:
         self._cuda.wait(self._stream)
         if self._unkept:
             self._keep_kernels()
-        self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
-        return scores
+        columns = []
+        for place, width in self._outputs:
+            columns.append(np.empty((len(batch), width), np.float32))
+            self._cuda.copy(columns[-1].ctypes.data, place, columns[-1].nbytes, self._cuda.TO_HOST)
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
     def information(self) -> str:
         """What TensorRT's inspector says of the engine, as JSON."""
@@ -1893,10 +2112,230 @@ def open_engine(
     return Trtexec(program, engine, contract, on_dla)
 
 
+# --- Windows that overlap ---------------------------------------------------------------------------------------------
+# Windows that overlap, and what they have in common computed once.
+#
+# The graph of a bundle is there a second time, in parts that follow one another: from the log-mel to a map, from that
+# to another one, and from the last maps to the probabilities. A column of a map is made of a stretch of the signal.
+# All but the few at its ends, which feel the border of the window, are those of the window before, further to the left:
+# they are kept, and a part is run for the new ones and those at the ends alone. That is exact where windows lie a
+# multiple of the part's stride apart; where they do not, the window a few hops earlier is taken for which they do.
+
+
+Run = Callable[[Sequence[np.ndarray]], "list[np.ndarray]"]  # a part of the graph: its inputs (B, ...) -> its outputs
+
+
+class Map(NamedTuple):
+    """What a part makes of its input, as the manifest has it.
+
+    Of a window it has `columns`, one every `stride` columns of the part's input; `left` of them at its beginning and
+    `right` at its end feel the border of the window, and `reach` do so at the beginning of a stretch of it.
+    """
+
+    columns: int
+    stride: int
+    left: int
+    right: int
+    reach: int
+
+    def first_new(self, moved: int) -> int:
+        """The first column, after those on the left, that is not in the map of a window that began `moved` columns of
+        the input before."""
+        return max(self.left, self.columns - self.right - moved // self.stride)
+
+
+class _Sliding:
+    """A map of the newest window of a phase, `(columns, ...)`, in memory for two: the next is a few columns further."""
+
+    def __init__(self, described: Map, columns: np.ndarray) -> None:
+        self._map, self._first = described, 0
+        self._held = np.empty((2 * described.columns, *columns.shape[1:]), columns.dtype)
+        self._held[: described.columns] = columns
+
+    @property
+    def columns(self) -> np.ndarray:
+        """`(columns, ...)`, good until the next move."""
+        return self._held[self._first : self._first + self._map.columns]
+
+    def move(self, moved: int, left: np.ndarray, new: np.ndarray) -> None:
+        """To a window that begins `moved` columns of the input later, given what is not in this one: the columns on the
+        `left`, and the `new` ones."""
+        first, kept = self._first + moved // self._map.stride, self._map.columns - len(new)
+        if first + self._map.columns > len(self._held):
+            self._held[:kept] = self._held[first : first + kept].copy()
+            first = 0
+        self._first = first
+        self._held[first : first + len(left)] = left
+        self._held[first + kept : first + self._map.columns] = new
+
+
+class _Phases:
+    """Something of the newest window of each phase, which is its `start` modulo `period`, both in samples."""
+
+    def __init__(self, period: int, samples: int) -> None:
+        self._period, self._samples = period, samples
+        self._windows: dict[int, tuple[int, Any]] = {}
+
+    def before(self, start: int) -> tuple[int, Any] | None:
+        """By how many samples the last window of the phase of the one at `start` began earlier, and what is kept of it;
+        None where they have nothing in common."""
+        found = self._windows.get(start % self._period)
+        return (start - found[0], found[1]) if found is not None and 0 < start - found[0] < self._samples else None
+
+    def keep(self, start: int, kept: Any) -> None:
+        """And forget windows that have nothing in common with what follows."""
+        for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
+            del self._windows[phase]
+        self._windows[start % self._period] = start, kept
+
+
+class _Asked(NamedTuple):
+    """What a part is to be run on for a window: all columns of its input, or those at its ends, the right ones from
+    `first` on, where a window `moved` columns before is kept."""
+
+    start: int
+    columns: np.ndarray
+    moved: int
+    first: int
+
+
+class Part:
+    """A part of the graph on windows of `samples` that follow one another, with one column of its input every `unit`
+    samples. The first `lead` of them make what feels the beginning of a window."""
+
+    def __init__(self, run: Run, maps: Sequence[Map], lead: int, unit: int, samples: int) -> None:
+        self._run, self._maps, self._lead, self._unit = run, maps, lead, unit
+        self._stride = max(each.stride for each in maps)
+        self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
+        self._kept = _Phases(self._stride * unit, samples)  # of those that are done
+        self._asked: list[_Asked] = []
+
+    def ask(self, start: int, columns: np.ndarray) -> None:
+        """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
+        before = self._starts.before(start)
+        moved = 0 if before is None else before[0] // self._unit
+        needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
+        first = needed // self._stride * self._stride
+        if before is None or first <= self._lead:  # nothing would be saved
+            moved, first, columns = 0, 0, columns.copy()
+        else:
+            columns = np.concatenate((columns[: self._lead], columns[first:]))
+        self._starts.keep(start, None)
+        self._asked.append(_Asked(start, columns, moved, first))
+
+    def run(self, give: Callable[[int, list[np.ndarray]], None]) -> None:
+        """Call `give` with each window that was asked for: its start, its maps `(columns, ...)`, good within the
+        call."""
+        found: dict[int, list[np.ndarray]] = {}
+        for length in {len(each.columns) for each in self._asked}:
+            alike = [number for number, each in enumerate(self._asked) if len(each.columns) == length]
+            batch = self._run([np.stack([self._asked[number].columns for number in alike])])
+            found.update((number, [each[place] for each in batch]) for place, number in enumerate(alike))
+        for number, (start, _, moved, first) in enumerate(self._asked):
+            before = self._kept.before(start) if moved else None
+            if before is None:
+                maps = [_Sliding(each, made) for each, made in zip(self._maps, found[number])]
+            else:
+                maps = before[1]
+                for each, sliding, made in zip(self._maps, maps, found[number]):
+                    new = (self._lead - first) // each.stride + each.first_new(moved)
+                    sliding.move(moved, made[: each.left], made[new:])
+            self._kept.keep(start, maps)
+            give(start, [each.columns for each in maps])
+        self._asked.clear()
+
+
+class Steps:
+    """Class probabilities of the windows of one signal, of `samples` each: `ask` for each in its turn, then `take`.
+
+    `parts` follow one another; `end` makes probabilities `(B, K)` of the maps of the last one, or of the log-mel where
+    there is none.
+    """
+
+    def __init__(self, log_mel: LogMel, samples: int, parts: Sequence[Part], end: Run) -> None:
+        steps, _ = log_mel.shape(samples)
+        self._log_mel, self._parts, self._end = log_mel, parts, end
+        self._map = Map(steps, 1, *log_mel.at_borders(samples), 0)
+        self._kept = _Phases(log_mel.step_samples, samples)
+        self._last: list[list[np.ndarray]] = []  # the maps of each window that its scores are made of
+
+    def ask(self, start: int, clip: np.ndarray) -> None:
+        """For the scores of the window `clip (samples,)` that begins at sample `start` of the signal."""
+        log_mel = self._log_mels(start, clip)
+        if self._parts:
+            self._parts[0].ask(start, log_mel)
+        else:
+            self._add(start, [log_mel])
+
+    def take(self) -> np.ndarray:
+        """Class probabilities `(B, K)` of the windows that were asked for since."""
+        for part, following in zip(self._parts, [*self._parts[1:], None]):
+            part.run(self._add if following is None else _first_to(following))
+        scores = self._end([np.stack(each) for each in zip(*self._last)])[0]
+        self._last.clear()
+        return scores
+
+    def _add(self, _start: int, maps: list[np.ndarray]) -> None:
+        self._last.append([each.copy() for each in maps])
+
+    def _log_mels(self, start: int, clip: np.ndarray) -> np.ndarray:
+        """`(T, F, 1)`, good until the next call."""
+        before = self._kept.before(start)
+        left, columns = self._map.left, self._map.columns
+        if before is None:
+            log_mel = _Sliding(self._map, self._log_mel.steps(clip, (0, columns))[:, :, None])
+        else:
+            moved, log_mel = before[0] // self._log_mel.step_samples, before[1]
+            new = self._log_mel.steps(clip, (0, left), (self._map.first_new(moved), columns))[:, :, None]
+            log_mel.move(moved, new[:left], new[left:])
+        self._kept.keep(start, log_mel)
+        return log_mel.columns
+
+
+def _first_to(part: Part) -> Callable[[int, list[np.ndarray]], None]:
+    return lambda start, maps: part.ask(start, maps[0])
+
+
+class StepGraphs:
+    """The graphs of a bundle's `steps`, opened once for any number of signals. Raises `RunnerError`.
+
+    `described` is that section of the manifest, `classifier` the one of this name.
+    """
+
+    def __init__(
+        self, folder: Path, described: dict[str, Any], classifier: dict[str, Any], opset: int, threads: int
+    ) -> None:
+        self._log_mel = LogMel(**classifier["frontend"], sample_rate=classifier["sample_rate"], gain=classifier["gain"])
+        self._samples: int = classifier["clip_samples"]
+        self._parts = [
+            (_opened(folder / part["file"], opset, threads, len(part["maps"])), part) for part in described["parts"]
+        ]
+        self._end = _opened(folder / described["end"], opset, threads, 1)
+        self.step_samples = self._log_mel.step_samples
+
+    def of_signal(self) -> Steps:
+        """For the windows of one signal."""
+        parts, unit = [], self.step_samples
+        for run, part in self._parts:
+            maps = [Map(**each) for each in part["maps"]]
+            parts.append(Part(run, maps, part["lead"], unit, self._samples))
+            unit *= maps[0].stride
+        return Steps(self._log_mel, self._samples, parts, self._end)
+
+
+def _opened(model: Path, opset: int, threads: int, outputs: int) -> Run:
+    session = Session(model, opset, threads)
+    names = [each.name for each in session.inputs]
+    if len(session.outputs) != outputs:
+        raise RunnerError(f"{model}: not the graph that the manifest describes. Copy or export the bundle again")
+    return lambda inputs: session.run(dict(zip(names, inputs)))
+
+
 # --- The classifier ---------------------------------------------------------------------------------------------------
 # A bundle, ready to classify: waveforms of any rate and length, its golden examples, and how long it takes.
 
 
+NOT_FINITE = "the model's output is not finite; is the waveform's full scale 1?"
 BATCH = 8  # windows of a long file that are classified together
 
 
@@ -1971,6 +2410,7 @@ class Runner:
         self.full_scale: float = classifier.get("full_scale", 1.0)
         self.trim_silence: bool = classifier.get("trim_silence", False)
         self.resampler: dict[str, Any] = classifier["resampler"]
+        self.reject: dict[str, Any] | None = (self.manifest.get("detection") or {}).get("reject")
         self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
         self.log_mel: LogMel | None = None  # where the graph does not compute it
         shape: tuple[int, ...] = (self.clip_samples,)
@@ -1981,7 +2421,7 @@ class Runner:
         target = self.manifest["target"]
         table = target.get("tensorrt") or target.get("tensorrt_rtx") or {}
         largest = 1 if self._batch == 1 else table.get("max_batch", 1)
-        contract = Contract(classifier["input"], shape, len(self.classes), largest)
+        contract = Contract(classifier["input"], shape, len(self.classes), largest, self.reject is not None)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             on_dla = self.precision == DLA_ENGINE
@@ -1990,6 +2430,8 @@ class Runner:
             model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
+        self._threads = threads
+        self._steps: StepGraphs | None = None
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
@@ -2012,11 +2454,33 @@ class Runner:
 
     def probabilities(self, clips: np.ndarray) -> np.ndarray:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
+        return self.answers(clips)[:, : len(self.classes)]
+
+    def answers(self, clips: np.ndarray) -> np.ndarray:
+        """`probabilities`, and in one more column how familiar each clip is, where the bundle rejects the unknown."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
         if not np.isfinite(scores).all():
-            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
+            raise BadSamples(NOT_FINITE)
         return scores
+
+    def told(self, answer: np.ndarray) -> dict[str, Any]:
+        """`known`, how familiar what was answered so `(K + 1,)` is, and whether it is `unknown`; empty where the bundle
+        rejects nothing."""
+        if self.reject is None:
+            return {}
+        known = float(answer[len(self.classes)])
+        return {"known": round(known, 6), "unknown": known < self.reject["threshold"]}
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
+        described = self.manifest.get("steps")  # older bundles have none
+        if described is None or self.engine != "onnxruntime" or self.precision != self.manifest["precision"]:
+            return None
+        if self._steps is None:
+            classifier, opset = self.manifest["classifier"], self.manifest["target"]["opset"]
+            self._steps = StepGraphs(self.folder, described, classifier, opset, self._threads)
+        return self._steps
 
     @property
     def answers_several(self) -> bool:
@@ -2040,27 +2504,31 @@ class Runner:
     def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
         """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
         little memory."""
-        return self.hear(pieces, sample_rate)[0]
+        return self.hear(pieces, sample_rate)[0][: len(self.classes)]
 
     def hear(self, pieces: Iterable[np.ndarray], sample_rate: int) -> tuple[np.ndarray, bool]:
-        """`predict_pieces`, and whether there was nothing to hear: every sample had one value."""
+        """What is answered of a waveform in pieces, as `answers` has it, and whether there was nothing to hear: every
+        sample had one value."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         stretches = Stretches(sample_rate, self.sample_rate)
         resampled = resample_pieces(_known(pieces, stretches), sample_rate, self.sample_rate, width, rolloff)
         trimmed = stretches if self.trim_silence else None
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding, trimmed)
-        scores = [self.probabilities(batch) for batch in clips]
+        scores = [self.answers(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
-        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
+        """The golden examples: clips `(N, clip_samples)` and the `answers` expected of them.
 
         int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
         """
-        expected = "probabilities" if self.precision == "int8" else "float_probabilities"
-        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes))
+        prefix, rejects = "" if self.precision == "int8" else "float_", self.reject is not None
+        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes), known=rejects)
         scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-        return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
+        expected = golden.get(f"{prefix}probabilities", golden["probabilities"])
+        if rejects:
+            expected = np.column_stack([expected, golden[f"{prefix}known"]])
+        return golden["waveform"].astype(np.float32) * scale, expected
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by.
@@ -2068,15 +2536,21 @@ class Runner:
         Of an int8 engine also `layers_in_float`: those that are to compute on integers, and do not.
         """
         clips, expected = self.golden_clips()
-        scores = self.probabilities(clips)
-        agreement = same_answers(scores, expected, self.activation)
-        difference = float(np.abs(scores - expected).max())
+        scores, classes = self.answers(clips), len(self.classes)
+        agreement = same_answers(scores[:, :classes], expected[:, :classes], self.activation)
+        apart = np.abs(scores - expected)
+        difference = float(apart[:, :classes].max())
+        known: dict[str, float] = {}
+        if self.reject is not None:
+            known = {"known_difference": float(apart[:, classes].max() / self.reject["span"])}
         tolerance = self.manifest["target"]["tolerance"]
         return {
-            "agrees": agreement >= tolerance["agreement"] and difference <= tolerance["probability"],
+            "agrees": agreement >= tolerance["agreement"]
+            and max((difference, *known.values())) <= tolerance["probability"],
             "clips": len(clips),
             "agreement": agreement,
             "largest_difference": difference,
+            **known,
             "tolerance": tolerance,
             "engine": self.engine,
             "precision": self.precision,
@@ -2143,6 +2617,86 @@ def open_runner(folder: Path, threads: int, precision: str | None, cpu: bool) ->
     return runner
 
 
+# --- Windows on their way to the classifier ---------------------------------------------------------------------------
+# The windows of a signal on their way to a classifier, a few at a time.
+
+
+class Row(NamedTuple):
+    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`, and how
+    familiar it is after them where the classifier rejects the unknown.
+
+    None, with `error`, for samples that cannot be classified. `silent`: all have one value, and then None where such
+    windows are not scored."""
+
+    start: int
+    stop: int
+    scores: np.ndarray | None
+    silent: bool = False
+    error: str | None = None
+
+
+class Scorer:
+    """Scores windows of one signal: `heard` what comes, `add` each window, `take` the rows of those that were added.
+
+    `classifier` is a `Runner`, or what has its `clip_samples`, `padding`, `trim_silence`, `answers` and `step_graphs`;
+    `stretches` knows the signal. Where the classifier has graphs for windows that overlap, those are used for all that
+    are seen as they are; what is filled up goes through the whole graph.
+    """
+
+    def __init__(self, classifier: Any, stretches: Stretches, silent_too: bool) -> None:
+        self._classifier, self._stretches, self._silent_too = classifier, stretches, silent_too
+        graphs = classifier.step_graphs()
+        self._steps = None if graphs is None else graphs.of_signal()
+        self._rows: list[Row] = []
+        self._asked: list[int] = []  # the rows whose scores the steps have
+        self._position = self._suspect = 0  # samples so far, and up to where they may be unsound
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows should be taken."""
+        return len(self._rows) >= (1 if self._steps is None else BATCH)
+
+    def heard(self, samples: np.ndarray) -> None:
+        """The next `samples (S,)` at the classifier's rate; each is looked at once."""
+        if not largest(samples) <= HIGHEST_PEAK:  # of NaN it is NaN
+            odd = np.flatnonzero(~(np.abs(samples) <= HIGHEST_PEAK))
+            self._suspect = self._position + int(odd[-1]) + 1
+        self._position += len(samples)
+
+    def add(self, start: int, clip: np.ndarray) -> None:
+        """The next window, which begins at sample `start`: `clip (samples,)`, shorter than others where it is the whole
+        signal."""
+        stop = start + len(clip)
+        silent, scores = False, None
+        try:
+            if start < self._suspect:
+                require_sound(clip)
+            silent, first, last = self._stretches.window(start, len(clip))
+            whole = last - first == self._classifier.clip_samples or not self._classifier.trim_silence
+            if silent and not self._silent_too:
+                pass
+            elif self._steps is not None and whole and len(clip) == self._classifier.clip_samples:
+                self._steps.ask(start, clip)
+                self._asked.append(len(self._rows))
+            else:
+                clip = clip[first:last] if self._classifier.trim_silence else clip
+                filled = fit(clip, self._classifier.clip_samples, self._classifier.padding)
+                scores = self._classifier.answers(filled[None])[0]
+            self._rows.append(Row(start, stop, scores, silent))
+        except BadSamples as failure:
+            self._rows.append(Row(start, stop, None, error=str(failure)))
+
+    def take(self) -> list[Row]:
+        """The rows of all windows that were added since, in their order."""
+        rows = self._rows
+        if self._steps is not None and self._asked:
+            for number, scores in zip(self._asked, self._steps.take()):
+                found: dict[str, Any] = {"scores": scores} if np.isfinite(scores).all() else {"error": NOT_FINITE}
+                rows[number] = rows[number]._replace(**found)
+        self._rows, self._asked = [], []
+        return rows
+
+
 # --- A live signal ----------------------------------------------------------------------------------------------------
 # An endless signal, cut into windows and classified as it comes.
 
@@ -2197,20 +2751,12 @@ class Cutter:
         return self.position + held - self._clip, self._buffer[self._last - self._clip : self._last]
 
 
-def as_heard(classifier: Any, stretches: Stretches, position: int, clip: np.ndarray) -> tuple[bool, np.ndarray]:
-    """Whether all samples of the window `clip (samples,)` at `position` have one value, and what is classified of it:
-    `(clip_samples,)`."""
-    silent, first, stop = stretches.window(position, len(clip))
-    if classifier.trim_silence:
-        clip = clip[first:stop]
-    return silent, fit(clip, classifier.clip_samples, classifier.padding)
-
-
 class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    last `smooth` windows), `silent` (all samples alike), or `error`; where the bundle rejects the unknown also `known`
+    and `unknown`, and "unknown" for a class; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
 
@@ -2245,6 +2791,7 @@ class Stream:
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
+        self._scorer = Scorer(runner, self._stretches, silent_too=True)
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -2280,7 +2827,9 @@ class Stream:
             last = self._cutter.last()
             row: dict[str, Any] = {"skipped": self.skipped, "latency_ms": 0.0, "events": []}
             if last is not None:
-                row.update(self._row(*last, time.monotonic()))
+                began = time.monotonic()
+                self._scorer.add(*last)
+                row.update(*self._taken(began, began))
             row["events"] += [event_line(event, self._rule, self._heard_s) for event in self._finder.finish()]
             yield row
 
@@ -2289,75 +2838,74 @@ class Stream:
         return self.frames / self._rate
 
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
-        left = self._cutter.completed_by(len(samples))
+        left, began = self._cutter.completed_by(len(samples)), time.monotonic()
         self._samples += len(samples)
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
             left, self._end = left - 1, position + len(clip)
             waited = time.monotonic() - arrived
             if waited > self._patience and (left or self._more_waits()) and self._may_skip():
                 self.skipped += 1
                 continue
-            yield self._row(position, clip, arrived)
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._taken(began, arrived)
+                began = time.monotonic()
+        yield from self._taken(began, arrived)
 
-    def _row(self, position: int, clip: np.ndarray, arrived: float) -> dict[str, Any]:
-        began, rate, end = time.monotonic(), self._runner.sample_rate, position + len(clip)
-        row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
-        scores = None
-        self._end = end
-        try:
-            silent, scores = self._scores(clip, position)
-            row.update(self._ranked(scores), silent=silent)
-            scores = None if silent else scores
-            self.classified += 1
-        except BadSamples as failure:
-            row["error"] = str(failure)
+    def _taken(self, began: float, arrived: float) -> Iterator[dict[str, Any]]:
+        """The rows of the windows that the scorer has been given since `began`."""
+        rows = self._scorer.take()
+        latency = (time.monotonic() - began) / max(1, len(rows))
+        for row in rows:
+            self._end = row.stop
+            told = self._told(row)
+            told.update(latency_ms=round(1e3 * latency, 3), late_s=round(time.monotonic() - arrived, 3))
+            yield {**told, "skipped": self.skipped}
+
+    def _told(self, row: Row) -> dict[str, Any]:
+        rate = self._runner.sample_rate
+        told: dict[str, Any] = {"start_s": round(row.start / rate, 6), "end_s": round(row.stop / rate, 6)}
+        mean = None
+        if row.scores is None:
+            told["error"] = row.error
             self.refused += 1
+        else:
+            self._recent.append(row.scores)
+            answer = np.mean(self._recent, axis=0)
+            told.update(self._ranked(answer), silent=row.silent)
+            mean = answer[: len(self._runner.classes)]
+            if told.get("unknown") and self._rule is not None:
+                mean = opening_nothing(mean, self._rule)
+            self.classified += 1
         if self._finder is not None and self._rule is not None:
-            events = self._finder.push(position, end, scores)
-            row["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
-        ended = time.monotonic()
-        row["latency_ms"] = round(1e3 * (ended - began), 3)
-        return {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
+            events = self._finder.push(row.start, row.stop, None if row.silent else mean)
+            told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
+        return told
 
-    def _scores(self, clip: np.ndarray, position: int) -> tuple[bool, np.ndarray]:
-        require_sound(clip)
-        silent, clip = as_heard(self._runner, self._stretches, position, clip)
-        self._recent.append(self._runner.probabilities(clip[None])[0])
-        return silent, np.mean(self._recent, axis=0)
-
-    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
+    def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
+        mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
-        return {"class": best, "score": scores[best], **several, "scores": scores}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], **several, "scores": scores, **told}
 
 
 # --- A recording in pieces --------------------------------------------------------------------------------------------
 # The scores of the windows of a recording that comes in pieces, and the events in them.
 
 
-class Row(NamedTuple):
-    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`.
-
-    None, with `error`, for samples that cannot be classified; None, and `silent`, where all have one value."""
-
-    start: int
-    stop: int
-    scores: np.ndarray | None
-    silent: bool = False
-    error: str | None = None
-
-
 class WindowScores:
     """Scores windows every `hop_samples` of a signal at `rate` Hz, and at its end one that is flush with it.
 
-    `classifier` is a `Runner`, or what has its `sample_rate`, `clip_samples`, `padding`, `trim_silence`, `resampler`
-    and `probabilities`. A signal shorter than a clip is one window, filled up as in training.
+    `classifier` is a `Runner`, or what has its `sample_rate`, `resampler` and what a `Scorer` asks of it. A signal
+    shorter than a clip is one window, filled up as in training.
     """
 
     def __init__(self, classifier: Any, rate: int, hop_samples: int) -> None:
-        self._classifier = classifier
         self._stretches = Stretches(rate, classifier.sample_rate)
+        self._scorer = Scorer(classifier, self._stretches, silent_too=False)
         self._cutter = Cutter(classifier.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
         if rate != classifier.sample_rate:
@@ -2381,22 +2929,16 @@ class WindowScores:
             yield from self._rows(self._resampler.finish())
         last = self._cutter.last()
         if last is not None:
-            yield self._row(*last)
+            self._scorer.add(*last)
+            yield from self._scorer.take()
 
     def _rows(self, samples: np.ndarray) -> Iterator[Row]:
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
-            yield self._row(position, clip)
-
-    def _row(self, start: int, clip: np.ndarray) -> Row:
-        stop = start + len(clip)
-        try:
-            require_sound(clip)
-            silent, clip = as_heard(self._classifier, self._stretches, start, clip)
-            if silent:
-                return Row(start, stop, None, silent=True)
-            return Row(start, stop, self._classifier.probabilities(clip[None])[0])
-        except BadSamples as failure:
-            return Row(start, stop, None, error=str(failure))
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._scorer.take()
+        yield from self._scorer.take()
 
 
 class Listener:
@@ -2407,7 +2949,7 @@ class Listener:
     """
 
     def __init__(self, classifier: Any, rule: Rule, rate: int) -> None:
-        self.rule, self.rate = rule, rate
+        self.rule, self.rate, self._classifier = rule, rate, classifier
         self._scores = WindowScores(classifier, rate, rule.hop)
         self._finder = EventFinder(rule)
         self.heard = self.windows = self.silent = self.unscored = 0
@@ -2442,7 +2984,12 @@ class Listener:
                 if not self.unscored:
                     self.error, self.error_at = row.error, row.start / self.rule.rate
                 self.unscored += 1
-            yield from self._finder.push(row.start, row.stop, row.scores)
+            scores = row.scores
+            if scores is not None:
+                unknown = self._classifier.told(scores).get("unknown", False)
+                scores = scores[: len(self.rule.classes)]
+                scores = opening_nothing(scores, self.rule) if unknown else scores
+            yield from self._finder.push(row.start, row.stop, scores)
 
 
 # --- Tables of events -------------------------------------------------------------------------------------------------
@@ -2484,7 +3031,7 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
 
 def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
     """The bundle's rule with what the options ask for instead."""
-    return rule_of(
+    rule = rule_of(
         runner.manifest,
         hop_s=options.hop,
         thresholds=options.threshold or (),
@@ -2492,6 +3039,14 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
+    tell_hop(options.hop, rule.hop / rule.rate)
+    return rule
+
+
+def tell_hop(asked_s: float | None, hop_s: float) -> None:
+    """Say so on standard error where windows come at another hop than was asked for."""
+    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
+        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:
@@ -2577,6 +3132,7 @@ TABLES = tuple(_FORMATS)
 
 READ = 1 << 16  # bytes at a time: what a pipe holds
 PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
+TOGETHER = 4.0  # s of a recording that are taken at once
 HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
 
 
@@ -2634,6 +3190,11 @@ class Inbox(threading.Thread):
             if not self._changed.wait_for(lambda: bool(self._chunks), timeout):
                 return None
             arrived, data = self._chunks.popleft()
+            # A recording is heard a few windows at a time, which takes less than one after the other.
+            while self.can_wait and data and self._chunks and len(data) < TOGETHER * self._bytes_per_second:
+                if not self._chunks[0][1]:
+                    break
+                data += self._chunks.popleft()[1]
             self._size -= len(data)
             self._changed.notify_all()
         if not data and self._failure is not None:
@@ -2682,7 +3243,10 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_s = options.hop or runner.hop_samples / runner.sample_rate
+    hop_samples = round(options.hop * runner.sample_rate) if options.hop else runner.hop_samples
+    hop_samples = shared_hop(runner.manifest, max(1, hop_samples))
+    if rule is None:
+        tell_hop(options.hop, hop_samples / runner.sample_rate)
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
     bytes_per_second = rate * options.channels * encoding[1] // 8
@@ -2694,7 +3258,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         rate=rate,
         encoding=encoding,
         channels=options.channels,
-        hop_samples=max(1, round(hop_s * runner.sample_rate)),
+        hop_samples=hop_samples,
         smooth=options.smooth,
         rule=rule,
         may_skip=may_skip[options.behind],
@@ -2975,7 +3539,7 @@ def run_choose(folder: Path, options: argparse.Namespace) -> int:
             candidates[precision] = {"agrees": False, "error": str(failure)}
             continue
         runners[precision] = runner
-        told = ("agrees", "agreement", "largest_difference", "layers_in_float")
+        told = ("agrees", "agreement", "largest_difference", "known_difference", "layers_in_float")
         candidates[precision] = {key: outcome[key] for key in told if key in outcome}
     if not runners:
         raise RunnerError(candidates[built[0]]["error"])
@@ -3050,6 +3614,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         same = "same answers" if runner.answers_several else "same top class"
         print(f"{same:<18}  {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "known_difference" in outcome:
+            print(f"how familiar        {outcome['known_difference']:.2g} of the range of its scores")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
@@ -3068,12 +3634,13 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
+                answer, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
+        scores, told = answer[: len(runner.classes)], runner.told(answer)
         answered = runner.answered(scores) if runner.answers_several else None
         shown = options.top or (1 if answered is None else len(answered))
         best = np.argsort(-scores, kind="stable")[:shown]
@@ -3081,10 +3648,10 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             best = np.array([runner.classes.index(name) for name in answered], dtype=np.intp)
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         several = {} if answered is None else {"classes": answered}
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **several, "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **told, **several, "top": top})
         if not options.json:
             said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] or ["none of the classes"]
-            said += ["(silent)"] * silent
+            said = ["unknown"] * told.get("unknown", False) + said + ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))

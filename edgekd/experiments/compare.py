@@ -5,25 +5,26 @@ known so far:
 
     comparison.json   everything            comparison.csv   a row a method
     comparison.png    the picture           cells.csv        a row a cell
+    unknown.csv       with `leave_out`: a row for each method, score and class that was left out
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekd import own_code
 from edgekd.config import DistillConfig
 from edgekd.data.clip_store import open_store
-from edgekd.data.load import load_index
+from edgekd.data.load import load_index, without_classes
 from edgekd.data.splits import make_split
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.errors import UsageError
 from edgekd.escaping import csv_text
 from edgekd.experiments.comparison import Comparison, Results
 from edgekd.experiments.grid import is_finished, refuse_other_settings, run_cells
-from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts
+from edgekd.experiments.plan import Cell, Settings, method_settings, plan_cells, plan_parts, without_each
 from edgekd.experiments.pool import Failure, Start, Worker
 from edgekd.files.folders import held, settle
 from edgekd.files.tables import write_csv
@@ -41,6 +42,8 @@ def write_tables(comparison: Comparison) -> None:
     write_json(comparison.folder / "comparison.json", comparison.to_dict())
     _write_csv(comparison.folder / "comparison.csv", comparison.rows())
     _write_csv(comparison.folder / "cells.csv", comparison.cell_rows())
+    if comparison.unknown:
+        _write_csv(comparison.folder / "unknown.csv", comparison.unknown_rows())
 
 
 def write_comparison(comparison: Comparison) -> None:
@@ -68,6 +71,7 @@ def compare(
     folds: Sequence[int] | None = None,
     splits: int = 1,
     seeds: Sequence[int] = (0, 1, 2),
+    leave_out: Sequence[str] | Literal["all"] = (),
     jobs: int = 1,
     quantize: bool = False,
     overwrite: bool = False,
@@ -80,6 +84,7 @@ def compare(
 
     `methods`: names of `METHODS`, or name -> what the method changes of `config`; the others are compared with the
     first. `folds`: the test folds (None: all); `splits`: how many splits by groups where the data set has no folds.
+    `leave_out`: these classes in turn, or all, are not learned, and the students' scores are to tell them as unknown.
     `jobs` cells are trained at a time. `quantize`: int8 students too. Cells that are finished are not trained again;
     those of other settings are refused, or with `overwrite` made anew, each there until the new one is. A cell that
     fails is a hole in the result.
@@ -91,11 +96,15 @@ def compare(
     own_code.trust(trust)
     chosen = methods if isinstance(methods, Mapping) else {name: method_settings(name) for name in methods}
     index = load_index(config.data, progress)
-    cells = plan_cells(config, chosen, plan_parts(config, index, folds, splits), seeds)
+    parts = plan_parts(config, index, folds, splits)
+    if leave_out:
+        parts = without_each(parts, index.classes if leave_out == "all" else leave_out, config.data.leave_out)
+    cells = plan_cells(config, chosen, parts, seeds)
     _check(cells)
     for data in {cell.config.data.model_dump_json(): cell.config.data for cell in cells}.values():
-        make_split(index, data)  # refuses a fold that is not there, and a split that leaks
-    open_store(index, config.data, progress)
+        left = without_classes(index, [name for name in data.leave_out if name not in config.data.leave_out])
+        make_split(left, data)  # refuses a fold that is not there, and a split that leaks
+        open_store(left, data, progress)
     for data in {
         cell.config.data.unlabelled: cell.config.data for cell in cells if cell.config.data.unlabelled
     }.values():

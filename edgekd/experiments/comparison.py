@@ -13,11 +13,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from edgekd.experiments.grid import has_teacher, scores_of
+from edgekd.experiments.grid import has_teacher, is_finished, scores_of
 from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure
+from edgekd.experiments.unknown import UnknownResult, read_trials, results_of
 from edgekd.runs.predictions import Predictions, read_predictions
 from edgekd.runs.run import Run
+from edgekd.scoring import familiarity
 from edgekd.scoring.differences import AnyDifference, Difference, LabelDifference, Trial, difference
 from edgekd.task import SINGLE, Task
 
@@ -71,13 +73,15 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is known of a grid. `teachers`: their results, without a difference; `reference`: the first method."""
+    """What is known of a grid. `teachers`: their results, without a difference; `reference`: the first method;
+    `unknown`: how well the shipped students' scores tell classes that were left out."""
 
     folder: Path
     reference: str
     methods: tuple[MethodResult, ...]
     teachers: tuple[MethodResult, ...]
     cells: tuple[CellResult, ...]
+    unknown: tuple[UnknownResult, ...] = ()
     task: Task = SINGLE
 
     @property
@@ -90,7 +94,25 @@ class Comparison:
         del values["task"]
         for results in ("methods", "teachers", "cells"):
             values[results] = [_named(each, self.task) for each in values[results]]
-        return {"version": 1, **values}
+        return {"version": 2, **values}
+
+    def unknown_rows(self) -> list[dict[str, str | int | float | None]]:
+        """A flat row for each method, score and class that was left out; the class is empty where it is all of them."""
+        return [
+            {
+                **{name: getattr(result, name) for name in ("method", "subject", "score", "left_out", "cells")},
+                **{
+                    f"{figure}{end}": value
+                    for figure in ("auroc", "false_alarms", "lost")
+                    for end, value in zip(
+                        ("", "_low", "_high"),
+                        (getattr(result.told, figure), *getattr(result.told, f"{figure}_interval")),
+                        strict=True,
+                    )
+                },
+            }
+            for result in self.unknown
+        ]
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
         """A flat row a method, then a row a teacher."""
@@ -110,6 +132,7 @@ class Results:
     task: Task = SINGLE
     failures: dict[str, Failure] = field(default_factory=dict)
     _read: dict[tuple[Path, str], Predictions] = field(default_factory=dict)
+    _told: dict[tuple[str | int, ...], list[UnknownResult]] = field(default_factory=dict)
     _computed: dict[tuple[str | int, ...], AnyDifference | None] = field(default_factory=dict)  # cells are only added
 
     def comparison(self) -> Comparison:
@@ -128,8 +151,23 @@ class Results:
             methods=tuple(self._method(method, members, students[methods[0]]) for method, members in students.items()),
             teachers=tuple(self._teacher(title, list(members.values())) for title, members in taught.items()),
             cells=tuple(self._cell(cell) for cell in self.cells),
+            unknown=tuple(each for method, members in students.items() for each in self._unknown(method, members)),
             task=self.task,
         )
+
+    def _unknown(self, method: str, cells: Sequence[Cell]) -> list[UnknownResult]:
+        """Of the students that ship: int8 where there are such."""
+        measured = [cell for cell in cells if cell.config.data.leave_out and is_finished(cell, quantize=False)]
+        subject = "int8" if any("int8" in _test(cell, "int8") for cell in measured) else "student"
+        trials: dict[str, list[dict[familiarity.ScoreName, familiarity.Trial]]] = {}
+        for cell in measured:
+            found = read_trials(Run.open(cell.config.out), subject)
+            if found:
+                trials.setdefault(cell.config.data.leave_out[-1], []).append(found)
+        key: tuple[str | int, ...] = (method, subject, *(len(members) for members in trials.values()))
+        if key not in self._told:
+            self._told[key] = results_of(method, subject, trials)
+        return self._told[key]
 
     def _method(self, method: str, cells: Sequence[Cell], reference: Sequence[Cell]) -> MethodResult:
         students, int8 = (self._scores(cells, subject) for subject in ("student", "int8"))

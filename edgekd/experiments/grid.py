@@ -17,6 +17,7 @@ from edgekd.config import DistillConfig, parse
 from edgekd.errors import UsageError
 from edgekd.experiments.plan import Cell
 from edgekd.experiments.pool import Failure, Start, Worker, open_pool
+from edgekd.experiments.unknown import is_measured
 from edgekd.files.whole import write_text
 from edgekd.own_code import trusted
 from edgekd.runs.run import Run, changes, is_begun, run_of
@@ -48,9 +49,13 @@ class Job:
 
 
 def is_finished(cell: Cell, quantize: bool) -> bool:
-    """Whether the cell has the test scores that it is to have."""
+    """Whether the cell has the test scores that it is to have, and those of what it was not taught."""
     scored = scores_of(cell.config)
-    return "student" in scored and (not quantize or "int8" in scored)
+    done = "student" in scored and (not quantize or "int8" in scored)
+    if not done or not cell.config.data.leave_out:
+        return done
+    run = run_of(cell.config)
+    return run is not None and is_measured(run, quantize)
 
 
 def scores_of(config: DistillConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,10 @@ METHODS: dict[str, Settings] = {
 THE_GRIDS = (
     "out",
     "seed",
-    *(f"data.{name}" for name in ("dataset", "data_dir", "fold", "val_fold", "split", "split_seed", "given_split")),
+    *(
+        f"data.{name}"
+        for name in ("dataset", "data_dir", "fold", "val_fold", "split", "split_seed", "given_split", "leave_out")
+    ),
 )
 
 
@@ -101,6 +105,22 @@ def plan_parts(
     return {f"split{seed}": {"data": {"split_seed": seed}} for seed in range(first, first + splits)}
 
 
+def without_each(parts: Mapping[str, Settings], classes: Sequence[str], already: Sequence[str]) -> dict[str, Settings]:
+    """Each of `parts` once for each of `classes`, which is not learned there, nor are those that are left out
+    `already`."""
+    return {
+        f"{part}-without-{_file_name(name)}": _merged(chosen, {"data": {"leave_out": [*already, name]}})
+        for part, chosen in parts.items()
+        for name in classes
+    }
+
+
+def _file_name(name: str) -> str:
+    """A class in the name of a folder: as it is where that is safe, else with a digest that tells it from others."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+    return plain if plain == name else f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def plan_cells(
     config: DistillConfig, methods: Mapping[str, Settings], parts: Mapping[str, Settings], seeds: Sequence[int]
 ) -> list[Cell]:
@@ -141,11 +161,14 @@ def plan_text(
     folds: Sequence[int] | None,
     splits: int,
     seeds: Sequence[int],
+    leave_out: Sequence[str] = (),
 ) -> str:
     """The shared settings as TOML that `--config` reads, under comments that name the grid and what methods change."""
     parts = f"folds {'all' if folds is None else ','.join(map(str, folds))}"
     if splits > 1:
         parts += f" or {splits} splits"
+    if leave_out:
+        parts += f", each without {', '.join(leave_out)} in turn"
     lines = [f"# {len(methods)} methods, {parts}, seeds {', '.join(map(str, seeds))}; shared settings:"]
     lines += [config.describe().strip()]
     lines += to_toml(config.model_dump(mode="json")).splitlines()

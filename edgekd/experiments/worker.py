@@ -43,6 +43,7 @@ def train(job: Job) -> None:
     """Train the student of `job`, or only its teacher, going on with what is there."""
     from edgekd.experiments.chain import distill_and_quantize
     from edgekd.experiments.grid import scores_of
+    from edgekd.experiments.unknown import measure_unknown
     from edgekd.own_code import trust
     from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run, can_go_on
@@ -55,8 +56,10 @@ def train(job: Job) -> None:
     elif "student" not in scores_of(config):
         lender = None if job.teacher is None else Run.open(job.teacher)
         distill_and_quantize(config, int8=job.quantize, resume=resume, overwrite=not resume, teacher_run=lender)
-    elif job.quantize:
+    elif job.quantize and "int8" not in scores_of(config):
         quantize(Run.open(config.out), resume=True)
+    if job.student and config.data.leave_out:
+        measure_unknown(Run.open(config.out))
 
 
 def jobs(lines: IO[str], answers: IO[str]) -> Iterator[str]:

@@ -20,7 +20,18 @@ from edgekd.device import runner
 from edgekd.errors import NO_SPACE, GateError, InputError, UsageError
 from edgekd.escaping import markdown_text
 from edgekd.exporting.golden import GOLDEN, GoldenExamples, check_golden
-from edgekd.exporting.manifest import Bundle, Check, Classifier, Detection, FloatOperators, Manifest, Parity, Provenance
+from edgekd.exporting.manifest import (
+    Bundle,
+    Check,
+    Classifier,
+    Detection,
+    FloatOperators,
+    Manifest,
+    Parity,
+    Provenance,
+    Reject,
+    Steps,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.targets import Precision, Target
@@ -38,6 +49,7 @@ class Findings:
     parity: Parity
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = field(default_factory=FloatOperators)
+    steps: Steps | None = None
 
 
 def write_bundle(
@@ -73,6 +85,7 @@ def write_bundle(
         alternatives={precision: models[precision] for precision in others},
         checks=findings.checks,
         float_operators=findings.float_operators,
+        steps=findings.steps,
         files={},
         sha256="0" * 64,
     )
@@ -154,6 +167,7 @@ def _check(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
             manifest.precision,
             manifest.target.tolerance,
             manifest.classifier.activation,
+            manifest.detection.reject,
         )
     except InputError as failure:
         raise InputError(f"The new bundle cannot be run: {failure}") from None
@@ -184,6 +198,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         + ("16-bit samples of one channel" if sixteen else f"other rates are resampled, channels {heard}{outside}"),
         **({} if sixteen else files),
         **_heard_otherwise(classifier),
+        **_unknown(manifest.detection.reject),
         "Export check": f"{manifest.parity.clips} clips, "
         f"{'same answers' if several else 'same top class'} on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
@@ -206,6 +221,13 @@ def _heard_otherwise(classifier: Classifier) -> dict[str, str]:
     if classifier.trim_silence:
         facts["Digital silence"] = "at the ends of a window it is not used; the window is filled as a shorter file is"
     return facts
+
+
+def _unknown(reject: Reject | None) -> dict[str, str]:
+    if reject is None:
+        return {}
+    told = f"where `known` ({reject.score}) is below {reject.threshold:.4g}"
+    return {"Unknown": f"{told}: at most {reject.share:.0%} of {reject.clips} known clips, none of them trained on"}
 
 
 _README = """\

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OPERATORS = frozenset(("Add", "Gather", "Max", "Min", "Mod", "Mul", "Pad", "Range", "Reshape", "Slice", "Sub"))
+_TAKERS = ("Conv", "Gather", "MatMul")
 
 
 def with_computed_weights(model: onnx.ModelProto, frontend: ExportLogMel, scope: str) -> onnx.ModelProto:
@@ -41,21 +42,22 @@ def with_computed_weights(model: onnx.ModelProto, frontend: ExportLogMel, scope:
     changed.CopyFrom(model)
     graph = changed.graph
     renamed = {}
-    for tensor in list(graph.initializer):
+    for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
         name = next((name for name, weight in weights.items() if _same(array, weight)), None)
         if name is not None:
             renamed[tensor.name] = made[name]
-            graph.initializer.remove(tensor)
     for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = renamed.get(name, name)
-    before = computed.needed(set(renamed.values()))
+        if node.op_type in _TAKERS and node.output[0].startswith(f"{scope}/"):  # others may have a like constant
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+    before = computed.needed({name for node in graph.node for name in node.input})
     nodes = [*before, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    taken = {name for node in before for name in node.input}
-    stored = [numpy_helper.from_array(array, name) for name, array in computed.stored.items() if name in taken]
+    taken = {name for node in nodes for name in node.input}
+    stored = [tensor for tensor in graph.initializer if tensor.name in taken]
+    stored += [numpy_helper.from_array(array, name) for name, array in computed.stored.items() if name in taken]
+    del graph.initializer[:]
     graph.initializer.extend(stored)
     return changed
 

@@ -22,6 +22,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgekd.exporting.onnx_writer.known import KNOWN_SCOPE
+
 if TYPE_CHECKING:
     import onnx
 
@@ -135,12 +137,14 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 def split_at_log_mel(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
     """The front end of a graph and its network, each a model of its own with a batch of one.
 
-    The front end ends with the normalised log-mel: the logarithm, the only `Log` of a student's graph, and what
+    The front end ends with the normalised log-mel: the logarithm, the only `Log` of what a student computes for its
+    classes, and what
     averages, scales and turns its output before anything else uses it. None where there is no such place.
     """
     from onnx.utils import Extractor
 
-    logarithms = [node for node in model.graph.node if node.op_type == "Log"]
+    nodes = (node for node in model.graph.node if node.op_type == "Log")
+    logarithms = [node for node in nodes if not node.name.startswith(f"{KNOWN_SCOPE}/")]
     if len(logarithms) != 1:
         return None
     last = logarithms[0]

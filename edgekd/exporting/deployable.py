@@ -10,7 +10,8 @@ precision; the front end stays in float32, for its power spectrum spans 1e-10 to
 quantiser has become what a runtime executes: a QuantizeLinear and a DequantizeLinear round each activation, and int8
 weights with a DequantizeLinear per channel. The front end, the histogram layer, averages, sigmoid and softmax stay in
 float, and so do the layers that quantisation was told to leave. Types and zero points follow the flavour
-(`edgekd.quantization.fake_quant.FLAVOURS`).
+(`edgekd.quantization.fake_quant.FLAVOURS`). Where the unknown is to be rejected, how familiar a clip is comes beside
+the softmax (`edgekd.exporting.known`), computed in float32 in every precision.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.exporting.integer_layers import with_integers
+from edgekd.exporting.known import KnownScore
+from edgekd.exporting.manifest import Reject
 from edgekd.exporting.targets import LogMelPlace, Precision
 from edgekd.exporting.temperature import with_temperature
 from edgekd.exporting.verify import Probabilities, reference
@@ -43,7 +46,8 @@ class Deployable:
 
     `network`: the quantised network, which int8 has in place of the student's own. `source` names what it was loaded
     from: deployables of one source, precision and length are the same student, and are equal. `temperature`: what the
-    logits of both are divided by already.
+    logits of both are divided by already. `known`: the score that is to tell unknown clips, and `reject`: how;
+    `rejecting` adds them.
     """
 
     precision: Precision
@@ -52,6 +56,13 @@ class Deployable:
     student: Student = field(compare=False, repr=False)
     network: QuantizedNetwork | None = field(default=None, compare=False, repr=False)
     temperature: float = field(default=1.0, compare=False)
+    known: KnownScore | None = field(default=None, compare=False, repr=False)
+    reject: Reject | None = field(default=None, compare=False, repr=False)
+
+    def rejecting(self, known: KnownScore, reject: Reject) -> Deployable:
+        """This student with another output, `known`; itself has none."""
+        assert self.known is None
+        return replace(self, known=known, reject=reject, source=f"{self.source} {known.digest}")
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -60,13 +71,14 @@ class Deployable:
 
     def trained(self, flavour: FlavourName) -> Probabilities:
         """The student as it computes in the end, on a runtime of `flavour`; fp16 is held to the float student."""
-        return reference(self.student, self.network, flavour)
+        return reference(self.student, self.network, flavour, self.known)
 
     def module(self, flavour: FlavourName, log_mel: LogMelPlace) -> DeployableModule:
         """The PyTorch module that is exported. Raises `InputError` for a scale that was never calibrated."""
         if self.network is None:
-            return DeployableModule(self.student, self.student.network, log_mel, half=self.precision == "fp16")
-        return integer_module(self.student, self.network, flavour, log_mel)
+            half = self.precision == "fp16"
+            return DeployableModule(self.student, self.student.network, log_mel, half=half, known=self.known)
+        return integer_module(self.student, self.network, flavour, log_mel, self.known)
 
 
 def deployable_of(run: Run, precision: Precision) -> Deployable:
@@ -103,7 +115,8 @@ def _source(run: Run, int8: bool, temperature: float) -> str:
 
 
 class DeployableModule(nn.Module):
-    """What is shipped: waveform `(B, S)`, or log-mel `(B, 1, T, F)`, -> probabilities `(B, K)`."""
+    """What is shipped: waveform `(B, S)`, or log-mel `(B, 1, T, F)`, -> probabilities `(B, K)`, and `known (B,)` where
+    there is such a score."""
 
     def __init__(
         self,
@@ -113,6 +126,7 @@ class DeployableModule(nn.Module):
         *,
         half: bool = False,
         turn: Callable[[Tensor], Tensor] = turned,
+        known: KnownScore | None = None,
     ) -> None:
         super().__init__()
         scale, shift = mel_bin_affine(student.norm)
@@ -122,20 +136,43 @@ class DeployableModule(nn.Module):
             self.frontend: nn.Module = ExportLogMel(config, sample_rate, gain, scale, shift, turn)
         else:
             self.frontend = Normalise(scale, shift)
-        self.half_precision, self.task = half, student.task
+        self.half_precision, self.task, self.known = half, student.task, known
+        # Of the same name in the network that quantisation makes.
+        self._embedding_layer = None if student.embedding_layer is None else student.embedding_layer.name
         self.network = copy.deepcopy(network)
         self.eval().cpu()
         if half:
             self.network.half()
 
-    def forward(self, sound: Tensor) -> Tensor:
+    def forward(self, sound: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         log_mel = self.frontend(sound)
-        logits = self.network(log_mel.half() if self.half_precision else log_mel)[0]
-        return self.task.probabilities(logits.float())
+        entered = log_mel.half() if self.half_precision else log_mel
+        if self.known is None:
+            return self.task.probabilities(self.network(entered)[0].float())
+        logits, embedding = self._logits_and_embedding(entered, self.known)
+        probabilities = self.task.probabilities(logits.float())
+        return probabilities, self.known.of(logits, probabilities, embedding)
+
+    def _logits_and_embedding(self, log_mel: Tensor, known: KnownScore) -> tuple[Tensor, Tensor | None]:
+        if known.gaussians is None:
+            return self.network(log_mel)[0], None
+        assert self._embedding_layer is not None
+        seen: list[Tensor] = []  # on its way, so that networks need not return it
+        layer = self.network.get_submodule(self._embedding_layer)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.network(log_mel)[0]
+        finally:
+            hook.remove()  # a network with something hooked into it is not what it seems
+        return logits, seen.pop()
 
 
 def integer_module(
-    student: Student, network: QuantizedNetwork, flavour: FlavourName, log_mel: LogMelPlace = "graph"
+    student: Student,
+    network: QuantizedNetwork,
+    flavour: FlavourName,
+    log_mel: LogMelPlace = "graph",
+    known: KnownScore | None = None,
 ) -> DeployableModule:
     """The student with the quantised `network` in place of its own, in the operators that a `flavour` executes.
 
@@ -143,7 +180,7 @@ def integer_module(
     """
     family = FLAVOURS[flavour]
     turn = turned_by_einsum if family.moves_transposes else turned
-    return DeployableModule(student, with_integers(network, family), log_mel, turn=turn)
+    return DeployableModule(student, with_integers(network, family), log_mel, turn=turn, known=known)
 
 
 def turned_by_einsum(log_mel: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +22,9 @@ from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
+from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
 from edgekd.files.folders import held
@@ -45,12 +48,14 @@ def export(
     *,
     overwrite: bool = False,
     trust: Sequence[str] = (),
+    reject: Rejection | Literal["off"] | None = None,
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
-    `[FOLDER/]package.module:factory` (see `edgekd.own_code`). Raises `InputError` for an unfinished run,
+    `[FOLDER/]package.module:factory` (see `edgekd.own_code`). `reject`: what is to tell the unknown, which the run
+    keeps for the next export; None: what it keeps, "off": nothing. Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
     operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
@@ -58,7 +63,7 @@ def export(
     target = load_target(target) if isinstance(target, str) else target
     out = out or bundle_folder(run, target)
     with held(out), reading(run.folder):
-        return _export(run, target, out, progress, overwrite)
+        return _export(run, target, out, progress, overwrite, reject)
 
 
 def bundle_folder(run: Run, target: Target) -> Path:
@@ -66,7 +71,14 @@ def bundle_folder(run: Run, target: Target) -> Path:
     return run.folder / f"bundle-{target.name}"
 
 
-def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: bool) -> Bundle:
+def _export(
+    run: Run,
+    target: Target,
+    out: Path,
+    progress: Progress,
+    overwrite: bool,
+    reject: Rejection | Literal["off"] | None,
+) -> Bundle:
     runtime = RUNTIMES[target.runtime]
     refuse_existing(out, overwrite)
     models = runtime.models(target)
@@ -74,6 +86,11 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     main = deployables[target.precision]
     data = run.open_data(progress)
     rows = verification_rows(data.split)
+    if reject == "off":
+        forget_rejection(run)
+    elif (rejection := reject or kept_rejection(run)) is not None:
+        deployables = rejecting(run, deployables, rejection, data, runtime.flavour, progress)
+        main = deployables[target.precision]
     progress("export", 1, STEPS, step="graph")
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
@@ -84,7 +101,8 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
     waveforms = data.waveforms(rows)
     if runtime.hears_16_bits:
         waveforms = in_16_bits(waveforms)
-    float_student = Remembered(reference(_float_student(run, deployables)))
+    known = {precision != "int8": deployable.known for precision, deployable in deployables.items()}
+    float_student = Remembered(reference(_float_student(run, deployables), known=known.get(True)))
     trained = {
         precision: Remembered(deployable.trained(runtime.flavour)) if precision == "int8" else float_student
         for precision, deployable in deployables.items()
@@ -97,19 +115,31 @@ def _export(run: Run, target: Target, out: Path, progress: Progress, overwrite: 
         if precision == target.precision:
             classify = shipped
         # It decides.
-        parity = verify(classify, trained[precision], waveforms, target.tolerance, progress, run.task)
-        checks.append(Check(by=by, precision=precision, figures=parity.model_dump()))
+        tolerance, told = target.tolerance, deployable.reject
+        parity = verify(classify, trained[precision], waveforms, tolerance, progress, run.task, told)
+        checks.append(Check(by=by, precision=precision, figures=parity.model_dump(exclude_none=True)))
         checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
-    progress("export", 4, STEPS, step="bundle")
     classifier = _classifier(run, main, target)
+    steps = None
+    if runtime.in_steps and main.reject is not None:
+        why = "graphs in steps do not say how familiar a window is, so with --reject each is computed whole"
+        checks.append(Check(by="graphs in steps", precision=target.precision, not_run=why))
+    elif runtime.in_steps:
+        clips = data.waveforms(_rows_of(data.split, ceil(SECONDS / run.config.data.clip_seconds)))
+        steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
+        checks.append(steps.check)
+    progress("export", 4, STEPS, step="bundle")
+    found = detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples)
     bundle = write_bundle(
         out,
-        files,
+        files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples),
+        detection=found.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
-        findings=Findings(Parity.model_validate(checks[0].figures), tuple(checks), floats),
+        findings=Findings(
+            Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
+        ),
         golden=choose_golden(
             trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
         ),
@@ -163,6 +193,11 @@ def verification_rows(split: Split) -> list[int]:
     return rows
 
 
+def _rows_of(split: Split, clips: int) -> list[int]:
+    """So many rows, or all: of the test side, then of validation, then of training."""
+    return [*split.test, *split.validation, *split.train][:clips]
+
+
 def in_16_bits(waveforms: Tensor) -> Tensor:
     """`waveforms` as a 16-bit converter gives them."""
     return (waveforms * 32768).round().clamp(-32768, 32767) / 32768
@@ -194,9 +229,9 @@ def shipped_score(shipped: Probabilities, data: RunData, progress: Progress = si
 
     The run's own int8 score is that of its arithmetic in training; a flavour whose integers reach further may differ.
     """
-    test = data.side("test")
+    test, classes = data.side("test"), len(data.index.classes)
     probabilities = predict_probabilities(
-        graph_classifier(shipped, data.index.task),
+        graph_classifier(lambda waveforms: shipped(waveforms)[:, :classes], data.index.task),
         data.store,
         test.rows,
         progress=progress,

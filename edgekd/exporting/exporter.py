@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,12 +28,12 @@ _TRACED_BATCH = 2  # any batch but 0 and 1, which the exporter would take for co
 
 
 def export_module(
-    module: DeployableModule, shape: tuple[int | None, ...], opset: int, names: tuple[str, str]
+    module: DeployableModule, shape: tuple[int | None, ...], opset: int, names: Sequence[str]
 ) -> onnx.ModelProto:
     """The graph of `module` in operator set `opset`, 18 or later, for one input of `shape`.
 
-    `names`: of the input and the output. A first size of None is any batch. Raises `GateError` for an operator that the
-    exporter has no ONNX for.
+    `names`: of the input and the outputs. A first size of None is any batch. Raises `GateError` for an operator that
+    the exporter has no ONNX for.
     """
     example = torch.zeros([_TRACED_BATCH if size is None else size for size in shape])
     shapes = {"sound": {0: torch.export.Dim("batch")}} if shape[0] is None else None
@@ -45,7 +45,7 @@ def export_module(
                 dynamo=True,
                 opset_version=opset,
                 input_names=[names[0]],
-                output_names=[names[1]],
+                output_names=list(names[1:]),
                 dynamic_shapes=shapes,
                 verbose=False,
             )

@@ -3,7 +3,8 @@
 TensorRT 10 and later take the types in a graph as binding: a layer that was left in float32 by mistake is slow and says
 nothing, a log-mel in float16 is wrong. So
 
-- *fp16*: every layer after the front end takes and gives float16, and the front end float32;
+- *fp16*: every layer after the front end takes and gives float16, and the front end float32, as does what tells whether
+  a clip is known;
 - *fp32*, and what *int8* leaves in float: float32, and no float16 anywhere;
 - sound comes in and probabilities go out as float32.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekd.errors import GateError
-from edgekd.exporting.graph import FRONT_END
+from edgekd.exporting.graph import FRONT_END, KNOWN
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +44,13 @@ def check_float_types(model: onnx.ModelProto | bytes, precision: Precision) -> N
     for node in graph.node:
         inside = not node.name.startswith(FRONT_END)
         touched = {types.get(name) for name in (*node.input, *node.output)}
-        if precision == "fp16" and inside and node.op_type in _LAYERS and TensorProto.FLOAT in touched:
+        if (
+            precision == "fp16"
+            and inside
+            and not node.name.startswith(KNOWN)
+            and node.op_type in _LAYERS
+            and TensorProto.FLOAT in touched
+        ):
             raise GateError(f"{node.op_type} '{node.name}' of an fp16 graph computes in float32. {_WHAT_TO_DO}")
         if TensorProto.FLOAT16 in touched and not (precision == "fp16" and inside):
             what = (

@@ -1,10 +1,12 @@
-"""A student as one ONNX graph: sound in, class probabilities `(batch, K)` float32 out.
+"""A student as one ONNX graph: sound in, class probabilities `(batch, K)` float32 out, and, where the unknown is to be
+rejected, `known (batch,)` (`edgekd.exporting.known`).
 
 The layers that students are made of are written here, operator by operator (`onnx_writer`); a student that has another
 goes through PyTorch's exporter, in thirty times the time (`exporter`).
 
 The same student gives the same bytes: names come from the modules, and nothing of the exporting machine is kept. Nodes
-of the front end are called `frontend/...`, those of a module `network.blocks.0/...`.
+of the front end are called `frontend/...`, those of a module `network.blocks.0/...`, those of the second output
+`known/...`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from edgekd.config import FrontendConfig
 from edgekd.exporting.computed_weights import OPERATORS, with_computed_weights
 from edgekd.exporting.deployable import Deployable, DeployableModule, integer_module
 from edgekd.exporting.exporter import export_module, rename_values, simplified
+from edgekd.exporting.known import KnownScore
+from edgekd.exporting.onnx_writer.known import KNOWN_SCOPE
 from edgekd.exporting.onnx_writer.sheet import Unknown
 from edgekd.exporting.onnx_writer.write import FRONT_END_SCOPE, write
 from edgekd.exporting.operators import lowered
@@ -32,8 +36,8 @@ if TYPE_CHECKING:
     import onnx
 
 INPUTS: dict[LogMelPlace, str] = {"graph": "waveform", "external": "log_mel"}
-OUTPUT = "probabilities"
-FRONT_END = f"{FRONT_END_SCOPE}/"  # how the names of its nodes begin
+OUTPUT, KNOWN_OUTPUT = "probabilities", "known"
+FRONT_END, KNOWN = f"{FRONT_END_SCOPE}/", f"{KNOWN_SCOPE}/"  # how the names of their nodes begin
 OPSETS = range(13, 21)  # per-channel DequantizeLinear is of 13; above 20 ONNX Runtime fails on zero-point-0 graphs
 _LOWEST_WRITTEN = 18  # older ones are made of this
 
@@ -72,17 +76,19 @@ def onnx_of(deployable: Deployable, flavour: FlavourName, form: Form = Form()) -
 def _onnx_of(deployable: Deployable, flavour: FlavourName | None, form: Form) -> bytes:
     student, samples = deployable.student, deployable.clip_samples
     if deployable.network is None or flavour is None:
-        return float_onnx(student, samples, form, half=deployable.precision == "fp16")
-    return quantized_onnx(student, deployable.network, samples, flavour, form)
+        return float_onnx(student, samples, form, half=deployable.precision == "fp16", known=deployable.known)
+    return quantized_onnx(student, deployable.network, samples, flavour, form, known=deployable.known)
 
 
-def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half: bool = False) -> bytes:
-    """The float student as an ONNX model, its network in float16 where `half`.
+def float_onnx(
+    student: Student, clip_samples: int, form: Form = Form(), *, half: bool = False, known: KnownScore | None = None
+) -> bytes:
+    """The float student as an ONNX model, its network in float16 where `half`, with the output `known` where it is one.
 
     `clip_samples` is the length of a waveform. Raises `GateError` for what the operator set of `form` lacks.
     """
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
-    module = DeployableModule(student, student.network, form.log_mel, half=half)
+    module = DeployableModule(student, student.network, form.log_mel, half=half, known=known)
     model = _written(module, shape, form)
     if model is None:
         model = simplified(_exported(module, shape, form), half=half)
@@ -91,14 +97,20 @@ def float_onnx(student: Student, clip_samples: int, form: Form = Form(), *, half
 
 
 def quantized_onnx(
-    student: Student, network: QuantizedNetwork, clip_samples: int, flavour: FlavourName, form: Form = Form()
+    student: Student,
+    network: QuantizedNetwork,
+    clip_samples: int,
+    flavour: FlavourName,
+    form: Form = Form(),
+    *,
+    known: KnownScore | None = None,
 ) -> bytes:
     """The student with the quantised `network` in place of its own, as an ONNX model in `flavour`.
 
     Raises `InputError` when a scale in `network` was never calibrated, `GateError` for what the operator set lacks.
     """
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
-    module = integer_module(student, network, flavour, form.log_mel)
+    module = integer_module(student, network, flavour, form.log_mel, known)
     model = _written(module, shape, form) or _exported(module, shape, form)
     model = _lowered(model, module, form)
     return _serialised(model, {"edgekd.precision": "int8", "edgekd.flavour": flavour})
@@ -113,17 +125,26 @@ def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace)
 
 def log_mel_nodes(model_bytes: bytes) -> list[str]:
     """Names of the operators of the log-mel: those that must stay in float32 whatever the rest is built in."""
+    return _nodes_of(model_bytes, (FRONT_END,))
+
+
+def known_nodes(model_bytes: bytes) -> list[str]:
+    """Names of the operators of the output `known`, which must stay in float32 too."""
+    return _nodes_of(model_bytes, (KNOWN, KNOWN_OUTPUT))  # the last is called after what it gives
+
+
+def _nodes_of(model_bytes: bytes, scopes: tuple[str, ...]) -> list[str]:
     import onnx
 
     nodes = onnx.load_from_string(model_bytes).graph.node
     rounding = ("QuantizeLinear", "DequantizeLinear")
-    return [node.name for node in nodes if node.name.startswith(FRONT_END) and node.op_type not in rounding]
+    return [node.name for node in nodes if node.name.startswith(scopes) and node.op_type not in rounding]
 
 
 def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto | None:
     """The graph of `module`; None where it has a layer that the writer does not know."""
     try:
-        return write(module, *_asked(shape, form))
+        return write(module, *_asked(module, shape, form))
     except Unknown:
         return None
 
@@ -136,15 +157,18 @@ def _lowered(model: onnx.ModelProto, module: DeployableModule, form: Form) -> on
 
 
 def _exported(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
-    return export_module(module, *_asked(shape, form))
+    return export_module(module, *_asked(module, shape, form))
 
 
-def _asked(shape: tuple[int, ...], form: Form) -> tuple[tuple[int | None, ...], int, tuple[str, str]]:
-    """Shape of the input, operator set, names of input and output, as `write` and `export_module` take them."""
+def _asked(
+    module: DeployableModule, shape: tuple[int, ...], form: Form
+) -> tuple[tuple[int | None, ...], int, tuple[str, ...]]:
+    """Shape of the input, operator set, names of input and outputs, as `write` and `export_module` take them."""
     if form.opset not in OPSETS:
         raise ValueError(f"opset {form.opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
     batch = 1 if form.batch == 1 else None
-    return (batch, *shape), max(form.opset, _LOWEST_WRITTEN), (INPUTS[form.log_mel], OUTPUT)
+    outputs = (OUTPUT,) if module.known is None else (OUTPUT, KNOWN_OUTPUT)
+    return (batch, *shape), max(form.opset, _LOWEST_WRITTEN), (INPUTS[form.log_mel], *outputs)
 
 
 def _serialised(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:

@@ -74,6 +74,19 @@ Score = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 
 
+class Reject(Section):
+    """How unknown windows are told: those whose score `known`, the graph's second output, is below the threshold."""
+
+    score: Literal["energy", "mahalanobis"]
+    threshold: float
+    span: float = Field(gt=0, description="range of the scores of the clips that the graph was verified on")
+    share: float = Field(ge=0, lt=1, description="of known validation clips that may be rejected")
+    clips: int = Field(ge=1, description="validation clips that the threshold was chosen on")
+    shrinkage: float | None = Field(
+        None, ge=0, le=1, description="of the covariance towards a multiple of the identity"
+    )
+
+
 class Detection(Section):
     """What makes an event of the scores of windows: `edgekd.device.runner.detection` has the rule, and thresholds for
     classes that are not named here."""
@@ -87,6 +100,7 @@ class Detection(Section):
     gap_s: Seconds = Field(0.0, description="events of a class no further apart are one")
     exclusive: bool = Field(False, description="one class at a time")
     background: str | None = Field(None, description="the class that is never an event")
+    reject: Reject | None = Field(None, description="how unknown windows are told; null: none is unknown")
     chosen: str | None = Field(None, description="how the thresholds were chosen; null: by nobody")
 
     @classmethod
@@ -124,6 +138,8 @@ class Parity(Section):
         ge=0, le=1, description="share of clips with the same winning class, or of the same answers"
     )
     largest_difference: float = Field(ge=0, description="of any class probability")
+    known_agreement: float | None = Field(None, ge=0, le=1, description="share of clips on one side of the threshold")
+    known_difference: float | None = Field(None, ge=0, description="the largest of `known`, as a share of its span")
 
 
 class Check(Section):
@@ -145,6 +161,31 @@ class FloatOperators(Section):
     on_integers: tuple[str, ...] = Field((), description="convolutions and matrix products with int8 weights")
 
 
+class StepMap(Section):
+    """What a part of the graph makes: see `edgekd.device.runner.steps.Map`."""
+
+    columns: int = Field(ge=1, description="of a window")
+    stride: int = Field(ge=1, description="columns of the part's input from one to the next")
+    left: int = Field(ge=0, description="that feel the beginning of a window")
+    right: int = Field(ge=0, description="that feel its end")
+    reach: int = Field(ge=0, description="that feel the beginning of a stretch within it")
+
+
+class StepPart(Section):
+    """A part of the graph, on any number of columns of a window."""
+
+    file: FileName
+    lead: int = Field(ge=0, description="columns of its input that what feels the beginning of a window is made of")
+    maps: tuple[StepMap, ...] = Field(min_length=1)
+
+
+class Steps(Section):
+    """The graph again, in parts that follow one another, for windows that overlap: what they share is computed once."""
+
+    parts: tuple[StepPart, ...] = Field((), description="the first takes the log-mel of the runner")
+    end: FileName = Field(description="takes the maps of the last part, or the log-mel; gives probabilities")
+
+
 class Manifest(Section):
     """`manifest.json`. `sha256` is the digest of the manifest itself, without that entry."""
 
@@ -159,6 +200,7 @@ class Manifest(Section):
     alternatives: dict[Precision, FileName] = Field({}, description="the float student in other precisions")
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = FloatOperators()
+    steps: Steps | None = Field(None, description="null: windows are computed whole")
     files: dict[FileName, Sha256] = Field(description="every other file")
     sha256: Sha256
 

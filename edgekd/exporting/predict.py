@@ -21,9 +21,10 @@ from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
 from edgekd.device.runner.detection import Rule, rule_of
-from edgekd.device.runner.errors import BadSamples, WrongUsage
+from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.steps import StepGraphs
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import Detection, read_bundle
@@ -36,13 +37,16 @@ Scores = NDArray[np.float32]
 class Prediction:
     """Classes and their probabilities, the most probable first; none, and `error`, for a file that cannot be read.
 
-    `silent`: there was nothing to hear, for every sample has one value.
+    `silent`: there was nothing to hear, for every sample has one value. `known`: how familiar it is, and `unknown`:
+    that it is not familiar enough, of a classifier that rejects the unknown.
     """
 
     file: Path
     ranked: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     silent: bool = False
+    known: float | None = None
+    unknown: bool = False
     answers: tuple[str, ...] | None = None
     """The classes that reach their thresholds, the most probable first; None where nobody has chosen any, unless a clip
     may be of several classes."""
@@ -53,8 +57,9 @@ class Prediction:
         if self.error is not None:
             return {"file": str(self.file), "error": self.error}
         scores = {name: round(share, 6) for name, share in self.ranked}
+        told: dict[str, Any] = {} if self.known is None else {"known": round(self.known, 6), "unknown": self.unknown}
         answered = {} if self.answers is None else {"classes": list(self.answers)}
-        return {"file": str(self.file), "silent": self.silent, **answered, "scores": scores}
+        return {"file": str(self.file), "silent": self.silent, **told, **answered, "scores": scores}
 
 
 class Predictor(ABC):
@@ -83,9 +88,27 @@ class Predictor(ABC):
         return self.hearing.trim_silence
 
     @abstractmethod
-    def probabilities(self, clips: Scores) -> Scores:
-        """Class probabilities `(B, K)` of clips `(B, S)`. Raises `BadSamples` where they are not finite, `InputError`
-        where the classifier cannot be run."""
+    def answers(self, clips: Scores) -> Scores:
+        """Class probabilities `(B, K)` of clips `(B, S)`, and how familiar each is in one more column where the
+        classifier rejects the unknown. Raises `BadSamples` where they are not finite, `InputError` where the classifier
+        cannot be run."""
+
+    def told(self, answer: Scores) -> dict[str, Any]:
+        """`known`, how familiar what was answered so `(K + 1,)` is, and whether it is `unknown`; empty where the
+        classifier rejects nothing."""
+        reject = None if self.detection is None else self.detection.reject
+        if reject is None:
+            return {}
+        known = float(answer[len(self.classes)])
+        return {"known": known, "unknown": known < reject.threshold}
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
+        return None
+
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """`manifest` and what it says of such graphs."""
+        return manifest
 
     def answered(self, scores: Scores) -> tuple[str, ...]:
         """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
@@ -106,13 +129,13 @@ class Predictor(ABC):
         }
         try:
             found = None if self.detection is None else self.detection.model_dump()
-            return rule_of({"classifier": classifier, "detection": found}, **asked)
+            return rule_of(self._with_steps({"classifier": classifier, "detection": found}), **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
     def predict_file(self, path: Path) -> tuple[Scores, bool]:
-        """Class probabilities `(K,)`, and whether the file is silent. Raises `InputError` for one that cannot be
-        decoded, or not be heard as the classifier hears."""
+        """What is answered, as `answers` has it, and whether the file is silent. Raises `InputError` for one that
+        cannot be decoded, or not be heard as the classifier hears."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         with opened(path) as recording:
             rate = recording.info.rate
@@ -126,7 +149,7 @@ class Predictor(ABC):
 
     def _classified(self, batch: Scores, path: Path) -> Scores:
         try:
-            return self.probabilities(batch)
+            return self.answers(batch)
         except (BadSamples, InputError) as failure:
             raise InputError(f"{path}: {failure}.") from None
 
@@ -142,10 +165,11 @@ class BundlePredictor(Predictor):
         self.sample_rate, self.clip_samples = self.classifier.sample_rate, self.classifier.clip_samples
         self.hop_samples, self.resampler = self.classifier.hop_samples, self.classifier.resampler.model_dump()
         self.detection = manifest.detection if "detection" in manifest.model_fields_set else None
-        self._sha256 = manifest.sha256
+        self._folder, self._manifest = folder, manifest
+        self._steps: StepGraphs | None = None
         self.classify = RUNTIMES[manifest.target.runtime].open(folder)
 
-    def probabilities(self, clips: Scores) -> Scores:
+    def answers(self, clips: Scores) -> Scores:
         try:
             return self.classify(clips)
         except InputError as failure:
@@ -153,8 +177,25 @@ class BundlePredictor(Predictor):
                 raise failure.__cause__ from None
             raise
 
+    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        told = self._manifest.model_dump(mode="json")
+        classifier = manifest["classifier"] | {"frontend": told["classifier"]["frontend"]}
+        return manifest | {"classifier": classifier, "steps": told["steps"]}
+
+    def step_graphs(self) -> StepGraphs | None:
+        manifest = self._manifest
+        if manifest.steps is None or not RUNTIMES[manifest.target.runtime].in_steps:
+            return None
+        if self._steps is None:
+            told = manifest.model_dump(mode="json")
+            try:
+                self._steps = StepGraphs(self._folder, told["steps"], told["classifier"], manifest.target.opset, 1)
+            except RunnerError as failure:
+                raise InputError(str(failure)) from None
+        return self._steps
+
     def digest(self) -> str:
-        return self._sha256
+        return self._manifest.sha256
 
 
 class RunPredictor(Predictor):
@@ -163,6 +204,8 @@ class RunPredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         from edgekd.exporting.deployable import deployable_of
         from edgekd.exporting.detection import detection_of
+        from edgekd.exporting.rejection import kept_fit
+        from edgekd.exporting.verify import reference
         from edgekd.runs.run import Run
 
         run = Run.open(folder)
@@ -173,15 +216,18 @@ class RunPredictor(Predictor):
         self.resampler = {"lowpass_filter_width": RESAMPLE_FILTER_WIDTH, "rolloff": RESAMPLE_ROLLOFF}
         self.several = run.task.several
         int8 = "int8" in run.report().get("test", {})
-        self.detection = detection_of(run, "int8" if int8 else "student", self.hop_samples)
         deployable = deployable_of(run, "int8" if int8 else "fp32")
-        self.student, self._source = deployable.student, deployable.source
+        fitted = kept_fit(run, "int8" if int8 else "student", deployable.source)
+        found = detection_of(run, "int8" if int8 else "student", self.hop_samples)
+        self.detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
+        known = None if fitted is None else fitted.known
+        self.student, self._answers = deployable.student, reference(deployable.student, known=known)
+        self._source = deployable.source if known is None else f"{deployable.source} {known.digest}"
 
-    def probabilities(self, clips: Scores) -> Scores:
+    def answers(self, clips: Scores) -> Scores:
         import torch
 
-        with torch.inference_mode():
-            scores: Scores = self.student.task.probabilities(self.student(torch.from_numpy(clips)).logits).numpy()
+        scores: Scores = self._answers(torch.from_numpy(clips)).numpy()
         if not np.isfinite(scores).all():
             raise BadSamples("the model's output is not finite")
         return scores
@@ -203,11 +249,13 @@ def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
 
     def predict(file: Path) -> Prediction:
         try:
-            scores, silent = predictor.predict_file(file)
+            answer, silent = predictor.predict_file(file)
         except InputError as failure:
             return Prediction(file, error=str(failure))
+        scores = answer[: len(predictor.classes)]
         ranked = sorted(zip(predictor.classes, scores.tolist(), strict=True), key=lambda pair: -pair[1])
         answers = predictor.answered(scores) if answers_known else None
-        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=predictor.several)
+        several, told = predictor.several, predictor.told(answer)
+        return Prediction(file, tuple(ranked), silent=silent, answers=answers, several=several, **told)
 
     return map(predict, files)

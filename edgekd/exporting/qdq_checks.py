@@ -6,7 +6,8 @@ int8 model passes `check_structure` before it is run:
 
 - each convolution and matrix product after the front end, but for the layers that quantisation was told to leave, takes
   a rounded activation and an int8 weight with one scale for each output channel (axis 0) and zero point 0;
-- its output goes, at most through a ReLU, to a QuantizeLinear; only the logits may stay in float;
+- its output goes, at most through a ReLU, to a QuantizeLinear; only the logits may stay in float, for the softmax and
+  for what tells whether a clip is known;
 - a max-pool on a rounded activation gives one with the same scale;
 - types and zero points of activations, and the type of the bias, are the flavour's.
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.errors import GateError
-from edgekd.exporting.graph import FRONT_END
+from edgekd.exporting.graph import FRONT_END, KNOWN
 from edgekd.exporting.manifest import FloatOperators
 from edgekd.exporting.verify import session_options
 from edgekd.quantization.fake_quant import FLAVOURS, Flavour, FlavourName
@@ -218,6 +219,7 @@ def _check_layer(graph: _Graph, node: onnx.NodeProto, flavour: Flavour) -> None:
         if stored is None or stored.dtype.name != flavour.bias:
             raise _refusal(node, f"has a bias that is not stored as {flavour.bias}, as flavour '{flavour.name}' has it")
     takers = graph.takers_past_relu(node)
+    takers = [taker for taker in takers if not taker.name.startswith(KNOWN)]
     last = [taker.op_type for taker in takers]
     is_logits = last in (["Softmax"], ["Sigmoid"]) and takers[0].output[0] in graph.outputs
     if not is_logits and [taker.op_type for taker in takers] != ["QuantizeLinear"]:

@@ -4,6 +4,9 @@ ONNX Runtime on at least `MIN_CLIPS` real clips decides; on a few of them the st
 (`onnx.reference`) is asked as well, which shares no code with it. A runtime rounds in other places than the
 fake-quantised network (an int8 result is one unit up or down where a sum falls on the boundary), so probabilities
 differ a little and classes should not. Export refuses a model beyond its tolerance.
+
+What a classifier says of how familiar a clip is (`known`) is held to the same: clips are to lie on the same side of the
+threshold, and differences are shares of the range that the scores of these clips have, as probabilities have one of 1.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from torch import Tensor
 from edgekd.device.runner.answers import same_answers
 from edgekd.device.runner.engines import onnxruntime_failures
 from edgekd.errors import GateError
-from edgekd.exporting.manifest import Parity
+from edgekd.exporting.known import KnownScore
+from edgekd.exporting.manifest import Parity, Reject
 from edgekd.exporting.targets import Tolerance
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
@@ -45,7 +49,9 @@ FLOATS: dict[str, type[np.floating]] = {  # as ONNX Runtime calls them
 
 Sound = NDArray[np.float32]
 FrontEndOf = Callable[[Tensor], Tensor] | None  # waveforms (B, S) -> what the graph takes instead
-Probabilities = Callable[[Tensor], Tensor]  # waveforms (B, S) -> class probabilities (B, K)
+Probabilities = Callable[[Tensor], Tensor]
+"""Waveforms `(B, S)` -> class probabilities `(B, K)`; of a classifier that tells how familiar a clip is, with `known`
+in one more column (`split_known`)."""
 
 
 def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
@@ -102,8 +108,7 @@ def in_session(runtime: onnxruntime.InferenceSession, front_end: FrontEndOf = No
     kind = FLOATS.get(sound.type, np.float32)
 
     def infer(clips: Sound) -> Sound:
-        scores: Sound = runtime.run(None, {sound.name: clips.astype(kind, copy=False)})[0]
-        return scores.astype(np.float32, copy=False)
+        return _joined(runtime.run(None, {sound.name: clips.astype(kind, copy=False)}))
 
     return _of_waveforms(infer, sound.shape, front_end)
 
@@ -123,9 +128,20 @@ def in_reference(model_bytes: bytes, front_end: FrontEndOf = None) -> Probabilit
     def infer(clips: Sound) -> Sound:
         outputs = evaluator.run(None, {sound.name: clips})
         assert isinstance(outputs, list)
-        return outputs[0]
+        return _joined(outputs)
 
     return _of_waveforms(infer, shape, front_end)
+
+
+def _joined(outputs: Sequence[Sound]) -> Sound:
+    """The outputs of a graph, `(B, K)` and maybe `(B,)`, as columns of one array."""
+    probabilities, *known = (each.astype(np.float32, copy=False) for each in outputs)
+    return np.column_stack([probabilities, *known]) if known else probabilities
+
+
+def split_known(answers: Sound, classes: int) -> tuple[Sound, Sound | None]:
+    """Class probabilities `(B, classes)` of what a classifier answers, and `known (B,)` where it tells."""
+    return answers[:, :classes], answers[:, classes] if answers.shape[1] > classes else None
 
 
 def _of_waveforms(
@@ -172,10 +188,13 @@ def graph_classifier(classify: Probabilities, task: Task = SINGLE) -> Probabilit
 
 
 def reference(
-    student: Student, network: QuantizedNetwork | None = None, flavour: FlavourName | None = None
+    student: Student,
+    network: QuantizedNetwork | None = None,
+    flavour: FlavourName | None = None,
+    known: KnownScore | None = None,
 ) -> Probabilities:
     """Waveforms `(B, S)` -> probabilities `(B, K)` as trained: the student, or with the quantised `network` in its
-    place.
+    place; with `known` in one more column where it is given.
 
     `network` computes as a runtime of `flavour` will; see `edgekd.quantization.fake_quant.set_flavour`. Copies are
     taken, so what is passed in is left as it is.
@@ -186,11 +205,19 @@ def reference(
         if flavour is not None:
             set_flavour(whole.network, flavour)
 
-    @torch.no_grad()
-    def probabilities(waveforms: Tensor) -> Tensor:
-        return whole.task.probabilities(whole(waveforms).logits)
+    if known is not None and known.gaussians is not None:
+        whole.give_embedding()
 
-    return probabilities
+    @torch.no_grad()
+    def answers(waveforms: Tensor) -> Tensor:
+        output = whole(waveforms)
+        probabilities = whole.task.probabilities(output.logits)
+        if known is None:
+            return probabilities
+        familiar = known.of(output.logits, probabilities, output.embedding)
+        return torch.cat([probabilities, familiar[:, None]], dim=1)
+
+    return answers
 
 
 def verify(
@@ -200,15 +227,17 @@ def verify(
     tolerance: Tolerance,
     progress: Progress = silent,
     task: Task = SINGLE,
+    reject: Reject | None = None,
 ) -> Parity:
     """Compare an exported model with the trained student on `waveforms (N, S)`, N at least `MIN_CLIPS`.
 
-    Raises `GateError` with the figures when agreement is below or a difference above `tolerance`, or an output is not
-    finite.
+    `reject`: how they tell the unknown, where they do. Raises `GateError` with the figures when agreement is below or a
+    difference above `tolerance`, or an output is not finite.
     """
     if len(waveforms) < MIN_CLIPS:
         raise ValueError(f"verification needs at least {MIN_CLIPS} clips, got {len(waveforms)}")
-    agreement, difference = _compared(classify, trained, waveforms, _BATCH, progress, "verify", task)
+    expected, found = _answers(classify, trained, waveforms, _BATCH, progress, "verify")
+    agreement, difference, *known = _compared(expected, found, task, reject)
     if not (agreement >= tolerance.agreement and difference <= tolerance.probability):  # NaN refuses too
         raise GateError(
             f"The exported model does not agree with the trained one on {len(waveforms)} clips: {agreement:.1%} same "
@@ -216,7 +245,14 @@ def verify(
             f"in probability {difference:.4f} (at most {tolerance.probability:.4f}). Train the int8 student longer "
             "(edgekd quantize), or, if the application can bear it, set a wider [tolerance] in the target's TOML."
         )
-    return Parity(clips=len(waveforms), agreement=agreement, largest_difference=difference)
+    if known and not (known[0] >= tolerance.agreement and known[1] <= tolerance.probability):
+        raise GateError(
+            f"What the exported model says of how familiar {len(waveforms)} clips are does not agree with the trained "
+            f"one: {known[0]:.1%} on the same side of the threshold (at least {tolerance.agreement:.1%} wanted), "
+            f"largest difference {known[1]:.4f} of the range of the scores (at most {tolerance.probability:.4f}). "
+            "Train the int8 student longer (edgekd quantize), or leave --reject out."
+        )
+    return _parity(len(waveforms), agreement, difference, known)
 
 
 def verify_by_reference(
@@ -226,6 +262,7 @@ def verify_by_reference(
     tolerance: Tolerance,
     progress: Progress = silent,
     task: Task = SINGLE,
+    reject: Reject | None = None,
 ) -> Parity:
     """Compare a graph run by `in_reference` with the trained student on the first `REFERENCE_CLIPS` waveforms.
 
@@ -234,26 +271,29 @@ def verify_by_reference(
     import onnx
 
     clips = waveforms[:REFERENCE_CLIPS]
-    agreement, difference = _compared(classify, trained, clips, 1, progress, "verify by reference", task)
-    if not difference <= tolerance.probability:
+    expected, found = _answers(classify, trained, clips, 1, progress, "verify by reference")
+    agreement, difference, *known = _compared(expected, found, task, reject)
+    if not difference <= tolerance.probability or (known and not known[1] <= tolerance.probability):
+        what = "scores of how familiar clips are" if difference <= tolerance.probability else "probabilities"
         raise GateError(
-            f"onnx.reference {onnx.__version__} gets other probabilities from the exported model than the trained one "
-            f"gives: largest difference {difference:.4f} (at most {tolerance.probability:.4f}) on {len(clips)} clips. "
-            "This is a fault of the export, not of the run: please report it with the model."
+            f"onnx.reference {onnx.__version__} gets other {what} from the exported model than the trained one gives: "
+            f"largest difference {max((difference, *known[1:])):.4f} (at most {tolerance.probability:.4f}) on "
+            f"{len(clips)} clips. This is a fault of the export, not of the run: please report it with the model."
         )
-    return Parity(clips=len(clips), agreement=agreement, largest_difference=difference)
+    return _parity(len(clips), agreement, difference, known)
 
 
-def _compared(
-    classify: Probabilities,
-    trained: Probabilities,
-    waveforms: Tensor,
-    batch_size: int,
-    progress: Progress,
-    stage: str,
-    task: Task,
-) -> tuple[float, float]:
-    """Share of the same answers (`same_answers`), and the largest difference of any probability."""
+def _parity(clips: int, agreement: float, difference: float, known: Sequence[float]) -> Parity:
+    agrees, apart = known or (None, None)
+    return Parity(
+        clips=clips, agreement=agreement, largest_difference=difference, known_agreement=agrees, known_difference=apart
+    )
+
+
+def _answers(
+    classify: Probabilities, trained: Probabilities, waveforms: Tensor, batch_size: int, progress: Progress, stage: str
+) -> tuple[Sound, Sound]:
+    """What `trained` and `classify` say of all of `waveforms`."""
     answers, outputs = [], []
     for done, batch in enumerate(waveforms.float().split(batch_size)):
         progress(stage, done * batch_size, len(waveforms))
@@ -265,5 +305,17 @@ def _compared(
         raise GateError(
             f"The exported model gives outputs of shape {tuple(found.shape)}, the trained one {tuple(expected.shape)}."
         )
-    agreement = same_answers(found.numpy(), expected.numpy(), task.activation)
-    return agreement, (found - expected).abs().max().item()
+    return expected.numpy(), found.numpy()
+
+
+def _compared(expected: Sound, found: Sound, task: Task, reject: Reject | None) -> tuple[float, ...]:
+    """Share of the same answers (`same_answers`), and the largest difference of any probability; with `reject` also the
+    share on the same side of its threshold, and the largest difference as a share of its span."""
+    classes = expected.shape[1] - (reject is not None)
+    (said, familiar), (answered, known) = split_known(expected, classes), split_known(found, classes)
+    agreement = same_answers(answered, said, task.activation)
+    figures = (agreement, float(np.abs(answered - said).max()))
+    if reject is None or known is None or familiar is None:
+        return figures
+    same = float(((known >= reject.threshold) == (familiar >= reject.threshold)).mean())
+    return (*figures, same, float(np.abs(known - familiar).max() / reject.span))

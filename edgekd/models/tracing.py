@@ -87,10 +87,22 @@ def embedding_layer(network: nn.Module) -> EmbeddingLayer | None:
     classifier = module_of(traced, node)
     if not isinstance(classifier, nn.Linear) or calls[str(node.target)] > 1:
         return None
-    before = node.all_input_nodes[0]
-    while isinstance(module_of(traced, before), nn.Dropout | nn.Identity) and calls[str(before.target)] == 1:
-        node, before = before, before.all_input_nodes[0]
+    while calls[str(node.all_input_nodes[0].target)] == 1 and _is_dropout(traced, node.all_input_nodes[0]):
+        node = node.all_input_nodes[0]
     return EmbeddingLayer(str(node.target), classifier.in_features)
+
+
+def embedding_of(traced: fx.GraphModule) -> fx.Node:
+    """What enters the classifier of a network that has an embedding, before dropout; in one that was made int8 it is
+    rounded."""
+    before: fx.Node = logits_of(traced.graph).all_input_nodes[0]
+    while _is_dropout(traced, before):
+        before = before.all_input_nodes[0]
+    return before
+
+
+def _is_dropout(traced: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(module_of(traced, node), nn.Dropout | nn.Identity)
 
 
 def classifier_of(network: nn.Module) -> str | None:

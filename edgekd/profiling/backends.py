@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from edgekd.device import runner
 from edgekd.errors import InputError, unknown_name
 from edgekd.exporting.cost import activation_bytes, graph_cost, graph_traffic, split_at_log_mel
+from edgekd.exporting.graph import KNOWN_OUTPUT
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.runtimes.tensorrt import TensorRT
 from edgekd.exporting.runtimes.tensorrt.rounding import PROVIDERS, clipped_rounding
@@ -210,7 +211,8 @@ class OnnxGraph:
         self._sound, self.shape = sound.name, tuple(sound.shape)
         self._float = FLOATS.get(sound.type, np.float32)
         tensors = None if outside is None else lambda clips: torch.from_numpy(outside(clips.numpy()))
-        self._classify = in_session(self._session, tensors)
+        self._answers = in_session(self._session, tensors)
+        self.tells_known = KNOWN_OUTPUT in [each.name for each in self._session.get_outputs()]
 
     @property
     def samples(self) -> int:
@@ -218,7 +220,11 @@ class OnnxGraph:
         return int(self.shape[1])
 
     def classify(self, waveforms: Tensor) -> Tensor:
-        return self._classify(waveforms)
+        return self._answers(waveforms)[:, : -1 if self.tells_known else None]
+
+    def known(self, waveforms: Tensor) -> Tensor:
+        """How familiar each of `waveforms (B, S)` is, `(B,)`, of a graph that `tells_known`."""
+        return self._answers(waveforms)[:, -1]
 
     def timers(self, example: Tensor) -> dict[str, Timer]:
         waveform = example.numpy()
@@ -324,6 +330,7 @@ class Engine:
         """
         self._file, self.precision, self._outside, self._graph = file, precision, outside, graph
         self._on_dla = file.stem.endswith(runner.DLA_ENGINE)
+        self._classes = contract.classes
         try:
             self._engine = runner.open_engine(file, contract, runtime, self._on_dla)
         except runner.RunnerError as failure:
@@ -333,7 +340,7 @@ class Engine:
 
     def classify(self, waveforms: Tensor) -> Tensor:
         try:
-            return torch.from_numpy(self._engine(self._input(waveforms)))
+            return torch.from_numpy(self._engine(self._input(waveforms)))[:, : self._classes]
         except runner.RunnerError as failure:
             raise InputError(str(failure)) from None
 

@@ -51,7 +51,8 @@ class OpenedBundle:
         self.threads: int | None = threads
 
     def classify(self, waveforms: Tensor) -> Tensor:
-        return torch.from_numpy(self._classify(waveforms.numpy()))
+        classes = len(self._bundle.manifest.classifier.classes)
+        return torch.from_numpy(self._classify(waveforms.numpy())[:, :classes])
 
     def timers(self, example: Tensor) -> dict[str, Timer]:
         return {"whole": wall(partial(self.classify, example))}
@@ -128,7 +129,8 @@ def _built_engine(bundle: Bundle, front_end: FrontEnd | None, graph: OnnxGraph) 
         shape = graph.shape[1:]
         settings = target.tensorrt or target.tensorrt_rtx
         largest = 1 if classifier.batch == 1 or settings is None else settings.max_batch
-        contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest)
+        known = manifest.detection.reject is not None
+        contract = runner.Contract(classifier.input, shape, len(classifier.classes), largest, known)
         file = runner.engine_file(folder, precision)
         told = ENGINE_PRECISIONS[precision]
         return Engine(file, contract, told, outside=front_end, graph=graph, runtime=target.runtime)

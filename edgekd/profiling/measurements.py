@@ -16,7 +16,18 @@ from edgekd.profiling.energy import battery, measure_energy, modelled, open_mete
 from edgekd.profiling.latency import Timings, throughput
 from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress
-from edgekd.report.results import Battery, Calibration, Cost, Energy, Latency, Robustness, Subject, Throughput, Versus
+from edgekd.report.results import (
+    Battery,
+    Calibration,
+    Cost,
+    Energy,
+    Latency,
+    Robustness,
+    Subject,
+    Throughput,
+    Unknown,
+    Versus,
+)
 from edgekd.runs.predictions import Predictions
 from edgekd.scoring.calibration import before_temperature, calibration
 from edgekd.scoring.differences import Difference, LabelDifference, difference
@@ -33,8 +44,8 @@ def example_of(candidate: Candidate) -> Tensor:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured of all subjects together: predictions and curves by the subject's name, and timings by the
-    subject's name and the part that was timed, `student: whole`.
+    """What was measured of all subjects together: predictions, curves and unknown sounds by the subject's name,
+    timings by the subject's name and the part that was timed, `student: whole`.
 
     `notes` is filled while subjects are measured: what could not be.
     """
@@ -42,6 +53,7 @@ class Measurements:
     config: ProfileConfig
     predictions: Mapping[str, Predictions]
     curves: Mapping[str, Robustness]
+    unknown: Mapping[str, Unknown]
     timings: Timings
     progress: Progress
     notes: list[str]
@@ -84,6 +96,7 @@ class Measurements:
             battery=self._battery(candidate, latency, energy),
             layers=candidate.model.layers(example) if self.config.layers else (),
             robustness=self.curves.get(candidate.name),
+            unknown=self.unknown.get(candidate.name),
         )
 
     def _scores(self, candidate: Candidate) -> AnyScores | None:

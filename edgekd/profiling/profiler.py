@@ -1,6 +1,7 @@
 """`profile`: everything that was named, scored on the same clips and timed in turns, as one report.
 
-What is measured by which module: accuracy (`accuracy`), noise and length (`robustness`), time (`latency`), the machine
+What is measured by which module: accuracy (`accuracy`), noise and length (`robustness`), sounds of no
+class (`unknown`), time (`latency`), the machine
 (`machine`), operations and bytes (`cost`, `memory`), energy (`energy`), layers (`layers`), other hosts (`remote`);
 `measurements` puts what belongs to one subject together, `notes` says what a reader should know of the figures.
 `edgekd.report.write.write_report` puts the result into a folder: a page to read, JSON, Markdown and CSV.
@@ -33,6 +34,7 @@ from edgekd.profiling.notes import reader_notes
 from edgekd.profiling.remote import check_hosts, profile_hosts, subject_of
 from edgekd.profiling.robustness import Noise, noise_of, robustness
 from edgekd.profiling.subjects import Candidate, Source, candidates, folders_of
+from edgekd.profiling.unknown import unknown_sounds
 from edgekd.profiling.visit import HostFailure, HostResult
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Energy, Machine, Profile, Robustness, Subject
@@ -99,9 +101,10 @@ def profile_candidates(
     on_hosts = _on_hosts(subjects, remote, config, progress)  # before anything is timed here
     predictions = _predictions(subjects, progress)
     curves = _curves(subjects, noises, progress)
+    unknown = unknown_sounds(subjects, config.site, progress) if config.probes else {}
     timings, machine = _times(subjects, config, progress)
     baseline = _baseline(subjects)
-    measurements = Measurements(config, predictions, curves, timings, progress, notes=[])
+    measurements = Measurements(config, predictions, curves, unknown, timings, progress, notes=[])
     measured = measurements.subjects(subjects, baseline)
     notes, failures = [*reader_notes(subjects, measured, machine), *measurements.notes], []
     for candidate, result in on_hosts:

@@ -28,6 +28,11 @@ def _conditions(subject: Subject) -> dict[str, Value]:
         for point in conditions:
             name = "mean_average_precision" if point.accuracy is None else "accuracy"
             values[f"{name}_at_{point.value:g}_{unit}"] = point.measure
+    for probe in subject.unknown.probes if subject.unknown else ():
+        kind = probe.kind.replace(" ", "_")
+        values |= {f"confident_{kind}": probe.confident}
+        values |= {f"auroc_{score}_{kind}": share for score, share in probe.auroc.items()}
+        values |= {f"false_alarms_{score}_{kind}": share for score, share in probe.false_alarms.items()}
     for batch in subject.throughput:
         values[f"clips_per_second_batch_{batch.batch}_threads_{batch.threads}"] = batch.clips_per_second
     if subject.scores:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from edgekd.number_formats import (
     NONE,
+    area,
     count,
     energy,
     interval,
@@ -258,3 +259,28 @@ def class_rows(profile: Profile) -> list[tuple[str, list[float | None]]]:
         return []
     each = [scores.average_precision if isinstance(scores, LabelScores) else scores.recall for scores in scored]
     return [(name, [shares[index] for shares in each]) for index, name in enumerate(scored[0].classes)]
+
+
+UNKNOWN_HEADS = ("subject", "sound", "clips", "99% confident", "named", "score", "AUROC", "not rejected", "known lost")
+
+
+def unknown_rows(profile: Profile) -> list[tuple[str, ...]]:
+    """What each subject makes of sounds that are none of the classes, a row a score; `UNKNOWN_HEADS` are the columns.
+
+    A `*` marks the score that a subject ships with.
+    """
+    rows = []
+    for subject in profile.subjects:
+        unknown = subject.unknown
+        for probe in unknown.probes if unknown else ():
+            assert unknown is not None
+            for score in probe.auroc:
+                alarms, lost = probe.false_alarms.get(score), unknown.lost.get(score)
+                told = (
+                    area(probe.auroc[score]),
+                    *(NONE if share is None else percent(share) for share in (alarms, lost)),
+                )
+                shipped = "*" if score == unknown.rejects else ""
+                head = (subject.name, probe.kind, str(probe.clips), percent(probe.confident), probe.named)
+                rows.append((*head, score + shipped, *told))
+    return rows

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekd.escaping import html_text, markdown_command, markdown_text
 from edgekd.number_formats import NONE, percent
-from edgekd.report.figures import class_rows, known_figures, of_classes, row
+from edgekd.report.figures import UNKNOWN_HEADS, class_rows, known_figures, of_classes, row, unknown_rows
 from edgekd.report.machines import machine_rows
 from edgekd.report.results import Profile
 
@@ -26,6 +26,9 @@ def report_markdown(profile: Profile) -> str:
     if classes:
         rows = [[name, *(NONE if share is None else percent(share) for share in shares)] for name, shares in classes]
         parts.append(_folded(of_classes(profile)[0], _table(["class", *(subject.name for subject in scored)], rows)))
+    unknown = unknown_rows(profile)
+    if unknown:
+        parts.append(_folded("Sounds of no class", _table(UNKNOWN_HEADS, unknown)))
     machines, rows = machine_rows(profile)
     parts.append(_folded("Where times were taken", _table(["", *machines], rows)))
     if profile.command:

@@ -30,6 +30,7 @@ def report_html(profile: Profile) -> str:
         "Key figures": page_results.key_figures(profile),
         "Accuracy and time": page_results.accuracy_and_time(profile),
         "Noise and short clips": page_results.noise_and_short_clips(profile),
+        "Sounds of no class": page_results.sounds_of_no_class(profile),
         "Classes": page_results.classes(profile),
         "Layers": page_results.layers(profile),
         "Throughput": page_results.throughput(profile),

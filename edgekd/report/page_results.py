@@ -9,6 +9,7 @@ from edgekd.number_formats import NONE, count, energy, interval, number, percent
 from edgekd.report import charts
 from edgekd.report.figures import (
     FIGURES_BY_KEY,
+    UNKNOWN_HEADS,
     Figure,
     Row,
     class_rows,
@@ -17,6 +18,7 @@ from edgekd.report.figures import (
     of_classes,
     row,
     titled,
+    unknown_rows,
 )
 from edgekd.report.page_parts import captioned, explained, figure, key, legend, scrolled, share_cell, table
 from edgekd.report.results import Point, Profile, Subject
@@ -125,6 +127,18 @@ def noise_and_short_clips(profile: Profile) -> str:
             legend(profile, length, lines=True),
         ),
     )
+
+
+def sounds_of_no_class(profile: Profile) -> str:
+    """What is made of silence, noise, hum and the user's own site."""
+    rows = unknown_rows(profile)
+    if not rows:
+        return ""
+    caption = (
+        "None of these sounds is of a class. AUROC: how likely a test clip scores higher. Not rejected, and known test "
+        "clips lost: at the threshold that the validation side gives. * ships with this score."
+    )
+    return table(caption, UNKNOWN_HEADS, rows)
 
 
 def _conditions(profile: Profile, curves: dict[int, tuple[Point, ...]], caption: str, unit: str) -> str:

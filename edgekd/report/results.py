@@ -191,6 +191,26 @@ class Robustness(Section):
     length: tuple[Point, ...] = Field((), description="longest first; a shorter clip is padded as the runner pads it")
 
 
+class Probe(Section):
+    """What is made of sounds that are none of the classes. Scores are by their names: softmax, energy, mahalanobis."""
+
+    kind: str = Field(description="digital silence, white noise, pink noise, 50 Hz hum, 60 Hz hum, your site")
+    clips: int = Field(strict=True, ge=1)
+    confident: Share = Field(description="answered with a probability of 0.99 or more, and not rejected")
+    named: str = Field(description="the class that most of these got; of all clips where none was confident")
+    auroc: dict[str, Share] = Field(description="how likely a test clip is the more familiar, by each score")
+    false_alarms: dict[str, Share] = Field({}, description="not rejected at the threshold of each score")
+
+
+class Unknown(Section):
+    """How sounds are told that are none of the classes."""
+
+    rejects: str | None = Field(description="the score that it ships with; null: it gives each sound a class")
+    thresholds: dict[str, float] = Field({}, description="of each score, from the validation side or the bundle")
+    lost: dict[str, Share] = Field({}, description="of the test clips, those below the threshold of each score")
+    probes: tuple[Probe, ...]
+
+
 class Golden(Section):
     """A bundle's golden examples on the machine that ran them."""
 
@@ -261,6 +281,7 @@ class Subject(Section):
     battery: Battery | None = None
     layers: tuple[Layer, ...] = Field((), description="slowest first")
     robustness: Robustness | None = None
+    unknown: Unknown | None = Field(None, description="null where it was not asked for, or there are no clips")
     versus: Versus | None = Field(None, description="null for the baseline itself")
     golden: Golden | None = None
     machine: Machine | None = Field(None, description="the host's; null: the report's")

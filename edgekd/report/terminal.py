@@ -15,6 +15,7 @@ import typer
 from edgekd.escaping import json_text, terminal_text
 from edgekd.number_formats import (
     NONE,
+    area,
     count,
     decibels,
     interval,
@@ -212,11 +213,18 @@ def print_bundle(bundle: Bundle) -> None:
     if manifest.classifier.input == "log_mel":
         line("  takes a log-mel: edgekd_runner.py computes it, and so must your own code")
     parity = manifest.parity
-    line(f"  verified on {parity.clips} clips by {manifest.checks[0].by}: same class on {percent(parity.agreement)},")
+    same = "same answers" if manifest.classifier.activation == "sigmoid" else "same class"
+    line(f"  verified on {parity.clips} clips by {manifest.checks[0].by}: {same} on {percent(parity.agreement)},")
     line(
         f"    largest difference in probability {probability_difference(parity.largest_difference)} "
         f"(tolerance {setting(target.tolerance.probability)})"
     )
+    reject = manifest.detection.reject
+    if reject is not None:
+        line(
+            f"  unknown: {reject.score} below {setting(reject.threshold)}, which rejects at most"
+            f" {percent(reject.share)} of {reject.clips} known clips"
+        )
     deciding = manifest.checks[0].by
     also = dict.fromkeys(check.by for check in manifest.checks if check.figures and check.by != deciding)
     if also:
@@ -290,6 +298,8 @@ def print_comparison(comparison: Comparison) -> None:
         for result in compared:
             if result.difference is not None and not result.difference.shown:
                 line(f"{result.method}: {undecided(result.difference)}.")
+    if comparison.unknown:
+        _print_unknown(comparison)
     line()
     line("Mean over cells ± standard deviation over seeds.")
     if compared or int8:
@@ -300,6 +310,30 @@ def print_comparison(comparison: Comparison) -> None:
         line("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
         line("the other flips the signs of whole recordings.")
     line(f"Written: {comparison.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
+
+
+def _print_unknown(comparison: Comparison) -> None:
+    """How well scores tell the classes that were left out: of each method all together, of the first class by class."""
+    line()
+    columns = ("left out", "score", "AUROC", "not rejected", "known lost")
+    rows = []
+    for result in comparison.unknown:
+        if result.left_out is None or result.method == comparison.reference:
+            told = result.told
+            rows.append(
+                (
+                    result.left_out or f"each, {result.method}",
+                    result.score,
+                    f"{area(told.auroc)} ({interval(*told.auroc_interval, area)})",
+                    f"{percent(told.false_alarms)} ({interval(*told.false_alarms_interval, percent)})",
+                    percent(told.lost),
+                )
+            )
+    table(columns, rows, numbers=columns[1:])
+    line(
+        "Clips of classes that were not learned, against test clips of those that were; 95% intervals over recordings."
+    )
+    line("Thresholds reject at most 5% of the validation side.")
 
 
 def _spread(spread: Spread | None) -> str:

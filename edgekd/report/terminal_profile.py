@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.escaping import shortened, terminal_text
-from edgekd.number_formats import NONE, count, number, percent, power, setting, size
+from edgekd.number_formats import NONE, area, count, number, percent, power, setting, size
 from edgekd.report.terminal import WIDTH, line, paragraph, table
 
 if TYPE_CHECKING:
     from edgekd.report.figures import Row
-    from edgekd.report.results import Point, Profile, Subject
+    from edgekd.report.results import Point, Probe, Profile, Subject
 
 LAYERS = 10
+SCORES = ("softmax", "energy", "mahalanobis")
 NAME = 40  # letters of a subject's name in a table; the list below the tables has it in full
 GAP = 2  # between columns
 
@@ -63,6 +64,7 @@ def print_profile(profile: Profile, out: Path | None) -> None:
         ("Cost", None, _figures(COST, rows)),
         ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
         *_robustness(profile),
+        *_unknown(profile),
         ("Clips a second: batch/threads", None, _throughput(profile)),
     )
     for title, subjects, columns in tables:
@@ -152,6 +154,39 @@ def _robustness(profile: Profile) -> list[tuple[str, list[Subject], Columns]]:
             _conditions([curves.length for _, curves in robust]),
         ),
     ]
+
+
+def _unknown(profile: Profile) -> list[tuple[str, list[Subject], Columns]]:
+    """Of each kind of sound, what is answered with confidence, and how well scores tell it."""
+    heard = [(subject, subject.unknown) for subject in profile.subjects if subject.unknown]
+    subjects = [subject for subject, _ in heard]
+    kinds = list(dict.fromkeys(probe.kind for _, unknown in heard for probe in unknown.probes))
+    by_kind = [{probe.kind: probe for probe in unknown.probes} for _, unknown in heard]
+    heads = {kind: kind.removeprefix("digital ").removeprefix("your ").removesuffix(" noise") for kind in kinds}
+    sure: Columns = {
+        heads[kind]: [percent(probes[kind].confident) if kind in probes else NONE for probes in by_kind]
+        for kind in kinds
+    }
+    tables = [("None of the classes, yet answered with 99% confidence", subjects, sure)]
+    for name in SCORES:
+        columns: Columns = {}
+        for kind in kinds:
+            found = [probes.get(kind) for probes in by_kind]
+            columns[heads[kind]] = [_told_apart(probe, name) for probe in found]
+        lost = [unknown.lost.get(name) for _, unknown in heard]
+        columns["known lost"] = [NONE if share is None else percent(share) for share in lost]
+        if any(cell != NONE for kind in kinds for cell in columns[heads[kind]]):
+            title = f"None of the classes, by {name}: AUROC, and what is not rejected at the threshold"
+            tables.append((title, subjects, columns))
+    return tables
+
+
+def _told_apart(probe: Probe | None, score: str) -> str:
+    """`0.93, 12.5%`."""
+    if probe is None or score not in probe.auroc:
+        return NONE
+    alarms = probe.false_alarms.get(score)
+    return area(probe.auroc[score]) + ("" if alarms is None else f", {percent(alarms)}")
 
 
 def _conditions(curves: Sequence[tuple[Point, ...]]) -> Columns:

@@ -33,10 +33,12 @@ def print_thresholds(run: Run, chosen: Sequence[Chosen]) -> None:
             _rate_interval(each.validation),
         )
         for name, each in found.classes.items()
+        if each.note != IS_BACKGROUND
     ]
+    heard = [name for name, *_ in rows]
     table(("validation", "from", *MEASURES, "interval"), rows, numbers=("from", *MEASURES, "interval"))
     line()
-    table(("test", *MEASURES), [(name, *_measures(counts)) for name, counts in first.test.items()], numbers=MEASURES)
+    table(("test", *MEASURES), [(name, *_measures(first.test[name])) for name in heard], numbers=MEASURES)
     line()
     for note in notes(first):
         paragraph(note)
@@ -57,7 +59,7 @@ def notes(chosen: Chosen) -> list[str]:
 
 def _rate_notes(found: Thresholds, an_hour: float) -> list[str]:
     """How far the validation side bears out a rate."""
-    told, of_all = [], found.classes
+    told, of_all = [], {name: each for name, each in found.classes.items() if each.note != IS_BACKGROUND}
     deaf = [name for name, each in of_all.items() if each.validation.positives and not each.validation.found]
     if deaf:
         told.append(f"Note: nothing of {', '.join(deaf)} is heard at this rate.")
@@ -83,9 +85,10 @@ def _temperature_text(temperature: Temperature) -> str:
     if temperature.value == 1:
         return f"Temperature: {temperature.note}."
     assert temperature.loss is not None and temperature.loss_before is not None
+    less = temperature.loss_before - temperature.loss
     return (
-        f"Logits are divided by {setting(temperature.value)}, which {temperature.note}: "
-        f"{number(temperature.loss_before)} to {number(temperature.loss)}."
+        f"Logits are divided by {setting(temperature.value)}, which {temperature.note}, by {number(less)} from "
+        f"{number(temperature.loss_before)}."
     )
 
 

@@ -6,20 +6,40 @@ what is said is how large a difference the recordings could have told.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgekd.number_formats import interval, number, percent, points, ratio, real_time_factor, size
 from edgekd.report.results import Estimate, Subject
 from edgekd.scoring.differences import AnyDifference
 
 
 def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, ...]:
-    """A sentence for each subject but the baseline; for the baseline itself where it is alone."""
+    """A sentence for each subject but the baseline; for the baseline itself where it is alone. Then one for each that
+    is sure of what is none of its classes; a teacher, which does not ship, is passed by."""
+    named = [sentence for subject in subjects if subject.role != "teacher" for sentence in _sure_of_nothing(subject)]
     if len(subjects) == 1 or baseline is None:
-        return tuple(_alone(subject) for subject in subjects)
-    return tuple(
+        return (*(_alone(subject) for subject in subjects), *named)
+    gained = (
         _alone(subject) if subject.versus is None else _compared(subject, subject.versus.baseline)
         for subject in subjects
         if subject.name != baseline
     )
+    return (*gained, *named)
+
+
+def _sure_of_nothing(subject: Subject) -> Iterator[str]:
+    """What a subject answers with 99 % confidence though it is no class."""
+    if subject.unknown is None:
+        return
+    sure = [probe for probe in subject.unknown.probes if probe.confident]
+    if sure:
+        told = [
+            (f"{percent(probe.confident)} of " if probe.clips > 1 else "") + f"{probe.kind} ({probe.named})"
+            for probe in sure
+        ]
+        listed = " and ".join(filter(None, (", ".join(told[:-1]), told[-1])))
+        advice = "" if subject.unknown.rejects else "; it rejects nothing (edgekd export --reject energy)"
+        yield f"{subject.name} answers what is none of its classes with 99% confidence: {listed}{advice}."
 
 
 def undecided(difference: AnyDifference) -> str:

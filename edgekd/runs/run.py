@@ -208,8 +208,7 @@ class Run:
         from edgekd.runs.data import RunData, open_clips
 
         def read() -> tuple[ClipIndex, Split]:
-            labels = self.task.labels  # a run that does not say was of one class a clip, whatever their names hold
-            index = load_index(self.config.data.model_copy(update={"labels": labels}), progress)
+            index = load_index(self.config.data.model_copy(update={"labels": self.task.labels}), progress)
             if index.classes != self.classes:
                 raise InputError(
                     f"{self.folder}: the data at {index.root} now has classes {', '.join(index.classes)}; "
@@ -344,8 +343,9 @@ def _run_of(config: DistillConfig, folder: Path) -> Run | None:
 
 def changes(stored: DistillConfig, wanted: DistillConfig) -> list[str]:
     """The settings in which `wanted` is another run than `stored`."""
-    found_out = {"data.labels"} if wanted.data.labels is None else set()  # of the data, when the run was begun
-    return differences(stored.model_dump(mode="json"), wanted.model_dump(mode="json"), {*SAME_RUN, *found_out})
+    unsaid = wanted.data.labels is None or wanted.data.task == stored.data.task  # then it was found out of the data
+    ignored = (*SAME_RUN, "data.labels") if unsaid else SAME_RUN
+    return differences(stored.model_dump(mode="json"), wanted.model_dump(mode="json"), ignored)
 
 
 def _is_scrap(folder: Path, config: DistillConfig) -> bool:

@@ -31,7 +31,7 @@ class Aim(Section):
     @property
     def words(self) -> str:
         """For a person to read."""
-        return "best F1" if self.an_hour is None else f"at most {self.an_hour:g} false alarms/h of a class"
+        return "best F1" if self.an_hour is None else f"at most {self.an_hour:g}/h of false alarms of each class"
 
 
 BEST_F1 = Aim()

@@ -3,6 +3,9 @@
 The expected calibration error of the highest probability (`scores.calibration_error`), or where clips may be of several
 classes that of every yes or no, with its 95 % interval over recordings; and the cross-entropy, which a temperature is
 fitted by and which no bins are needed for.
+
+Of few clips the error comes out too large, since chance parts accuracy and confidence in every bin; and more so in
+resamples of them. The intervals are corrected for that (BCa), so a figure may lie near their upper end.
 """
 
 from __future__ import annotations

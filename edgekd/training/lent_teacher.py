@@ -26,6 +26,8 @@ def teacher_settings(config: DistillConfig) -> dict[str, Any]:
     # A teacher that need not answer may have no head (`new_teacher`), so it cannot be lent to who asks it.
     silent_ones = config.teacher.adaptation == "none" and "logits" not in needs_of(config.loss.terms)
     asked = {"time_shift", "shifts_per_clip", "mixes_per_clip", "mix_share", "gain_db"}
+    if not config.data.leave_out:
+        kept["data"].add("leave_out")  # as it was before there was such a setting
     plain = config.teacher.adaptation != "full"  # a head is trained on the embeddings of clips as they are
     return {
         **config.model_dump(mode="json", include={"data", "teacher", "seed"}, exclude=kept),

@@ -192,7 +192,7 @@ def shipped(config: FrontendConfig, sample_rate: int, samples: int, *, computes:
     waveform = Value("waveform", (1, samples))
     with sheet.within("frontend"):
         log_mel = write_log_mel(sheet, frontend, waveform, lambda sheet, value: transpose(sheet, value, 1, 2))
-    model = sheet.model("log_mel", waveform, log_mel, 18, "batch")
+    model = sheet.model("log_mel", waveform, [log_mel], 18, "batch")
     model.ir_version = 10
     return (with_computed_weights(model, frontend, "frontend") if computes else model).SerializeToString()
 

@@ -28,7 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edgekd.data.clip_store import ClipStore
 from edgekd.exporting.cost import split_at_log_mel
-from edgekd.exporting.graph import FRONT_END, float_onnx, quantized_onnx
+from edgekd.exporting.graph import FRONT_END, Form, float_onnx, quantized_onnx
 from edgekd.exporting.verify import session
 from edgekd.quantization.calibration import load_recipe, select_clips
 from edgekd.quantization.int8_student import load_int8, quantized_network
@@ -92,7 +92,9 @@ def subjects(run: Run, store: ClipStore) -> dict[str, bytes]:
     quantised = load_int8(run)
     graphs = {
         "float": float_model,
-        OURS: quantized_onnx(quantised, quantized_network(quantised), store.samples, "onnxruntime"),
+        OURS: quantized_onnx(
+            quantised, quantized_network(quantised), store.samples, "onnxruntime", Form(computes_weights=True)
+        ),
     }
     for name, method in CALIBRATORS.items():
         graphs[f"onnxruntime int8, {name}"] = by_onnxruntime(float_model, store, rows, method)

@@ -79,6 +79,26 @@ def test_a_plan_says_what_follows_from_the_rate_and_forgets_what_was_said_before
     assert "windows of 256 samples (n_fft 256) every 160" in plan.out
 
 
+def test_a_preset_is_put_over_a_file_and_flags_over_it(edgekd: Callable, tmp_path: Path) -> None:
+    (tmp_path / "low.toml").write_text("[data]\nsample_rate = 8000\n[frontend]\nn_fft = 1024\nf_max = 3000\n")
+    asked = ["distill", "--dataset", "sonar_sim", "--dry-run", "--config", tmp_path / "low.toml"]
+    preset = [*asked, "--frontend-preset", "16k-20ms-40"]
+    assert "at 16000 Hz: windows of 512 samples (n_fft 512) every 320, 50 to 8000 Hz" in edgekd(*preset).out
+    assert "a clip is 251 x 40" in edgekd(*preset).out
+    assert (
+        "at 32000 Hz: windows of 1024 samples (n_fft 1024) every 640" in edgekd(*preset, "--sample-rate", "32000").out
+    )
+    finer = edgekd(*preset, "--set", "frontend.hop_length=128", "--set", "frontend.n_mels=48").out
+    assert "every 128" in finer
+    assert "a clip is 626 x 48" in finer
+    assert "Did you mean '16k-20ms-40'?" in edgekd(*asked, "--frontend-preset", "16k-20ms-4").refusal(2)
+
+
+def test_a_cut_student_keeps_the_front_end_of_its_teacher(edgekd: Callable) -> None:
+    asked = ("distill", "--dataset", "sonar_sim", "--teacher", "yamnet", "--dry-run", "--frontend-preset", "16k")
+    assert 'student = "hltdnn' in edgekd(*asked).out, "another student is taken where none is named"
+
+
 def test_a_plan_makes_nothing(edgekd: Callable, tmp_path: Path) -> None:
     edgekd("distill", "--dataset", "sonar_sim", "--out", tmp_path / "run", "--dry-run")
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 
+import edgekd
 from edgekd.checks.inspection import inspect_data
 from edgekd.config import DataConfig, DistillConfig, ProfileConfig
 from edgekd.errors import GateError, InputError, UsageError
@@ -112,6 +115,26 @@ def test_a_device_verifies_and_streams_it(several_bundle: Path) -> None:
     for row in map(json.loads, heard.stdout.splitlines()):
         assert row["classes"] == [name for name, score in row["scores"].items() if score >= 0.5]
         assert row["classes"]
+
+
+def test_events_of_each_class_are_found_for_itself_here_and_on_the_device(several_bundle: Path, tmp_path: Path) -> None:
+    time = np.arange(40_000) / 4_000  # 10 s
+    sound = np.random.default_rng(3).normal(0, 0.02, len(time))
+    for begin, end, hertz in ((2, 7, 300), (4, 9, 1_500)):  # low, high
+        sound += 0.1 * np.sin(2 * np.pi * hertz * time) * ((time >= begin) & (time < end))
+    soundfile.write(tmp_path / "night.wav", sound, 4_000)
+    here = edgekd.detect(several_bundle, [tmp_path / "night.wav"], tmp_path / "here.csv", thresholds={"low": 0.4})
+    arguments = ("detect", tmp_path / "night.wav", "--out", tmp_path / "there.csv", "--threshold", "low=0.4")
+    assert run_bundle(several_bundle, *arguments).returncode == 0
+    found = [list(csv.DictReader((tmp_path / name).open())) for name in ("here.csv", "there.csv")]
+    events = [[(row["annotation"], row["start_time"], row["end_time"]) for row in rows] for rows in found]
+    assert sorted(events[0]) == sorted(events[1])
+    low, high = (
+        max((row for row in found[0] if row["annotation"] == name), key=lambda row: float(row["end_time"]))
+        for name in ("low", "high")
+    )
+    assert float(high["start_time"]) < float(low["end_time"]), "one over the other"
+    assert here is not None
 
 
 def test_a_bundle_whose_activation_is_another_is_refused_in_a_line(several_bundle: Path, tmp_path: Path) -> None:

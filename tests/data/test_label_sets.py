@@ -40,7 +40,7 @@ def test_a_part_that_stands_elsewhere_makes_them_several_and_that_is_told(read: 
     found = read("tug;cargo", "tug", "none", "cargo; tug", "Background")
     assert found.classes == ("cargo", "tug")
     assert [found.combinations[label] for label in found.labels] == [(0, 1), (1,), (), (0, 1), ()]
-    assert "2 of 5 lines have several classes (line 2: 'tug;cargo')" in found.notes[0].message
+    assert "2 of 5 lines have several classes (line 2: 'tug;cargo') and 2 none" in found.notes[0].message
     assert "data.labels=single" in found.notes[0].message
 
 

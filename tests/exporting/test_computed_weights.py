@@ -42,7 +42,7 @@ def stored(config: FrontendConfig, rate: int, samples: int) -> tuple[onnx.ModelP
     waveform = Value("waveform", (1, samples))
     with sheet.within("frontend"):
         log_mel = write_log_mel(sheet, frontend, waveform, lambda sheet, value: transpose(sheet, value, 1, 2))
-    return sheet.model("log_mel", waveform, log_mel, 18, "batch"), frontend
+    return sheet.model("log_mel", waveform, [log_mel], 18, "batch"), frontend
 
 
 def folded(model: onnx.ModelProto, path: Path, level: str) -> onnx.ModelProto:

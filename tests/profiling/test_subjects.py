@@ -25,6 +25,7 @@ from edgekd.profiling.subjects import Candidate, candidates
 from edgekd.report.markdown import report_markdown
 from edgekd.report.page import report_html
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import BEST_F1, ClassThreshold, Counts, Temperature, Thresholds, write_thresholds
 
 if TYPE_CHECKING:
     from tests.profiling.conftest import Profiled
@@ -44,6 +45,29 @@ def test_a_run_is_its_teacher_and_both_students_as_they_ship(profiled: Profiled)
         ("student", "student", "onnxruntime"),
         ("int8", "int8", "onnxruntime"),
     ]
+
+
+def test_a_student_is_measured_with_its_temperature_and_told_what_it_was_without(
+    profiled: Profiled, tmp_path: Path
+) -> None:
+    run = Run.open(Path(shutil.copytree(profiled.run.folder, tmp_path / "run")))
+    config = ProfileConfig(repetitions=10, seconds=0.2, batches=(1,), noise=None, memory=False, energy=False)
+    found = {}
+    for value in (1.0, 2.5):
+        nothing = Counts(positives=0, found=0, false_alarms=0, other_hours=0)
+        classes = {name: ClassThreshold(open=None, close=None, validation=nothing) for name in run.classes}
+        temperature = Temperature(value=value, note="put in")
+        kept = Thresholds(temperature=temperature, aim=BEST_F1, clips=0, hours=0.0, classes=classes)
+        write_thresholds(run, "int8", kept)
+        (subject,) = profile(run.folder / "int8", config).subjects
+        assert subject.calibration is not None and subject.scores is not None
+        assert subject.calibration.error == subject.scores.calibration_error
+        assert subject.calibration.temperature == value
+        found[value] = subject.calibration
+    assert found[1.0].error_before is found[1.0].cross_entropy_before is None
+    assert found[2.5].error_before == pytest.approx(found[1.0].error, abs=1e-3)
+    assert found[2.5].cross_entropy_before == pytest.approx(found[1.0].cross_entropy, rel=1e-3)
+    assert found[2.5].cross_entropy != pytest.approx(found[1.0].cross_entropy, rel=1e-2)
 
 
 def test_a_teacher_without_a_head_is_timed_and_not_scored(profiled: Profiled, tmp_path: Path) -> None:

@@ -113,3 +113,39 @@ def test_a_teacher_that_was_balanced_is_another_one() -> None:
     )
     assert teacher_settings(plain) != teacher_settings(balanced)
     assert "balance" not in teacher_settings(plain), "grids that were begun before go on"
+
+
+SEVERAL = torch.tensor(
+    [[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 0], [1, 0], [-1, -1], [0, 1], [1, 0], [-1, -1], [0, 0]]
+)
+
+
+def test_of_several_classes_each_is_drawn_from_those_that_have_it_and_none_from_the_rest() -> None:
+    drawn = balanced_rows(ROWS * 3, SEVERAL, torch.Generator().manual_seed(0))
+    assert len(drawn) == 30
+    assert {*drawn} <= {*ROWS}
+    held = SEVERAL[torch.tensor(drawn)]
+    assert (held[:, 0].sum() >= 10) and (held[:, 1].sum() >= 10)  # though two clips of ten have the second
+    assert int((held == 0).all(1).sum()) == 10
+
+
+def test_a_clip_of_several_classes_counts_as_the_mean_of_them_and_one_of_none_as_1() -> None:
+    weights = class_weights("balanced", SEVERAL, ROWS, 2)
+    assert weights is not None
+    torch.testing.assert_close(weights, torch.tensor([10 / (2 * 7), 10 / (2 * 2)]))
+    targets = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    mean = weights.mean().item()
+    found = weights_of(targets, weights, several=True)
+    torch.testing.assert_close(found, torch.tensor([mean, 1.0, weights[1].item(), mean]))
+
+
+def test_targets_of_mixtures_are_shares_of_memberships() -> None:
+    made = batches(MIXED, views=draw_views(ROWS, 64, MIXED, 3), labels=SEVERAL, num_classes=2)
+    views = made.views
+    places, choices = torch.arange(len(ROWS)), torch.full((len(ROWS),), 2)  # the first mixture
+    found = views.targets(SEVERAL, 2, places, choices)
+    shares = views.shares[places, choices][:, None]  # type: ignore[union-attr]
+    of = SEVERAL[torch.tensor(ROWS)].float()
+    partners = views.partners[places, choices]  # type: ignore[union-attr]
+    torch.testing.assert_close(found, shares * of + (1 - shares) * of[partners])
+    assert views.labelled(SEVERAL, places, choices).all()

@@ -67,11 +67,13 @@ def is_selections(table: Path) -> bool:
 
 @dataclass
 class _Found:
-    """What tables say: the events of each recording that they tell of, and the tables that were read."""
+    """What tables say: the events of each recording that they tell of, the tables that were read, and those named after
+    one recording that tell of others alone, with both."""
 
     events: defaultdict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     told: dict[str, None] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
+    elsewhere: list[tuple[Path, str, str]] = field(default_factory=list)
 
 
 def load(root: Path, config: DataConfig) -> ClipIndex:
@@ -119,7 +121,11 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         named,
         clips,
         left_out=tuple(left),
-        notes=(Note("labels", f"{_named(found.tables, audio)}: {told}"), *_odd(infos, pattern_of(config))),
+        notes=(
+            Note("labels", f"{_named(found.tables, audio)}: {told}"),
+            *_misnamed(found),
+            *_odd(infos, pattern_of(config)),
+        ),
         tables=tuple(found.tables),
         combinations=combinations,
     )
@@ -178,9 +184,12 @@ def _read(root: Path, files: Mapping[str, Path], settings: SelectionsConfig) -> 
                 continue
         events = events_in(table, below, settings.format, settings.label)
         found.tables.append(table)
+        events = renamed(events, known, audio)
         if of_table is not None:
             found.told[of_table] = None
-        for event in renamed(events, known, audio):
+            if events and all(event.recording != of_table for event in events):
+                found.elsewhere.append((table, of_table, events[0].recording))
+        for event in events:
             found.told[event.recording] = None
             found.events[event.recording].append(event)
     return found
@@ -190,6 +199,18 @@ def _named(tables: Sequence[Path], audio: Path) -> str:
     """Which tables the labels are of."""
     names = [(path.relative_to(audio) if path.is_relative_to(audio) else path).as_posix() for path in tables]
     return names[0] if len(names) == 1 else f"{len(names)} tables ({names[0]}, ...)"
+
+
+def _misnamed(found: _Found) -> Iterable[Note]:
+    """A note about tables in another recording's name: one that Raven has made of a sequence, or a mistake."""
+    if found.elsewhere:
+        table, named, other = found.elsewhere[0]
+        such = f" ({len(found.elsewhere)} such tables)" if len(found.elsewhere) > 1 else ""
+        yield Note(
+            "labels",
+            f"{table}: is named after {named}, and tells of {other} and nothing in its own{such}: that one counts "
+            "as looked through. If it was not, rename the table.",
+        )
 
 
 def _name_of(known: RecordingNames, name: str) -> str | None:

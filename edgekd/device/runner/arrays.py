@@ -55,13 +55,15 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     return headers
 
 
-def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = False) -> dict[str, np.ndarray]:
+def read_golden(
+    path: Path, clip_samples: int, classes: int, labelled: bool = False, known: bool = False
+) -> dict[str, np.ndarray]:
     """The golden examples of a bundle, by name: N clips and what is expected of them.
 
     `waveform` int16 `(N, clip_samples)` and `scale` float `(N,)`: sample values are `waveform * scale / 32767`;
     `probabilities` and `float_probabilities` float `(N, classes)`, from 0 to 1; `labels` integers `(N,)`, or 0 and 1
-    for each class `(N, classes)`, where they are there or, with `labelled`, always. Raises `RunnerError` for a file
-    that holds anything else.
+    for each class `(N, classes)`, where they are there or, with `labelled`, always; with `known` also `known` and
+    `float_known` float `(N,)`. Raises `RunnerError` for a file that holds anything else.
     """
     wanted: dict[str, tuple[str, Shape]] = {
         "waveform": ("i", (None, clip_samples)),
@@ -69,6 +71,7 @@ def read_golden(path: Path, clip_samples: int, classes: int, labelled: bool = Fa
         "probabilities": ("f", (None, classes)),
         "float_probabilities": ("f", (None, classes)),
         "labels": ("iu", (None,)),
+        **({"known": ("f", (None,)), "float_known": ("f", (None,))} if known else {}),
     }
     try:
         headers = array_headers(path)
@@ -109,6 +112,9 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
             raise ValueError(f"{name} has values that are negative, NaN or infinite")
         if name != "scale" and (values > 1 + 1e-4).any():
             raise ValueError(f"{name} has values above 1")
+    for name in ("known", "float_known"):
+        if not np.isfinite(arrays.get(name, np.zeros(1))).all():
+            raise ValueError(f"{name} has values that are NaN or infinite")
     labels = arrays.get("labels", np.zeros(1, np.int64))
     most = classes - 1 if labels.ndim == 1 else 1
     if labels.min() < 0 or labels.max() > most:

@@ -34,7 +34,7 @@ def run_choose(folder: Path, options: argparse.Namespace) -> int:
             candidates[precision] = {"agrees": False, "error": str(failure)}
             continue
         runners[precision] = runner
-        told = ("agrees", "agreement", "largest_difference", "layers_in_float")
+        told = ("agrees", "agreement", "largest_difference", "known_difference", "layers_in_float")
         candidates[precision] = {key: outcome[key] for key in told if key in outcome}
     if not runners:
         raise RunnerError(candidates[built[0]]["error"])

@@ -30,8 +30,10 @@ from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage, com
 from edgekd.device.runner.level import HIGHEST_PEAK, Stretches, largest
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.resample import resample_pieces
+from edgekd.device.runner.steps import StepGraphs
 from edgekd.device.runner.trtexec import Trtexec
 
+NOT_FINITE = "the model's output is not finite; is the waveform's full scale 1?"
 BATCH = 8  # windows of a long file that are classified together
 
 
@@ -106,6 +108,7 @@ class Runner:
         self.full_scale: float = classifier.get("full_scale", 1.0)
         self.trim_silence: bool = classifier.get("trim_silence", False)
         self.resampler: dict[str, Any] = classifier["resampler"]
+        self.reject: dict[str, Any] | None = (self.manifest.get("detection") or {}).get("reject")
         self._batch: int = BATCH if classifier["batch"] == "dynamic" else classifier["batch"]
         self.log_mel: LogMel | None = None  # where the graph does not compute it
         shape: tuple[int, ...] = (self.clip_samples,)
@@ -116,7 +119,7 @@ class Runner:
         target = self.manifest["target"]
         table = target.get("tensorrt") or target.get("tensorrt_rtx") or {}
         largest = 1 if self._batch == 1 else table.get("max_batch", 1)
-        contract = Contract(classifier["input"], shape, len(self.classes), largest)
+        contract = Contract(classifier["input"], shape, len(self.classes), largest, self.reject is not None)
         self._engine: OnnxRuntime | TensorRT | Trtexec
         if built:
             on_dla = self.precision == DLA_ENGINE
@@ -125,6 +128,8 @@ class Runner:
             model, opset = self.folder / graphs(self.manifest)[self.precision], target["opset"]
             self._engine = OnnxRuntime(model, opset, contract, threads)
         self.engine, self.engine_version = self._engine.name, self._engine.version
+        self._threads = threads
+        self._steps: StepGraphs | None = None
 
     def _choice(self, precision: str | None, cpu: bool) -> tuple[str, bool]:
         """The precision, and whether its engine runs it."""
@@ -147,11 +152,33 @@ class Runner:
 
     def probabilities(self, clips: np.ndarray) -> np.ndarray:
         """Class probabilities `(B, K)` of clips `(B, clip_samples)` at the bundle's sample rate."""
+        return self.answers(clips)[:, : len(self.classes)]
+
+    def answers(self, clips: np.ndarray) -> np.ndarray:
+        """`probabilities`, and in one more column how familiar each clip is, where the bundle rejects the unknown."""
         batches = (clips[i : i + self._batch] for i in range(0, len(clips), self._batch))
         scores = np.concatenate([self._engine(self.graph_input(batch)) for batch in batches])
         if not np.isfinite(scores).all():
-            raise BadSamples("the model's output is not finite; is the waveform's full scale 1?")
+            raise BadSamples(NOT_FINITE)
         return scores
+
+    def told(self, answer: np.ndarray) -> dict[str, Any]:
+        """`known`, how familiar what was answered so `(K + 1,)` is, and whether it is `unknown`; empty where the bundle
+        rejects nothing."""
+        if self.reject is None:
+            return {}
+        known = float(answer[len(self.classes)])
+        return {"known": round(known, 6), "unknown": known < self.reject["threshold"]}
+
+    def step_graphs(self) -> StepGraphs | None:
+        """The graphs by which windows that overlap are computed; None where the bundle has none for what runs here."""
+        described = self.manifest.get("steps")  # older bundles have none
+        if described is None or self.engine != "onnxruntime" or self.precision != self.manifest["precision"]:
+            return None
+        if self._steps is None:
+            classifier, opset = self.manifest["classifier"], self.manifest["target"]["opset"]
+            self._steps = StepGraphs(self.folder, described, classifier, opset, self._threads)
+        return self._steps
 
     @property
     def answers_several(self) -> bool:
@@ -175,27 +202,31 @@ class Runner:
     def predict_pieces(self, pieces: Iterable[np.ndarray], sample_rate: int) -> np.ndarray:
         """`predict` of a waveform that comes in pieces `(samples,)`, to the same numbers: a file of any length takes
         little memory."""
-        return self.hear(pieces, sample_rate)[0]
+        return self.hear(pieces, sample_rate)[0][: len(self.classes)]
 
     def hear(self, pieces: Iterable[np.ndarray], sample_rate: int) -> tuple[np.ndarray, bool]:
-        """`predict_pieces`, and whether there was nothing to hear: every sample had one value."""
+        """What is answered of a waveform in pieces, as `answers` has it, and whether there was nothing to hear: every
+        sample had one value."""
         width, rolloff = self.resampler["lowpass_filter_width"], self.resampler["rolloff"]
         stretches = Stretches(sample_rate, self.sample_rate)
         resampled = resample_pieces(_known(pieces, stretches), sample_rate, self.sample_rate, width, rolloff)
         trimmed = stretches if self.trim_silence else None
         clips = windows(resampled, self.clip_samples, self.hop_samples, self.padding, trimmed)
-        scores = [self.probabilities(batch) for batch in clips]
+        scores = [self.answers(batch) for batch in clips]
         return np.concatenate(scores).mean(axis=0), stretches.flat
 
     def golden_clips(self) -> tuple[np.ndarray, np.ndarray]:
-        """The golden examples: clips `(N, clip_samples)` and the probabilities `(N, K)` expected of them.
+        """The golden examples: clips `(N, clip_samples)` and the `answers` expected of them.
 
         int8 is held to what the int8 model said when it was exported, other precisions to what the float student said.
         """
-        expected = "probabilities" if self.precision == "int8" else "float_probabilities"
-        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes))
+        prefix, rejects = "" if self.precision == "int8" else "float_", self.reject is not None
+        golden = read_golden(self.folder / "golden.npz", self.clip_samples, len(self.classes), known=rejects)
         scale = golden["scale"].astype(np.float32)[:, None] / np.float32(32767)
-        return golden["waveform"].astype(np.float32) * scale, golden.get(expected, golden["probabilities"])
+        expected = golden.get(f"{prefix}probabilities", golden["probabilities"])
+        if rejects:
+            expected = np.column_stack([expected, golden[f"{prefix}known"]])
+        return golden["waveform"].astype(np.float32) * scale, expected
 
     def verify(self) -> dict[str, Any]:
         """Run the golden examples: `agrees`, and the figures it is decided by.
@@ -203,15 +234,21 @@ class Runner:
         Of an int8 engine also `layers_in_float`: those that are to compute on integers, and do not.
         """
         clips, expected = self.golden_clips()
-        scores = self.probabilities(clips)
-        agreement = same_answers(scores, expected, self.activation)
-        difference = float(np.abs(scores - expected).max())
+        scores, classes = self.answers(clips), len(self.classes)
+        agreement = same_answers(scores[:, :classes], expected[:, :classes], self.activation)
+        apart = np.abs(scores - expected)
+        difference = float(apart[:, :classes].max())
+        known: dict[str, float] = {}
+        if self.reject is not None:
+            known = {"known_difference": float(apart[:, classes].max() / self.reject["span"])}
         tolerance = self.manifest["target"]["tolerance"]
         return {
-            "agrees": agreement >= tolerance["agreement"] and difference <= tolerance["probability"],
+            "agrees": agreement >= tolerance["agreement"]
+            and max((difference, *known.values())) <= tolerance["probability"],
             "clips": len(clips),
             "agreement": agreement,
             "largest_difference": difference,
+            **known,
             "tolerance": tolerance,
             "engine": self.engine,
             "precision": self.precision,

@@ -51,6 +51,8 @@ def run_verify(folder: Path, options: argparse.Namespace) -> int:
         same = "same answers" if runner.answers_several else "same top class"
         print(f"{same:<18}  {outcome['agreement']:.1%}   (at least {tolerance['agreement']:.1%})")
         print(f"largest difference  {outcome['largest_difference']:.2g}   (at most {tolerance['probability']:g})")
+        if "known_difference" in outcome:
+            print(f"how familiar        {outcome['known_difference']:.2g} of the range of its scores")
         if "layers_in_float" in outcome:
             print(f"not in int8         {plain(', '.join(outcome['layers_in_float'])) or 'no layer that is to be'}")
     if outcome["agrees"]:
@@ -69,12 +71,13 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
         try:
             with open_wav(path) as wav:
                 seconds = wav.frames / wav.rate
-                scores, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
+                answer, silent = runner.hear(wav.blocks(runner.channel, runner.full_scale), wav.rate)
         except RunnerError as failure:
             complain(f"{path}: {failure}", failure)
             rows.append({"file": str(path), "error": str(failure)})
             exit_code = BAD_INPUT
             continue
+        scores, told = answer[: len(runner.classes)], runner.told(answer)
         answered = runner.answered(scores) if runner.answers_several else None
         shown = options.top or (1 if answered is None else len(answered))
         best = np.argsort(-scores, kind="stable")[:shown]
@@ -82,10 +85,10 @@ def run_predict(folder: Path, options: argparse.Namespace) -> int:
             best = np.array([runner.classes.index(name) for name in answered], dtype=np.intp)
         top = [{"class": runner.classes[k], "score": round(float(scores[k]), 6)} for k in best]
         several = {} if answered is None else {"classes": answered}
-        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **several, "top": top})
+        rows.append({"file": str(path), "seconds": round(seconds, 3), "silent": silent, **told, **several, "top": top})
         if not options.json:
             said = [f"{plain(row['class'])} {row['score']:.3f}" for row in top] or ["none of the classes"]
-            said += ["(silent)"] * silent
+            said = ["unknown"] * told.get("unknown", False) + said + ["(silent)"] * silent
             print(f"{plain(path):<{width}}  " + "   ".join(said), flush=True)
     if options.json:
         print(json.dumps({"files": rows}))

@@ -53,7 +53,7 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
 
 def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
     """The bundle's rule with what the options ask for instead."""
-    return rule_of(
+    rule = rule_of(
         runner.manifest,
         hop_s=options.hop,
         thresholds=options.threshold or (),
@@ -61,6 +61,14 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
+    tell_hop(options.hop, rule.hop / rule.rate)
+    return rule
+
+
+def tell_hop(asked_s: float | None, hop_s: float) -> None:
+    """Say so on standard error where windows come at another hop than was asked for."""
+    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
+        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:

@@ -7,7 +7,7 @@ same here. A window that sees half of what goes on for longer than itself has it
 
 A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
 both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
-out. An event's score is the highest of its cells.
+out. An event's score is the highest of its cells. A window that the classifier does not know opens none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
+from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.errors import WrongUsage
 from edgekd.device.runner.manifest import shown
 
@@ -115,6 +116,7 @@ def rule_of(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
+    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -125,6 +127,11 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def opening_nothing(scores: np.ndarray, rule: Rule) -> np.ndarray:
+    """The scores `(K,)` of an unknown window: it opens no event, though one that others open may reach over it."""
+    return np.minimum(scores, np.nextafter(rule.open, -1))
 
 
 def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:

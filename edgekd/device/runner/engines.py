@@ -81,12 +81,10 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-class OnnxRuntime:
-    """An ONNX file in an operator set, run on the CPU."""
+class Session:
+    """An ONNX file in an operator set, opened in ONNX Runtime on the CPU. Raises `RunnerError`."""
 
-    name = "onnxruntime"
-
-    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+    def __init__(self, model: Path, opset: int, threads: int) -> None:
         onnxruntime = import_onnxruntime(opset)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -97,20 +95,43 @@ class OnnxRuntime:
         # Where it has no class of its own, a RuntimeError.
         self._refusals: tuple[type[Exception], ...] = (*onnxruntime_failures(), RuntimeError, ValueError)
         self.version: str = onnxruntime.__version__
-        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._model = model
         try:
             self._session = onnxruntime.InferenceSession(_named(model), options, providers=["CPUExecutionProvider"])
         except self._refusals as failure:
             raise RunnerError(f"{model}: onnxruntime {self.version} cannot load it: {_first_line(failure)}") from None
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+
+    def run(self, inputs: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
+        """The outputs of these names, or all of them."""
+        try:
+            return list(self._session.run(outputs, inputs))
+        except self._refusals as failure:
+            raise RunnerError(
+                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
+            ) from None
+
+
+class OnnxRuntime:
+    """The graph of a bundle, run by ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, opset: int, contract: Contract, threads: int) -> None:
+        self._session = Session(model, opset, threads)
+        self.version: str = self._session.version
+        self._input, self._classes, self._model = contract.input, contract.classes, model
+        self._outputs = list(contract.outputs)
         self._check(contract)
 
     def _check(self, contract: Contract) -> None:
         """Raises `RunnerError` for the graph of another model."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        scores = [each for each in outputs if each.name == "probabilities"]
-        fits = [each.name for each in inputs] == [contract.input] and len(scores) == 1
-        fits = fits and _is_like(inputs[0], contract.shape) and _is_like(scores[0], (contract.classes,))
-        if not fits:
+        inputs, outputs = self._session.inputs, self._session.outputs
+        found = {each.name: each for each in outputs}
+        wanted = {"probabilities": (contract.classes,), **({"known": ()} if contract.known else {})}
+        fits = [each.name for each in inputs] == [contract.input] and set(wanted) <= set(found)
+        fits = fits and _is_like(inputs[0], contract.shape)
+        if not (fits and all(_is_like(found[name], shape) for name, shape in wanted.items())):
             told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in (*inputs, *outputs))
             raise RunnerError(
                 f"{self._model}: not the model that the manifest describes, which takes {contract.input}"
@@ -118,15 +139,10 @@ class OnnxRuntime:
             )
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        try:
-            scores = self._session.run(["probabilities"], {self._input: batch})[0]
-        except self._refusals as failure:
-            raise RunnerError(
-                f"{self._model}: onnxruntime {self.version} cannot run it: {_first_line(failure)}"
-            ) from None
+        scores, *known = self._session.run({self._input: batch}, self._outputs)
         if scores.shape != (len(batch), self._classes):
             raise RunnerError(f"{self._model}: gives probabilities of the shape {scores.shape} for {len(batch)} clips")
-        return scores
+        return np.column_stack([scores, *known]) if known else scores
 
 
 def _is_like(tensor: Any, shape: tuple[int, ...]) -> bool:
@@ -177,13 +193,18 @@ class TensorRT:
         # Told apart by mode, not by name: torch-tensorrt gives its engines names of its own.
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        if len(names) != 2 or len(inputs) != 1:
+        if len(names) != 1 + len(contract.outputs) or len(inputs) != 1:
             raise RunnerError(f"{engine}: made from another model: its tensors are {', '.join(names)}. {step}")
         (self._input_name,) = inputs
-        (scores,) = set(names) - set(inputs)
-        shape = tuple(self._engine.get_tensor_shape(self._input_name))
-        classes = tuple(self._engine.get_tensor_shape(scores))[-1]
-        if shape[1:] != contract.shape or classes != contract.classes:
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        # By rank, not by name: probabilities (B, classes), then `known` (B,).
+        outputs = sorted((name for name in names if name not in inputs), key=lambda name: -len(shapes[name]))
+        shape, classes = shapes[self._input_name], shapes[outputs[0]][-1]
+        if (
+            shape[1:] != contract.shape
+            or classes != contract.classes
+            or any(len(shapes[name]) > 1 for name in outputs[1:])
+        ):
             raise RunnerError(f"{engine}: made from another model: {shape} to {classes} classes. {step}")
         self._fixed = shape[0] != -1
         profile = None if self._fixed else self._engine.get_tensor_profile_shape(self._input_name, 0)
@@ -191,16 +212,17 @@ class TensorRT:
         self._kept, self._unkept = engine.with_suffix(".kernels"), name == "tensorrt-rtx"
         self._context = self._finished() if name == "tensorrt-rtx" else self._engine.create_execution_context()
         self._input = self._cuda.allocate(self._batch * math.prod(contract.shape) * 4)
-        self._output = self._cuda.allocate(self._batch * contract.classes * 4)
         self._context.set_tensor_address(self._input_name, self._input)
-        self._context.set_tensor_address(scores, self._output)
+        self._outputs = []  # where each is, and how many columns it has in an answer
+        for output, width in zip(outputs, contract.outputs.values()):
+            self._outputs.append((self._cuda.allocate(self._batch * width * 4), width))
+            self._context.set_tensor_address(output, self._outputs[-1][0])
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return np.concatenate([self._run(batch[i : i + self._batch]) for i in range(0, len(batch), self._batch)])
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         batch = np.ascontiguousarray(batch, np.float32)
-        scores = np.empty((len(batch), self._contract.classes), np.float32)
         self._cuda.copy(self._input, batch.ctypes.data, batch.nbytes, self._cuda.TO_DEVICE)
         if not self._fixed:
             self._context.set_input_shape(self._input_name, batch.shape)
@@ -209,8 +231,11 @@ class TensorRT:
         self._cuda.wait(self._stream)
         if self._unkept:
             self._keep_kernels()
-        self._cuda.copy(scores.ctypes.data, self._output, scores.nbytes, self._cuda.TO_HOST)
-        return scores
+        columns = []
+        for place, width in self._outputs:
+            columns.append(np.empty((len(batch), width), np.float32))
+            self._cuda.copy(columns[-1].ctypes.data, place, columns[-1].nbytes, self._cuda.TO_HOST)
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
     def information(self) -> str:
         """What TensorRT's inspector says of the engine, as JSON."""

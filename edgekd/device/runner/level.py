@@ -58,6 +58,9 @@ class Stretches:
         """The next `samples (S,)`."""
         if not len(samples):
             return
+        if self._is_lively(samples):
+            self._push_lively(samples)
+            return
         changes = np.flatnonzero(samples[1:] != samples[:-1]) + 1
         starts = np.concatenate([[0], changes]) + self._position
         stops = np.concatenate([changes, [len(samples)]]) + self._position
@@ -70,6 +73,30 @@ class Stretches:
             value = float(samples[int(stops[number]) - 1 - self._position])
             self._ended.append((int(starts[number]), int(stops[number]), value))
         self._last = (int(starts[-1]), int(stops[-1]), float(samples[-1]))
+        self._position += len(samples)
+
+    def _is_lively(self, samples: np.ndarray) -> bool:
+        """Whether no stretch of one value in `samples (S,)` is as long as those that count: each of those has in it a
+        whole block of half that length, and of such blocks eight samples are looked at. False where that leaves it
+        open."""
+        half = int(self._least) // 2
+        blocks = len(samples) // half if half >= 8 else 0
+        if blocks < 4:
+            return False
+        seen = samples[: blocks * half].reshape(blocks, half)[:, :: half // 8]
+        return not (seen == seen[:, :1]).all(axis=1).any()
+
+    def _push_lively(self, samples: np.ndarray) -> None:
+        """The next `samples`, of which the stretches at both ends alone may count, together with what is beyond."""
+        most = 2 * (int(self._least) // 2)
+        first = int((samples[:most] != samples[0]).argmax())
+        last = len(samples) - int((samples[: -most - 1 : -1] != samples[-1]).argmax())
+        if self._last is not None:
+            begin, end, value = self._last
+            end = self._position + first if value == samples[0] else end
+            if end - begin >= self._least:
+                self._ended.append((begin, end, value))
+        self._last = (self._position + last, self._position + len(samples), float(samples[-1]))
         self._position += len(samples)
 
     def window(self, first: int, count: int) -> tuple[bool, int, int]:

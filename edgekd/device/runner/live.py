@@ -14,13 +14,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Iterator
 
+from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.classifier import open_runner
-from edgekd.device.runner.detect import asked_rule
+from edgekd.device.runner.detect import asked_rule, tell_hop
 from edgekd.device.runner.errors import INTERRUPTED, RunnerError, WrongUsage, complain
 from edgekd.device.runner.stream import STREAM_FORMATS, Stream
 
 READ = 1 << 16  # bytes at a time: what a pipe holds
 PROBATION = 10  # s after the first sample in which a source may show that it is faster than real time
+TOGETHER = 4.0  # s of a recording that are taken at once
 HEADSTART = 2.0  # s of sound, beyond what a pipe holds, that a live source may have saved up before it is read
 
 
@@ -78,6 +80,11 @@ class Inbox(threading.Thread):
             if not self._changed.wait_for(lambda: bool(self._chunks), timeout):
                 return None
             arrived, data = self._chunks.popleft()
+            # A recording is heard a few windows at a time, which takes less than one after the other.
+            while self.can_wait and data and self._chunks and len(data) < TOGETHER * self._bytes_per_second:
+                if not self._chunks[0][1]:
+                    break
+                data += self._chunks.popleft()[1]
             self._size -= len(data)
             self._changed.notify_all()
         if not data and self._failure is not None:
@@ -126,7 +133,10 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_s = options.hop or runner.hop_samples / runner.sample_rate
+    hop_samples = round(options.hop * runner.sample_rate) if options.hop else runner.hop_samples
+    hop_samples = shared_hop(runner.manifest, max(1, hop_samples))
+    if rule is None:
+        tell_hop(options.hop, hop_samples / runner.sample_rate)
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
     bytes_per_second = rate * options.channels * encoding[1] // 8
@@ -138,7 +148,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         rate=rate,
         encoding=encoding,
         channels=options.channels,
-        hop_samples=max(1, round(hop_s * runner.sample_rate)),
+        hop_samples=hop_samples,
         smooth=options.smooth,
         rule=rule,
         may_skip=may_skip[options.behind],

@@ -37,6 +37,12 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             raise RunnerError(
                 f"{where}: classifier.frontend has {shown(min(unknown))}, which this program does not know"
             )
+    if manifest.get("steps") is not None:
+        _check_entries(manifest, _LOG_MEL, where)
+        _check_entries(manifest, _STEPS, where)
+        names = [manifest["steps"]["end"], *(part["file"] for part in manifest["steps"]["parts"])]
+        if any(name not in manifest["files"] for name in names):
+            raise RunnerError(f"{where}: steps names a file that the bundle does not have. Export the bundle again")
     for table in ("tensorrt", "tensorrt_rtx"):
         if target.get(table) is not None:
             within = {f"target.{table}.max_batch": _whole(1, 1 << 16), f"target.{table}.dla": _one_of(True, False)}
@@ -45,6 +51,8 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     if manifest.get("detection") is not None:  # older bundles have none
         _check_entries(manifest, {"detection": _TABLE}, where)
         _check_entries(manifest, _detection(classifier["classes"]), where, optional=True)
+        if manifest["detection"].get("reject") is not None:
+            _check_entries(manifest, _REJECT, where)
     if manifest.get("float_operators") is not None:
         _check_entries(manifest, {"float_operators": _TABLE}, where)
         _check_entries(manifest, {"float_operators.on_integers": (_nodes, "names")}, where, optional=True)
@@ -106,6 +114,28 @@ def _graphs(value: Any) -> bool:
     )
 
 
+def _parts(value: Any) -> bool:
+    return isinstance(value, list) and len(value) < 16 and all(isinstance(part, dict) and _part(part) for part in value)
+
+
+def _part(part: dict[str, Any]) -> bool:
+    file, maps = part.get("file"), part.get("maps")
+    if set(part) != {"file", "lead", "maps"} or not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):
+        return False
+    return _count(part["lead"], 0) and isinstance(maps, list) and 0 < len(maps) < 16 and all(map(_map, maps))
+
+
+def _map(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"columns", "stride", "left", "right", "reach"}:
+        return False
+    at_least = {"columns": 1, "stride": 1, "left": 0, "right": 0, "reach": 0}
+    return all(_count(value[name], least) for name, least in at_least.items())
+
+
+def _count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= 1 << 24
+
+
 def _detection(classes: list[str]) -> dict[str, Wanted]:
     def scores(value: Any) -> bool:
         fits = _within(0, 1)[0]
@@ -150,6 +180,11 @@ _MANIFEST: dict[str, Wanted] = {
     "target.tolerance.probability": _within(0, 1),
     "target.tolerance.agreement": _within(0, 1),
 }
+_REJECT: dict[str, Wanted] = {
+    "detection.reject": _TABLE,
+    "detection.reject.threshold": _within(-1e30, 1e30),
+    "detection.reject.span": _within(1e-30, 1e30),
+}
 _LOG_MEL: dict[str, Wanted] = {
     "classifier.gain": _within(1e-30, 1e30),
     "classifier.frontend": _TABLE,
@@ -162,6 +197,11 @@ _LOG_MEL: dict[str, Wanted] = {
     "classifier.frontend.f_max": _within(1e-3, 1e7),
     "classifier.frontend.frames_per_step": _whole(1, 1 << 16),
     "classifier.frontend.bins_per_step": _whole(1, 4096),
+}
+_STEPS: dict[str, Wanted] = {
+    "steps": _TABLE,
+    "steps.parts": (_parts, "parts of a graph, each with its file, what leads it and its maps"),
+    "steps.end": (lambda value: isinstance(value, str) and bool(PLAIN_NAME.fullmatch(value)), "the name of a file"),
 }
 _FRONTEND = {place.rpartition(".")[2] for place in _LOG_MEL if place.startswith("classifier.frontend.")}
 # What bundles of earlier versions lack, and `LogMel` or `Runner` has a value for.

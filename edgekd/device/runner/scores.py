@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import require_sound
-from edgekd.device.runner.detection import Detection, EventFinder, Rule
-from edgekd.device.runner.errors import BadSamples
+from edgekd.device.runner.detection import Detection, EventFinder, Rule, opening_nothing
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
-from edgekd.device.runner.stream import Cutter, as_heard
-
-
-class Row(NamedTuple):
-    """The window from sample `start` to `stop`, at the classifier's rate, with its class scores `(K,)`.
-
-    None, with `error`, for samples that cannot be classified; None, and `silent`, where all have one value."""
-
-    start: int
-    stop: int
-    scores: np.ndarray | None
-    silent: bool = False
-    error: str | None = None
+from edgekd.device.runner.scorer import Row, Scorer
+from edgekd.device.runner.stream import Cutter
 
 
 class WindowScores:
     """Scores windows every `hop_samples` of a signal at `rate` Hz, and at its end one that is flush with it.
 
-    `classifier` is a `Runner`, or what has its `sample_rate`, `clip_samples`, `padding`, `trim_silence`, `resampler`
-    and `probabilities`. A signal shorter than a clip is one window, filled up as in training.
+    `classifier` is a `Runner`, or what has its `sample_rate`, `resampler` and what a `Scorer` asks of it. A signal
+    shorter than a clip is one window, filled up as in training.
     """
 
     def __init__(self, classifier: Any, rate: int, hop_samples: int) -> None:
-        self._classifier = classifier
         self._stretches = Stretches(rate, classifier.sample_rate)
+        self._scorer = Scorer(classifier, self._stretches, silent_too=False)
         self._cutter = Cutter(classifier.clip_samples, hop_samples)
         self._resampler: Resampler | None = None
         if rate != classifier.sample_rate:
@@ -59,22 +46,16 @@ class WindowScores:
             yield from self._rows(self._resampler.finish())
         last = self._cutter.last()
         if last is not None:
-            yield self._row(*last)
+            self._scorer.add(*last)
+            yield from self._scorer.take()
 
     def _rows(self, samples: np.ndarray) -> Iterator[Row]:
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
-            yield self._row(position, clip)
-
-    def _row(self, start: int, clip: np.ndarray) -> Row:
-        stop = start + len(clip)
-        try:
-            require_sound(clip)
-            silent, clip = as_heard(self._classifier, self._stretches, start, clip)
-            if silent:
-                return Row(start, stop, None, silent=True)
-            return Row(start, stop, self._classifier.probabilities(clip[None])[0])
-        except BadSamples as failure:
-            return Row(start, stop, None, error=str(failure))
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._scorer.take()
+        yield from self._scorer.take()
 
 
 class Listener:
@@ -85,7 +66,7 @@ class Listener:
     """
 
     def __init__(self, classifier: Any, rule: Rule, rate: int) -> None:
-        self.rule, self.rate = rule, rate
+        self.rule, self.rate, self._classifier = rule, rate, classifier
         self._scores = WindowScores(classifier, rate, rule.hop)
         self._finder = EventFinder(rule)
         self.heard = self.windows = self.silent = self.unscored = 0
@@ -120,4 +101,9 @@ class Listener:
                 if not self.unscored:
                     self.error, self.error_at = row.error, row.start / self.rule.rate
                 self.unscored += 1
-            yield from self._finder.push(row.start, row.stop, row.scores)
+            scores = row.scores
+            if scores is not None:
+                unknown = self._classifier.told(scores).get("unknown", False)
+                scores = scores[: len(self.rule.classes)]
+                scores = opening_nothing(scores, self.rule) if unknown else scores
+            yield from self._finder.push(row.start, row.stop, scores)

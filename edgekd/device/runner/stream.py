@@ -8,11 +8,12 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from edgekd.device.runner.classifier import Runner, fit, require_sound
-from edgekd.device.runner.detection import EventFinder, Rule, event_line
-from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
+from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.detection import EventFinder, Rule, event_line, opening_nothing
+from edgekd.device.runner.errors import RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import Resampler
+from edgekd.device.runner.scorer import Row, Scorer
 from edgekd.device.runner.wav import DECODERS, to_mono
 from edgekd.device.runner.wav_header import FLOAT, PCM
 
@@ -66,20 +67,12 @@ class Cutter:
         return self.position + held - self._clip, self._buffer[self._last - self._clip : self._last]
 
 
-def as_heard(classifier: Any, stretches: Stretches, position: int, clip: np.ndarray) -> tuple[bool, np.ndarray]:
-    """Whether all samples of the window `clip (samples,)` at `position` have one value, and what is classified of it:
-    `(clip_samples,)`."""
-    silent, first, stop = stretches.window(position, len(clip))
-    if classifier.trim_silence:
-        clip = clip[first:stop]
-    return silent, fit(clip, classifier.clip_samples, classifier.padding)
-
-
 class Stream:
     """Classifies the windows of an endless PCM signal; `push` takes its bytes as they come, `finish` ends it.
 
     Both give a row for each window: `start_s` and `end_s` in the signal, `class`, `score` and `scores` (the mean of the
-    last `smooth` windows), `silent` (all samples alike), or `error`; `latency_ms` of the classification, `late_s` since
+    last `smooth` windows), `silent` (all samples alike), or `error`; where the bundle rejects the unknown also `known`
+    and `unknown`, and "unknown" for a class; `latency_ms` of the classification, `late_s` since
     its last sample was read, and `skipped` windows so far. Where `may_skip()`, a window that has waited for longer than
     a hop (and `PATIENCE`) is skipped unless it is the newest: `more_waits()` tells of bytes to come.
 
@@ -114,6 +107,7 @@ class Stream:
         if rate != runner.sample_rate:
             width, rolloff = runner.resampler["lowpass_filter_width"], runner.resampler["rolloff"]
             self._resampler = Resampler(rate, runner.sample_rate, width, rolloff)
+        self._scorer = Scorer(runner, self._stretches, silent_too=True)
         self._recent: deque[np.ndarray] = deque(maxlen=smooth)
         self._patience = max(PATIENCE, hop_samples / runner.sample_rate)
         self.rest = b""  # of a frame that is not complete
@@ -149,7 +143,9 @@ class Stream:
             last = self._cutter.last()
             row: dict[str, Any] = {"skipped": self.skipped, "latency_ms": 0.0, "events": []}
             if last is not None:
-                row.update(self._row(*last, time.monotonic()))
+                began = time.monotonic()
+                self._scorer.add(*last)
+                row.update(*self._taken(began, began))
             row["events"] += [event_line(event, self._rule, self._heard_s) for event in self._finder.finish()]
             yield row
 
@@ -158,44 +154,55 @@ class Stream:
         return self.frames / self._rate
 
     def _windows(self, samples: np.ndarray, arrived: float) -> Iterator[dict[str, Any]]:
-        left = self._cutter.completed_by(len(samples))
+        left, began = self._cutter.completed_by(len(samples)), time.monotonic()
         self._samples += len(samples)
+        self._scorer.heard(samples)
         for position, clip in self._cutter.push(samples):
             left, self._end = left - 1, position + len(clip)
             waited = time.monotonic() - arrived
             if waited > self._patience and (left or self._more_waits()) and self._may_skip():
                 self.skipped += 1
                 continue
-            yield self._row(position, clip, arrived)
+            self._scorer.add(position, clip)
+            if self._scorer.is_full:
+                yield from self._taken(began, arrived)
+                began = time.monotonic()
+        yield from self._taken(began, arrived)
 
-    def _row(self, position: int, clip: np.ndarray, arrived: float) -> dict[str, Any]:
-        began, rate, end = time.monotonic(), self._runner.sample_rate, position + len(clip)
-        row: dict[str, Any] = {"start_s": round(position / rate, 6), "end_s": round(end / rate, 6)}
-        scores = None
-        self._end = end
-        try:
-            silent, scores = self._scores(clip, position)
-            row.update(self._ranked(scores), silent=silent)
-            scores = None if silent else scores
-            self.classified += 1
-        except BadSamples as failure:
-            row["error"] = str(failure)
+    def _taken(self, began: float, arrived: float) -> Iterator[dict[str, Any]]:
+        """The rows of the windows that the scorer has been given since `began`."""
+        rows = self._scorer.take()
+        latency = (time.monotonic() - began) / max(1, len(rows))
+        for row in rows:
+            self._end = row.stop
+            told = self._told(row)
+            told.update(latency_ms=round(1e3 * latency, 3), late_s=round(time.monotonic() - arrived, 3))
+            yield {**told, "skipped": self.skipped}
+
+    def _told(self, row: Row) -> dict[str, Any]:
+        rate = self._runner.sample_rate
+        told: dict[str, Any] = {"start_s": round(row.start / rate, 6), "end_s": round(row.stop / rate, 6)}
+        mean = None
+        if row.scores is None:
+            told["error"] = row.error
             self.refused += 1
+        else:
+            self._recent.append(row.scores)
+            answer = np.mean(self._recent, axis=0)
+            told.update(self._ranked(answer), silent=row.silent)
+            mean = answer[: len(self._runner.classes)]
+            if told.get("unknown") and self._rule is not None:
+                mean = opening_nothing(mean, self._rule)
+            self.classified += 1
         if self._finder is not None and self._rule is not None:
-            events = self._finder.push(position, end, scores)
-            row["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
-        ended = time.monotonic()
-        row["latency_ms"] = round(1e3 * (ended - began), 3)
-        return {**row, "late_s": round(ended - arrived, 3), "skipped": self.skipped}
+            events = self._finder.push(row.start, row.stop, None if row.silent else mean)
+            told["events"] = [event_line(event, self._rule, self._heard_s) for event in events]
+        return told
 
-    def _scores(self, clip: np.ndarray, position: int) -> tuple[bool, np.ndarray]:
-        require_sound(clip)
-        silent, clip = as_heard(self._runner, self._stretches, position, clip)
-        self._recent.append(self._runner.probabilities(clip[None])[0])
-        return silent, np.mean(self._recent, axis=0)
-
-    def _ranked(self, mean: np.ndarray) -> dict[str, Any]:
+    def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
+        mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
         scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
-        return {"class": best, "score": scores[best], **several, "scores": scores}
+        named = "unknown" if told.get("unknown") else best
+        return {"class": named, "score": scores[best], **several, "scores": scores, **told}

@@ -44,10 +44,14 @@ class Trtexec:
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         once = ("--iterations=1", "--avgRuns=1", "--warmUp=0", "--duration=0")
-        for tensor in self._trtexec(batch, "--exportOutput=result.json", *once):
-            if tensor["name"] == "probabilities":
-                return np.array(tensor["values"], np.float32).reshape(len(batch), self._contract.classes)
-        raise RunnerError(f"{self._command[1]}: the engine has no output `probabilities`. {BUILD_STEP}")
+        found = self._trtexec(batch, "--exportOutput=result.json", *once)
+        tensors = {tensor["name"]: np.array(tensor["values"], np.float32) for tensor in found}
+        columns = []
+        for name, width in self._contract.outputs.items():
+            if name not in tensors:
+                raise RunnerError(f"{self._command[1]}: the engine has no output `{name}`. {BUILD_STEP}")
+            columns.append(tensors[name].reshape(len(batch), width))
+        return np.concatenate(columns, axis=1)
 
     def latencies(self, batch: np.ndarray, runs: int) -> list[float]:
         """Times in ms of copying in, computing and copying out, as trtexec takes them, after its own warm-up."""

@@ -54,7 +54,9 @@ def cast(sheet: Sheet, value: Value, dtype: torch.dtype) -> Value:
     return value if value.dtype == dtype else sheet.node("Cast", [value], value.shape, dtype, to=KINDS[dtype])
 
 
-def reduced(sheet: Sheet, operator: str, value: Value, dims: Sequence[int], keep: bool) -> Value:
+def reduced(
+    sheet: Sheet, operator: str, value: Value, dims: Sequence[int], keep: bool, output: str | None = None
+) -> Value:
     """A `Reduce...` over known dimensions, of which `keep` leaves 1."""
     axes = [dim % len(value.shape) for dim in dims]
     sizes = [(1 if keep else 0) if dim in axes else size for dim, size in enumerate(value.shape)]
@@ -62,7 +64,7 @@ def reduced(sheet: Sheet, operator: str, value: Value, dims: Sequence[int], keep
     if not axes or 0 in axes:
         raise Unknown(f"{operator} over the batch")
     default: dict[str, Any] = {} if operator == "ReduceMax" else {"noop_with_empty_axes": 0}  # as the exporter has it
-    return sheet.node(operator, [value, sheet.integers(*axes)], shape, **default, keepdims=int(keep))
+    return sheet.node(operator, [value, sheet.integers(*axes)], shape, output=output, **default, keepdims=int(keep))
 
 
 def concatenated(sheet: Sheet, values: Sequence[Value], dim: int) -> Value:

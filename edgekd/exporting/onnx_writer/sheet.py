@@ -108,7 +108,7 @@ class Sheet:
         """Store one number of a floating-point type."""
         return self.array(torch.tensor(number, dtype=dtype).numpy())
 
-    def model(self, name: str, inputs: Value, outputs: Value, opset: int, batch: str) -> onnx.ModelProto:
+    def model(self, name: str, inputs: Value, outputs: Sequence[Value], opset: int, batch: str) -> onnx.ModelProto:
         """The graph as a model; `batch` is what a batch of any size is called."""
         from onnx import helper, numpy_helper
 
@@ -116,7 +116,7 @@ class Sheet:
             helper.make_tensor_value_info(
                 value.name, KINDS[value.dtype], [batch if size is None else size for size in value.shape]
             )
-            for value in (inputs, outputs)
+            for value in (inputs, *outputs)
         ]
         nodes = [
             helper.make_node(each.kind, each.inputs, [each.output], name=each.output, **each.attributes)

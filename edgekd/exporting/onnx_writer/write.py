@@ -1,10 +1,10 @@
 """From a deployable module to its graph: the log-mel, the network node by node as `torch.fx` has it, the softmax or
-sigmoid."""
+sigmoid, and what tells whether a clip is known."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ from edgekd.errors import InputError
 from edgekd.exporting.deployable import DeployableModule, Normalise, turned_by_einsum
 from edgekd.exporting.onnx_writer.front_end import write_log_mel, write_normalised
 from edgekd.exporting.onnx_writer.functions import FUNCTIONS, IN_PLACE, VIEWS, relu
+from edgekd.exporting.onnx_writer.known import KNOWN_SCOPE, write_known
 from edgekd.exporting.onnx_writer.layers import CONVOLUTIONS, IDLE, MODULES, NORMS, normalised_layer
 from edgekd.exporting.onnx_writer.shaping import cast, is_plain, transpose
 from edgekd.exporting.onnx_writer.sheet import Shape, Sheet, Unknown, Value
 from edgekd.log_mel import ExportLogMel, turned
-from edgekd.models.tracing import logits_of, module_of, trace
+from edgekd.models.tracing import embedding_of, logits_of, module_of, trace
 
 if TYPE_CHECKING:
     import onnx
@@ -28,11 +29,11 @@ FRONT_END_SCOPE, NETWORK = "frontend", "network"
 
 
 def write(
-    module: DeployableModule, shape: Shape, opset: int, names: tuple[str, str], batch: str = "batch"
+    module: DeployableModule, shape: Shape, opset: int, names: Sequence[str], batch: str = "batch"
 ) -> onnx.ModelProto:
     """The graph of `module` in operator set `opset`, 18 or later, for one input of `shape`.
 
-    `names`: of the input and the output. A first size of None is any batch, called `batch`. Raises `Unknown` for a
+    `names`: of the input and the outputs. A first size of None is any batch, called `batch`. Raises `Unknown` for a
     layer that is in no table, or that is set in a way that its row does not have.
     """
     sheet = Sheet()
@@ -40,13 +41,19 @@ def write(
     with sheet.within(FRONT_END_SCOPE):
         log_mel = _front_end(sheet, module.frontend, sound)
     with sheet.within(NETWORK):
-        logits = _network(sheet, module.network, cast(sheet, log_mel, _precision(module)))
+        needs_embedding = module.known is not None and module.known.gaussians is not None
+        entered = cast(sheet, log_mel, _precision(module))
+        logits, embedding = _network(sheet, module.network, entered, needs_embedding)
         logits = cast(sheet, logits, torch.float32)
         if module.task.several:
-            probabilities = sheet.node("Sigmoid", [logits], logits.shape, output=names[1])
+            outputs = [sheet.node("Sigmoid", [logits], logits.shape, output=names[1])]
         else:
-            probabilities = sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)
-    return sheet.model("edgekd", sound, probabilities, opset, batch)
+            outputs = [sheet.node("Softmax", [logits], logits.shape, output=names[1], axis=1)]
+    if module.known is not None:
+        with sheet.within(KNOWN_SCOPE):
+            embedding = embedding and cast(sheet, embedding, torch.float32)
+            outputs.append(write_known(sheet, module.known, logits, outputs[0], embedding, names[2]))
+    return sheet.model("edgekd", sound, outputs, opset, batch)
 
 
 def _precision(module: DeployableModule) -> torch.dtype:
@@ -71,8 +78,8 @@ def _by_einsum(sheet: Sheet, value: Value) -> Value:
     return sheet.node("Einsum", [value], (batch, frames, bins), equation="bft->btf")
 
 
-def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
-    """The logits, and what they need."""
+def _network(sheet: Sheet, network: nn.Module, log_mel: Value, needs_embedding: bool) -> tuple[Value, Value | None]:
+    """The logits, and what they need; the embedding where it is asked for."""
     traced = network
     if not isinstance(traced, fx.GraphModule):
         try:
@@ -104,7 +111,7 @@ def _network(sheet: Sheet, network: nn.Module, log_mel: Value) -> Value:
     found = values[logits]
     if not isinstance(found, Value) or len(found.shape) != 2:
         raise Unknown("logits that are no vector")
-    return found
+    return found, values[embedding_of(traced)] if needs_embedding else None
 
 
 @torch.no_grad()

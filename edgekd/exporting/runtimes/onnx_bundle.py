@@ -108,8 +108,10 @@ def check_by_reference(
 
     precision = deployable.precision
     classify = in_reference(files[runtime.models(target)[precision]], deployable.student.front_end)
-    parity = verify_by_reference(classify, trained, waveforms, target.tolerance, progress, deployable.student.task)
-    return Check(by=f"onnx.reference {onnx.__version__}", precision=precision, figures=parity.model_dump())
+    task, tolerance = deployable.student.task, target.tolerance
+    parity = verify_by_reference(classify, trained, waveforms, tolerance, progress, task, deployable.reject)
+    figures = parity.model_dump(exclude_none=True)
+    return Check(by=f"onnx.reference {onnx.__version__}", precision=precision, figures=figures)
 
 
 def runner_files() -> dict[str, bytes]:
@@ -140,7 +142,7 @@ def open_runner(folder: Path, threads: int, cpu: bool = False) -> Classify:
 
     def classify(clips: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            return runner.probabilities(clips)
+            return runner.answers(clips)
         except RunnerError as failure:
             raise InputError(str(failure)) from failure  # whose kind matters: one clip may be to blame, or all
 

@@ -39,6 +39,7 @@ class OnnxRuntime:
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
     settings: str | None = None
+    in_steps: bool = True
     first_command: str = "python3 edgekd_runner.py verify"
 
     def check_target(self, target: Target) -> None:

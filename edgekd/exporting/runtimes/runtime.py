@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from edgekd.quantization.fake_quant import FlavourName
 
 Classify = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
-"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`."""
+"""Clips `(B, S)`, full scale 1 -> class probabilities `(B, K)`; of a bundle that rejects the unknown, with `known` in
+one more column."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Runtime(Protocol):
     """Whether it takes samples of 16 bits: then clips are rounded to them before anything is compared."""
     settings: str | None
     """The table of a target's TOML that is this runtime's own."""
+    in_steps: bool
+    """Whether its runner computes windows that overlap by the graphs of `edgekd.exporting.steps`."""
     first_command: str
     """What to type on the device, in the bundle's folder, before anything else."""
 

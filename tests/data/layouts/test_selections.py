@@ -250,6 +250,16 @@ def test_a_table_of_a_recording_that_is_not_there_is_refused(root: Path) -> None
         read(root)
 
 
+def test_a_table_in_another_recordings_name_is_told(root: Path) -> None:
+    record(root, "n/c.wav")
+    lines = raven((4, 6, "tug")).replace("\n", "\tn/b.wav\n").replace("Species\tn/b.wav", "Species\tBegin File")
+    (root / "n" / "c.Table.1.selections.txt").write_text(lines)
+    index = read(root, background_ratio="all")
+    assert places(index, "tug")[-1] == ("n/b.wav", 4.0)
+    assert "c.Table.1.selections.txt: is named after n/c.wav, and tells of n/b.wav" in index.notes[1].message
+    assert "n/c.wav" in {clip.group for clip in index}
+
+
 def test_a_class_without_a_window_is_refused(root: Path) -> None:
     (root / "n" / "b.Table.1.selections.txt").write_text(raven((0, 2, "tug"), (0, 2, "seal")))
     with pytest.raises(InputError, match=r"no window is of class 'seal'.*data\.selections\.classes"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,24 @@ def test_a_constant_signal_is_flat_as_long_as_it_is() -> None:
     assert stretches.window(50, 100) == (True, 0, 100)
     stretches.push(noise(1))
     assert not stretches.flat
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_looked_at_here_and_there_is_found_sample_by_sample(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, rate = np.random.default_rng(seed), 8_000
+    sound = np.round(random.standard_normal(30_000) * 3).astype(np.float32)
+    for start in range(1_000, 29_000, 3_500):
+        begin = start + int(random.integers(1_000))
+        sound[begin : begin + random.choice([78, 79, 80, 81, 159, 700])] = random.choice([0.0, 2.0])
+    cuts = [0, *np.sort(random.integers(0, 30_000, random.integers(1, 12))), 30_000]
+    found = []
+    for lively in (True, False):
+        stretches = Stretches(rate, rate)
+        if not lively:
+            monkeypatch.setattr(stretches, "_is_lively", lambda _: False)
+        told = []
+        for start, stop in pairwise(cuts):
+            stretches.push(sound[start:stop])
+            told += [stretches.window(max(0, int(stop) - 900), 900), stretches.window(max(0, int(stop) - 80), 80)]
+        found.append((told, stretches.flat))
+    assert found[0] == found[1]

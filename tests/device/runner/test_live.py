@@ -25,12 +25,12 @@ RATE, CLIP, HOP = 8_000, 800, 300  # of the toy classifier
 
 
 SLOW_AT_FIRST = """
-quick = edgekd_runner.Runner.probabilities
+quick = edgekd_runner.Runner.answers
 def slow(runner, clips):
     time.sleep(1.0)
-    edgekd_runner.Runner.probabilities = quick
+    edgekd_runner.Runner.answers = quick
     return quick(runner, clips)
-edgekd_runner.Runner.probabilities = slow
+edgekd_runner.Runner.answers = slow
 """
 
 

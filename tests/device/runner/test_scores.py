@@ -100,3 +100,22 @@ def test_a_listener_finds_tones_where_they_are_and_says_what_it_could_not_hear(t
     assert listener.windows == len(toy.positions(24_000, hop=100))
     assert listener.unscored == 8  # all windows, a hop of 100 apart, with sample 20,000 in them
     assert listener.error_at == pytest.approx(19_300 / RATE)
+
+
+def test_a_window_that_is_unknown_opens_no_event_and_one_of_others_may_reach_over_it(
+    toy: Toy, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(written)
+    rule = rule_of(runner.manifest, hop_s=CLIP / RATE, thresholds=[(None, 0.6)])
+    best, sound = np.eye(len(runner.classes), dtype=np.float32)[0], toy.noise(4 * CLIP)
+    known = {0: -1.0, 1: 1.0, 2: -1.0, 3: -1.0}  # by the window
+    monkeypatch.setattr(runner, "reject", {"threshold": 0.0})
+    places = iter(range(4))
+    monkeypatch.setattr(runner, "answers", lambda _: np.append(best, known[next(places)])[None])
+    listener = Listener(runner, rule, RATE)
+    (found,) = [*listener.push(sound), *listener.finish()]
+    assert (found.label, found.start, found.stop, found.score) == (0, 0, 4 * CLIP, 1.0)
+    known = dict.fromkeys(range(4), -1.0)
+    places = iter(range(4))
+    listener = Listener(runner, rule, RATE)
+    assert [*listener.push(sound), *listener.finish()] == []

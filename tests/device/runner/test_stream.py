@@ -99,7 +99,7 @@ def test_a_runner_error_that_is_not_about_samples_ends_the_stream(
     def broken(runner: Runner, clips: Any) -> Any:
         raise RunnerError("cudaMemcpy failed with CUDA error 700")
 
-    monkeypatch.setattr(Runner, "probabilities", broken)
+    monkeypatch.setattr(Runner, "answers", broken)
     with pytest.raises(RunnerError, match="CUDA error 700"):
         list(Stream(Runner(written), rate=RATE).push(bytes(2 * CLIP), 0.0))
 

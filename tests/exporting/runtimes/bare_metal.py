@@ -54,6 +54,7 @@ class BareMetal:
     least_memory_bytes = 1 << 14
     hears_16_bits = False
     settings = None
+    in_steps = False
     first_command = "make flash"
 
     def check_target(self, target: Target) -> None:

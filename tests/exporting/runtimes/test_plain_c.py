@@ -15,6 +15,7 @@ from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.export import export
 from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.predict import open_predictor
+from edgekd.exporting.rejection import Rejection
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import load_target
 from edgekd.microcontrollers.c.model import HEADER, MODEL
@@ -132,6 +133,12 @@ def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, 
 def test_a_board_that_c_cannot_serve_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         load_target(like_m4f(tmp_path, old, new))
+
+
+def test_a_run_that_tells_the_unknown_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"C does not say how familiar a clip is.*pass --reject off"):
+        export(run, "host-c", tmp_path / "bundle", reject=Rejection.named("energy"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.errors import GateError
+from edgekd.errors import GateError, UsageError
 from edgekd.exporting.runtimes.runtime import Checker, Classify
 from edgekd.microcontrollers.c.cores import CORES, Core
 
@@ -73,6 +73,10 @@ class PlainC:
         from edgekd.microcontrollers.c.model import model_files, whole_frames
 
         deployable = deployables["int8"]
+        if deployable.reject is not None:
+            raise UsageError(
+                "C does not say how familiar a clip is, by which this run tells the unknown: pass --reject off."
+            )
         student, network, samples = deployable.student, deployable.network, deployable.clip_samples
         assert network is not None
         hop = whole_frames(samples // 2, student.frontend.config)

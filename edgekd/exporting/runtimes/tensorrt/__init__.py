@@ -42,6 +42,7 @@ class TensorRT:
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
     settings: str | None = "tensorrt"
+    in_steps: bool = False
     first_command: str = f"sh {BUILD_SCRIPT}"
 
     def check_target(self, target: Target) -> None:
@@ -92,9 +93,10 @@ class TensorRT:
         yield check_by_parser(files[self.models(target)[precision]], precision, progress)
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes], _golden: GoldenExamples) -> dict[str, bytes]:
-        from edgekd.exporting.graph import input_shape, log_mel_nodes
+        from edgekd.exporting.graph import input_shape, known_nodes, log_mel_nodes
         from edgekd.exporting.runtimes.tensorrt import install
         from edgekd.exporting.runtimes.tensorrt.build_script import build_script
+        from edgekd.exporting.runtimes.tensorrt.releases import language_of
 
         classifier = manifest.classifier
         in_graph = classifier.input == "waveform"
@@ -103,6 +105,8 @@ class TensorRT:
         pinned = log_mel_nodes(files[onnx_bundle.MODEL]) if in_graph else []
         models = onnx_bundle.model_files((manifest.precision, *manifest.alternatives))
         installed = _installed(manifest.target)
+        if language_of(installed.release).pins:  # else the golden examples tell whether it bears half precision
+            pinned += known_nodes(files[onnx_bundle.MODEL])
         script = build_script(
             manifest.target.name,
             installed,

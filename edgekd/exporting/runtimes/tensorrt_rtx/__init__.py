@@ -40,6 +40,7 @@ class TensorRTForRTX:
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
     settings: str | None = "tensorrt_rtx"
+    in_steps: bool = False
     first_command: str = f"python3 {onnx_bundle.RUNNER} choose"
 
     def check_target(self, target: Target) -> None:

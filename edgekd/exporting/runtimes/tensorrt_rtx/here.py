@@ -76,8 +76,10 @@ def check_by_running(
         file = Path(folder, engine_name(precision))
         file.write_bytes(files[file.name])
         engine, classify = _opened(file, deployable, trained, waveforms[:1], target)
-        parity = verify(classify, trained, waveforms, target.tolerance, progress, deployable.student.task)
-    return Check(by=f"{by}, in {engine.name} {engine.version}", precision=precision, figures=parity.model_dump())
+        task, tolerance = deployable.student.task, target.tolerance
+        parity = verify(classify, trained, waveforms, tolerance, progress, task, deployable.reject)
+    figures = parity.model_dump(exclude_none=True)
+    return Check(by=f"{by}, in {engine.name} {engine.version}", precision=precision, figures=figures)
 
 
 def _opened(
@@ -92,7 +94,9 @@ def _opened(
     shape = input_shape(deployable.student.frontend.config, deployable.clip_samples, target.frontend)
     assert target.tensorrt_rtx is not None
     largest = 1 if target.batch == 1 else target.tensorrt_rtx.max_batch
-    contract = runner.Contract("log_mel" if outside else "waveform", shape, trained(example).shape[1], largest)
+    known = deployable.known is not None
+    classes = trained(example).shape[1] - known
+    contract = runner.Contract("log_mel" if outside else "waveform", shape, classes, largest, known)
     try:
         engine = runner.open_engine(file, contract, target.runtime)
     except runner.RunnerError as failure:

@@ -1,0 +1,220 @@
+"""How a run's students tell the unknown: the score is fitted, and its threshold chosen, when a bundle is made.
+
+Means and covariance of a Mahalanobis score are those of the training side, as it is heard without augmentation. The
+threshold is the highest that rejects no more than a share of the *validation* side, of which training has seen nothing:
+of what is unknown there are no examples to weigh against. int8 training moves the weights, so each student is fitted
+and measured by itself, and what the float one says is shifted to have the same threshold.
+
+    RUN/reject.json                which score, and the share
+    RUN/student/known.npz          what was fitted and chosen for a student; it goes with the student that it is of
+    RUN/int8/known.npz
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.config import Section, parse
+from edgekd.errors import InputError, UsageError, unknown_name
+from edgekd.exporting.deployable import Deployable
+from edgekd.exporting.known import SCORES, KnownScore, Score
+from edgekd.exporting.manifest import Reject
+from edgekd.exporting.targets import Precision
+from edgekd.files.whole import write_bytes, write_json
+from edgekd.json_files import read_json
+from edgekd.models.students.student import Student
+from edgekd.progress import Progress, silent
+from edgekd.quantization.fake_quant import FlavourName, set_flavour
+from edgekd.runs.data import RunData
+from edgekd.runs.run import Run
+from edgekd.scoring.familiarity import SHARE, Gaussians, known_threshold
+
+SETTING, FITTED = "reject.json", "known.npz"
+_BATCH = 32
+_AGAIN = "Export the run again with --reject."
+
+
+class Rejection(Section):
+    """What is to tell the unknown, as a run keeps it. `share` of known clips may be rejected."""
+
+    score: Score
+    share: float = SHARE
+
+    @classmethod
+    def named(cls, score: str, share: float | None = None) -> Rejection:
+        """Raises `UsageError` for a score that there is not, and for a share that is none."""
+        if score not in SCORES:
+            raise unknown_name("score", score, (*SCORES, "off"))
+        chosen = SHARE if share is None else share
+        if not 0 <= chosen < 1:
+            raise UsageError(f"--reject-share {chosen:g}: a share of the known clips, from 0 to below 1.")
+        return cls(score=score, share=chosen)
+
+
+class Outputs(NamedTuple):
+    """What a student makes of clips: `logits (N, K)`, and `embeddings (N, D)` where it has such."""
+
+    logits: Tensor
+    embeddings: Tensor | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What tells the unknown for one student."""
+
+    known: KnownScore
+    reject: Reject
+
+
+@torch.no_grad()
+def outputs_on(
+    student: Student, data: RunData, rows: Sequence[int], progress: Progress = silent, stage: str = "known"
+) -> Outputs:
+    """What `student`, which is on the CPU and left as it is, makes of the clips in `rows`."""
+    heard = copy.deepcopy(student).eval()
+    if heard.embedding_layer is not None:
+        heard.give_embedding()
+    logits, embeddings = [], []
+    for start in range(0, len(rows), _BATCH):
+        output = heard(data.waveforms(rows[start : start + _BATCH]))
+        logits.append(output.logits.float())
+        embeddings.append(output.embedding)
+        progress(stage, min(start + _BATCH, len(rows)), len(rows))
+    return Outputs(torch.cat(logits), torch.cat(embeddings).float() if heard.embedding_layer is not None else None)
+
+
+def fit(student: Student, rejection: Rejection, data: RunData, progress: Progress = silent) -> Fitted:
+    """The score of `student` and its threshold, from the training and the validation side of `data`.
+
+    Raises `UsageError` for a Mahalanobis score of a student without an embedding.
+    """
+    gaussians = None
+    if rejection.score == "mahalanobis":
+        if student.task.several:
+            raise UsageError(
+                "--reject mahalanobis: a clip may be of several classes, so none is a place to be far from. Next:"
+                " --reject energy."
+            )
+        if student.embedding_layer is None:
+            raise UsageError(
+                f"Student '{student.name}' has no embedding to take distances of: its logits are not what one nn.Linear"
+                " makes of it. Next: --reject energy."
+            )
+        train = data.side("train")
+        embeddings = outputs_on(student, data, train.rows, progress, "known: training side").embeddings
+        assert embeddings is not None
+        gaussians = Gaussians.fit(embeddings.numpy(), train.labels, len(data.index.classes))
+    known = KnownScore(rejection.score, gaussians, independent=student.task.several)
+    told = outputs_on(student, data, data.split.validation, progress, "known: validation side")
+    scores = known.of(told.logits, student.task.probabilities(told.logits), told.embeddings).numpy()
+    reject = Reject(
+        score=rejection.score,
+        threshold=known_threshold(scores, rejection.share),
+        span=max(float(np.ptp(scores)), 1e-6),
+        share=rejection.share,
+        clips=len(scores),
+        shrinkage=None if gaussians is None else gaussians.shrinkage,
+    )
+    return Fitted(known, reject)
+
+
+def rejecting(
+    run: Run,
+    deployables: Mapping[Precision, Deployable],
+    rejection: Rejection,
+    data: RunData,
+    flavour: FlavourName,
+    progress: Progress = silent,
+) -> dict[Precision, Deployable]:
+    """`deployables`, the first the one that ships, telling the unknown with one threshold; and what was found of it
+    kept in `run`. Raises as `fit` does."""
+    found: dict[bool, Fitted] = {}
+    for each in deployables.values():
+        int8 = each.network is not None
+        if int8 not in found:
+            found[int8] = fit(as_it_computes(each, flavour), rejection, data, progress)
+    first = found[next(iter(deployables.values())).network is not None].reject
+    write_json(run.folder / SETTING, rejection.model_dump(mode="json"))
+    ready = {}
+    for precision, each in deployables.items():
+        own = found[each.network is not None]
+        _keep(run, "int8" if each.network is not None else "student", own, each.source)
+        shift = first.threshold - own.reject.threshold
+        ready[precision] = each.rejecting(replace(own.known, shift=shift), first)
+    return ready
+
+
+def kept_rejection(run: Run) -> Rejection | None:
+    """What a run was told to reject the unknown by; None where it was not."""
+    path = run.folder / SETTING
+    if not path.is_file():
+        return None
+    try:
+        return parse(Rejection, read_json(path, _AGAIN), str(path))
+    except UsageError as failure:
+        raise InputError(f"{failure}. {_AGAIN}") from None
+
+
+def forget_rejection(run: Run) -> None:
+    """Have `run` reject nothing."""
+    for path in (run.folder / SETTING, *(run.folder / stage / FITTED for stage in ("student", "int8"))):
+        path.unlink(missing_ok=True)
+
+
+def kept_fit(run: Run, stage: str, source: str) -> Fitted | None:
+    """What was found for the student of a stage, whose deployable has this `source`; None where nothing was.
+
+    Raises `InputError` for a damaged file, and for one of another student, as before its temperature was chosen anew.
+    """
+    path = run.folder / stage / FITTED
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = {name: arrays[name] for name in arrays.files}
+        if values["source"].item() != source:
+            raise ValueError("of another student than the run's now")
+        gaussians = None
+        if "means" in values:
+            gaussians = Gaussians(
+                values["means"], values["factors"], float(values["rest"]), float(values["reject.shrinkage"])
+            )
+        told: dict[str, Any] = {
+            name.removeprefix("reject."): array.item() for name, array in values.items() if name.startswith("reject.")
+        }
+        reject = parse(Reject, told, str(path))
+        return Fitted(KnownScore(reject.score, gaussians, independent=run.task.several), reject)
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, UsageError) as failure:
+        raise InputError(f"{path}: cannot be used: {str(failure)[:200]}. {_AGAIN}") from None
+
+
+def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
+    """The student of `deployable`, an int8 one rounded as a runtime of `flavour` rounds."""
+    if deployable.network is None:
+        return deployable.student
+    student = copy.deepcopy(deployable.student)
+    student.network = copy.deepcopy(deployable.network).eval()
+    set_flavour(student.network, flavour)
+    return student
+
+
+def _keep(run: Run, stage: str, fitted: Fitted, source: str) -> None:
+    arrays: dict[str, Any] = {
+        f"reject.{name}": np.array(value) for name, value in fitted.reject.model_dump(exclude_none=True).items()
+    }
+    arrays["source"] = np.array(source)
+    gaussians = fitted.known.gaussians
+    if gaussians is not None:
+        arrays |= {"means": gaussians.means, "factors": gaussians.factors, "rest": np.array(gaussians.rest)}
+    held = io.BytesIO()
+    np.savez(held, **arrays)
+    write_bytes(run.folder / stage / FITTED, held.getvalue())
