@@ -14,7 +14,8 @@ from edgekd.errors import GateError
 from edgekd.microcontrollers.integer.layers import LOWEST, Convolution, IntegerNetwork, Layer, Map, MaxPool, Means
 
 LARGEST_KERNEL = 16  # rows
-PATCHES = 2  # pixels whose products are taken at once
+PATCHES = 4  # bytes for each value under a kernel: of four pixels or, widened to 16 bits, of two
+SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
 
@@ -82,7 +83,7 @@ def plan(network: IntegerNetwork) -> Memory:
             place += _WORD * layer.outputs
     progress = place
     place += padded(2 * (len(network.maps) + len(network.layers)))
-    scratch = max(padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
+    scratch = max(SLACK, padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
     return Memory(tuple(rings), sums, progress, place, place + scratch)
 
 
@@ -94,7 +95,8 @@ def padded(size: int) -> int:
 def _patches(layer: Layer) -> int:
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
-    return PATCHES * padded(layer.weight[0].size)
+    rows, columns, inputs = layer.weight.shape[1:]
+    return PATCHES * rows * padded(columns * inputs)
 
 
 def _check(source: Map, readers: Sequence[Layer]) -> None:

@@ -41,11 +41,11 @@ def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
         means = part(joined, start)
         layers.append(means)
         start += means.outputs
-    classes = int(random.integers(2, 7))
+    classes, several = int(random.integers(2, 7)), bool(random.random() < 0.3)
     weight = _weight(random, (classes, joined.channels))
     bias = random.integers(-50_000, 50_000, classes).astype(np.int32)
     by = factors(random.uniform(0.2, 1, classes) * 2.0 ** (LOGIT_BITS - 11) / joined.channels)
-    network = IntegerNetwork(entry, tuple(layers), Classifier(joined, weight, bias, by))
+    network = IntegerNetwork(entry, tuple(layers), Classifier(joined, weight, bias, by, several))
     return network, _values(random, entry.shape)
 
 
