@@ -31,7 +31,7 @@ typedef struct {
     int8_t low, high;
     int8_t exponent;
     /* of a convolution (outputs, kernel rows, kernel columns * inputs), each row filled with zeros to a multiple of 4;
-     * depthwise (kernel rows, kernel columns, channels) */
+     * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros */
     const int8_t *weights;
     const int32_t *bias, *mantissas;
     /* of means */

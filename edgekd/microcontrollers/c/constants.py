@@ -1,7 +1,7 @@
 """An integer network as constants of C: what `edgekd/device/c/edgekd_network.h` has structures for.
 
 Weights lie as the kernels read them: those of an output side by side, each row of a kernel filled with zeros to whole
-words; depthwise ones with the channels last.
+words; depthwise ones with four channels last.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
     if not isinstance(layer, Convolution):
         return [], f".kind = EDGEKD_MAX_POOL, {window}"
     kind = "DEPTHWISE" if layer.depthwise else "CONVOLUTION"
-    weights = layer.weight[..., 0].transpose(1, 2, 0) if layer.depthwise else _in_words(layer.weight)
+    weights = _by_fours(layer.weight) if layer.depthwise else _in_words(layer.weight)
     arrays = [
         array(f"{name}_weights", weights),
         array(f"{name}_bias", layer.bias),
@@ -127,6 +127,12 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
 
 def _parameters(name: str, by: Factors) -> str:
     return f".bias = {name}_bias, .mantissas = {name}_mantissas, .exponent = {by.exponent}"
+
+
+def _by_fours(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """`(channels, kernel rows, kernel columns, 1)` as `(channels / 4, kernel rows, kernel columns, 4)`."""
+    filled = np.pad(weight, ((0, padded(len(weight)) - len(weight)), (0, 0), (0, 0), (0, 0)))
+    return filled.reshape(-1, 4, *weight.shape[1:3]).transpose(0, 2, 3, 1)
 
 
 def _in_words(weight: NDArray[np.int8]) -> NDArray[np.int8]:

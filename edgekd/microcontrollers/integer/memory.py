@@ -14,7 +14,7 @@ from edgekd.errors import GateError
 from edgekd.microcontrollers.integer.layers import LOWEST, Convolution, IntegerNetwork, Layer, Map, MaxPool, Means
 
 LARGEST_KERNEL = 16  # rows
-PATCHES = 4  # bytes for each value under a kernel: of four pixels or, widened to 16 bits, of two
+PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
 SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
@@ -45,7 +45,7 @@ class Ring:
 @dataclass(frozen=True)
 class Memory:
     """All that changes while a window is computed. Places are in bytes: `sums` of each layer that takes means,
-    `progress` of two bytes for each map and layer, `scratch` of the values under the kernels."""
+    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
 
     rings: tuple[Ring, ...]
     sums: dict[int, int]
@@ -82,7 +82,7 @@ def plan(network: IntegerNetwork) -> Memory:
             sums[number] = place
             place += _WORD * layer.outputs
     progress = place
-    place += padded(2 * (len(network.maps) + len(network.layers)))
+    place += padded(2 * (len(network.maps) + 2 * len(network.layers)))
     scratch = max(SLACK, padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
     return Memory(tuple(rings), sums, progress, place, place + scratch)
 
