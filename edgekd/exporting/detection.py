@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd.device.runner.detection import moved_hop
+from edgekd.device.runner.detection import default_hop, moved_hop
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.errors import GateError
 from edgekd.exporting.deployable import deployable_of
@@ -33,12 +33,12 @@ def detection_of(run: Run, stage: Stage) -> Detection:
 
 
 def with_hops(detection: Detection, run: Run) -> Detection:
-    """In windows that share most of their work, about half a clip apart. All bundles of a run have the same, and so has
-    the run itself, whatever runs them: what is heard does not depend on it."""
+    """In windows about `default_hop` apart that share most of their work. A run and all its bundles have the same,
+    whatever runs them: what is heard does not depend on it."""
     config = run.config
     samples = round(config.data.clip_seconds * config.data.sample_rate)
     shared = _shared_samples(run, samples)
-    hop = moved_hop(max(1, samples // 2), samples, shared)
+    hop = moved_hop(default_hop(samples), samples, shared)
     return detection.model_copy(update={"hop_samples": hop, "shared_samples": shared})
 
 

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
@@ -99,6 +99,8 @@ def _export(
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
+    if runtime.hears_16_bits:
+        waveforms = in_16_bits(waveforms)
     known = {precision != "int8": deployable.known for precision, deployable in deployables.items()}
     float_student = Remembered(reference(_float_student(run, deployables), known=known.get(True)))
     trained = {
@@ -138,7 +140,9 @@ def _export(
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
         ),
-        golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
+        golden=choose_golden(
+            trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
+        ),
         target=target,
         overwrite=overwrite,
     )
@@ -192,6 +196,11 @@ def verification_rows(split: Split) -> list[int]:
 def _rows_of(split: Split, clips: int) -> list[int]:
     """So many rows, or all: of the test side, then of validation, then of training."""
     return [*split.test, *split.validation, *split.train][:clips]
+
+
+def in_16_bits(waveforms: Tensor) -> Tensor:
+    """`waveforms` as a 16-bit converter gives them."""
+    return (waveforms * 32768).round().clamp(-32768, 32767) / 32768
 
 
 def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:

@@ -91,9 +91,7 @@ class Detection(Section):
     """What makes an event of the scores of windows: `edgekd.device.runner.detection` has the rule, and thresholds for
     classes that are not named here."""
 
-    hop_samples: int | None = Field(
-        None, ge=1, description="samples between two windows; null: those of the classifier"
-    )
+    hop_samples: int | None = Field(None, ge=1, description="samples between two windows; null: a quarter of a clip")
     shared_samples: tuple[int, ...] = Field(
         (), description="at multiples of these windows share work, of the last most: a hop that is asked for is moved"
     )

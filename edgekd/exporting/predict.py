@@ -124,7 +124,6 @@ class Predictor(ABC):
             "classes": list(self.classes),
             "sample_rate": self.sample_rate,
             "clip_samples": self.clip_samples,
-            "hop_samples": self.hop_samples,
         }
         try:
             found = None if detection is None else detection.model_dump()

@@ -61,7 +61,7 @@ def test_a_bundle_says_what_makes_an_event(tiny_run: Run, tiny_bundle: Path) -> 
     assert chosen is not None
     events = {name: each for name, each in chosen.classes.items() if name != "background"}
     assert manifest["detection"] == {
-        "hop_samples": 2_048,  # half a clip is 2000, and the network's last map has a column every 2048
+        "hop_samples": 1_024,  # a quarter of a clip is 1000, and a map has a column every 1024
         "shared_samples": [128, 256, 512, 1_024, 2_048],
         "open": {name: each.open for name, each in events.items()},
         "close": {name: each.close for name, each in events.items()},
@@ -104,7 +104,7 @@ def test_the_log_mel_is_shared_of_a_student_that_is_no_graph(tiny_run: Run, monk
 
     monkeypatch.setattr(detection, "onnx_of", onnx_of)
     found = with_hops(detection_of(tiny_run, "int8"), tiny_run)
-    assert (found.hop_samples, found.shared_samples) == (2_048, (128,))
+    assert (found.hop_samples, found.shared_samples) == (1_024, (128,))
 
 
 def test_where_nobody_has_chosen_there_are_defaults(tiny_copy: Run) -> None:

@@ -133,7 +133,7 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_samples = hop_of(runner.manifest, options.hop)
+    hop_samples = hop_of(runner.manifest, options.hop or runner.hop_samples / runner.sample_rate)
     if rule is None and (note := hop_note(options.hop, hop_samples / runner.sample_rate)):
         complain(note)
     rate = options.rate or runner.sample_rate

@@ -54,8 +54,8 @@ _MIB = 1 << 20
 _HARD = "-mfloat-abi=hard"
 
 
-def _mps2(machine: str, instructions_a_tick: float = 40) -> Emulated:
-    return Emulated(machine, 0, (0x1000, 4 * _MIB - 0x1000), (0x2000_0000, 4 * _MIB), instructions_a_tick)
+def _mps2(machine: str) -> Emulated:
+    return Emulated(machine, 0, (0x1000, 4 * _MIB - 0x1000), (0x2000_0000, 4 * _MIB), 40)
 
 
 CORES = {
@@ -63,11 +63,11 @@ CORES = {
     for core in (
         Core("cortex-m0plus", ("-mcpu=cortex-m0plus",), _mps2("mps2-an385"), fpu=False),
         Core("cortex-m4", ("-mcpu=cortex-m4", _HARD, "-mfpu=fpv4-sp-d16"), _mps2("mps2-an386"), fpu=True),
-        Core("cortex-m7", ("-mcpu=cortex-m7", _HARD, "-mfpu=fpv5-sp-d16"), _mps2("mps2-an500", 50), fpu=True),
+        Core("cortex-m7", ("-mcpu=cortex-m7", _HARD, "-mfpu=fpv5-sp-d16"), _mps2("mps2-an500"), fpu=True),
         Core(
             "cortex-m33",
             ("-mcpu=cortex-m33", _HARD, "-mfpu=fpv5-sp-d16"),
-            Emulated("mps2-an505", 0x1000_0000, (0x1000_1000, 4 * _MIB - 0x1000), (0x3800_0000, 4 * _MIB), 40),
+            Emulated("mps2-an505", 0x1000_0000, (0x1000_1000, 4 * _MIB - 0x1000), (0x3800_0000, 4 * _MIB), 50),
             fpu=True,
         ),
         Core(

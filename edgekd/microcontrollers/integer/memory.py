@@ -14,7 +14,8 @@ from edgekd.errors import GateError
 from edgekd.microcontrollers.integer.layers import LOWEST, Convolution, IntegerNetwork, Layer, Map, MaxPool, Means
 
 LARGEST_KERNEL = 16  # rows
-PATCHES = 2  # pixels whose products are taken at once
+PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
+SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
 
@@ -44,7 +45,7 @@ class Ring:
 @dataclass(frozen=True)
 class Memory:
     """All that changes while a window is computed. Places are in bytes: `sums` of each layer that takes means,
-    `progress` of two bytes for each map and layer, `scratch` of the values under the kernels."""
+    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
 
     rings: tuple[Ring, ...]
     sums: dict[int, int]
@@ -81,8 +82,8 @@ def plan(network: IntegerNetwork) -> Memory:
             sums[number] = place
             place += _WORD * layer.outputs
     progress = place
-    place += padded(2 * (len(network.maps) + len(network.layers)))
-    scratch = max(padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
+    place += padded(2 * (len(network.maps) + 2 * len(network.layers)))
+    scratch = max(SLACK, padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
     return Memory(tuple(rings), sums, progress, place, place + scratch)
 
 
@@ -94,7 +95,8 @@ def padded(size: int) -> int:
 def _patches(layer: Layer) -> int:
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
-    return PATCHES * padded(layer.weight[0].size)
+    rows, columns, inputs = layer.weight.shape[1:]
+    return PATCHES * rows * padded(columns * inputs)
 
 
 def _check(source: Map, readers: Sequence[Layer]) -> None:
