@@ -48,8 +48,17 @@ class RecordingNames:
         for name in self._known:
             self._by_stem[_stem(_parts(name)[-1])].append(name)
 
-    def find(self, name: str) -> str | None:
-        """The recording that `name` means, None where there is none. Raises `InputError` where it may be several."""
+    def find(self, name: str, folder: str = "") -> str | None:
+        """The recording that `name` means in a table in `folder`, None where there is none.
+
+        Two recorders with one schedule name their files alike, and Raven writes no folders: what lies beside the table,
+        or below a folder that the table is in, comes before what lies elsewhere. Raises `InputError` where it may
+        still be several.
+        """
+        around = _upwards(folder)
+        for above in around:
+            if f"{above}/{name}" in self._known:
+                return f"{above}/{name}"
         if name in self._known:
             return name
         parts = _parts(name)
@@ -65,11 +74,21 @@ class RecordingNames:
         if not fitting:
             return None
         longest = fitting[max(fitting)]
+        for above in around if len(longest) > 1 else ():
+            near = [other for other in longest if _parts(other)[: len(_parts(above))] == _parts(above)]
+            if near:
+                longest = near
+                break
         if len(longest) > 1:
             raise InputError(
                 f"{shown(name)} may be {longest[0]} or {longest[1]}. Name it with its folder, as far as the two differ."
             )
         return longest[0]
+
+
+def _upwards(folder: str) -> list[str]:
+    """The folder and those that it lies in, the nearest first."""
+    return [str(each) for each in (PurePosixPath(folder), *PurePosixPath(folder).parents) if str(each) != "."]
 
 
 def _parts(name: str) -> list[str]:

@@ -19,7 +19,7 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
-from edgekd.exporting.detection import detection_of
+from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
@@ -129,7 +129,7 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    found = detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples)
+    found = with_hops(detection_of(run, "int8" if target.precision == "int8" else "student"), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},

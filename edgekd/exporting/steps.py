@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 from edgekd.device.runner.answers import same_answers
-from edgekd.device.runner.bundle import shared_hop
+from edgekd.device.runner.detection import moved_hop
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.steps import StepGraphs
 from edgekd.exporting.deployable import Deployable
@@ -104,7 +106,8 @@ def compared(
         told: dict[str, Any] = {"steps": described.model_dump(), "classifier": classifier.model_dump(mode="json")}
         graphs = StepGraphs(Path(scratch), told["steps"], told["classifier"], target.opset, threads=1)
         unit = graphs.step_samples
-        least = shared_hop(told, max(1, round(samples / (HOPS[0] * unit))) * unit)
+        periods = [unit * each for each in accumulate(graphs.strides, mul, initial=1)]
+        least = moved_hop(max(1, round(samples / (HOPS[0] * unit))) * unit, samples, periods)
         starts = range(0, len(sound) - samples + 1, least)
         whole = _whole(sound, starts, samples, shipped, progress)
         hops = [least * times for times in (1, HOPS[0] // HOPS[1], HOPS[0] // 2)]

@@ -1,14 +1,13 @@
 """What `stream` and `detect` take of the processor for an hour of audio, windows computed in steps and whole.
 
-    git worktree add ../before COMMIT
-    python -m tests.benchmarks.stream BUNDLE [--before ../before] [--hops 2.5 1 0.5] [--rounds 5] [--json]
+    python -m tests.benchmarks.stream BUNDLE [--before BUNDLE] [--hops 2.5 1 0.5] [--rounds 5] [--json]
 
-BUNDLE is exported by this checkout for a board that runs onnxruntime. It is measured as it is ("steps"), without the
-graphs for windows that overlap ("whole"), and with the runner of another checkout ("before"), which knows none. Each
-runs as on a device, in a process of its own on one thread, with noise on standard input or in a WAV file; of long
-input the time of short input is taken off, and so is the start. All take turns. Printed are medians over the rounds of
-processor seconds, user and system, an hour of audio, and of the ratios to "steps". `--live` hands standard input over
-a hop at a time, as a recorder does, so that no two windows wait together.
+BUNDLE is exported by this checkout for a board that runs onnxruntime. It is measured as it is ("steps") and without the
+graphs for windows that overlap ("whole"), and beside it one of the same run that another checkout has exported
+("before"), with its own runner. Each runs as on a device, in a process of its own on one thread, with noise on standard
+input or in a WAV file; of long input the time of short input is taken off, and with it the start. All take turns.
+Printed are medians over the rounds of processor seconds, user and system, an hour of audio, and of the ratios to
+"steps". `--live` hands standard input over a hop at a time, as a recorder does, so that no two windows wait together.
 """
 
 from __future__ import annotations
@@ -35,21 +34,17 @@ from tests.benchmarks.measure import ratio, table, turns
 SHORT = 12.0  # s
 
 
-def variant(bundle: Path, folder: Path, program: Path | None, steps: bool) -> Path:
-    """A copy of a bundle with another runner, or without its steps, under digests of its own."""
+def without_steps(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle that says of no graphs for windows that overlap."""
     shutil.copytree(bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    if program is not None:
-        shutil.copyfile(program, folder / RUNNER_FILE.name)
-    if not steps:
-        manifest["steps"] = None
-    manifest["files"] = {name: runner.file_digest(folder / name) for name in manifest["files"]}
+    manifest["steps"] = None
     manifest["sha256"] = runner.manifest_digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
-def processor_seconds(folder: Path, command: str, hop: float, sound: Path, live: int) -> float:
+def processor_seconds(folder: Path, command: str, hop: float, sound: Path, live: tuple[int, int] | None) -> float:
     """User and system time of the runner in `folder`, from its start to its end."""
     arguments = [sys.executable, str(folder / RUNNER_FILE.name), command, "--hop", str(hop)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -60,31 +55,27 @@ def processor_seconds(folder: Path, command: str, hop: float, sound: Path, live:
         with sound.open("rb") as source:
             subprocess.run(arguments, stdin=source, check=True, env=environment, capture_output=True)
     else:
-        fed(arguments, environment, sound.read_bytes(), live)
+        fed(arguments, environment, sound.read_bytes(), *live)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def fed(arguments: list[str], environment: dict[str, str], data: bytes, piece: int) -> None:
-    """Run `stream` with `piece` bytes at a time, the next when the window of the last has been told of."""
+def fed(arguments: list[str], environment: dict[str, str], data: bytes, piece: int, clip: int) -> None:
+    """Run `stream` with `piece` bytes at a time, a hop; the next follows the line of the window that they complete."""
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(arguments, env=environment, bufsize=0, **streams) as process:  # type: ignore[call-overload]
         assert process.stdin is not None and process.stdout is not None
-        first = None
-        for start in range(0, len(data), piece):
-            process.stdin.write(data[start : start + piece])
-            if first is None and start + piece >= CLIP_BYTES[0]:
-                first = start
-            if first is not None:
+        for end in range(piece, len(data) + 1, piece):
+            process.stdin.write(data[end - piece : end])
+            if end >= clip:
                 process.stdout.readline()
         process.stdin.close()
         process.stdout.read()
 
 
-CLIP_BYTES = [0]
-
-
-def an_hour(folder: Path, command: str, hop: float, sounds: tuple[Path, Path], seconds: float, live: int) -> float:
+def an_hour(
+    folder: Path, command: str, hop: float, sounds: tuple[Path, Path], seconds: float, live: tuple[int, int] | None
+) -> float:
     long, short = (processor_seconds(folder, command, hop, sound, live) for sound in sounds)
     return (long - short) * 3600 / (seconds - SHORT)
 
@@ -105,7 +96,7 @@ def written(folder: Path, seconds: float, rate: int, name: str) -> tuple[Path, P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--before", type=Path, help="another checkout, whose runner is measured, too")
+    parser.add_argument("--before", type=Path, help="a bundle that another checkout has exported")
     parser.add_argument("--hops", type=float, nargs="+", default=[2.5, 1.0, 0.5])
     parser.add_argument("--seconds", type=float, default=192.0, help="of the long input")
     parser.add_argument("--rounds", type=int, default=5)
@@ -115,23 +106,25 @@ def main() -> None:
     options = parser.parse_args()
     classifier = json.loads((options.bundle / "manifest.json").read_text())["classifier"]
     rate = classifier["sample_rate"]
-    CLIP_BYTES[0] = 2 * classifier["clip_samples"]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         variants = {
-            "steps": variant(options.bundle, folder / "steps", None, steps=True),
-            "whole": variant(options.bundle, folder / "whole", None, steps=False),
+            "steps": options.bundle,
+            "whole": without_steps(options.bundle, folder / "whole"),
         }
         if options.before is not None:
-            program = options.before / RUNNER_FILE.relative_to(Path(__file__).parents[2])
-            variants["before"] = variant(options.bundle, folder / "before", program, steps=False)
+            variants["before"] = options.before
         long = written(folder, options.seconds, rate, "long")
         short = written(folder, SHORT, rate, "short")
         for command in options.commands:
             which = 0 if command == "stream" else 1
             for hop in options.hops:
-                live = 2 * round(hop * rate) if options.live and command == "stream" else 0
+                live = (
+                    (2 * round(hop * rate), 2 * classifier["clip_samples"])
+                    if options.live and command == "stream"
+                    else None
+                )
                 known = {n: f for n, f in variants.items() if command != "detect" or n != "before" or _detects(f)}
                 timed: dict[str, Callable[[], float]] = {
                     name: partial(an_hour, each, command, hop, (long[which], short[which]), options.seconds, live)

@@ -165,7 +165,7 @@ def test_a_table_that_somebody_has_gone_through_is_left_as_it_is(run: Detect, tm
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"hop_s": 0.5}, "was begun with hop_samples 1000, not 2000"),
+        ({"hop_s": 0.5}, "was begun with hop_samples 1024, not 2048"),
         ({"thresholds": {"tug": 0.123}}, "was begun with open "),
         ({"gap_s": 1.0}, "was begun with gap_samples 0, not 4000"),
         ({"exclusive": True}, "was begun with exclusive False, not True"),
@@ -217,7 +217,7 @@ def test_what_cannot_be_read_or_heard_is_told_and_the_rest_goes_on(
         page, spoilt_one = by_name["page.wav"], by_name["spoilt.wav"]
         assert page.failed and page.missed is not None and page.missed.startswith("not an audio file")
         assert spoilt_one.failed and spoilt_one.missed is not None
-        assert spoilt_one.missed.startswith("4 of 117 windows could not be scored, the first at 3.25 s: some samples")
+        assert spoilt_one.missed.startswith("4 of 115 windows could not be scored, the first at 3.072 s: some samples")
         assert spoilt_one.events
         assert not by_name["a.wav"].failed
 

@@ -208,6 +208,7 @@ class StepGraphs:
         ]
         self._end = _opened(folder / described["end"], opset, threads, 1)
         self.step_samples = self._log_mel.step_samples
+        self.strides = [max(each["stride"] for each in part["maps"]) for part in described["parts"]]
 
     def of_signal(self) -> Steps:
         """For the windows of one signal."""

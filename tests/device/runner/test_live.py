@@ -300,7 +300,7 @@ class Watched(edgekd_runner.Stream):
     pieces = 0
     def push(self, data, arrived):
         Watched.pieces += 1
-        if Watched.pieces in (20, 1200):
+        if Watched.pieces in (20, 500):
             print(kilobytes(), file=sys.stderr)
         return super().push(data, arrived)
 edgekd_runner.Stream = Watched
