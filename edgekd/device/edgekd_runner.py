@@ -2201,8 +2201,9 @@ class _Phases:
 
     def keep(self, start: int, kept: Any) -> None:
         """And forget windows that have nothing in common with what follows."""
-        for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
-            del self._windows[phase]
+        if len(self._windows) > 1:
+            for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
+                del self._windows[phase]
         self._windows[start % self._period] = start, kept
 
 
@@ -2226,13 +2227,16 @@ class Part:
         self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
         self._kept = _Phases(self._stride * unit, samples)  # of those that are done
         self._asked: list[_Asked] = []
+        self._firsts: dict[int, int] = {}  # of the columns to be run, by how many were moved
 
     def ask(self, start: int, columns: np.ndarray) -> None:
         """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
         before = self._starts.before(start)
         moved = 0 if before is None else before[0] // self._unit
-        needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
-        first = needed // self._stride * self._stride
+        if moved not in self._firsts:
+            needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
+            self._firsts[moved] = needed // self._stride * self._stride
+        first = self._firsts[moved]
         if before is None or first <= self._lead:  # nothing would be saved
             moved, first, columns = 0, 0, columns.copy()
         else:
@@ -2890,7 +2894,7 @@ class Stream:
             self.refused += 1
         else:
             self._recent.append(row.scores)
-            answer = np.mean(self._recent, axis=0)
+            answer = row.scores if len(self._recent) == 1 else np.mean(self._recent, axis=0)
             told.update(self._ranked(answer), silent=row.silent)
             mean = answer[: len(self._runner.classes)]
             if told.get("unknown") and self._rule is not None:
@@ -2903,7 +2907,8 @@ class Stream:
 
     def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
         mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
-        scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
+        each, classes = mean.tolist(), self._runner.classes
+        scores = {classes[k]: round(each[k], 6) for k in np.argsort(-mean, kind="stable").tolist()}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
         named = "unknown" if told.get("unknown") else best
