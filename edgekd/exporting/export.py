@@ -24,6 +24,7 @@ from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -49,19 +50,23 @@ def export(
     overwrite: bool = False,
     trust: Sequence[str] = (),
     reject: Rejection | Literal["off"] | None = None,
+    require_emulator: bool = False,
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
     `[FOLDER/]package.module:factory` (see `edgekd.own_code`). `reject`: what is to tell the unknown, which the run
-    keeps for the next export; None: what it keeps, "off": nothing. Raises `InputError` for an unfinished run,
+    keeps for the next export; None: what it keeps, "off": nothing. `require_emulator`: the core of the board is to be
+    emulated, and nothing is written where that cannot be. Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
     operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
     own_code.trust(trust)
     target = load_target(target) if isinstance(target, str) else target
     out = out or bundle_folder(run, target)
+    if require_emulator:
+        check_emulator(target)
     with held(out), reading(run.folder):
         return _export(run, target, out, progress, overwrite, reject)
 
