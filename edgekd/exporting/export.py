@@ -23,7 +23,13 @@ from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
+from edgekd.exporting.rejection import (
+    Rejection,
+    fits,
+    keep_rejection,
+    kept_rejection,
+    rejecting,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
@@ -33,7 +39,7 @@ from edgekd.files.locks import reading
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run, Stage
+from edgekd.runs.run import Run
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
@@ -84,14 +90,12 @@ def _export(
     refuse_existing(out, overwrite)
     models = runtime.models(target)
     deployables = {precision: deployable_of(run, precision) for precision in models}
-    main = deployables[target.precision]
     data = run.open_data(progress)
     rows = verification_rows(data.split)
-    if reject == "off":
-        forget_rejection(run)
-    elif (rejection := reject or kept_rejection(run)) is not None:
-        deployables = rejecting(run, deployables, rejection, data, runtime.flavour, progress)
-        main = deployables[target.precision]
+    rejection = None if reject == "off" else reject or kept_rejection(run)
+    found = {} if rejection is None else fits(deployables, rejection, data, runtime.flavour, progress)
+    deployables = rejecting(deployables, found) if found else deployables
+    main = deployables[target.precision]
     progress("export", 1, STEPS, step="graph")
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
@@ -130,14 +134,13 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    stage: Stage = "int8" if target.precision == "int8" else "student"
-    found = detection_of(run, stage, default_hop(classifier.clip_samples))
+    detection = detection_of(run, main.stage, default_hop(classifier.clip_samples))
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=found.model_copy(update={"reject": main.reject}),
+        detection=detection.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
@@ -148,6 +151,7 @@ def _export(
         target=target,
         overwrite=overwrite,
     )
+    keep_rejection(run, rejection, found)
     progress("export", 5, STEPS, step="done")
     return bundle
 

@@ -216,8 +216,8 @@ class RunPredictor(Predictor):
         self.several = run.task.several
         int8 = "int8" in run.report().get("test", {})
         deployable = deployable_of(run, "int8" if int8 else "fp32")
-        fitted = kept_fit(run, "int8" if int8 else "student", deployable.source)
-        found = detection_of(run, "int8" if int8 else "student", default_hop(self.clip_samples))
+        fitted = kept_fit(run, deployable.stage)
+        found = detection_of(run, deployable.stage, default_hop(self.clip_samples))
         self.detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
         known = None if fitted is None else fitted.known
         self.student, self._answers = deployable.student, reference(deployable.student, known=known)
