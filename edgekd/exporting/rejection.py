@@ -17,6 +17,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -158,9 +159,11 @@ def rejecting(
 
 
 def keep_rejection(run: Run, rejection: Rejection | None, found: Mapping[Stage, Fitted]) -> None:
-    """Have `run` reject by what was `found` for its students as they are; by None, nothing."""
-    if rejection is None:
+    """Have `run` reject by what was `found` for its students as they are; by None, nothing. What another student was
+    told before by another score or share is forgotten."""
+    if rejection is None or rejection != _kept_before(run):
         forget_rejection(run)
+    if rejection is None:
         return
     write_json(run.folder / SETTING, rejection.model_dump(mode="json"))
     for stage, fitted in found.items():
@@ -220,6 +223,12 @@ def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
     student.network = copy.deepcopy(deployable.network).eval()
     set_flavour(student.network, flavour)
     return student
+
+
+def _kept_before(run: Run) -> Rejection | None:
+    with suppress(InputError):  # damaged, it is replaced
+        return kept_rejection(run)
+    return None
 
 
 def _source(run: Run, stage: Stage) -> str:

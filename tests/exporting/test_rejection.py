@@ -30,6 +30,7 @@ from edgekd.exporting.rejection import (
     fit,
     fits,
     forget_rejection,
+    keep_rejection,
     kept_fit,
     kept_rejection,
     outputs_on,
@@ -198,6 +199,18 @@ def test_an_export_that_is_refused_leaves_the_run_as_it_was(tiny_copy: Run, tmp_
     with pytest.raises(GateError, match="storage_bytes"):
         export(tiny_copy, strict, tmp_path / "third", reject="off")
     assert kept_rejection(tiny_copy) is not None and kept_fit(tiny_copy, "int8") is not None
+
+
+def test_no_student_rejects_by_what_the_run_no_longer_does(tiny_copy: Run) -> None:
+    data, energy, distance = tiny_copy.open_data(), Rejection.named("energy"), Rejection.named("mahalanobis")
+    float_student = {"fp32": deployable_of(tiny_copy, "fp32")}
+    int8_student = {"int8": deployable_of(tiny_copy, "int8")}
+    keep_rejection(tiny_copy, distance, fits(int8_student, distance, data, "onnxruntime"))
+    keep_rejection(tiny_copy, distance, fits(float_student, distance, data, "onnxruntime"))
+    assert kept_fit(tiny_copy, "int8") is not None and kept_fit(tiny_copy, "student") is not None
+    keep_rejection(tiny_copy, energy, fits(float_student, energy, data, "onnxruntime"))
+    assert kept_rejection(tiny_copy) == energy
+    assert kept_fit(tiny_copy, "int8") is None and kept_fit(tiny_copy, "student") is not None
 
 
 def test_a_setting_that_cannot_be_is_refused() -> None:
