@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.device.runner.detection import default_hop
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
-from edgekd.exporting.detection import detection_of
+from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import (
@@ -134,7 +133,7 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    detection = detection_of(run, main.stage, default_hop(classifier.clip_samples))
+    detection = with_hops(detection_of(run, main.stage), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},

@@ -107,6 +107,7 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
     const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
     int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
     int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
@@ -117,10 +118,10 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
                            sums + (cy * layer->column_cells + cx) * each);
     }
     if (row + 1 < source->rows) return;
-    for (int c = 0, i = 0; c < source->channels; c++)
+    for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + layer->bias[c], layer->mantissas[c], &by);
+                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
 }
 
 #ifndef EDGEKD_LAYER_BEGINS /* what counts the work of each layer may stand here */
@@ -131,13 +132,11 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
 int edgekd_network_step(const edgekd_network *network, void *memory) {
     uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
     uint16_t *waits = rows_awaited(network, memory);
-    int moved = 1, whole;
+    int whole;
     written[0]++;
-    while (moved) {
-        moved = 0;
-        for (int i = 0; i < network->layers; i++) {
-            const edgekd_layer *layer = &network->layer[i];
-            if (written[layer->source] < waits[i]) continue;
+    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
+        const edgekd_layer *layer = &network->layer[i];
+        while (written[layer->source] >= waits[i]) {
             EDGEKD_LAYER_BEGINS(i);
             if (layer->kind == EDGEKD_MEANS)
                 means_row(network, layer, memory, done[i]);
@@ -147,7 +146,6 @@ int edgekd_network_step(const edgekd_network *network, void *memory) {
             done[i]++;
             waits[i] = awaited(network, layer, done[i]);
             if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
-            moved = 1;
         }
     }
     whole = written[0] == network->map[0].rows;
@@ -181,9 +179,9 @@ void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t 
     int32_t largest = INT32_MIN;
     uint64_t total = 0;
     for (int k = 0; k < network->classes; k++, weight += filled) {
-        int32_t sum = network->bias[k];
+        int32_t sum = network->parameters[2 * k];
         for (int i = 0; i < source->channels; i++) sum += *weight++ * values[i];
-        scores[k] = edgekd_scaled(sum, network->mantissas[k], &by);
+        scores[k] = edgekd_scaled(sum, network->parameters[2 * k + 1], &by);
         if (scores[k] > largest) largest = scores[k];
     }
     if (network->several) {

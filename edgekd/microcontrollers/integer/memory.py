@@ -1,8 +1,8 @@
 """Where the values of an integer network lie while it is computed row by row.
 
 A map is kept as a ring of its latest rows. How many that must be is found by going through the window as the C does:
-each row that comes in is followed by all rows that can be made of it, layer by layer, one row a turn. In a ring's row
-lie, beside the map's columns, those of the padding that its readers ask for, which are written once.
+each row that comes in is followed by all rows that can be made of it, layer by layer. In a ring's row lie, beside the
+map's columns, those of the padding that its readers ask for, which are written once.
 """
 
 from __future__ import annotations
@@ -127,18 +127,15 @@ def _rows_kept(network: IntegerNetwork, parts: dict[Map, int]) -> dict[Map, int]
 
     for _ in range(network.entry.rows):
         write(network.entry)
-        moved = True
-        while moved:
-            moved = False
-            for number, layer in enumerate(network.layers):
-                ready = parts[layer.source] * _needed(layer, done[number])
-                if done[number] < _rows(layer) and written[layer.source] >= ready:
-                    if not isinstance(layer, Means):
-                        write(layer.target)
-                    elif done[number] + 1 == _rows(layer):
-                        written[layer.target] += 1
-                    done[number] += 1
-                    moved = True
+        for number, layer in enumerate(network.layers):
+            while done[number] < _rows(layer):
+                if written[layer.source] < parts[layer.source] * _needed(layer, done[number]):
+                    break
+                if not isinstance(layer, Means):
+                    write(layer.target)
+                elif done[number] + 1 == _rows(layer):
+                    written[layer.target] += 1
+                done[number] += 1
     return kept
 
 
