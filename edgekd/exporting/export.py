@@ -22,7 +22,13 @@ from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
+from edgekd.exporting.rejection import (
+    Rejection,
+    fits,
+    keep_rejection,
+    kept_rejection,
+    rejecting,
+)
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
@@ -88,14 +94,12 @@ def _export(
     refuse_existing(out, overwrite)
     models = runtime.models(target)
     deployables = {precision: deployable_of(run, precision) for precision in models}
-    main = deployables[target.precision]
     data = run.open_data(progress)
     rows = verification_rows(data.split)
-    if reject == "off":
-        forget_rejection(run)
-    elif (rejection := reject or kept_rejection(run)) is not None:
-        deployables = rejecting(run, deployables, rejection, data, runtime.flavour, progress)
-        main = deployables[target.precision]
+    rejection = None if reject == "off" else reject or kept_rejection(run)
+    found = {} if rejection is None else fits(deployables, rejection, data, runtime.flavour, progress)
+    deployables = rejecting(deployables, found) if found else deployables
+    main = deployables[target.precision]
     progress("export", 1, STEPS, step="graph")
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
@@ -134,13 +138,13 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    found = with_hops(detection_of(run, "int8" if target.precision == "int8" else "student"), run)
+    detection = with_hops(detection_of(run, main.stage), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=found.model_copy(update={"reject": main.reject}),
+        detection=detection.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
@@ -151,6 +155,7 @@ def _export(
         target=target,
         overwrite=overwrite,
     )
+    keep_rejection(run, rejection, found)
     progress("export", 5, STEPS, step="done")
     return bundle
 
