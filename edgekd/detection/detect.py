@@ -100,6 +100,7 @@ def detect(
     pattern = None if time_pattern is None else parse_time_pattern(time_pattern)
     zone = None if time_zone is None else parse_zone(time_zone)
     sources = find(paths)
+    _check_apart(out, sources)
     times = beginnings([source.name for source in sources], pattern, zone)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
@@ -197,23 +198,25 @@ def _heard(
     progress: Progress,
     report: Callable[[Heard], None],
 ) -> Iterator[Heard]:
-    """Each recording in turn, listened to unless it has been, with the times of its events."""
+    """Each recording in turn, listened to unless it has been, with the times of its events. It is noted as done when
+    the next one is asked for."""
     before = {source: None if done is None else done.heard(source.path, source.name) for source in sources}
     lengths = {source: _length(source.path) if known is None else known.seconds for source, known in before.items()}
     total = round(sum(lengths.values()))
     past = sum(lengths[source] for source, known in before.items() if known is not None)
     progress(STAGE, round(past), total)
     for source, known in before.items():
-        heard = known
+        heard, state = known, None
         if heard is None:
+            state = journal.state_of(source.path)
             heard = _listen(predictor, rule, source, _after(past, total, progress))
             past += lengths[source]
-            if done is not None and heard.seconds:
-                done.add(source.path, heard)
         timed = [replace(event, time=times.utc(source.name, event.start)) for event in heard.events]
         heard = replace(heard, events=tuple(timed))
         report(heard)
         yield heard
+        if done is not None and known is None and heard.seconds:  # its table is written now
+            done.add(source.path, state, heard)
     if round(past) < total or not total:  # what could not be read after all
         progress(STAGE, total, total)
 
@@ -270,6 +273,14 @@ def _format(out: Path | None, format_: str | None, recordings: int | None = None
     if out is not None and not _is_folder(out) and chosen == "audacity" and recordings != 1:
         raise UsageError(f"{out}: a label file of Audacity is of one recording. Name a folder, for a file each.")
     return chosen
+
+
+def _check_apart(out: Path | None, sources: Sequence[Source]) -> None:
+    """Raises `UsageError` for a table that would take the place of a recording."""
+    if out is not None and out.is_file():
+        for source in sources:
+            if source.path.exists() and source.path.samefile(out):
+                raise UsageError(f"{out}: is a recording to listen to. Name another --out for the table.")
 
 
 def _is_folder(out: Path) -> bool:

@@ -1855,6 +1855,8 @@ def import_onnxruntime(opset: int) -> Any:
     try:
         import onnxruntime
     except ImportError as failure:
+        if isinstance(failure.__cause__, KeyboardInterrupt):  # Ctrl-C while it is loaded
+            raise failure.__cause__ from None
         if (failure.name or "").startswith("onnxruntime"):
             raise RunnerError(f"onnxruntime is not installed. {install}") from None
         reason = (str(failure).splitlines() or ["it does not say why"])[0]
@@ -3029,6 +3031,8 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
     format_ = options.format or {".csv": "csv", ".txt": "raven"}.get(suffix, "jsonl")
     if format_ == "audacity" and len(options.files) > 1:
         raise WrongUsage("--format audacity: a label file is of one recording; give one FILE")
+    if options.out is not None and any(_is_same(path, options.out) for path in options.files):
+        raise WrongUsage(f"--out {options.out}: is a recording to listen to; name another file for the table")
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rule = asked_rule(runner, options)
     header, line = _FORMATS[format_]()
@@ -3090,11 +3094,20 @@ def _events(runner: Runner, rule: Rule, path: Path) -> tuple[list[dict[str, Any]
     return [event_line(event, rule, listener.seconds, str(path)) for event in found], listener
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 @contextmanager
 def _table(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there when all of it is."""
+    """Standard output, or a file that is there when all of it is; a pipe or a device, such as /dev/stdout, is written
+    to."""
     if path is None:
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

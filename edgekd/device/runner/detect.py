@@ -28,6 +28,8 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
     format_ = options.format or {".csv": "csv", ".txt": "raven"}.get(suffix, "jsonl")
     if format_ == "audacity" and len(options.files) > 1:
         raise WrongUsage("--format audacity: a label file is of one recording; give one FILE")
+    if options.out is not None and any(_is_same(path, options.out) for path in options.files):
+        raise WrongUsage(f"--out {options.out}: is a recording to listen to; name another file for the table")
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rule = asked_rule(runner, options)
     header, line = _FORMATS[format_]()
@@ -89,11 +91,20 @@ def _events(runner: Runner, rule: Rule, path: Path) -> tuple[list[dict[str, Any]
     return [event_line(event, rule, listener.seconds, str(path)) for event in found], listener
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 @contextmanager
 def _table(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there when all of it is."""
+    """Standard output, or a file that is there when all of it is; a pipe or a device, such as /dev/stdout, is written
+    to."""
     if path is None:
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
