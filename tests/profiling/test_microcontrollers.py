@@ -22,7 +22,9 @@ from edgekd.runs.run import Run
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
 pytestmark = needs_host
-QUICK = ProfileConfig(repetitions=2, seconds=0.01, memory=False, noise=None, batches=(), energy=False, probes=False, layers=False)
+QUICK = ProfileConfig(
+    repetitions=2, seconds=0.01, memory=False, noise=None, batches=(), energy=False, probes=False, layers=False
+)
 
 
 @pytest.fixture(scope="module")
