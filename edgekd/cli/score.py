@@ -95,8 +95,8 @@ def score(
         raise UsageError("--audio, --hours: one of the two; --audio tells the hours.")
     everywhere, by_class = options.thresholds(threshold or [])
     scored = score_tables(
-        read_events(detections, format_, label, score_),
-        read_events(truth, truth_format, truth_label),
+        read_events(detections, format_, label, score_, audio),
+        read_events(truth, truth_format, truth_label, audio=audio),
         _criterion(overlap, tolerance, tolerance_share),
         audio=audio,
         hours=hours,

@@ -17,7 +17,8 @@ class Event:
     `start` and `end` are in seconds from the beginning of that file, 0 <= start <= end; a point has both alike.
     `channel` counts from 1, as viewers do. `low_hz` and `high_hz` bound the band where a table does. `time` is when
     the event begins, with its zone, where that is known. `ends_in` is the recording that it ends in, where that is a
-    later one of a sequence: `end` then lies behind the end of `recording`. `where` it was read, for messages.
+    later one of a sequence: `end` then lies behind the end of `recording`. `where` it was read, for messages; `folder`
+    is that of its table, below that of all tables or of the audio.
     """
 
     recording: str
@@ -31,6 +32,7 @@ class Event:
     time: datetime | None = None
     ends_in: str | None = None
     where: str = field(default="", compare=False)
+    folder: str = field(default="", compare=False)
 
     @property
     def seconds(self) -> float:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.errors import InputError, shown
+from edgekd.escaping import legible, plain_text
 
 # What viewers and programs put behind the name of a recording, in that of its table.
 _ADDED = re.compile(
@@ -48,8 +49,17 @@ class RecordingNames:
         for name in self._known:
             self._by_stem[_stem(_parts(name)[-1])].append(name)
 
-    def find(self, name: str) -> str | None:
-        """The recording that `name` means, None where there is none. Raises `InputError` where it may be several."""
+    def find(self, name: str, folder: str = "") -> str | None:
+        """The recording that `name` means in a table in `folder`, None where there is none.
+
+        Two recorders with one schedule name their files alike, and Raven writes no folders: what lies beside the table,
+        or below a folder that the table is in, comes before what lies elsewhere. Raises `InputError` where it may
+        still be several.
+        """
+        around = _upwards(folder)
+        for above in around:
+            if f"{above}/{name}" in self._known:
+                return f"{above}/{name}"
         if name in self._known:
             return name
         parts = _parts(name)
@@ -65,6 +75,11 @@ class RecordingNames:
         if not fitting:
             return None
         longest = fitting[max(fitting)]
+        for above in around if len(longest) > 1 else ():
+            near = [other for other in longest if _parts(other)[: len(_parts(above))] == _parts(above)]
+            if near:
+                longest = near
+                break
         if len(longest) > 1:
             raise InputError(
                 f"{shown(name)} may be {longest[0]} or {longest[1]}. Name it with its folder, as far as the two differ."
@@ -72,11 +87,16 @@ class RecordingNames:
         return longest[0]
 
 
+def _upwards(folder: str) -> list[str]:
+    """The folder and those that it lies in, the nearest first."""
+    return [str(each) for each in (PurePosixPath(folder), *PurePosixPath(folder).parents) if str(each) != "."]
+
+
 def _parts(name: str) -> list[str]:
-    plain = unicodedata.normalize("NFC", name).casefold()
-    return [part for part in re.split(r"[\\/]+", plain) if part not in ("", ".")] or [""]
+    plain = unicodedata.normalize("NFC", plain_text(legible(name))).casefold()  # as tables can hold it
+    return [part for part in map(str.strip, re.split(r"[\\/]+", plain)) if part not in ("", ".")] or [""]
 
 
 def _stem(part: str) -> str:
     path = PurePosixPath(part)
-    return path.stem if path.suffix in AUDIO_SUFFIXES else part
+    return (path.stem if path.suffix in AUDIO_SUFFIXES else part).strip()

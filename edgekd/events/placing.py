@@ -3,6 +3,7 @@ within it."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,21 @@ from edgekd.events.event import Event
 from edgekd.events.names import RecordingNames
 from edgekd.files.spelling import alike, difference
 
+Name = tuple[str, str]
+"""The folder of a table, and what it calls a recording."""
 ROUNDED_SECONDS = 0.01
 """How far behind the end of its recording a true event may end: its time may have been rounded to two digits."""
 
 
-def meant(events: Iterable[Event], known: RecordingNames) -> dict[str, str | None]:
-    """What each name in a table means. Raises `InputError`, with the line, for one that may mean several."""
-    names: dict[str, str | None] = {}
+def meant(events: Iterable[Event], known: RecordingNames) -> dict[Name, str | None]:
+    """What each name means in the tables of each folder. Raises `InputError`, with the line, for one that may mean
+    several."""
+    names: dict[Name, str | None] = {}
     for event in events:
-        if event.recording not in names:
+        name = event.folder, event.recording
+        if name not in names:
             try:
-                names[event.recording] = known.find(event.recording)
+                names[name] = known.find(event.recording, event.folder)
             except InputError as several:
                 raise event.error(str(several)) from None
     return names
@@ -32,14 +37,28 @@ def renamed(events: Sequence[Event], known: RecordingNames, audio: Path | None) 
     """The events under the names that the recordings in the folder `audio` are `known` by. Raises `InputError`, with
     the line, for one of a recording that is not there, or may be several."""
     names = meant(events, known)
-    missing = [event for event in events if names[event.recording] is None]
+    missing = [event for event in events if names[event.folder, event.recording] is None]
     if missing:
         count = len({event.recording for event in missing})
         raise missing[0].error(
             f"{shown(missing[0].recording)}: no such recording in {audio} ({count} missing in all). "
             "Add it, or take its lines out."
         )
-    return [replace(event, recording=names[event.recording] or event.recording) for event in events]
+    return [replace(event, recording=names[event.folder, event.recording] or event.recording) for event in events]
+
+
+def told_apart(events: Sequence[Event]) -> list[Event]:
+    """The events, those of recordings that tables in two folders call alike with the folder in the name: without the
+    audio nothing else says that they are two."""
+    folders: defaultdict[str, set[str]] = defaultdict(set)
+    for event in events:
+        folders[event.recording].add(event.folder)
+    return [
+        replace(event, recording=f"{event.folder}/{event.recording}")
+        if event.folder and "/" not in event.recording and len(folders[event.recording]) > 1
+        else event
+        for event in events
+    ]
 
 
 def begins_within(event: Event, seconds: Mapping[str, float]) -> Event:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,23 +36,40 @@ _BESIDE = {"birdnet_analysis_params.csv"}  # what BirdNET-Analyzer writes beside
 
 
 def read_events(
-    path: Path, format_: str | None = None, label: str | None = None, score: str | None = None
+    path: Path,
+    format_: str | None = None,
+    label: str | None = None,
+    score: str | None = None,
+    audio: Path | None = None,
 ) -> list[Event]:
     """The events of a table, or of all tables in a folder and below it.
 
     `format_`: one of `FORMATS`, None: told by what the file holds. `label` and `score` name the columns of those. A
-    table that names no recording is of the one that it is named after, below the folder. Raises `UsageError` for a
-    format that is not known, and `InputError`, with file, line and column, for what cannot be read.
+    table that names no recording is of the one that it is named after, below the folder. `audio`: the folder of the
+    recordings, where it is known; which of two alike is meant, a table that lies among them tells. Raises `UsageError`
+    for a format that is not known, and `InputError`, with file, line and column, for what cannot be read.
     """
     if not path.is_dir():
-        return events_in(path, recording_of_table(path.name), format_, label, score)
+        return events_in(
+            path, recording_of_table(path.name), format_, label, score, folder_of(path, path.parent, audio)
+        )
     tables = tables_below(path)
     if not tables:
         raise InputError(f"{path}: no table ({', '.join(SUFFIXES)}) in this folder.")
     events: list[Event] = []
     for table in tables:
-        events += events_in(table, recording_of_table(table.relative_to(path).as_posix()), format_, label, score)
+        recording = recording_of_table(table.relative_to(path).as_posix())
+        events += events_in(table, recording, format_, label, score, folder_of(table, path, audio))
     return events
+
+
+def folder_of(table: Path, place: Path, audio: Path | None) -> str:
+    """The folder of a table below that of the audio, where it lies there; else below that of all tables."""
+    folder = table.parent.resolve()
+    for root in (audio, place):
+        if root is not None and folder.is_relative_to(root.resolve()):
+            return "" if folder == root.resolve() else folder.relative_to(root.resolve()).as_posix()
+    return ""
 
 
 def tables_below(folder: Path) -> list[Path]:
@@ -64,9 +82,18 @@ def tables_below(folder: Path) -> list[Path]:
 
 
 def events_in(
-    table: Path, recording: str, format_: str | None = None, label: str | None = None, score: str | None = None
+    table: Path,
+    recording: str,
+    format_: str | None = None,
+    label: str | None = None,
+    score: str | None = None,
+    folder: str = "",
 ) -> list[Event]:
     """The events of one table as `read_events` has them, of `recording` where it names none."""
+    return [replace(event, folder=folder) for event in _read(table, recording, format_, label, score)]
+
+
+def _read(table: Path, recording: str, format_: str | None, label: str | None, score: str | None) -> list[Event]:
     if format_ is not None and format_ not in FORMATS:
         raise unknown_name("format", format_, FORMATS)
     chosen = format_ or _recognised(table)
@@ -190,7 +217,7 @@ def _values(event: Event) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return csv_text(legible(value)) if isinstance(value, str) else _text(value)
+    return csv_text(value) if isinstance(value, str) else _text(value)
 
 
 def event_json(event: Event) -> str:

@@ -90,7 +90,7 @@ def write_bundle(
         sha256="0" * 64,
     )
     with _written_whole(out, overwrite) as folder:
-        for name, content in {**files, **runtime.device_files(manifest, files)}.items():
+        for name, content in {**files, **runtime.device_files(manifest, files, golden)}.items():
             (folder / name).write_bytes(content)
             if name.endswith(".sh"):
                 (folder / name).chmod(0o755)
@@ -184,14 +184,19 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     outside = "" if classifier.input == "waveform" else "; its log-mel is computed by what runs the model, not in it"
     student = sized(classifier.student, classifier.width)
     heard = "averaged" if classifier.channel == "mean" else f"left out but for number {classifier.channel}, from 0"
+    files = {
+        "Longer files": f"the mean over windows every {hop_seconds:g} s",
+        "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
+    }
+    sixteen = runtime.hears_16_bits
     facts: dict[str, Any] = {
         "Classes": ", ".join(classifier.classes) + ("; any of them at once, or none" if several else ""),
         "Student": f"{student}, distilled on {manifest.provenance.dataset}{tested}",
         "Precision": manifest.precision
         + "".join(f"; {name} in {file}" for name, file in manifest.alternatives.items()),
-        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; other rates are resampled, channels {heard}{outside}",
-        "Longer files": f"the mean over windows every {hop_seconds:g} s",
-        "Shorter files": {"repeat": "repeated to full length", "zeros": "filled with zeros"}[classifier.padding],
+        "Input": f"{seconds:g} s at {classifier.sample_rate} Hz; "
+        + ("16-bit samples of one channel" if sixteen else f"other rates are resampled, channels {heard}{outside}"),
+        **({} if sixteen else files),
         **_heard_otherwise(classifier),
         **_unknown(manifest.detection.reject),
         "Export check": f"{manifest.parity.clips} clips, "

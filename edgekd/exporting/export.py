@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
@@ -19,11 +19,12 @@ from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
-from edgekd.exporting.detection import detection_of
+from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -49,19 +50,23 @@ def export(
     overwrite: bool = False,
     trust: Sequence[str] = (),
     reject: Rejection | Literal["off"] | None = None,
+    require_emulator: bool = False,
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
     `[FOLDER/]package.module:factory` (see `edgekd.own_code`). `reject`: what is to tell the unknown, which the run
-    keeps for the next export; None: what it keeps, "off": nothing. Raises `InputError` for an unfinished run,
+    keeps for the next export; None: what it keeps, "off": nothing. `require_emulator`: the core of the board is to be
+    emulated, and nothing is written where that cannot be. Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
     operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
     own_code.trust(trust)
     target = load_target(target) if isinstance(target, str) else target
     out = out or bundle_folder(run, target)
+    if require_emulator:
+        check_emulator(target)
     with held(out), reading(run.folder):
         return _export(run, target, out, progress, overwrite, reject)
 
@@ -99,6 +104,8 @@ def _export(
     check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
+    if runtime.hears_16_bits:
+        waveforms = in_16_bits(waveforms)
     known = {precision != "int8": deployable.known for precision, deployable in deployables.items()}
     float_student = Remembered(reference(_float_student(run, deployables), known=known.get(True)))
     trained = {
@@ -127,7 +134,7 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    found = detection_of(run, "int8" if target.precision == "int8" else "student", classifier.hop_samples)
+    found = with_hops(detection_of(run, "int8" if target.precision == "int8" else "student"), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},
@@ -138,7 +145,9 @@ def _export(
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
         ),
-        golden=choose_golden(trained[target.precision], float_student, data, target.tolerance),
+        golden=choose_golden(
+            trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
+        ),
         target=target,
         overwrite=overwrite,
     )
@@ -192,6 +201,11 @@ def verification_rows(split: Split) -> list[int]:
 def _rows_of(split: Split, clips: int) -> list[int]:
     """So many rows, or all: of the test side, then of validation, then of training."""
     return [*split.test, *split.validation, *split.train][:clips]
+
+
+def in_16_bits(waveforms: Tensor) -> Tensor:
+    """`waveforms` as a 16-bit converter gives them."""
+    return (waveforms * 32768).round().clamp(-32768, 32767) / 32768
 
 
 def _classifier(run: Run, deployable: Deployable, target: Target) -> Classifier:

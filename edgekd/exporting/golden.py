@@ -80,13 +80,19 @@ class GoldenExamples:
 
 
 def choose_golden(
-    trained: Probabilities, float_student: Probabilities, data: RunData, tolerance: Tolerance
+    trained: Probabilities,
+    float_student: Probabilities,
+    data: RunData,
+    tolerance: Tolerance,
+    *,
+    full_scale: bool = False,
 ) -> GoldenExamples:
     """Test clips, classes in turn, rounded to int16, with what the students say of the rounded clips.
 
     A clip whose two best classes are nearer than twice the tolerance may rightly fall to either of them on a device,
     and so may an answer to a class that is as near to its threshold. Such clips come last, the least ambiguous first:
-    by what `trained` says of the clips as they are, which it may have been asked before.
+    by what `trained` says of the clips as they are, which it may have been asked before. Each
+    clip is rounded at a scale of its own or, with `full_scale`, as a 16-bit converter does.
     """
     by_class: dict[int, list[int]] = {}
     for row in data.split.test:
@@ -100,7 +106,9 @@ def choose_golden(
     chosen = np.argsort(-margin, kind="stable")[:GOLDEN_CLIPS]
     clips = waveforms.numpy()[chosen]
     scale = np.maximum(np.abs(clips).max(axis=1), 1e-9).astype(np.float32)
-    integers = np.round(clips / scale[:, None] * 32767).astype(np.int16)
+    if full_scale:
+        scale[:] = 32767 / 32768  # a step is 1 / 32768
+    integers = np.clip(np.round(clips / scale[:, None] * 32767), -32768, 32767).astype(np.int16)
     exact = torch.from_numpy(integers * scale[:, None] / np.float32(32767))
     (said, known), (float_said, float_known) = (
         split_known(each(exact).numpy(), classes) for each in (trained, float_student)

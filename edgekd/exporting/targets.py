@@ -16,6 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from edgekd.config import Section, parse
 from edgekd.errors import UsageError, unknown_name
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c.settings import PlainCSettings
 from edgekd.exporting.runtimes.tensorrt.releases import Installed
 from edgekd.exporting.runtimes.tensorrt_rtx.settings import AheadOfTime
 from edgekd.resources import named_resources
@@ -53,10 +54,12 @@ class Hardware(Section):
 class Budget(Section):
     """The most that a student may need, for devices with little; what is not named is not limited."""
 
-    model_bytes: int | None = Field(default=None, ge=1, description="size of model.onnx")
+    model_bytes: int | None = Field(default=None, ge=1, description="size of model.onnx; of runtime c, its constants")
     parameters: int | None = Field(default=None, ge=1, description="of the network, without front end")
     macs: int | None = Field(default=None, ge=1, description="of the network on one clip, without front end")
-    activation_bytes: int | None = Field(default=None, ge=1, description="peak of what is live between two operators")
+    activation_bytes: int | None = Field(
+        default=None, ge=1, description="peak of what is live between two operators; of c, an edgekd_t"
+    )
 
 
 class Target(Section):
@@ -67,7 +70,7 @@ class Target(Section):
     aliases: tuple[str, ...] = ()
     runtime: str = Field(description="what runs the model: a key of edgekd.exporting.runtimes.RUNTIMES")
     flavour: FlavourName = Field(description="form of the Q/DQ pairs in the graph: the runtime's")
-    opset: int = Field(ge=13, le=20, description="ONNX operator set")
+    opset: int = Field(20, ge=13, le=20, description="ONNX operator set")
     precisions: tuple[Precision, ...] = Field(min_length=1, description="what it runs; the first is what is exported")
     frontend: LogMelPlace = Field("graph", description="external: the graph takes a log-mel that the host computes")
     batch: Batch = Field("dynamic", description="clips of one call; 1: a fixed shape, where the runtime prefers it")
@@ -80,6 +83,7 @@ class Target(Section):
     budget: Budget = Budget()
     tensorrt: Installed | None = None
     tensorrt_rtx: AheadOfTime | None = None
+    c: PlainCSettings | None = None
     hardware: Hardware | None = None
     sources: dict[str, str] = Field({}, description="fact -> where it was read")
 

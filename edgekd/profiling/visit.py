@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from edgekd.device import host_agent
 from edgekd.errors import NO_SPACE, InputError
+from edgekd.exporting.golden import GoldenExamples
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
@@ -108,7 +109,8 @@ def request(bundle: Bundle, threads: int, runs: int, seconds: Mapping[str, int] 
 def check_programs(bundle: Bundle, files: Mapping[str, bytes]) -> None:
     """Raise `InputError` where what is run of the `files` of a bundle on a host is not what this edgekd puts into one:
     a bundle may come from anybody."""
-    for name, program in RUNTIMES[bundle.manifest.target.runtime].device_files(bundle.manifest, files).items():
+    runtime, golden = RUNTIMES[bundle.manifest.target.runtime], GoldenExamples.read(bundle.folder)
+    for name, program in runtime.device_files(bundle.manifest, files, golden).items():
         if files.get(name) != program:
             raise InputError(
                 f"{bundle.folder}: its {name} is not that of this edgekd (another version's?), and only that is run "

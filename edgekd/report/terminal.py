@@ -206,10 +206,8 @@ def print_bundle(bundle: Bundle) -> None:
     student = sized(manifest.classifier.student, manifest.classifier.width)
     line(f"{bundle.folder}: {student} for {target.title}")
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
-    line(
-        f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; "
-        f"opset {target.opset}, {manifest.precision}{others}"
-    )
+    opset = f"opset {target.opset}, " if bundle.model.suffix == ".onnx" else ""
+    line(f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; {opset}{manifest.precision}{others}")
     if manifest.precision != "int8":
         line(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":

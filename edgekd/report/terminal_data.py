@@ -224,7 +224,9 @@ def print_times(named: Beginnings, found: Sequence[Deployment]) -> None:
     columns = ("files", "from", "to", "recorded")
     rows = []
     for each in found:
-        first, last = (f"{part.beginning.order:%Y-%m-%d %H:%M}" for part in (each.parts[0], each.parts[-1]))
+        first, last = (
+            part.beginning.order.isoformat(" ", timespec="minutes") for part in (each.parts[0], each.parts[-1])
+        )
         rows.append((each.name or NONE, str(len(each.parts)), first, last, span(each.seconds)))
     table(("deployment", *columns), rows, numbers=columns)
     known = {beginning.utc is not None for beginning in named.times.values()}

@@ -18,7 +18,7 @@ from edgekd.errors import InputError, UsageError, shown, unknown_name
 from edgekd.events.event import Event, check_no_copies, overlaps
 from edgekd.events.matching import Criterion, Overlap
 from edgekd.events.names import RecordingNames
-from edgekd.events.placing import begins_within, check_spelling, meant, renamed, within
+from edgekd.events.placing import begins_within, check_spelling, meant, renamed, told_apart, within
 from edgekd.events.tables import labels_of
 from edgekd.number_formats import setting
 from edgekd.scoring.event_counts import count_events, covered_seconds
@@ -122,16 +122,20 @@ def _in_one_name(
     truth: Sequence[Event], detections: Sequence[Event], seconds: Mapping[str, float] | None, audio: Path | None
 ) -> tuple[list[Event], list[Event]]:
     """Both with the names of the audio, or without audio with those of the truth."""
-    known = RecordingNames(seconds if seconds is not None else {event.recording: None for event in truth})
     if seconds is not None:
+        known = RecordingNames(seconds)
         return renamed(truth, known, audio), renamed(detections, known, audio)
+    truth, detections = told_apart(truth), told_apart(detections)
+    known = RecordingNames({event.recording: None for event in truth})
     names = meant(detections, known)
     if names and truth and not any(names.values()):
         raise InputError(
             f"the tables have no recording in common: {shown(detections[0].recording)} of the detections, "
             f"{shown(truth[0].recording)} of the truth. Are they of the same audio?"
         )
-    return list(truth), [replace(event, recording=names[event.recording] or event.recording) for event in detections]
+    return truth, [
+        replace(event, recording=names[event.folder, event.recording] or event.recording) for event in detections
+    ]
 
 
 def _without_background(

@@ -72,3 +72,30 @@ def test_known_names_without_an_ending_are_found_by_those_with_one() -> None:
 )
 def test_tables_are_named_after_their_recording(table: str, recording: str) -> None:
     assert recording_of_table(table) == recording
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "meant"),
+    [
+        ("a.wav", "site2", "site2/a.wav"),
+        ("A.WAV", "site2/labels/anna", "site2/a.wav"),
+        ("a", "site1", "site1/a.wav"),
+        ("site1/a.wav", "site2", "site1/a.wav"),
+        ("c.wav", "site2", "c.Wav"),
+    ],
+)
+def test_of_two_alike_the_one_beside_the_table_is_meant(name: str, folder: str, meant: str) -> None:
+    assert RecordingNames(KNOWN).find(name, folder) == meant
+
+
+def test_a_table_that_lies_beside_neither_does_not_tell_which_is_meant() -> None:
+    for folder in ("site3", "labels/site1"):
+        with pytest.raises(InputError, match="Name it with its folder"):
+            RecordingNames(KNOWN).find("a.wav", folder)
+
+
+def test_the_nearest_of_three_alike_is_meant() -> None:
+    names = RecordingNames(["a.wav", "site/a.wav", "site/old/a.wav"])
+    assert names.find("a.wav", "site") == "site/a.wav"
+    assert names.find("a.wav", "site/old") == "site/old/a.wav"
+    assert names.find("a.wav", "other") == "a.wav"

@@ -23,6 +23,10 @@ JETSONS = {
     "jetson-thor": ("11.4.1", "7.2.2", "11.0"),
     "jetson-xavier-nx": ("8.5", "5.1", "7.2"),
 }
+IN_C = [
+    *("audiomoth", "cortex-m0plus", "cortex-m33", "cortex-m4f", "cortex-m55", "cortex-m7", "esp32-s3", "host-c"),
+    *("rp2040", "stm32u5"),
+]
 CPUS = ["cpu", "raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2w"]
 
 
@@ -36,7 +40,7 @@ def own_board(tmp_path: Path, old: str = "", new: str = "", like: str = "cpu") -
 
 
 def test_shipped_targets_are_named_like_their_files() -> None:
-    assert [target.name for target in list_targets()] == sorted([*JETSONS, *CPUS, "gpu", "rtx"])
+    assert [target.name for target in list_targets()] == sorted([*JETSONS, *CPUS, *IN_C, "gpu", "rtx"])
     assert list(named_resources("targets")) == [target.name for target in list_targets()]
 
 
@@ -77,7 +81,8 @@ def test_every_target_says_what_it_is_made_of_and_where_that_was_read() -> None:
     for target in list_targets():
         assert target.hardware is not None
         assert all(re.match(r"https://\S+$", source) for source in target.sources.values())
-        assert {"operators"} < set(target.sources), target.name
+        known = {"c"} <= set(target.sources) if target.operators == () else {"operators"} < set(target.sources)
+        assert known, target.name
         if target.tensorrt is not None:
             assert {"tensorrt", "compute_capability"} < set(target.sources), target.name
         if target.tensorrt_rtx is not None:
@@ -97,7 +102,7 @@ def test_accelerators_are_where_nvidia_puts_them() -> None:
 
 def test_every_allowed_operator_is_one_of_onnx() -> None:
     for target in list_targets():
-        assert target.operators
+        assert bool(target.operators) == (target.c is None)
         assert len(target.operators) == len(set(target.operators))
         assert [name for name in target.operators if not onnx.defs.has(name)] == []
 

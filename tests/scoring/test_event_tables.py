@@ -12,6 +12,7 @@ import soundfile
 from edgekd.errors import InputError, UsageError
 from edgekd.events.event import Event
 from edgekd.events.matching import Overlap, Tolerance
+from edgekd.events.tables import read_events
 from edgekd.scoring.event_tables import ScoredTables, lengths, score_tables
 
 RATE = 1_000
@@ -222,3 +223,25 @@ def test_a_recording_that_cannot_be_read_is_named(audio: Path) -> None:
     (audio / "site2" / "a.wav").write_bytes(b"RIFF")
     with pytest.raises(InputError, match=r"site2/a\.wav: "):
         scored(audio=audio)
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_truth_in_the_folders_of_two_recorders_that_name_their_files_alike(
+    audio: Path, tmp_path: Path, with_audio: bool
+) -> None:
+    for site, begin in (("site1", 10), ("site2", 20)):
+        table = tmp_path / "truth" / site / "a.Table.1.selections.txt"
+        table.parent.mkdir(parents=True)
+        table.write_text(
+            f"Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\tSpecies\n1\t{begin}\t{begin + 5}\ta.wav\ttug\n"
+        )
+    detections = found(("site1/a.wav", 10, 15, "tug", 0.9), ("site2/a.wav", 20, 25, "tug", 0.8))
+    truth = read_events(tmp_path / "truth", audio=audio)
+    assert scored(detections, truth, audio=audio if with_audio else None).scores.overall.right == 2
+
+
+def test_one_table_among_the_recordings_is_of_the_one_beside_it(audio: Path) -> None:
+    table = audio / "site2" / "a.txt"
+    table.write_text("20\t25\ttug\n")
+    truth = read_events(table, audio=audio)
+    assert scored(found(("site2/a.wav", 20, 25, "tug", 0.8)), truth, audio=audio).scores.overall.right == 1

@@ -35,7 +35,7 @@ from edgekd.errors import InputError, shown, unknown_name
 from edgekd.events.event import Event
 from edgekd.events.names import RecordingNames, recording_of_table
 from edgekd.events.placing import check_spelling, pieces, renamed
-from edgekd.events.tables import SUFFIXES, events_in, kind_of, tables_below
+from edgekd.events.tables import SUFFIXES, events_in, folder_of, kind_of, tables_below
 from edgekd.files.table_text import table_at, text_of
 
 if TYPE_CHECKING:
@@ -177,12 +177,13 @@ def _read(root: Path, files: Mapping[str, Path], settings: SelectionsConfig) -> 
     found = _Found()
     for table in [place] if place.is_file() else tables_below(place):
         below = recording_of_table(table.name if place.is_file() else table.relative_to(place).as_posix())
-        of_table = _name_of(known, below)
+        folder = folder_of(table, place if place.is_dir() else place.parent, audio)
+        of_table = _name_of(known, below, folder)
         if place == root and root.is_dir():  # among whatever else lies there
             empty = of_table is not None and not text_of(table).strip()
             if table == manifest or not (empty or kind_of(table, settings.label, of_table is not None)):
                 continue
-        events = events_in(table, below, settings.format, settings.label)
+        events = events_in(table, below, settings.format, settings.label, folder=folder)
         found.tables.append(table)
         events = renamed(events, known, audio)
         if of_table is not None:
@@ -213,9 +214,9 @@ def _misnamed(found: _Found) -> Iterable[Note]:
         )
 
 
-def _name_of(known: RecordingNames, name: str) -> str | None:
+def _name_of(known: RecordingNames, name: str, folder: str) -> str | None:
     try:
-        return known.find(name)
+        return known.find(name, folder)
     except InputError:
         return None  # of several: then its lines have to say which
 

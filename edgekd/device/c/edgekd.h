@@ -47,7 +47,7 @@ void edgekd_init(edgekd_t *classifier);
 int edgekd_push(edgekd_t *classifier, const int16_t *pcm, size_t count);
 
 /* What the latest complete window scored, in units of 1 / EDGEKD_ONE: probabilities, in the order of
- * edgekd_class_names. */
+ * EDGEKD_CLASS_NAMES. */
 void edgekd_scores(const edgekd_t *classifier, int32_t scores[EDGEKD_CLASSES]);
 
 #endif

@@ -1,40 +1,48 @@
-/* Sums of products of int8 values, in the form that each core does fastest; the results are the same, bit for bit. */
+/* Sums of products of int8 values, in the form that each core does fastest: with Helium where there is MVE, by two
+ * products at once where there are DSP instructions, in plain C elsewhere. The results are the same, bit for bit. */
 #ifndef EDGEKD_KERNELS_H
 #define EDGEKD_KERNELS_H
 
 #include "edgekd_network.h"
 
-#define EDGEKD_PATCHES 2 /* pixels whose products are taken at once */
+#define EDGEKD_WORDS(count) (((count) + 3) & ~3)
 
-#define EDGEKD_PADDED(count) (((count) + 3u) & ~3u)
+/* What brings the sums of a layer to another scale. */
+typedef struct {
+    int left, right;
+    int32_t offset; /* half a step, and the zero point */
+    int32_t low, high;
+} edgekd_rounding;
 
-/* A sum times mantissa * 2^-(32 + exponent), rounded once, halves upwards: for what the shift by 32 leaves out cannot
- * reach a half. */
-static inline int32_t edgekd_scaled(int32_t sum, int32_t mantissa, int exponent) {
-    int32_t high;
-    if (exponent < 1) {
-        sum = (int32_t)((uint32_t)sum << (1 - exponent));
-        exponent = 1;
-    }
-    high = (int32_t)(((int64_t)sum * mantissa) >> 32);
-    return (high + (1 << (exponent - 1))) >> exponent;
+static inline edgekd_rounding edgekd_rounding_of(int exponent, int32_t zero_point, int32_t low, int32_t high) {
+    edgekd_rounding by;
+    by.left = exponent < 1 ? 1 - exponent : 0;
+    by.right = exponent < 1 ? 1 : exponent;
+    by.offset = (int32_t)((uint32_t)zero_point << by.right) + (1 << (by.right - 1));
+    by.low = low;
+    by.high = high;
+    return by;
 }
 
-static inline int8_t edgekd_clamped(int32_t value, int32_t low, int32_t high) {
-    return (int8_t)(value < low ? low : value > high ? high : value);
+/* A sum times mantissa * 2^-(32 + exponent), rounded once, halves upwards, plus the zero point: for what the shift by 32
+ * leaves out cannot reach a half. */
+static inline int32_t edgekd_scaled(int32_t sum, int32_t mantissa, const edgekd_rounding *by) {
+    int32_t shifted = (int32_t)((uint32_t)sum << by->left);
+    return ((int32_t)(((int64_t)shifted * mantissa) >> 32) + by->offset) >> by->right;
 }
 
-/* A convolution at up to EDGEKD_PATCHES pixels. `patches` (pixels, length): the values under the kernel; `out` (pixels,
- * outputs). `length` is a multiple of 4. */
-void edgekd_convolve(const edgekd_layer *layer, const int8_t *patches, int length, int pixels, int outputs,
-                     int32_t zero_point, int8_t *out);
+static inline int8_t edgekd_rounded(int32_t sum, int32_t mantissa, const edgekd_rounding *by) {
+    int32_t value = edgekd_scaled(sum, mantissa, by);
+    return (int8_t)(value < by->low ? by->low : value > by->high ? by->high : value);
+}
 
-/* A depthwise convolution of one row: `rows` (kernel rows), each at the first column that is used; `out` (columns,
- * channels). */
+/* One row of a convolution. `rows` (kernel rows), each at the first column that is used, of `channels` values a column;
+ * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words. */
+void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
+                     int32_t zero_point, void *scratch, int8_t *out);
+
+/* The same, each channel for itself. */
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out);
-
-/* Sum of the products of two rows whose length is a multiple of 4. */
-int32_t edgekd_product(const int8_t *a, const int8_t *b, int length);
 
 #endif

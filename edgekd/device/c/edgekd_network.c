@@ -5,7 +5,8 @@
 #include "edgekd_exp.h"
 #include "edgekd_kernels.h"
 
-/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done. */
+/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done, and those
+ * of its source that it waits for. */
 static uint16_t *rows_written(const edgekd_network *network, void *memory) {
     return (uint16_t *)(void *)((uint8_t *)memory + network->progress);
 }
@@ -14,19 +15,14 @@ static uint16_t *rows_done(const edgekd_network *network, void *memory) {
     return rows_written(network, memory) + network->maps;
 }
 
+static uint16_t *rows_awaited(const edgekd_network *network, void *memory) {
+    return rows_done(network, memory) + network->layers;
+}
+
 static int row_length(const edgekd_map *map) { return (map->left + map->columns + map->right) * map->channels; }
 
 static int8_t *row_at(const edgekd_map *map, void *memory, int row) {
     return (int8_t *)memory + map->place + (row % map->ring) * row_length(map);
-}
-
-void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
-    for (int i = 0; i < network->maps; i++) {
-        const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
-    }
 }
 
 int8_t *edgekd_network_entry(const edgekd_network *network, void *memory) {
@@ -38,40 +34,27 @@ static int layer_rows(const edgekd_network *network, const edgekd_layer *layer) 
     return network->map[layer->kind == EDGEKD_MEANS ? layer->source : layer->target].rows;
 }
 
-/* Whether the rows are there that a layer needs for its row number `row`. */
-static int is_ready(const edgekd_network *network, const edgekd_layer *layer, const uint16_t *written, int row) {
+/* The rows, or parts of rows, of its source that a layer needs for its row number `row`. */
+static uint16_t awaited(const edgekd_network *network, const edgekd_layer *layer, int row) {
     const edgekd_map *source = &network->map[layer->source];
     int needed = row + 1;
-    if (row >= layer_rows(network, layer)) return 0;
+    if (row >= layer_rows(network, layer)) return UINT16_MAX; /* it has done all */
     if (layer->kind != EDGEKD_MEANS) {
         needed = row * layer->stride_rows - layer->top + layer->kernel_rows;
         if (needed > source->rows) needed = source->rows;
     }
-    return written[layer->source] >= needed * source->parts;
+    return (uint16_t)(needed * source->parts);
 }
 
-/* The values under the kernel at column x, side by side, and zeros up to a multiple of 4. */
-static void gather(const edgekd_layer *layer, const int8_t *const *rows, int x, int channels, int8_t *patch) {
-    int length = layer->kernel_columns * channels, gathered = layer->kernel_rows * length;
-    for (int ky = 0; ky < layer->kernel_rows; ky++, patch += length) {
-        const int8_t *row = rows[ky] + x * layer->stride_columns * channels;
-        for (int i = 0; i < length; i++) patch[i] = row[i];
+void edgekd_network_start(const edgekd_network *network, void *memory) {
+    memset(memory, 0, network->memory_bytes);
+    for (int i = 0; i < network->maps; i++) {
+        const edgekd_map *map = &network->map[i];
+        if (map->beyond)
+            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
     }
-    for (; gathered & 3; gathered++) *patch++ = 0;
-}
-
-static void convolution_row(const edgekd_layer *layer, const edgekd_map *source, const edgekd_map *target,
-                            const int8_t *const *rows, int8_t *patches, int8_t *out) {
-    int length = (int)EDGEKD_PADDED((unsigned)(layer->kernel_rows * layer->kernel_columns * source->channels));
-    int direct = layer->kernel_rows * layer->kernel_columns == 1 && layer->stride_columns == 1 &&
-                 length == source->channels;
-    for (int x = 0; x < target->columns; x += EDGEKD_PATCHES, out += EDGEKD_PATCHES * target->channels) {
-        int pixels = target->columns - x < EDGEKD_PATCHES ? target->columns - x : EDGEKD_PATCHES;
-        const int8_t *from = direct ? rows[0] + x * length : patches;
-        if (!direct)
-            for (int p = 0; p < pixels; p++) gather(layer, rows, x + p, source->channels, patches + p * length);
-        edgekd_convolve(layer, from, length, pixels, target->channels, target->zero_point, out);
-    }
+    for (int i = 0; i < network->layers; i++)
+        rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
 static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
@@ -99,7 +82,8 @@ static void window_row(const edgekd_network *network, const edgekd_layer *layer,
         rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
     }
     if (layer->kind == EDGEKD_CONVOLUTION)
-        convolution_row(layer, source, target, rows, (int8_t *)memory + network->scratch, out);
+        edgekd_convolve(layer, rows, source->channels, target->columns, target->channels, target->zero_point,
+                        (uint8_t *)memory + network->scratch, out);
     else if (layer->kind == EDGEKD_DEPTHWISE)
         edgekd_convolve_depthwise(layer, rows, target->columns, target->channels, target->zero_point, out);
     else
@@ -122,6 +106,8 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
     int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
     int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
@@ -132,35 +118,38 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
                            sums + (cy * layer->column_cells + cx) * each);
     }
     if (row + 1 < source->rows) return;
-    for (int c = 0, i = 0; c < source->channels; c++)
+    for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
-            for (int cell = 0; cell < cells; cell++) {
-                int32_t mean = edgekd_scaled(sums[cell * each + i] + layer->bias[c], layer->mantissas[c],
-                                             layer->exponents[c]) + target->zero_point;
-                *out++ = edgekd_clamped(mean, INT8_MIN, INT8_MAX);
-            }
+            for (int cell = 0; cell < cells; cell++)
+                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
 }
+
+#ifndef EDGEKD_LAYER_BEGINS /* what counts the work of each layer may stand here */
+#define EDGEKD_LAYER_BEGINS(number)
+#define EDGEKD_LAYER_ENDS(number)
+#endif
 
 int edgekd_network_step(const edgekd_network *network, void *memory) {
     uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
-    int moved = 1, whole;
+    uint16_t *waits = rows_awaited(network, memory);
+    int whole;
     written[0]++;
-    while (moved) {
-        moved = 0;
-        for (int i = 0; i < network->layers; i++) {
-            const edgekd_layer *layer = &network->layer[i];
-            if (!is_ready(network, layer, written, done[i])) continue;
+    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
+        const edgekd_layer *layer = &network->layer[i];
+        while (written[layer->source] >= waits[i]) {
+            EDGEKD_LAYER_BEGINS(i);
             if (layer->kind == EDGEKD_MEANS)
                 means_row(network, layer, memory, done[i]);
             else
                 window_row(network, layer, memory, done[i]);
+            EDGEKD_LAYER_ENDS(i);
             done[i]++;
+            waits[i] = awaited(network, layer, done[i]);
             if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
-            moved = 1;
         }
     }
     whole = written[0] == network->map[0].rows;
-    for (int i = 0; i < network->layers; i++) whole &= done[i] == layer_rows(network, &network->layer[i]);
+    for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
     return whole;
 }
 
@@ -173,23 +162,36 @@ static uint32_t decayed(uint32_t below) {
     return (uint32_t)((share * rest[below & 63]) >> 30);
 }
 
+static int32_t share_of(uint32_t part, uint64_t total) {
+    return (int32_t)(((uint64_t)part * EDGEKD_ONE + total / 2) / total);
+}
+
+static int32_t sigmoid(int32_t logit) {
+    uint32_t one = 1u << 30, rest = decayed(logit < 0 ? 0u - (uint32_t)logit : (uint32_t)logit);
+    return share_of(logit < 0 ? rest : one, (uint64_t)one + rest);
+}
+
 void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores) {
     const edgekd_map *source = &network->map[network->source];
-    int8_t *values = (int8_t *)memory + network->scratch;
-    int length = (int)EDGEKD_PADDED(source->channels);
+    const edgekd_rounding by = edgekd_rounding_of(network->exponent, 0, 0, 0);
+    const int8_t *values = row_at(source, memory, 0) + source->left * source->channels, *weight = network->weights;
+    int filled = EDGEKD_WORDS(source->channels) - source->channels;
     int32_t largest = INT32_MIN;
     uint64_t total = 0;
-    memset(values, 0, (size_t)length);
-    memcpy(values, row_at(source, memory, 0) + source->left * source->channels, source->channels);
-    for (int k = 0; k < network->classes; k++) {
-        int32_t sum = network->bias[k] + edgekd_product(network->weights + k * length, values, length);
-        scores[k] = edgekd_scaled(sum, network->mantissas[k], network->exponents[k]);
+    for (int k = 0; k < network->classes; k++, weight += filled) {
+        int32_t sum = network->parameters[2 * k];
+        for (int i = 0; i < source->channels; i++) sum += *weight++ * values[i];
+        scores[k] = edgekd_scaled(sum, network->parameters[2 * k + 1], &by);
         if (scores[k] > largest) largest = scores[k];
+    }
+    if (network->several) {
+        for (int k = 0; k < network->classes; k++) scores[k] = sigmoid(scores[k]);
+        return;
     }
     for (int k = 0; k < network->classes; k++) {
         scores[k] = (int32_t)decayed((uint32_t)largest - (uint32_t)scores[k]);
         total += (uint32_t)scores[k];
     }
     for (int k = 0; k < network->classes; k++)
-        scores[k] = (int32_t)(((uint64_t)(uint32_t)scores[k] * EDGEKD_ONE + total / 2) / total);
+        scores[k] = share_of((uint32_t)scores[k], total);
 }

@@ -20,7 +20,7 @@ typedef struct {
     uint16_t ring;        /* rows that are kept */
     uint16_t parts;       /* layers that write each row; a row is there when all have */
     int8_t zero_point;
-    const int8_t *beyond; /* a row of padding, as long as one of the ring */
+    const int8_t *beyond; /* a row of padding, as long as one of the ring, and some bytes */
     uint32_t place;       /* of the ring in the memory */
 } edgekd_map;
 
@@ -29,11 +29,11 @@ typedef struct {
     uint8_t kernel_rows, kernel_columns, stride_rows, stride_columns;
     uint8_t top, left; /* padding above, and columns of the source's padding that are used */
     int8_t low, high;
-    /* of a convolution (outputs, kernel rows, kernel columns, inputs), each output's padded with zeros to a multiple of
-     * 4; depthwise (kernel rows, kernel columns, channels) */
+    int8_t exponent;
+    /* of a convolution (outputs, kernel rows, kernel columns * inputs), each row filled with zeros to a multiple of 4;
+     * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros */
     const int8_t *weights;
-    const int32_t *bias, *mantissas;
-    const int8_t *exponents;
+    const int32_t *parameters; /* (outputs, 2): what a sum begins with, and its mantissa; of means (channels, 2) */
     /* of means */
     const uint16_t *table; /* (1 or channels, 256, bins), or none */
     uint16_t bins, start;
@@ -46,12 +46,13 @@ typedef struct {
 typedef struct {
     uint8_t maps, layers;
     uint8_t source; /* of the classifier */
+    uint8_t several; /* classes may be there at once: each has a sigmoid, not all a softmax */
     uint16_t classes;
     const edgekd_map *map; /* the first is what enters */
     const edgekd_layer *layer;
-    const int8_t *weights; /* (classes, inputs), each class's padded with zeros to a multiple of 4 */
-    const int32_t *bias, *mantissas;
-    const int8_t *exponents;
+    const int8_t *weights; /* (classes, inputs), each class's filled with zeros to a multiple of 4 */
+    const int32_t *parameters; /* as a layer's */
+    int8_t exponent;
     uint32_t progress, scratch; /* places in the memory */
     uint32_t memory_bytes;
 } edgekd_network;

@@ -1,9 +1,8 @@
 """From the scores of windows to events: what was heard, from when to when, how surely.
 
-Windows overlap, so each moment is given to one: to that whose middle is nearest, of those that cover it. A window of
-a regular row has the middle hop of itself for its *cell*; the first reaches back to its own beginning, the last
-forward to its end. What a cell scores is what its window scored, so a threshold that was chosen on clips means the
-same here. A window that sees half of what goes on for longer than itself has its middle where that begins or ends.
+Windows overlap, so each moment is scored by all that cover it: from where one begins or ends to where the next one
+does is a *cell*, and what a class scores there is the mean over the windows that cover it. Neighbours are not always
+of one mind, and their mean is steadier than any of them. A window without scores counts as one that hears nothing.
 
 A class has an event where cells in a row score `close` or more, and one of them `open` or more: hysteresis, alike in
 both directions of time. Events of a class no further apart than `gap` are one; one shorter than `minimum` is left
@@ -12,16 +11,18 @@ out. An event's score is the highest of its cells. A window that the classifier 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.errors import WrongUsage
 from edgekd.device.runner.manifest import shown
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
 CLOSE_SHARE = 0.8  # of `open`, where nobody has chosen `close`
+HOP_SLACK = 0.05  # how far a hop that is asked for may be moved, as a share of it
+HOPS_A_CLIP = 4  # where nobody has chosen a hop
 BACKGROUND = "background"  # in any case: the class that is never an event, in bundles that do not say
 
 
@@ -108,15 +109,12 @@ def rule_of(
             share = (found.get("close") or {}).get(name, CLOSE_SHARE * known[name]) / max(known[name], 1e-9)
             opens[k] = asked.get(name, known[name])
             closes[k] = min(1.0, share) * opens[k]
-    hop = found.get("hop_samples") or classifier["hop_samples"]
-    if hop_s is not None:
-        hop = max(1, round(hop_s * rate))
+    hop = hop_of(manifest, hop_s)
     if hop > classifier["clip_samples"]:
         raise WrongUsage(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
-    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -129,6 +127,37 @@ def rule_of(
     )
 
 
+def hop_of(manifest: dict[str, Any], hop_s: float | None) -> int:
+    """Samples from one window to the next: the bundle's, or `hop_s` as `moved_hop` has it."""
+    classifier, found = manifest["classifier"], manifest.get("detection") or {}
+    if hop_s is None:
+        return int(found.get("hop_samples") or default_hop(classifier["clip_samples"]))
+    asked = max(1, round(hop_s * classifier["sample_rate"]))
+    return moved_hop(asked, classifier["clip_samples"], found.get("shared_samples") or ())
+
+
+def moved_hop(hop_samples: int, clip_samples: int, shared_samples: Sequence[int]) -> int:
+    """The hop at which windows share most of their work, of those that are `HOP_SLACK` of `hop_samples` away at most:
+    a multiple of one of `shared_samples`, of the largest that has such a one; that itself where none has."""
+    for period in sorted(shared_samples, reverse=True):
+        hop = max(1, round(hop_samples / period)) * period
+        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= clip_samples:
+            return hop
+    return hop_samples
+
+
+def hop_note(asked_s: float | None, hop_s: float) -> str:
+    """In words, that windows come every `hop_s` and not as they were asked for; empty where they do."""
+    if asked_s is None or abs(hop_s - asked_s) <= 1e-3 * asked_s:
+        return ""
+    return f"--hop {asked_s:g}: windows come every {hop_s:g} s, where this model's windows share more of their work"
+
+
+def default_hop(clip_samples: int) -> int:
+    """Samples from one window to the next where nobody has chosen them: a quarter of a clip."""
+    return max(1, clip_samples // HOPS_A_CLIP)
+
+
 def opening_nothing(scores: np.ndarray, rule: Rule) -> np.ndarray:
     """The scores `(K,)` of an unknown window: it opens no event, though one that others open may reach over it."""
     return np.minimum(scores, np.nextafter(rule.open, -1))
@@ -139,45 +168,47 @@ def _of_all(score: float, classes: Sequence[str]) -> dict[str, float]:
 
 
 class EventFinder:
-    """Turns the windows of one signal, in order, into its events, each as soon as nothing can change it any more.
+    """Turns the windows of one signal, in order, into its events, each as soon as nothing can change it any more: when
+    a window begins behind it.
 
-    Positions are counted in whole samples, so they are exact for ever. Of the past no more is kept than an event a
-    class.
+    Positions are counted in whole samples, so they are exact for ever. Of the past no more is kept than the windows
+    that reach into what is to come, and an event a class.
     """
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
-        self._window: tuple[int, int, np.ndarray | None] | None = None  # the last one, whose cell ends with the next
-        self._cell_begins = 0
+        self._windows: deque[tuple[int, int, np.ndarray | None]] = deque()  # that reach beyond `_position`
+        self._position = 0  # up to which all cells have been looked at
         self._run: dict[int, Detection] = {}  # by class, cells in a row that score `close` or more
         self._waiting: dict[int, Detection] = {}  # events that another one may still join
 
     def push(self, start: int, stop: int, scores: np.ndarray | None) -> Iterator[Detection]:
-        """The next window, samples `start` to `stop`, with its class scores `(K,)`; None: it has none, and no event.
-
-        What a device that is too slow has left out is given to the windows beside it, as far as they reach."""
-        if self._window is not None:
-            first, last, _ = self._window
-            middle = (first + last + start + stop) // 4
-            yield from self._close_cell(min(middle, last) if start <= last else last)
-            self._cell_begins = middle if start <= last else start
-        else:
-            self._cell_begins = start
-        self._window = start, stop, scores
+        """The next window, samples `start` to `stop`, with its class scores `(K,)`; None: it has none."""
+        yield from self._up_to(start)
+        self._windows.append((start, stop, scores))
 
     def finish(self) -> Iterator[Detection]:
         """The events that the end of the signal ends."""
-        if self._window is not None:
-            yield from self._close_cell(self._window[1])
-            self._window = None
+        yield from self._up_to(self._windows[-1][1] if self._windows else self._position)
         for run in list(self._run.values()):
             yield from self._joined(run)
         yield from self._told(list(self._waiting))
         self._run.clear()
 
-    def _close_cell(self, end: int) -> Iterator[Detection]:
-        assert self._window is not None
-        begin, scores, rule = self._cell_begins, self._window[2], self._rule
+    def _up_to(self, position: int) -> Iterator[Detection]:
+        """The cells before `position`, where the next window begins or there is none."""
+        while self._windows and self._position < position:
+            begin = self._position
+            end = min(position, self._windows[0][1])
+            scored = [scores for _, _, scores in self._windows if scores is not None]
+            yield from self._cell(begin, end, np.sum(scored, axis=0) / len(self._windows) if scored else None)
+            self._position = end
+            while self._windows and self._windows[0][1] <= end:
+                self._windows.popleft()
+        self._position = max(self._position, position)
+
+    def _cell(self, begin: int, end: int, scores: np.ndarray | None) -> Iterator[Detection]:
+        rule = self._rule
         above: list[int] = []
         if scores is not None:
             above = np.flatnonzero(scores >= rule.close).tolist()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgekd.exporting.budget import Figures
     from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
     from edgekd.exporting.manifest import Check, FloatOperators, Manifest
     from edgekd.exporting.targets import Precision, Target
     from edgekd.exporting.verify import Probabilities
@@ -36,6 +37,7 @@ class OnnxRuntime:
     folds_constants: bool = True
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
+    hears_16_bits: bool = False
     settings: str | None = None
     in_steps: bool = True
     first_command: str = "python3 edgekd_runner.py verify"
@@ -80,7 +82,9 @@ class OnnxRuntime:
     ) -> Iterator[Check]:
         yield onnx_bundle.check_by_reference(self, files, deployable, trained, waveforms, target, progress)
 
-    def device_files(self, _manifest: Manifest, _files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def device_files(
+        self, _manifest: Manifest, _files: Mapping[str, bytes], _golden: GoldenExamples
+    ) -> dict[str, bytes]:
         return onnx_bundle.runner_files()
 
     def usage(self, manifest: Manifest) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgekd.exporting.budget import Figures
     from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
     from edgekd.exporting.manifest import Check, FloatOperators, Manifest
     from edgekd.exporting.targets import Precision, Target
     from edgekd.exporting.verify import Probabilities
@@ -68,6 +69,8 @@ class Runtime(Protocol):
     """Processors that it runs on, as `uname -m` says it or as Arm names those without an operating system."""
     least_memory_bytes: int
     """Below this much memory it does not start."""
+    hears_16_bits: bool
+    """Whether it takes samples of 16 bits: then clips are rounded to them before anything is compared."""
     settings: str | None
     """The table of a target's TOML that is this runtime's own."""
     in_steps: bool
@@ -125,8 +128,11 @@ class Runtime(Protocol):
         `trained` is the student as it computes in the end, `waveforms (N, S)` are real clips. Raises `GateError`.
         """
 
-    def device_files(self, manifest: Manifest, files: Mapping[str, bytes], /) -> dict[str, bytes]:
-        """What lies in the bundle beside `files`: what reads, builds or runs them there. `*.sh` become executable."""
+    def device_files(
+        self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples, /
+    ) -> dict[str, bytes]:
+        """What lies in the bundle beside `files`: what reads, builds or runs them there, and the `golden` examples in a
+        form that a device can take. `*.sh` become executable."""
 
     def usage(self, manifest: Manifest, /) -> str:
         """How the bundle is prepared, checked and used on the device: Markdown, from `## Prepare` on."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.device.c import LIBRARY, SOURCES
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.front_end import FULL_SCALE
-from edgekd.microcontrollers.c.model import LIBRARY
+from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
 from edgekd.microcontrollers.integer.layers import SHARE
 
 Samples = NDArray[np.int16]
@@ -22,14 +23,17 @@ _LIBRARY_FLAGS = ("-shared", "-fPIC")
 class HostClassifier:
     """Hears windows of 16-bit samples, each from its first to its last."""
 
-    def __init__(self, sources: Mapping[str, str], classes: int) -> None:
-        """Compile `sources`. Raises `InputError` without a compiler, `GateError` where it refuses them."""
-        self.classes = classes
+    def __init__(self, model: Mapping[str, str]) -> None:
+        """Compile the constants `model`. Raises `InputError` without a compiler, `GateError` where it refuses them."""
+        self.sizes = sizes_of(model[HEADER])
+        self.classes = self.sizes["CLASSES"]
         with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
             folder = Path(name)
-            for source, text in sources.items():
-                (folder / source).write_text(text, encoding="utf-8")
-            toolchain.build([folder / each for each in LIBRARY], folder / "classifier.so", _LIBRARY_FLAGS)
+            for source in (HEADER, MODEL):
+                (folder / source).write_text(model[source], encoding="utf-8")
+            parts = [folder / MODEL, *(SOURCES / source for source in LIBRARY)]
+            flags = (*_LIBRARY_FLAGS, f"-I{folder}", f"-I{SOURCES}")
+            toolchain.build(parts, folder / "classifier.so", flags)
             self.library = ctypes.CDLL(str(folder / "classifier.so"))
         size = ctypes.c_size_t.in_dll(self.library, "edgekd_bytes").value
         self.state = np.zeros(size // 8 + 1, np.uint64)  # as aligned as anything in it
@@ -68,11 +72,15 @@ def in_16_bits(clips: NDArray[np.float32]) -> Samples:
     return np.clip(np.rint(clips * np.float32(FULL_SCALE)), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
+def scores(hear: HostClassifier, recordings: Samples) -> NDArray[np.int32]:
+    """Of each of `recordings (N, S)` the scores `(N, K)`."""
+    return np.stack([hear.window(recording) for recording in recordings])
+
+
 def classify(hear: HostClassifier) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Clips `(B, S)` of full scale 1 -> probabilities `(B, K)`."""
 
     def probabilities(clips: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores = np.stack([hear.window(clip) for clip in in_16_bits(clips)])
-        return (scores / SHARE).astype(np.float32)
+        return (scores(hear, in_16_bits(clips)) / SHARE).astype(np.float32)
 
     return probabilities

@@ -1,101 +1,125 @@
-"""A student as sources of C: its constants, and what computes with them.
+"""A student as constants of C: `edgekd_model.h` has the sizes, `edgekd_model.c` the numbers.
 
-`edgekd_model.h` has the sizes, `edgekd_model.c` the constants; all other sources are the same for every student.
+All else that computes with them is the same for every student (`edgekd/device/c`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import ceil
 
-from edgekd.device.c import SOURCES
+from edgekd.errors import InputError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
 from edgekd.microcontrollers.c.front_end import log_mel_constants
-from edgekd.microcontrollers.integer.layers import IntegerNetwork
+from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork
 from edgekd.microcontrollers.integer.lower import lower
-from edgekd.microcontrollers.integer.memory import Memory, plan
+from edgekd.microcontrollers.integer.memory import Memory, padded, plan
 from edgekd.models.students.student import Student
 from edgekd.quantization.prepare import QuantizedNetwork
 
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
-LIBRARY = ("edgekd.c", "edgekd_kernels.c", "edgekd_log_mel.c", "edgekd_network.c", MODEL)
-HEADERS = ("edgekd.h", "edgekd_exp.h", "edgekd_kernels.h", "edgekd_log_mel.h", "edgekd_network.h", HEADER)
+CLASSES = "edgekd_classes.h"
+_NO_NUMBERS = re.compile(r"[()?%#:\\]")  # without these there is no code, nor anything included
+_BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
+_ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
+_SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Hearing:
-    """What a classifier hears: clips of `clip_samples` at `sample_rate` Hz, one every `hop_samples`."""
+def model_files(student: Student, network: QuantizedNetwork, clip_samples: int, hop_samples: int) -> dict[str, str]:
+    """The constants of a student with the quantised `network` in place of its own, by file.
 
-    classes: tuple[str, ...]
-    sample_rate: int
-    clip_samples: int
-    hop_samples: int
+    Windows of `clip_samples` begin every `hop_samples`. Raises `GateError` for what has no form in C.
+    """
+    config = student.frontend.config
+    integers = lower(network, *config.shape(clip_samples), several=student.task.several)
+    memory = plan(integers)
+    scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
+    rate, gain = student.frontend.sample_rate, float(student.gain)
+    front_end = log_mel_constants(config, rate, gain, scale, shift, integers.entry, "edgekd_model_log_mel")
+    numbers = network_constants(integers, memory, "edgekd_model_network")
+    model = f'#include "{HEADER}"\n\n{front_end}\n{numbers}'
+    sizes = {
+        **_sizes(config, rate, integers, memory, clip_samples),
+        "PARAMETERS": sum(layer.weight.size for layer in integers.layers if isinstance(layer, Convolution))
+        + integers.classifier.weight.size,
+        "MACS": sum(layer.macs for layer in integers.layers if isinstance(layer, Convolution))
+        + integers.classifier.weight.size,
+        "CONSTANT_BYTES": _constant_bytes(model),
+    }
+    return {MODEL: model, HEADER: _header(sizes, hop_samples)}
 
-    @property
-    def windows(self) -> int:
-        """At work at once."""
-        return ceil(self.clip_samples / self.hop_samples)
+
+def sizes_of(header: str) -> dict[str, int]:
+    """What `edgekd_model.h` says, without the names' beginning."""
+    return {name: int(value) for name, value in _SIZE.findall(header)}
+
+
+def check_constants(model: Mapping[str, str], place: object) -> None:
+    """Raise `InputError` where files that may come from anybody, of the bundle in `place`, are more than numbers: they
+    are compiled, and what they are compiled with is run."""
+    numbers = model[MODEL].startswith(f'#include "{HEADER}"\n') and not _NO_NUMBERS.search(model[MODEL][1:])
+    sizes = sizes_of(model[HEADER])
+    hop = sizes.pop("HOP_SAMPLES", 0)
+    if not numbers or model[HEADER] != _header(sizes, hop):
+        name = HEADER if numbers else MODEL
+        raise InputError(f"{place}: {name} is not one that this edgekd wrote. Export the bundle again.")
+
+
+def state_bytes(sizes: Mapping[str, int]) -> int:
+    """Of an `edgekd_t`, of a classifier of these sizes."""
+    windows = ceil(sizes["WINDOW_SAMPLES"] / sizes["HOP_SAMPLES"])
+    sums = sizes["BINS"] if sizes["FRAMES_PER_STEP"] > 1 else 0
+    floats = sizes["SPECTRUM"] + sizes["BINS"] + sizes["CLASSES"]
+    return 8 + padded(2 * sizes["FRAME_SAMPLES"]) + 4 * floats + windows * 4 * (3 + sums + sizes["MEMORY_WORDS"])
 
 
 def whole_frames(hop_samples: int, config: FrontendConfig) -> int:
-    """The nearest hop between windows at which frames of one lie where those of the next do, so that each is computed
-    once."""
+    """The nearest hop between windows at which the frames of one lie where those of the next do, so that each is
+    computed once."""
     return max(1, round(hop_samples / config.hop_length)) * config.hop_length
 
 
-def sources(student: Student, network: QuantizedNetwork, hearing: Hearing) -> dict[str, str]:
-    """Every source by name. Raises `GateError` for what has no form in C."""
-    config = student.frontend.config
-    integers = lower(network, *config.shape(hearing.clip_samples))
-    memory = plan(integers)
-    scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
-    gain = float(student.gain)
-    front_end = log_mel_constants(
-        config, hearing.sample_rate, gain, scale, shift, integers.entry, "edgekd_model_log_mel"
-    )
-    names = ",\n".join(f"    {_text(name)}" for name in hearing.classes)
-    model = "\n".join(
-        [
-            f'#include "{HEADER}"\n',
-            f"const char *const edgekd_class_names[EDGEKD_CLASSES] = {{\n{names},\n}};\n",
-            front_end,
-            network_constants(integers, memory, "edgekd_model_network"),
-        ]
-    )
-    shipped = {name: (SOURCES / name).read_text() for name in (*LIBRARY, *HEADERS) if name not in (MODEL, HEADER)}
-    return {**shipped, MODEL: model, HEADER: _header(config, integers, memory, hearing)}
+def class_names(classes: Sequence[str]) -> str:
+    """`edgekd_classes.h`: the names of the classes, and their numbers under names that C has."""
+    numbers = "".join(f"#define EDGEKD_CLASS_{name} {number}\n" for number, name in enumerate(_identifiers(classes)))
+    texts = ", \\\n".join(f"    {_text(name)}" for name in classes)
+    return _CLASSES.format(numbers=numbers, texts=texts)
 
 
-def _header(config: FrontendConfig, network: IntegerNetwork, memory: Memory, hearing: Hearing) -> str:
-    centred = config.convention != "yamnet"
-    sizes = {
-        "EDGEKD_CLASSES": len(hearing.classes),
-        "EDGEKD_SAMPLE_RATE": hearing.sample_rate,
-        "EDGEKD_WINDOW_SAMPLES": hearing.clip_samples,
-        "EDGEKD_HOP_SAMPLES": hearing.hop_samples,
-        "EDGEKD_WINDOWS": hearing.windows,
-        "EDGEKD_FRAME_SAMPLES": config.window_length,
-        "EDGEKD_FRAME_HOP": config.hop_length,
-        "EDGEKD_CENTRED": int(centred),
-        "EDGEKD_FRAMES": network.entry.rows * config.frames_per_step,
-        "EDGEKD_FRAMES_PER_STEP": config.frames_per_step,
-        "EDGEKD_BINS": network.entry.columns,
-        "EDGEKD_SPECTRUM": config.n_fft + 2,
-        "EDGEKD_MEMORY_WORDS": memory.size // 4,
+def _sizes(
+    config: FrontendConfig, rate: int, network: IntegerNetwork, memory: Memory, clip_samples: int
+) -> dict[str, int]:
+    return {
+        "CLASSES": len(network.classifier.weight),
+        "SAMPLE_RATE": rate,
+        "WINDOW_SAMPLES": clip_samples,
+        "FRAME_SAMPLES": config.window_length,
+        "FRAME_HOP": config.hop_length,
+        "CENTRED": int(config.convention != "yamnet"),
+        "FRAMES": network.entry.rows * config.frames_per_step,
+        "FRAMES_PER_STEP": config.frames_per_step,
+        "BINS": network.entry.columns,
+        "SPECTRUM": config.n_fft + 2,
+        "MEMORY_WORDS": memory.size // 4,
     }
-    defined = "".join(f"#define {name} {value}\n" for name, value in sizes.items())
-    numbers = "".join(
-        f"#define EDGEKD_CLASS_{name} {number}\n" for number, name in enumerate(_identifiers(hearing.classes))
-    )
-    return _HEADER.format(sizes=defined, classes=numbers)
+
+
+def _constant_bytes(model: str) -> int:
+    """What the arrays of `model` take on a core of 32 bits."""
+    arrays = _ARRAY.findall(model)
+    return sum(_BYTES[kind] * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
+
+
+def _header(sizes: dict[str, int], hop_samples: int) -> str:
+    defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
+    return _HEADER.format(sizes=defined, hop=hop_samples)
 
 
 _HEADER = """\
-/* Sizes and constants of one classifier. */
+/* Sizes of one classifier. */
 #ifndef EDGEKD_MODEL_H
 #define EDGEKD_MODEL_H
 
@@ -103,11 +127,27 @@ _HEADER = """\
 #include "edgekd_network.h"
 
 {sizes}
-/* The number of each class. */
-{classes}
-extern const char *const edgekd_class_names[EDGEKD_CLASSES];
+/* Samples from the beginning of a window to that of the next: yours to change. Multiples of EDGEKD_FRAME_HOP let
+ * windows share frames; half as much takes twice the memory and twice the work of the network. */
+#ifndef EDGEKD_HOP_SAMPLES
+#define EDGEKD_HOP_SAMPLES {hop}
+#endif
+#define EDGEKD_WINDOWS ((EDGEKD_WINDOW_SAMPLES + EDGEKD_HOP_SAMPLES - 1) / EDGEKD_HOP_SAMPLES)
+
 extern const edgekd_log_mel edgekd_model_log_mel;
 extern const edgekd_network edgekd_model_network;
+
+#endif
+"""
+_CLASSES = """\
+/* The classes, in the order of the scores. */
+#ifndef EDGEKD_CLASSES_H
+#define EDGEKD_CLASSES_H
+
+{numbers}
+#define EDGEKD_CLASS_NAMES {{ \\
+{texts} \\
+}}
 
 #endif
 """

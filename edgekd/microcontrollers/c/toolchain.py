@@ -7,6 +7,7 @@ No floating-point operation may be fused with another (`-ffp-contract=off`): the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -30,6 +31,13 @@ def host_compiler() -> str:
     )
 
 
+def version(program: str) -> str:
+    """Of a compiler or the emulator, with the name of a compiler that `cc` may be."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace", check=False).stdout
+    numbers = re.findall(r"\d+\.\d+(?:\.\d+)?", said)
+    return numbers[0] if numbers else "of unknown version"
+
+
 def missing_for_emulation() -> str | None:
     """Which of the programs is not installed that a check under the emulator takes; None where both are."""
     return next((name for name in (CROSS_COMPILER, EMULATOR) if shutil.which(name) is None), None)
@@ -42,10 +50,26 @@ def build(sources: Sequence[Path], program: Path, flags: Sequence[str] = ()) -> 
 
 def cross_build(sources: Sequence[Path], program: Path, core: Core, flags: Sequence[str] = ()) -> None:
     """A program for a core under the emulator; beside the sources lies `emulator.ld`. Raises as `build` does."""
+    target = ["-mthumb", *core.flags, *linked_for(core, str(sources[0].parent / "emulator.ld"))]
+    _compile([CROSS_COMPILER, *FLAGS, *target, *flags, *map(str, sources), "-o", str(program), "-lm"])
+
+
+def cross_objects(sources: Sequence[Path], folder: Path, core: Core, flags: Sequence[str] = ()) -> None:
+    """An object of each source, in `folder`. Raises as `build` does."""
+    command = [CROSS_COMPILER, *FLAGS, "-mthumb", *core.flags, *flags]
+    _compile([*command, "-c", *(str(source.resolve()) for source in sources)], folder)
+
+
+def linked_for(core: Core, script: str) -> list[str]:
+    """What the linker is told for the board that emulates `core`."""
     symbols = [f"-Wl,--defsym={name}={value}" for name, value in core.emulated.linker_symbols.items()]
-    script = sources[0].parent / "emulator.ld"
-    target = ["-mthumb", *core.flags, "-nostartfiles", "--specs=nano.specs", "-T", str(script), *symbols]
-    _compile([CROSS_COMPILER, *FLAGS, *target, *flags, *map(str, sources), "-o", str(program)])
+    return ["-nostartfiles", "--specs=nano.specs", "-T", script, *symbols]
+
+
+def emulator_arguments(core: Core) -> list[str]:
+    """What QEMU is told, but for the program."""
+    options = ["-nographic", "-monitor", "none", "-serial", "none", "-icount", "shift=0"]
+    return ["-machine", core.emulated.machine, *options, "-semihosting-config", "enable=on,target=native"]
 
 
 def run(program: Path) -> str:
@@ -55,14 +79,13 @@ def run(program: Path) -> str:
 
 def emulate(program: Path, core: Core) -> str:
     """What a program for `core` prints under the emulator. Raises as `run` does."""
-    options = ["-nographic", "-monitor", "none", "-serial", "none", "-icount", "shift=0"]
-    semihosting = ["-semihosting-config", "enable=on,target=native"]
-    command = [EMULATOR, "-machine", core.emulated.machine, *options, *semihosting, "-kernel", str(program)]
-    return _run(command, f"{program.name} on an emulated {core.name}")
+    return _run(
+        [EMULATOR, *emulator_arguments(core), "-kernel", str(program)], f"{program.name} on an emulated {core.name}"
+    )
 
 
-def _compile(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def _compile(command: list[str], folder: Path | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, cwd=folder)
     if done.returncode:
         told = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["nothing"]
         raise GateError(f"{command[0]} does not compile the exported C: {told[0]}.")

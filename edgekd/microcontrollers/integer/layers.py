@@ -124,12 +124,14 @@ Layer = Convolution | MaxPool | Means
 
 @dataclass(frozen=True)
 class Classifier:
-    """The last linear layer: `weight` int8 `(classes, inputs)`, logits in units of 2^-LOGIT_BITS."""
+    """The last linear layer: `weight` int8 `(classes, inputs)`, logits in units of 2^-LOGIT_BITS. Their softmax are the
+    scores or, where a clip may be of `several` classes, the sigmoid of each."""
 
     source: Map
     weight: NDArray[np.int8]
     bias: NDArray[np.int32]
     factors: Factors
+    several: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,15 +45,16 @@ _CONVOLUTIONS = (nn.Conv2d, FirstConv2d, SameConv2d)
 _Value = Map | Entry | Sum | MeansOf | Told | Joined | None
 
 
-def lower(network: QuantizedNetwork, frames: int, bins: int) -> IntegerNetwork:
-    """The integer form of a calibrated `network` for log-mels `(1, frames, bins)`.
+def lower(network: QuantizedNetwork, frames: int, bins: int, *, several: bool = False) -> IntegerNetwork:
+    """The integer form of a calibrated `network` for log-mels `(1, frames, bins)`; `several`: of the classes may be
+    there at once.
 
     Raises `GateError` for a layer that has none, and for one that was kept in float.
     """
     kept = network.float_layers()
     if kept:
         raise no_form(f"its layer '{kept[0]}' was kept in float", "Quantise it too (edgekd quantize, no keep_float)")
-    return _Lowering(network, frames, bins).done()
+    return _Lowering(network, frames, bins).done(several)
 
 
 class _Lowering:
@@ -64,7 +65,7 @@ class _Lowering:
         self.layers: list[Layer] = []
         self.values: dict[fx.Node, _Value] = {}
 
-    def done(self) -> IntegerNetwork:
+    def done(self, several: bool) -> IntegerNetwork:
         logits = logits_of(self.network.graph)
         needed = _needed(logits)
         entry: Map | None = None
@@ -80,7 +81,7 @@ class _Lowering:
         source = self._map(logits.all_input_nodes[0])
         if source.rows * source.columns > 1 or entry is None:
             raise no_form("its linear layer takes a map, where it can take a vector")
-        return IntegerNetwork(entry, tuple(self.layers), classifier(last, source))
+        return IntegerNetwork(entry, tuple(self.layers), classifier(last, source, several))
 
     def _value(self, node: fx.Node) -> _Value:
         if node.op == "placeholder":

@@ -26,7 +26,7 @@ from edgekd.microcontrollers.integer.layers import (
     MaxPool,
     Means,
 )
-from edgekd.microcontrollers.integer.tables import softmax
+from edgekd.microcontrollers.integer.tables import sigmoid, softmax
 
 Values = NDArray[np.int8]
 
@@ -40,7 +40,8 @@ def quantised(log_mel: NDArray[np.float32], entry: Map) -> Values:
 def run(network: IntegerNetwork, values: Values) -> NDArray[np.int64]:
     """The scores `(B, K)`, in units of 1 / SHARE, of `values (B, rows, columns, channels)`."""
     maps = every_map(network, values)
-    return softmax(logits(network.classifier, maps[network.classifier.source.name]))
+    classifier = network.classifier
+    return (sigmoid if classifier.several else softmax)(logits(classifier, maps[classifier.source.name]))
 
 
 def every_map(network: IntegerNetwork, values: Values) -> dict[str, Values]:

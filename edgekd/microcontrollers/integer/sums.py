@@ -104,11 +104,11 @@ def convolution(value: Sum, target: Map) -> Convolution:
     )
 
 
-def classifier(layer: QuantizedLayer, source: Map) -> Classifier:
+def classifier(layer: QuantizedLayer, source: Map, several: bool) -> Classifier:
     """The linear layer that makes the logits."""
     weight = layer.integer_weight().numpy()
     bias, by = _bias_and_factors(layer, weight, source, 2.0**-LOGIT_BITS)
-    return Classifier(source, weight, bias, by)
+    return Classifier(source, weight, bias, by, several)
 
 
 def _bias_and_factors(

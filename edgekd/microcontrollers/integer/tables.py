@@ -3,7 +3,7 @@
 A histogram layer sees 256 values and no more, so what it says of each is known beforehand: the normalised responses of
 all its bins, to 1/32768. Nothing is left of its exponentials but a look-up and a sum.
 
-The softmax is of logits in units of 2^-12. With d the distance to the largest,
+The softmax is of logits in units of 2^-12. With d the distance to the largest (or, in a sigmoid, to 0),
 
     exp(-d) = WHOLE[d >> 12] * SIXTYFOURTHS[(d >> 6) & 63] * REST[d & 63],
 
@@ -31,14 +31,28 @@ WHOLE, SIXTYFOURTHS, REST = (
 
 def softmax(logits: NDArray[np.int64]) -> NDArray[np.int64]:
     """Logits `(..., K)` in units of 2^-12 -> scores in units of 2^-15; their sum may be a few units off 1."""
-    below = logits.max(axis=-1, keepdims=True) - logits
+    shares = _decayed(logits.max(axis=-1, keepdims=True) - logits)
+    return _shares_of(shares, shares.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Logits in units of 2^-12 -> scores in units of 2^-15, each for itself: `1 / (1 + exp(-x))`, or its complement."""
+    decayed = _decayed(np.abs(logits))
+    return _shares_of(np.where(logits < 0, decayed, 1 << EXP_BITS), decayed + (1 << EXP_BITS))
+
+
+def _decayed(below: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`exp(-below)`, of units of 2^-12 in units of 2^-30."""
     near = np.minimum(below, (FARTHEST << LOGIT_BITS) - 1)
     steps = (1 << _STEP) - 1
     shares = (WHOLE[near >> LOGIT_BITS] * SIXTYFOURTHS[(near >> _STEP) & steps]) >> EXP_BITS
     shares = (shares * REST[near & steps]) >> EXP_BITS
     shares[below != near] = 0
-    total = shares.sum(axis=-1, keepdims=True)
-    return (shares * SHARE + total // 2) // total
+    return shares
+
+
+def _shares_of(parts: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (parts * SHARE + total // 2) // total
 
 
 def histogram_table(layer: HistogramLayer, source: Map) -> NDArray[np.uint16]:

@@ -270,3 +270,16 @@ def test_recordings_without_a_table_are_another_layout(tmp_path: Path) -> None:
     record(tmp_path, "tug/a.wav", "owl/b.wav")
     with pytest.raises(InputError, match=r"not in the layout of 'selections'.* It looks like --dataset folder"):
         read(tmp_path)
+
+
+def test_tables_beside_recordings_that_two_recorders_named_alike(tmp_path: Path) -> None:
+    """Two AudioMoths on one schedule; Raven writes the name of the file, and no folder."""
+    record(tmp_path, "moth1/20240501_120000.WAV", "moth2/20240501_120000.WAV")
+    header = HEADER.replace("Species", "Begin File\tSpecies")
+    for folder, begin, label in (("moth1", 2.0, "owl"), ("moth2", 10.0, "tug")):
+        table = tmp_path / folder / "20240501_120000.Table.1.selections.txt"
+        table.write_text(f"{header}1\tSpectrogram 1\t1\t{begin}\t{begin + 2}\t20240501_120000.WAV\t{label}\n")
+    index = read(tmp_path)
+    assert places(index, "owl") == [("moth1/20240501_120000.WAV", 2.0)]
+    assert places(index, "tug") == [("moth2/20240501_120000.WAV", 10.0)]
+    assert not any("named after" in note.message for note in index.notes)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +96,7 @@ def test_what_cannot_be_read_or_heard_is_named_and_the_others_are_heard(
     sound[100] = np.nan
     soundfile.write(tmp_path / "nan.wav", sound, RATE, subtype="FLOAT")
     assert main(["detect", str(tmp_path / "nan.wav")], written) == 3
-    assert "1 of 9 windows could not be scored, the first at 0 s: some samples" in capsys.readouterr().err
+    assert "1 of 12 windows could not be scored, the first at 0 s: some samples" in capsys.readouterr().err
 
 
 def test_a_table_that_is_broken_off_is_not_there(
@@ -159,6 +161,7 @@ def test_a_stream_that_is_stopped_tells_what_has_begun(toy: Toy, written: Path) 
     process.stdin.write(toy.s16(np.concatenate([toy.tone("low", 0.3), toy.tone("high", 0.3)])))
     first = json.loads(process.stdout.readline())  # it has ended, though the pipe is still open
     assert (first["annotation"], first["start_time"]) == ("low", 0)
+    time.sleep(0.5)  # for the windows of what it has read by now
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     (last,) = (json.loads(line) for line in process.stdout.read().splitlines())
@@ -167,3 +170,22 @@ def test_a_stream_that_is_stopped_tells_what_has_begun(toy: Toy, written: Path) 
     assert b"0.600 s heard: 2 events" in process.stderr.read()
     for each in (process.stdin, process.stdout, process.stderr):
         each.close()
+
+
+def test_a_recording_is_not_replaced_by_its_table(
+    written: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = recording.read_bytes()
+    assert main(["detect", str(recording), *CHOSEN, "--format", "csv", "--out", str(recording)], written) == 2
+    assert "is a recording to listen to" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
+def test_a_device_is_written_to_and_stays_one(written: Path, recording: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    assert main(["detect", str(recording), *CHOSEN, "--out", str(pipe)], written) == 0
+    told, _ = reader.communicate(timeout=10)
+    assert len(told.splitlines()) == 4
+    assert pipe.is_fifo()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.exporting.budget import Figures, figures_of
 from edgekd.exporting.deployable import Deployable
+from edgekd.exporting.golden import GoldenExamples
 from edgekd.exporting.graph import Form, onnx_of
 from edgekd.exporting.manifest import Check, FloatOperators, Manifest
 from edgekd.exporting.runtimes.runtime import Checker, Classify
@@ -51,6 +52,7 @@ class BareMetal:
     folds_constants = False
     architectures = ("armv7e-m", "armv8.1-m.main")
     least_memory_bytes = 1 << 14
+    hears_16_bits = False
     settings = None
     in_steps = False
     first_command = "make flash"
@@ -80,7 +82,7 @@ class BareMetal:
     def checks(self, *_: Any) -> Iterator[Check]:
         yield Check(by="a simulator", precision="int8", not_run="there is none")
 
-    def device_files(self, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def device_files(self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples) -> dict[str, bytes]:
         return {"main.c": b"int main(void) { for (;;); }\n", "flash.sh": b"#!/bin/sh\n"}
 
     def usage(self, manifest: Manifest) -> str:

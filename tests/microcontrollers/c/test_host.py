@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.front_end import FrontendConfig
 from edgekd.microcontrollers.c.host import HostClassifier, classify, in_16_bits
-from edgekd.microcontrollers.c.model import Hearing, sources, whole_frames
+from edgekd.microcontrollers.c.model import model_files, state_bytes, whole_frames
 from edgekd.microcontrollers.integer.layers import SHARE
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import classifier_of
@@ -31,7 +31,7 @@ YAMNET = FrontendConfig(convention="yamnet", n_mels=32, f_min=50, f_max=1_900, f
 @dataclass(frozen=True)
 class InC:
     hear: HostClassifier
-    hearing: Hearing
+    hop: int
     student: Student
     network: QuantizedNetwork
     expected: NDArray[np.float32]
@@ -46,11 +46,10 @@ def in_c(config: FrontendConfig, hop: int) -> InC:
     levels = 10 ** rng.uniform(-3, -0.5, (16, 1))
     clips = in_16_bits((levels * tones).astype(np.float32)).astype(np.float32) / 32768
     student, network = quantised_student(config, torch.from_numpy(clips))
-    hearing = Hearing(CLASSES, RATE, SAMPLES, hop)
     reference = classifier_of(lower(network, *config.shape(SAMPLES)), student.log_mel)
     expected = reference(torch.from_numpy(clips)).numpy()
-    hear = HostClassifier(sources(student, network, hearing), len(CLASSES))
-    return InC(hear, hearing, student, network, expected, clips)
+    hear = HostClassifier(model_files(student, network, SAMPLES, hop))
+    return InC(hear, hop, student, network, expected, clips)
 
 
 def quantised_student(config: FrontendConfig, clips: torch.Tensor) -> tuple[Student, QuantizedNetwork]:
@@ -89,7 +88,7 @@ def test_scores_are_those_of_numpy(convention: str, request: pytest.FixtureReque
 @pytest.mark.parametrize("convention", ["panns", "yamnet"])
 def test_windows_of_a_long_recording_are_those_on_their_own(convention: str, request: pytest.FixtureRequest) -> None:
     each: InC = request.getfixturevalue(convention)
-    hop, sound = each.hearing.hop_samples, in_16_bits(np.concatenate(each.clips[:5]))
+    hop, sound = each.hop, in_16_bits(np.concatenate(each.clips[:5]))
     alone = [each.hear.window(sound[start : start + SAMPLES]) for start in range(0, len(sound) - SAMPLES + 1, hop)]
     rng = np.random.default_rng(1)
     for largest in (1, 7, 200, hop):
@@ -105,8 +104,7 @@ def test_windows_of_a_long_recording_are_those_on_their_own(convention: str, req
 
 
 def test_a_gap_between_windows_is_not_heard(panns: InC) -> None:
-    hearing = Hearing(CLASSES, RATE, SAMPLES, 2 * SAMPLES)
-    sparse = HostClassifier(sources(panns.student, panns.network, hearing), len(CLASSES))
+    sparse = HostClassifier(model_files(panns.student, panns.network, SAMPLES, 2 * SAMPLES))
     sound = in_16_bits(np.concatenate(panns.clips[:4]))
     sparse.start()
     assert np.array_equal(sparse.push(sound[: 2 * SAMPLES]), panns.hear.window(sound[:SAMPLES]))
@@ -120,3 +118,9 @@ def test_samples_are_rounded_and_cut_as_a_converter_does() -> None:
 
 def test_scores_of_a_window_add_up_to_one(panns: InC) -> None:
     assert abs(int(panns.hear.window(in_16_bits(panns.clips[0])).sum()) - SHARE) <= 5
+
+
+@pytest.mark.parametrize("convention", ["panns", "yamnet"])
+def test_the_memory_is_what_was_planned(convention: str, request: pytest.FixtureRequest) -> None:
+    each: InC = request.getfixturevalue(convention)
+    assert each.hear.state_bytes == state_bytes(each.hear.sizes)

@@ -1,37 +1,40 @@
-"""A student as sources of C: names of classes, sizes, hops."""
+"""A student as constants of C: names of classes, sizes, hops."""
 
 from __future__ import annotations
 
-import pytest
+import re
 
 from edgekd.exporting.budget import untrained
 from edgekd.front_end import FrontendConfig
-from edgekd.microcontrollers.c.model import HEADER, MODEL, Hearing, sources, whole_frames
+from edgekd.microcontrollers.c.model import HEADER, MODEL, class_names, model_files, sizes_of, whole_frames
 
 FRONT_END = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+NAMES = ("crying baby", '3"?\\', "crying-baby", "鯨")
 
 
-@pytest.fixture(scope="module")
-def written() -> dict[str, str]:
+def test_classes_are_numbered_under_names_that_c_has() -> None:
+    numbers = re.findall(r"#define EDGEKD_CLASS_(\w+) (\d)\n", class_names(NAMES))
+    assert numbers == [("CRYING_BABY_0", "0"), ("3", "1"), ("CRYING_BABY_2", "2"), ("3_", "3")]
+
+
+def test_class_names_keep_their_letters() -> None:
+    text = class_names(NAMES)
+    assert '    "3\\042\\077\\134", \\\n' in text
+    assert '    "\\351\\257\\250" \\\n' in text
+    assert text.isascii()
+
+
+def test_sizes_are_those_of_the_student() -> None:
     deployable = untrained(("hltdnn_micro", 1.0), 4, FRONT_END, 4_000, 3_000, "int8")
     assert deployable.network is not None
-    hearing = Hearing(("crying baby", '3"?\\', "crying-baby", "鯨"), 4_000, 3_000, 1_500)
-    return sources(deployable.student, deployable.network, hearing)
-
-
-def test_classes_are_numbered_under_names_that_c_has(written: dict[str, str]) -> None:
-    numbers = [line for line in written[HEADER].splitlines() if line.startswith("#define EDGEKD_CLASS_")]
-    names = ["CRYING_BABY_0 0", "3 1", "CRYING_BABY_2 2", "3_ 3"]
-    assert numbers == [f"#define EDGEKD_CLASS_{name}" for name in names]
-
-
-def test_class_names_keep_their_letters(written: dict[str, str]) -> None:
-    assert '    "3\\042\\077\\134",\n' in written[MODEL]
-    assert '    "\\351\\257\\250",\n' in written[MODEL]
-
-
-def test_sources_are_ascii(written: dict[str, str]) -> None:
-    assert all(text.isascii() for text in written.values())
+    files = model_files(deployable.student, deployable.network, 3_000, 1_536)
+    sizes = sizes_of(files[HEADER])
+    expected = {"CLASSES": 4, "WINDOW_SAMPLES": 3_000, "HOP_SAMPLES": 1_536, "FRAMES": 24, "BINS": 32, "CENTRED": 1}
+    assert expected.items() <= sizes.items()
+    layers = [layer.layer for layer, _ in deployable.network.layers()]
+    assert sizes["PARAMETERS"] == sum(layer.weight.numel() for layer in layers)
+    numbers = re.findall(r"static const int8_t \w+_weights\[(\d+)\]", files[MODEL])
+    assert sum(map(int, numbers)) >= sizes["PARAMETERS"]
 
 
 def test_a_hop_is_brought_to_whole_frames() -> None:

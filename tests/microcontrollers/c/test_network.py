@@ -16,7 +16,7 @@ from tests.microcontrollers.c.bare import write
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 from tests.microcontrollers.integer.random_networks import random_network
 
-SANITIZED = ("-O1", "-g", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover")
+SANITIZED = ("-O1", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover")
 MANY = 100  # programs of 50 networks each, of 2.5 layers beside the means
 
 
@@ -36,13 +36,13 @@ def on_core(folder: Path, name: str, seed: int, networks: int) -> None:
 
 @needs_host
 def test_random_networks_are_those_of_numpy_on_this_machine(tmp_path: Path) -> None:
-    on_host(tmp_path, 0, 60)
+    on_host(tmp_path, 0, 40)
 
 
 @needs_emulator
 @pytest.mark.parametrize("name", ["cortex-m0plus", "cortex-m4", "cortex-m55"])
 def test_random_networks_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
-    on_core(tmp_path, name, 1, 20)
+    on_core(tmp_path, name, 1, 12)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from edgekd.microcontrollers.integer.layers import LOGIT_BITS, SHARE, Map
-from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid_table, softmax
+from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid, sigmoid_table, softmax
 from edgekd.models.histogram import HistogramLayer
 
 
@@ -19,6 +19,14 @@ def test_softmax_is_that_of_floats_to_a_step() -> None:
 
 def test_softmax_of_logits_far_apart_is_one_class() -> None:
     assert softmax(np.array([[-(2**30), 0, 2**30]])).tolist() == [[0, 0, SHARE]]
+
+
+def test_sigmoid_is_that_of_floats_to_a_step() -> None:
+    logits = np.concatenate([np.linspace(-20, 20, 4001), [0.0]])
+    steps = np.rint(logits * (1 << LOGIT_BITS)).astype(np.int64)
+    expected = torch.from_numpy(steps / (1 << LOGIT_BITS)).sigmoid().numpy()
+    assert np.abs(sigmoid(steps) / SHARE - expected).max() < 0.6 / SHARE
+    assert sigmoid(np.array([0, -(2**30), 2**30])).tolist() == [SHARE // 2, 0, SHARE]
 
 
 def test_a_histogram_is_a_table_of_its_256_values() -> None:

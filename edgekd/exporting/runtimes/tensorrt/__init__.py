@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgekd.exporting.budget import Figures
     from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
     from edgekd.exporting.manifest import Check, FloatOperators, Manifest
     from edgekd.exporting.runtimes.tensorrt.releases import Installed
     from edgekd.exporting.targets import Precision, Target
@@ -39,6 +40,7 @@ class TensorRT:
     folds_constants: bool = False  # not told; an engine stores weights anyway
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
+    hears_16_bits: bool = False
     settings: str | None = "tensorrt"
     in_steps: bool = False
     first_command: str = f"sh {BUILD_SCRIPT}"
@@ -90,7 +92,7 @@ class TensorRT:
         precision = deployable.precision
         yield check_by_parser(files[self.models(target)[precision]], precision, progress)
 
-    def device_files(self, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def device_files(self, manifest: Manifest, files: Mapping[str, bytes], _golden: GoldenExamples) -> dict[str, bytes]:
         from edgekd.exporting.graph import input_shape, known_nodes, log_mel_nodes
         from edgekd.exporting.runtimes.tensorrt import install
         from edgekd.exporting.runtimes.tensorrt.build_script import build_script

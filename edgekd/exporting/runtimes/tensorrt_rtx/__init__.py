@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgekd.exporting.budget import Figures
     from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
     from edgekd.exporting.manifest import Check, FloatOperators, Manifest
     from edgekd.exporting.runtimes.tensorrt_rtx.settings import AheadOfTime
     from edgekd.exporting.targets import Precision, Target
@@ -37,6 +38,7 @@ class TensorRTForRTX:
     folds_constants: bool = False  # not told; an engine stores weights anyway
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
+    hears_16_bits: bool = False
     settings: str | None = "tensorrt_rtx"
     in_steps: bool = False
     first_command: str = f"python3 {onnx_bundle.RUNNER} choose"
@@ -94,7 +96,9 @@ class TensorRTForRTX:
         yield check_layers(files[self.models(target)[deployable.precision]], deployable.precision, target)
         yield check_by_running(files, deployable, trained, waveforms, target, progress)
 
-    def device_files(self, _manifest: Manifest, _files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def device_files(
+        self, _manifest: Manifest, _files: Mapping[str, bytes], _golden: GoldenExamples
+    ) -> dict[str, bytes]:
         return onnx_bundle.runner_files()
 
     def usage(self, manifest: Manifest) -> str:

@@ -43,7 +43,7 @@ def test_nvidias_parser_has_its_word_beside_the_reference(exported: Exported, mo
 
 def test_the_script_builds_what_the_bundle_holds_and_pins_the_log_mel(exported: Exported, toy: Toy) -> None:
     manifest = toy.manifest("jetson-xavier-nx", {"int8": "model.onnx", "fp16": "model-fp16.onnx"})
-    files = RUNTIME.device_files(manifest, {"model.onnx": exported.int8["tensorrt"]})
+    files = RUNTIME.device_files(manifest, {"model.onnx": exported.int8["tensorrt"]}, toy.golden())
     assert set(files) == {"edgekd_runner.py", BUILD_SCRIPT}
     script = files[BUILD_SCRIPT].decode()
     assert "--onnx=model.onnx" in script

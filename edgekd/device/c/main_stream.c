@@ -1,0 +1,33 @@
+/* Classifies what comes in on standard input, 16-bit samples of one channel at EDGEKD_SAMPLE_RATE:
+ *
+ *     arecord -f S16_LE -r RATE -t raw | ./stream
+ *
+ * A line a window: the second at which it ends, its class, the score. On a board the loop is the same, and the samples
+ * come from the microphone's buffer (README.md). */
+#include <stdio.h>
+
+#include "edgekd.h"
+#include "edgekd_classes.h"
+
+static edgekd_t classifier;
+
+int main(void) {
+    static const char *const names[] = EDGEKD_CLASS_NAMES;
+    static int16_t pcm[EDGEKD_FRAME_HOP];
+    int32_t scores[EDGEKD_CLASSES];
+    unsigned long long heard = 0;
+    size_t count;
+    edgekd_init(&classifier);
+    while ((count = fread(pcm, sizeof *pcm, EDGEKD_FRAME_HOP, stdin)) > 0) {
+        heard += count;
+        if (edgekd_push(&classifier, pcm, count)) {
+            int best = 0;
+            edgekd_scores(&classifier, scores);
+            for (int k = 1; k < EDGEKD_CLASSES; k++)
+                if (scores[k] > scores[best]) best = k;
+            printf("%.1f %s %.3f\n", (double)heard / EDGEKD_SAMPLE_RATE, names[best], scores[best] / (double)EDGEKD_ONE);
+            fflush(stdout);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,307 @@
+"""Plain C for microcontrollers: an int8 student whose sources are compiled into the user's program.
+
+At export the C is compiled for this machine and answers the verification clips; for a board's core it is
+cross-compiled, measured, and run under an emulator, where these programs are installed. What C on this machine and on
+the core answer must be the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekd.errors import GateError, InputError, UsageError
+from edgekd.exporting.runtimes.runtime import Checker, Classify
+from edgekd.microcontrollers.c.cores import CORES, Core
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgekd.exporting.budget import Figures
+    from edgekd.exporting.deployable import Deployable
+    from edgekd.exporting.golden import GoldenExamples
+    from edgekd.exporting.manifest import Check, FloatOperators, Manifest
+    from edgekd.exporting.runtimes.plain_c.settings import PlainCSettings
+    from edgekd.exporting.targets import Precision, Target
+    from edgekd.exporting.verify import Probabilities
+    from edgekd.microcontrollers.c.host import HostClassifier
+    from edgekd.progress import Progress
+    from edgekd.quantization.fake_quant import FlavourName
+
+EMULATED_CLIPS = 2
+HOST = "host"
+NO_EMULATOR = "there is no emulator of it here"
+
+
+class PlainC:
+    """See `edgekd.exporting.runtimes.runtime.Runtime`."""
+
+    name: str = "c"
+    title: str = "C99"
+    flavour: FlavourName = "onnxruntime"
+    flavour_reason: str = "its integers are those, 128 less"
+    folds_constants: bool = True
+    architectures: tuple[str, ...] = (
+        *("armv6-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main"),
+        *("xtensa", "x86_64", "aarch64"),
+    )
+    least_memory_bytes: int = 1 << 12
+    hears_16_bits: bool = True
+    settings: str | None = "c"
+    in_steps: bool = False
+    first_command: str = "make verify"
+
+    def check_target(self, target: Target) -> None:
+        if target.precisions != ("int8",):
+            raise ValueError(f"precisions = {list(target.precisions)}: C is written of int8 students; write ['int8']")
+        if target.frontend != "graph":
+            raise ValueError(f"frontend = '{target.frontend}': the log-mel is part of the C; write 'graph'")
+        if target.c is None:
+            raise ValueError("[c] is missing: runtime 'c' needs the core, as core = 'cortex-m4'")
+
+    def describe(self, target: Target) -> str:
+        return f"{self.title} for {_settings(target).core}"
+
+    def models(self, _target: Target) -> dict[Precision, str]:
+        from edgekd.microcontrollers.c.model import MODEL
+
+        return {"int8": MODEL}
+
+    def emit(
+        self, deployables: Mapping[Precision, Deployable], _target: Target, _progress: Progress
+    ) -> dict[str, bytes]:
+        from edgekd.microcontrollers.c.model import model_files, whole_frames
+
+        deployable = deployables["int8"]
+        if deployable.reject is not None:
+            raise UsageError(
+                "C does not say how familiar a clip is, by which this run tells the unknown: pass --reject off."
+            )
+        student, network, samples = deployable.student, deployable.network, deployable.clip_samples
+        assert network is not None
+        hop = whole_frames(samples // 2, student.frontend.config)
+        return {name: text.encode() for name, text in model_files(student, network, samples, hop).items()}
+
+    def check(
+        self, _files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], _target: Target
+    ) -> FloatOperators:
+        from edgekd.exporting.manifest import FloatOperators
+
+        network = deployables["int8"].network
+        assert network is not None
+        return FloatOperators(frontend={"log-mel": 1}, on_integers=tuple(network.layer_names()))
+
+    def figures(self, files: Mapping[str, bytes], _target: Target) -> Figures:
+        from edgekd.exporting.budget import Figures
+        from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
+
+        sizes = sizes_of(files[HEADER].decode())
+        return Figures(
+            model_bytes=sizes["CONSTANT_BYTES"],
+            parameters=sizes["PARAMETERS"],
+            macs=sizes["MACS"],
+            activation_bytes=state_bytes(sizes),
+        )
+
+    def classifier(self, files: Mapping[str, bytes], _deployable: Deployable, _target: Target) -> Checker:
+        import torch
+
+        from edgekd.microcontrollers.c import host, toolchain
+
+        answer = host.classify(_compiled(_texts(files)))
+
+        def classify(waveforms: Tensor) -> Tensor:
+            return torch.from_numpy(answer(waveforms.numpy()))
+
+        compiler = toolchain.host_compiler()
+        return Checker(f"C compiled by {compiler} {toolchain.version(compiler)}", classify)
+
+    def checks(
+        self,
+        files: Mapping[str, bytes],
+        _deployable: Deployable,
+        _trained: Probabilities,
+        waveforms: Tensor,
+        target: Target,
+        progress: Progress,
+    ) -> Iterator[Check]:
+        from edgekd.exporting.manifest import Check
+
+        core, settings = _core(target), _settings(target)
+        if core is None and settings.core != HOST:
+            yield Check(by=settings.core, precision="int8", not_run=NO_EMULATOR)
+        if core is not None:
+            yield from _core_checks(_texts(files), core, waveforms[:EMULATED_CLIPS].numpy(), target, progress)
+
+    def device_files(self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples) -> dict[str, bytes]:
+        from edgekd.microcontrollers.c import folder, host
+
+        clips = folder.how_many(manifest.classifier.clip_samples, len(golden.waveform))
+        recordings = host.in_16_bits(golden.clips()[:clips])
+        scores = host.scores(_compiled(_texts(files)), recordings)
+        texts = folder.all_sources(manifest.classifier.classes, _core(manifest.target), recordings, scores)
+        return {name: text.encode() for name, text in texts.items()}
+
+    def usage(self, manifest: Manifest) -> str:
+        from edgekd.microcontrollers.c import toolchain
+
+        core = _core(manifest.target)
+        emulate = "" if core is None else _EMULATE.format(core=core.name)
+        flags = "" if core is None else " " + " ".join(("-mthumb", *core.flags))
+        compiler = "cc" if core is None else toolchain.CROSS_COMPILER
+        return _USAGE.format(rate=manifest.classifier.sample_rate, emulate=emulate, flags=flags, compiler=compiler)
+
+    def open(self, folder: Path, _threads: int = 1) -> Classify:
+        from edgekd.microcontrollers.c import host
+        from edgekd.microcontrollers.c.model import HEADER, MODEL, check_constants
+
+        texts = {name: (folder / name).read_text(encoding="utf-8") for name in (MODEL, HEADER)}
+        check_constants(texts, folder)
+        return host.classify(_compiled(texts))
+
+    def engine_builder(self) -> None:
+        return None
+
+
+def require_emulator(target: Target) -> None:
+    """Raise `UsageError` for a `target` that is not emulated, and `InputError` where a program for it is missing."""
+    from edgekd.microcontrollers.c import toolchain
+
+    core = None if target.c is None else CORES.get(target.c.core)
+    if core is None:
+        why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
+        raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
+    missing = toolchain.missing_for_emulation()
+    if missing is not None:
+        packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+        raise InputError(f"--require-emulator: {missing} is not installed. Next: apt install {packages}.")
+
+
+def _settings(target: Target) -> PlainCSettings:
+    assert target.c is not None
+    return target.c
+
+
+def _core(target: Target) -> Core | None:
+    return CORES.get(_settings(target).core)
+
+
+def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: content.decode() for name, content in files.items()}
+
+
+def _compiled(model: Mapping[str, str]) -> HostClassifier:
+    return _compiled_once(tuple(sorted(model.items())))
+
+
+@lru_cache(maxsize=2)
+def _compiled_once(model: tuple[tuple[str, str], ...]) -> HostClassifier:
+    """Compiled once for what an export asks of it."""
+    from edgekd.microcontrollers.c.host import HostClassifier
+
+    return HostClassifier(dict(model))
+
+
+def _core_checks(
+    model: Mapping[str, str], core: Core, clips: NDArray[np.float32], target: Target, progress: Progress
+) -> Iterator[Check]:
+    """Flash, stack and memory on `core`, and the scores of `clips` under an emulator."""
+    from edgekd.exporting.manifest import Check
+    from edgekd.microcontrollers.c import folder, host, measure, toolchain
+    from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
+
+    missing = toolchain.missing_for_emulation()
+    if missing == toolchain.CROSS_COMPILER:
+        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=f"{missing} is not installed")
+    else:
+        progress("core", 0, 2, core=core.name)
+        figures = measure.footprint(model, core)
+        ram = state_bytes(sizes_of(model[HEADER])) + figures["stack_bytes"]
+        _check_board(figures["flash_bytes"], ram, target)
+        by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
+        yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
+    if missing is not None:
+        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=f"{missing} is not installed")
+        return
+    progress("core", 1, 2, core=core.name)
+    recordings = host.in_16_bits(clips)
+    scores = host.scores(_compiled(model), recordings)
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
+        place = Path(name)
+        folder.write(place, {**model, **folder.verification(recordings, scores)})
+        program = place / "verify.elf"
+        toolchain.cross_build([place / source for source in folder.EMULATED], program, core)
+        toolchain.emulate(program, core)
+    progress("core", 2, 2, core=core.name)
+    by = f"{toolchain.EMULATOR} {toolchain.version(toolchain.EMULATOR)}, {core.emulated.machine}"
+    yield Check(by=by, precision="int8", figures={"clips": len(clips), "scores_that_differ": 0})
+
+
+def _check_board(flash: int, ram: int, target: Target) -> None:
+    """Raise `GateError` where the board has less."""
+    allowed = _settings(target).flash_bytes
+    for what, needed, limit, key in (
+        ("flash", flash, allowed, "c.flash_bytes"),
+        ("RAM", ram, target.memory_bytes, "memory_bytes"),
+    ):
+        if limit is not None and needed > limit:
+            raise GateError(
+                f"The classifier takes {needed:,} bytes of {what}; target '{target.name}' allows {limit:,} ({key}). "
+                "Use a smaller student ('edgekd students'), a smaller --width, or another board."
+            )
+
+
+_EMULATE = """
+    make emulate         # for a {core}: arm-none-eabi-gcc, newlib and qemu-system-arm"""
+_USAGE = """\
+## Check
+
+    make verify          # with the C compiler here{emulate}
+
+hears the recordings of `golden.h` in uneven pieces and compares every score with that found at export. Exit code 0: all
+are the same, bit for bit; 4: one is not. On your board, compile `main_verify.c` with an `edgekd_report` of your own.
+
+## Use
+
+Compile `edgekd.c`, `edgekd_kernels.c`, `edgekd_log_mel.c`, `edgekd_network.c` and `edgekd_model.c` into your program:
+
+    {compiler} -std=c99 -O2 -ffp-contract=off{flags} -c edgekd*.c
+
+Without `-ffp-contract=off` products and sums are fused, and the last bits of the log-mel differ.
+
+```c
+#include "edgekd.h"
+#include "edgekd_classes.h"
+
+static edgekd_t classifier;                  /* all that it needs beside the stack */
+static int16_t buffer[2][EDGEKD_FRAME_HOP];  /* the DMA fills one while the other is heard */
+static volatile int full = -1;
+
+void microphone_half_done(void) {{ full = 0; }}  /* called by your driver: {rate} Hz, one channel, 16 bits */
+void microphone_done(void) {{ full = 1; }}
+
+int main(void) {{
+    int32_t scores[EDGEKD_CLASSES];
+    edgekd_init(&classifier);
+    for (;;) {{
+        while (full < 0) sleep_until_interrupt();
+        int half = full;
+        full = -1;
+        if (edgekd_push(&classifier, buffer[half], EDGEKD_FRAME_HOP)) {{
+            edgekd_scores(&classifier, scores);
+            if (scores[0] > EDGEKD_ONE / 2) report(0);
+        }}
+    }}
+}}
+```
+
+The microphone's rate has to be {rate} Hz: nothing is resampled. Windows overlap by half; `EDGEKD_HOP_SAMPLES` of
+`edgekd_model.h` says so, and is yours to change. `make stream` makes a program for this machine that does the same:
+
+    arecord -f S16_LE -r {rate} -t raw | ./stream
+"""

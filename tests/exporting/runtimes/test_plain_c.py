@@ -1,0 +1,216 @@
+"""Bundles of C: from a run to a program that agrees, on this machine and on an emulated core."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from edgekd.device.c import HEADERS, LIBRARY
+from edgekd.errors import GateError, InputError, UsageError
+from edgekd.exporting.export import export
+from edgekd.exporting.manifest import Bundle, Check, read_bundle
+from edgekd.exporting.predict import open_predictor
+from edgekd.exporting.rejection import Rejection
+from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c import PlainC
+from edgekd.exporting.targets import load_target
+from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.model import HEADER, MODEL
+from edgekd.progress import silent
+from edgekd.resources import named_resources
+from edgekd.runs.run import Run
+from tests.microcontrollers.c.programs import needs_emulator, needs_host
+
+pytestmark = needs_host
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(tiny_run, "cortex-m4f", tmp_path_factory.mktemp("c") / "bundle")
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle.folder, tmp_path / "bundle")
+
+
+def like_m4f(tmp_path: Path, old: str, new: str) -> str:
+    text = named_resources("targets")["cortex-m4f"].read_text()
+    assert old in text
+    (tmp_path / "board.toml").write_text(text.replace(old, new))
+    return str(tmp_path / "board.toml")
+
+
+def test_a_bundle_holds_all_that_its_programs_need(bundle: Bundle) -> None:
+    assert {*LIBRARY, *HEADERS, MODEL, HEADER, "golden.h", "Makefile", "README.md"} < set(bundle.manifest.files)
+    assert bundle.manifest.parity.agreement == 1
+    assert bundle.manifest.float_operators.network == ()
+
+
+def test_make_verify_agrees_and_notices_another_score(copy: Path) -> None:
+    make = ["make", "-C", str(copy), "verify", "CFLAGS=-std=c99 -O1 -g -fsanitize=address,undefined -ffp-contract=off"]
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert "this board agrees" in done.stdout, done.stdout + done.stderr
+    text = (copy / "golden.h").read_text()
+    scores = text.index("golden_scores_0[")
+    number = text.index("\n    ", scores) + 5
+    (copy / "golden.h").write_text(text[:number] + "1" + text[number:])
+    (copy / "verify-host").unlink()
+    changed = subprocess.run([*make[:-1], "CFLAGS=-std=c99"], capture_output=True, text=True, check=False)
+    assert changed.returncode
+    assert "does NOT agree" in changed.stdout
+
+
+def test_the_program_for_a_stream_says_what_predict_says(bundle: Bundle, copy: Path, tmp_path: Path) -> None:
+    subprocess.run(["make", "-C", str(copy), "stream"], capture_output=True, check=True)
+    samples = np.round(3_000 * np.random.default_rng(0).standard_normal(4_000)).astype("<i2")
+    done = subprocess.run([str(copy / "stream")], input=samples.tobytes(), capture_output=True, check=True)
+    soundfile.write(tmp_path / "a.wav", samples, 4_000, subtype="PCM_16")
+    scores, _ = open_predictor(bundle.folder).predict_file(tmp_path / "a.wav")
+    second, name, score = done.stdout.decode().split()
+    assert (float(second), name) == (1, bundle.manifest.classifier.classes[scores.argmax()])
+    assert float(score) == pytest.approx(scores.max(), abs=0.0006)
+
+
+@needs_emulator
+def test_the_core_is_measured_and_its_scores_are_those_of_this_machine(bundle: Bundle) -> None:
+    _, compiled, emulated = bundle.manifest.checks
+    assert compiled.figures is not None
+    assert 10_000 < compiled.figures["flash_bytes"] < 120_000  # type: ignore[operator]
+    assert 200 < compiled.figures["stack_bytes"] < 4_000  # type: ignore[operator]
+    assert "mps2-an386" in emulated.by
+    assert emulated.figures == {"clips": 2, "scores_that_differ": 0}
+
+
+@needs_emulator
+def test_the_makefile_of_the_bundle_runs_the_emulator(copy: Path) -> None:
+    done = subprocess.run(["make", "-C", str(copy), "library", "emulate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "this board agrees" in done.stdout + done.stderr
+    assert (copy / "libedgekd.a").is_file()
+
+
+def test_without_the_emulator_the_check_is_said_to_be_left_out(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.microcontrollers.c.toolchain.CROSS_COMPILER", "no-such-gcc")
+    checks = export(tiny_run, "cortex-m4f", tmp_path / "bundle").manifest.checks
+    assert [check.not_run for check in checks[1:]] == ["no-such-gcc is not installed"] * 2
+
+
+def further_checks(bundle: Bundle, board: str) -> list[Check]:
+    """What an export of the same classifier for `board` has checked beside its classes."""
+    files = {name: (bundle.folder / name).read_bytes() for name in (MODEL, HEADER)}
+    clips = 0.1 * torch.randn(2, bundle.manifest.classifier.clip_samples)
+    return list(PlainC().checks(files, None, None, clips, load_target(board), silent))  # type: ignore[arg-type]
+
+
+@needs_emulator
+@pytest.mark.parametrize("board", ["cortex-m7", "cortex-m55", "rp2040", "stm32u5"])
+def test_every_core_that_is_emulated_gives_the_scores_of_this_machine(board: str, bundle: Bundle) -> None:
+    settings = load_target(board).c
+    assert settings is not None
+    _, emulated = further_checks(bundle, board)
+    assert emulated.figures == {"clips": 2, "scores_that_differ": 0}
+    assert CORES[settings.core].emulated.machine in emulated.by
+
+
+def test_a_core_without_an_emulator_is_checked_here_alone_and_says_so(bundle: Bundle) -> None:
+    checks = further_checks(bundle, "esp32-s3")
+    assert [(check.by, check.not_run) for check in checks] == [("xtensa-lx7", "there is no emulator of it here")]
+
+
+@pytest.mark.parametrize(
+    ("board", "message"),
+    [
+        ("esp32-s3", "target 'esp32-s3' is xtensa-lx7, which is not emulated"),
+        ("host-c", "target 'host-c' is host, which is not emulated"),
+        ("cpu", "target 'cpu' runs no C"),
+    ],
+)
+def test_an_emulator_that_cannot_be_is_not_required(board: str, message: str, tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--require-emulator: {message}"):
+        export(tiny_run, board, tmp_path / "bundle", require_emulator=True)
+
+
+def test_a_required_emulator_that_is_not_there_is_an_error(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.microcontrollers.c.toolchain.EMULATOR", "no-such-qemu")
+    with pytest.raises(InputError, match=r"--require-emulator: no-such-qemu is not installed\. Next: apt install"):
+        export(tiny_run, "cortex-m4f", tmp_path / "bundle", require_emulator=True)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_without_a_compiler_nothing_is_written(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(InputError, match="No C compiler is installed"):
+        export(tiny_run, "host-c", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@needs_emulator
+def test_a_board_with_less_flash_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    board = like_m4f(tmp_path, "flash_bytes = 262_144", "flash_bytes = 20_000")
+    with pytest.raises(GateError, match=r"takes [\d,]+ bytes of flash; target 'cortex-m4f' allows 20,000 \(c\.flash"):
+        export(tiny_run, board, tmp_path / "bundle")
+
+
+def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, tmp_path: Path) -> None:
+    board = like_m4f(tmp_path, "activation_bytes = 61_440", "activation_bytes = 12_000")
+    with pytest.raises(GateError, match=r"bytes live, 12,000 allowed .* fits .*edgekd distill --student hltdnn_micro"):
+        export(tiny_run, board, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('precisions = ["int8"]', 'precisions = ["int8", "fp32"]', r"C is written of int8 students; write \['int8'\]"),
+        ("batch = 1", 'frontend = "external"', "the log-mel is part of the C; write 'graph'"),
+        ('core = "cortex-m4"', 'core = "cortex-m9"', "c.core"),
+        ("flash_bytes = 262_144", "flash_bytes = 12", "c.flash_bytes"),
+        ("clock_hz = 80_000_000", "power = { volts = 3.0, milliamperes = [1.0, 2.0] }", "clock_hz, which is missing"),
+        (
+            "clock_hz = 80_000_000",
+            "clock_hz = 9\npower = { volts = 3, milliamperes = [2.0, 1.0] }",
+            "lower figure comes",
+        ),
+    ],
+)
+def test_a_board_that_c_cannot_serve_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_target(like_m4f(tmp_path, old, new))
+
+
+def test_a_run_that_tells_the_unknown_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"C does not say how familiar a clip is.*pass --reject off"):
+        export(run, "host-c", tmp_path / "bundle", reject=Rejection.named("energy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (MODEL, "static const uint8_t", "int here(void) { return 1; }\nstatic const uint8_t"),
+        (MODEL, "static const uint8_t", '#include "/etc/hostname"\nstatic const uint8_t'),
+        (HEADER, "#endif", "#include <stdlib.h>\n#endif"),
+    ],
+)
+def test_code_among_the_numbers_of_a_bundle_is_not_compiled(copy: Path, name: str, old: str, new: str) -> None:
+    text = (copy / name).read_text()
+    (copy / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=f"{name} is not one that this edgekd wrote"):
+        RUNTIMES["c"].open(copy)
+
+
+def test_a_bundle_that_was_changed_is_refused(copy: Path) -> None:
+    (copy / MODEL).write_text((copy / MODEL).read_text().replace("1, ", "2, ", 1))
+    with pytest.raises(InputError, match="changed since the bundle was written"):
+        read_bundle(copy)
