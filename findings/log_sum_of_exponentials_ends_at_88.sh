@@ -7,8 +7,9 @@
 # give infinity, and minus infinity for values around -104; MNN 3.6.1 gives 88.10, and -85.90 for -100, -101, -102,
 # where -99.59 is right: it limits the exponents. Softplus of 100 is infinity in tract, and 87 in MNN. For 10, 11, 12
 # all agree.
-# Matters: this is the energy score that tells unknown sounds from known ones. Where logits reach 88, as sums over frames
-# do, clips have an infinite score, or all the same one, and are taken for known. Subtract ReduceMax in the graph.
+# Matters: this is the energy score that tells unknown sounds from known ones. Where logits reach 88, as sums over
+# frames do, clips have an infinite score, or all the same one, and are taken for known. Subtract ReduceMax in the
+# graph.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -4,7 +4,7 @@
 # Expected: isotonic regression in scikit-learn interpolates between its thresholds, and the ONNX graph, too.
 # Seen (skl2onnx 1.20.0, scikit-learn 1.9.1, onnxruntime 1.32.0): the graph takes the value of the nearest threshold.
 # Of 400 clips, calibrated on 100 of them, a seventh is off by more than 0.01, and the most by 0.12; 17 different
-# scores are left of 88. method="sigmoid" agrees to 1e-6. Labels agree almost always, so a test of labels passes.
+# scores are left of 88. method="sigmoid" agrees to 1e-6. The labels are equal, so a test of labels passes.
 # Matters: thresholds that were chosen for a rate of false alarms are compared with other scores on the device, and many
 # clips share one score, so that the threshold cannot be moved between them. Export the scores before calibration, and
 # interpolate in the program.
