@@ -31,7 +31,9 @@ def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str
     maps = list(network.maps)
     beyond = {ring.beyond for ring in memory.rings if ring.padded}
     longest = max(ring.row_bytes for ring in memory.rings)
-    parts = [array(f"{name}_beyond_{value + 128}", np.full(longest + SLACK, value, np.int8)) for value in sorted(beyond)]
+    parts = [
+        array(f"{name}_beyond_{value + 128}", np.full(longest + SLACK, value, np.int8)) for value in sorted(beyond)
+    ]
     layers = []
     for number, layer in enumerate(network.layers):
         arrays, fields = _layer(layer, maps, memory, number, f"{name}_{number}")
