@@ -18,7 +18,7 @@ from edgekd.detection.journal import Journal
 from edgekd.detection.listening import Heard, hear, hear_file
 from edgekd.detection.piped import NAME, Pcm, PipedSound
 from edgekd.detection.recordings import Source, check_tables, find
-from edgekd.device.runner.detection import Rule
+from edgekd.device.runner.detection import Rule, hop_note
 from edgekd.device.runner.stream import STREAM_FORMATS
 from edgekd.errors import InputError, UsageError
 from edgekd.events.event import Event
@@ -33,8 +33,8 @@ _ENDINGS: dict[Format, str] = {"csv": ".csv", "jsonl": ".jsonl", "raven": ".sele
 
 @dataclass(frozen=True)
 class Found:
-    """What was heard of each recording, in their order, the tables that were written, and what is odd about the times
-    in the names of recordings."""
+    """What was heard of each recording, in their order, the tables that were written, and notes: what is odd about the
+    times in the names of recordings, and where windows are further apart than was asked for, or less."""
 
     recordings: tuple[Heard, ...]
     tables: tuple[Path, ...] = ()
@@ -87,7 +87,7 @@ def detect(
 
     Events have the time at which they began where the names of recordings tell it, by `time_pattern` or as recorders
     write it, and its zone is known: by the name, or as the `time_zone` of the recorder's clock. `tell` hears of what is
-    odd about these times (`Found.notes`) before anything is listened to.
+    odd about these times, and of a `hop_s` that is moved (`Found.notes`), before anything is listened to.
 
     Raises `InputError` for what is no model or no recording and where nothing can be written; `UsageError` for classes
     and formats that are not there, and for an `out` that is of another model or other settings, unless `overwrite`.
@@ -101,9 +101,9 @@ def detect(
     zone = None if time_zone is None else parse_zone(time_zone)
     sources = find(paths)
     times = beginnings([source.name for source in sources], pattern, zone)
-    notes = (*times.notes, *_odd(sources, times))
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
+    notes = (*times.notes, *_odd(sources, times), *_moved(hop_s, rule))
 
     def tell_all() -> None:  # after what is wrong, and before anything is listened to
         for note in notes:
@@ -135,12 +135,14 @@ def detect_piped(
     format_: str | None = None,
     overwrite: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     **asked: Any,
 ) -> tuple[Found, bool]:
     """`detect` of what comes from a file descriptor: a WAV file, or bare samples, `pcm` at a rate, in a format and a
     number of channels (None: the model's, s16, 1). Returns also whether Ctrl-C ended it; what came before is heard.
 
-    `tell` hears of each event as soon as it is certain. Raises as `detect` does, `InputError` also for other sound.
+    `tell` hears of each event as soon as it is certain, `note` at once of a moved hop. Raises as `detect` does,
+    `InputError` also for other sound.
     """
     out = None if out is None else Path(out)
     chosen = _format(out, format_, recordings=1)
@@ -150,6 +152,9 @@ def detect_piped(
         raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
     predictor = open_predictor(Path(model))
     rule = predictor.rule(**asked)
+    notes = _moved(asked.get("hop_s"), rule)
+    for words in notes:
+        note(words)
     rate, encoding, channels = pcm
     if encoding is not None and encoding not in STREAM_FORMATS:
         raise UsageError(f"--pcm {encoding}: one of {', '.join(STREAM_FORMATS)}.")
@@ -160,7 +165,12 @@ def detect_piped(
         missed = f"{sound.ended}; {heard.missed}" if heard.missed else sound.ended
         heard = replace(heard, missed=missed, failed=heard.failed or sound.cut)
     tables = () if out is None else _one_table(out, chosen, (heard,))
-    return Found((heard,), tables), sound.interrupted
+    return Found((heard,), tables, notes), sound.interrupted
+
+
+def _moved(hop_s: float | None, rule: Rule) -> tuple[str, ...]:
+    """What is to be said of a hop that was asked for, as on a device."""
+    return tuple(filter(None, [hop_note(hop_s, rule.hop / rule.rate)]))
 
 
 def _one_table(out: Path, format_: Format, heard: Sequence[Heard]) -> tuple[Path, ...]:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.device.runner.detection import default_hop
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
-from edgekd.exporting.detection import detection_of
+from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
@@ -33,7 +32,7 @@ from edgekd.files.locks import reading
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run, Stage
+from edgekd.runs.run import Run
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
@@ -130,8 +129,7 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    stage: Stage = "int8" if target.precision == "int8" else "student"
-    found = detection_of(run, stage, default_hop(classifier.clip_samples))
+    found = with_hops(detection_of(run, "int8" if target.precision == "int8" else "student"), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, TextIO
 
 from edgekd.device.runner.classifier import Runner, open_runner
-from edgekd.device.runner.detection import Detection, Rule, event_line, rule_of
+from edgekd.device.runner.detection import Detection, Rule, event_line, hop_note, rule_of
 from edgekd.device.runner.errors import BAD_INPUT, RunnerError, WrongUsage, complain, plain
 from edgekd.device.runner.scores import Listener
 from edgekd.device.runner.wav import open_wav
@@ -61,14 +61,9 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
-    tell_hop(options.hop, rule.hop / rule.rate)
+    if note := hop_note(options.hop, rule.hop / rule.rate):
+        complain(note)
     return rule
-
-
-def tell_hop(asked_s: float | None, hop_s: float) -> None:
-    """Say so on standard error where windows come at another hop than was asked for."""
-    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
-        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:

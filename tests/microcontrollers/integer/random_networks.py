@@ -27,7 +27,10 @@ Values = NDArray[np.int8]
 
 def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
     """A network of up to four layers before its means, and a window of `(rows, columns, channels)` for it."""
-    entry = _map("entry", random, *(int(random.integers(1, most)) for most in (14, 11, 10)))
+    rows, columns, channels = (int(random.integers(1, most)) for most in (14, 11, 10))
+    if random.random() < 0.4:  # some cores have code of their own for whole words
+        columns, channels = columns + 3, 4 * (1 + channels // 2)
+    entry = _map("entry", random, rows, columns, channels)
     layers: list[Layer] = []
     for number in range(random.integers(0, 5)):
         source = layers[-1].target if layers and random.random() < 0.85 else entry
@@ -77,6 +80,8 @@ def _weight(random: Generator, shape: tuple[int, ...]) -> Values:
 
 def _window(random: Generator, source: Map) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """A kernel that fits, its stride, its padding."""
+    if random.random() < 0.3 and min(source.rows, source.columns) > 1:
+        return (3, 3), (int(random.integers(1, 3)), int(random.integers(1, 3))), (1, 1, 1, 1)
     kernel, padding = [], []
     for size in (source.rows, source.columns):
         if random.random() < 0.25:
@@ -106,7 +111,7 @@ def _factors(random: Generator, channels: int, products: int, most: int) -> Fact
 
 def _convolution(random: Generator, source: Map, name: str, depthwise: bool = False) -> Convolution:
     kernel, stride, padding = _window(random, source)
-    outputs = source.channels if depthwise else int(random.integers(1, 12))
+    outputs = source.channels if depthwise else int(random.choice([random.integers(1, 12), 4, 8]))
     inputs = 1 if depthwise else source.channels
     low, high = sorted(int(each) for each in random.integers(-128, 128, 2)) if random.random() < 0.3 else (-128, 127)
     products = prod(kernel) * inputs

@@ -54,7 +54,7 @@ def test_places_do_not_overlap() -> None:
         memory = plan(given)
         taken = [(ring.place, ring.rows * ring.row_bytes) for ring in memory.rings]
         taken += [(place, 4 * given.layers[number].outputs) for number, place in memory.sums.items()]  # type: ignore[union-attr]
-        taken += [(memory.progress, 2 * (len(given.maps) + len(given.layers))), (memory.scratch, 4)]
+        taken += [(memory.progress, 2 * len(given.maps) + 4 * len(given.layers)), (memory.scratch, 4)]
         taken.sort()
         assert all(end[0] >= start + size for (start, size), end in pairwise(taken))
         assert all(place % 4 == 0 for place, _ in taken)
