@@ -120,7 +120,11 @@ def _read(
             line(f"Note: {words}", err=True)
 
     def advice() -> str:
-        return "Nothing was written." if out is None else "The same command goes on with the next recording."
+        return (
+            "Nothing was written."
+            if out is None
+            else "The same command goes on where it was; recordings that are done are not listened to again."
+        )
 
     with options.interruptible(advice), ConsoleProgress(quiet=quiet, audio=True) as progress:
         found = detect(

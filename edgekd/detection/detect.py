@@ -105,9 +105,13 @@ def detect(
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
     notes = (*times.notes, *_odd(sources, times), *_moved(hop_s, rule))
-    for note in notes:
-        tell(note)
+
+    def tell_all() -> None:  # after what is wrong, and before anything is listened to
+        for note in notes:
+            tell(note)
+
     if out is None:
+        tell_all()
         return Found(tuple(_heard(predictor, rule, sources, times, None, progress, report)), notes=notes)
     # Tables of a recording stay as they are; one of all is written anew, with the times that are asked for now.
     named = {"time_pattern": time_pattern, "time_zone": time_zone} if _is_folder(out) else {}
@@ -115,8 +119,10 @@ def detect(
     with _journal(out, {"model": predictor.digest(), "settings": settings}, overwrite) as done:
         if _is_folder(out):
             check_tables(sources)
+            tell_all()
             each = _heard(predictor, rule, sources, times, done, progress, report)
             return replace(_table_each(out, chosen, sources, done, each), notes=notes)
+        tell_all()
         heard = tuple(_heard(predictor, rule, sources, times, done, progress, report))
         return Found(heard, _one_table(out, chosen, heard), notes)
 
@@ -233,7 +239,15 @@ def _odd(sources: Sequence[Source], times: Beginnings) -> list[str]:
 
 
 def _after(past: float, total: int, progress: Progress) -> Callable[[float], None]:
-    return lambda seconds: progress(STAGE, round(past + seconds), total)
+    told = round(past)
+
+    def listened(seconds: float) -> None:
+        nonlocal told
+        if round(past + seconds) > told:
+            told = round(past + seconds)
+            progress(STAGE, told, total)
+
+    return listened
 
 
 def _listen(predictor: Predictor, rule: Rule, source: Source, progress: Callable[[float], None]) -> Heard:

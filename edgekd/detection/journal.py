@@ -21,6 +21,16 @@ from edgekd.files.whole import to_disk, write_text
 FORMAT = 1
 NAME = ".edgekd-detect"  # in a folder of tables, and behind the name of a single one
 
+_ASKED = {  # by which option somebody would have changed a setting
+    "hop_samples": "--hop (in samples)",
+    "open": "thresholds",
+    "minimum_samples": "--minimum (in samples)",
+    "gap_samples": "--gap (in samples)",
+    "exclusive": "--exclusive",
+    "time_zone": "--time-zone",
+    "time_pattern": "--time-pattern",
+}
+
 
 class Journal:
     """The journal at `path`, of `made_by`: the classifier's digest, and settings."""
@@ -119,5 +129,6 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
     for name in {**was, **is_}:
         if was.get(name) != is_.get(name):
             raise UsageError(
-                f"{out}: was begun with {name} {shown(was.get(name))}, not {shown(is_.get(name))}. {advice}"
+                f"{out}: was begun with {_ASKED.get(name, name)} {shown(was.get(name))}, not {shown(is_.get(name))}. "
+                f"{advice}"
             )

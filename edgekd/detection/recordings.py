@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from edgekd.data.walk import audio_files, why_no_audio
@@ -13,7 +14,7 @@ from edgekd.errors import InputError, UsageError
 @dataclass(frozen=True)
 class Source:
     """A file to listen to. `name` is what tables call it, the path as it was given; `below` is where it lies in the
-    folder that was given, and where a table of its own goes in that of the tables."""
+    folder that was given, or in that in front of a pattern, and where a table of its own goes in that of the tables."""
 
     path: Path
     name: str
@@ -41,7 +42,7 @@ def check_tables(sources: Sequence[Source]) -> None:
         if place in first:
             raise UsageError(
                 f"{first[place].name}, {source.name}: would have one table, {place}. Name the folder that both are in, "
-                "or have one table of all: --out FILE.csv."
+                "or put the pattern in quotes ('site*/*.wav'), or have one table of all: --out FILE.csv."
             )
         first[place] = source
 
@@ -60,9 +61,11 @@ def _of_one(path: Path) -> list[Source]:
         raise InputError(f"{path}: no pattern that can be followed: {failure}.") from None
     if not matches:
         raise InputError(f"{path}: no file matches.")
+    front = Path(*takewhile(lambda part: not set(part) & set("*?["), path.parts))
     files = [each for each in matches if each.is_file()]
-    folders = [each for each in matches if each.is_dir()]
     # What '**' matches of a folder it matches with all files in it.
-    return [Source(file, file.as_posix(), file.name) for file in files] or [
-        source for folder in folders for source in _of_one(folder)
-    ]
+    folders = [] if files else [each for each in matches if each.is_dir()]
+    files += [file for folder in folders for file in audio_files(folder)]
+    if not files:
+        raise InputError(f"{path}: no recordings here.{why_no_audio(folders[0]) if folders else ''}")
+    return [Source(file, file.as_posix(), file.relative_to(front).as_posix()) for file in files]

@@ -198,6 +198,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         + ("16-bit samples of one channel" if sixteen else f"other rates are resampled, channels {heard}{outside}"),
         **({} if sixteen else files),
         **_heard_otherwise(classifier),
+        **_heard_from(manifest.detection),
         **_unknown(manifest.detection.reject),
         "Export check": f"{manifest.parity.clips} clips, "
         f"{'same answers' if several else 'same top class'} on {manifest.parity.agreement:.1%}, "
@@ -223,10 +224,17 @@ def _heard_otherwise(classifier: Classifier) -> dict[str, str]:
     return facts
 
 
+def _heard_from(detection: Detection) -> dict[str, str]:
+    if detection.chosen is None:
+        return {}
+    scores = ", ".join(f"{name} {score:.3g}" for name, score in detection.open.items())
+    return {"Heard from a score of": f"{scores} ({detection.chosen})"}
+
+
 def _unknown(reject: Reject | None) -> dict[str, str]:
     if reject is None:
         return {}
-    told = f"where `known` ({reject.score}) is below {reject.threshold:.4g}"
+    told = f"where known, the second output ({reject.score}), is below {reject.threshold:.4g}"
     return {"Unknown": f"{told}: at most {reject.share:.0%} of {reject.clips} known clips, none of them trained on"}
 
 

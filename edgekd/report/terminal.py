@@ -309,7 +309,8 @@ def print_comparison(comparison: Comparison) -> None:
     if compared and not comparison.task.several:
         line("p-values: McNemar's takes seeds and windows for independent, so it is too small;")
         line("the other flips the signs of whole recordings.")
-    line(f"Written: {comparison.folder} (comparison.csv, comparison.json, comparison.png, cells.csv)")
+    unknown = ", unknown.csv" if (comparison.folder / "unknown.csv").exists() else ""
+    line(f"Written: {comparison.folder} (comparison.csv, comparison.json, comparison.png, cells.csv{unknown})")
 
 
 def _print_unknown(comparison: Comparison) -> None:

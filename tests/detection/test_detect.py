@@ -168,10 +168,10 @@ def test_a_table_that_somebody_has_gone_through_is_left_as_it_is(run: Detect, tm
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"hop_s": 0.5}, "was begun with hop_samples 1024, not 2048"),
-        ({"thresholds": {"tug": 0.123}}, "was begun with open "),
-        ({"gap_s": 1.0}, "was begun with gap_samples 0, not 4000"),
-        ({"exclusive": True}, "was begun with exclusive False, not True"),
+        ({"hop_s": 0.5}, r"was begun with --hop \(in samples\) 1024, not 2048"),
+        ({"thresholds": {"tug": 0.123}}, "was begun with thresholds "),
+        ({"gap_s": 1.0}, r"was begun with --gap \(in samples\) 0, not 4000"),
+        ({"exclusive": True}, "was begun with --exclusive False, not True"),
     ],
 )
 def test_other_settings_are_not_mixed_in(run: Detect, tmp_path: Path, asked: dict[str, Any], words: str) -> None:

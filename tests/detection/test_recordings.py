@@ -32,8 +32,8 @@ def test_a_folder_is_all_audio_in_it() -> None:
 @pytest.mark.usefixtures("site")
 def test_a_pattern_is_what_matches_it() -> None:
     assert names("site/*.wav") == [("site/b.wav", "b.wav")]
-    assert names("site/**/*.wav") == [("site/b.wav", "b.wav"), ("site/night/a.wav", "a.wav")]
-    assert names("si?e") == names("site")
+    assert names("site/**/*.wav") == [("site/b.wav", "b.wav"), ("site/night/a.wav", "night/a.wav")]
+    assert names("si?e") == [(name, name) for name, _ in names("site")]
 
 
 def test_a_pattern_may_be_absolute(site: Path) -> None:
@@ -69,3 +69,11 @@ def test_two_recordings_do_not_share_a_table() -> None:
     check_tables(find(["site"]))
     with pytest.raises(UsageError, match=r"site/a\.flac, site/night/a\.wav: would have one table, a"):
         check_tables(find(["site/a.flac", "site/night/a.wav"]))
+
+
+def test_recorders_that_name_their_files_alike_have_tables_of_their_own(site: Path) -> None:
+    (site / "day").mkdir()
+    (site / "day" / "a.wav").touch()
+    for pattern in ("site/*/a.wav", "site/*y/*.wav"):
+        check_tables(find([pattern, "site/night"]))
+    assert names("site/*/*.wav") == [("site/day/a.wav", "day/a.wav"), ("site/night/a.wav", "night/a.wav")]

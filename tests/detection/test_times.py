@@ -74,7 +74,7 @@ def test_tables_of_a_recording_are_not_mixed(
 ) -> None:
     detect(tiny_bundle, [deployment], tmp_path / "t", time_zone="UTC", **asked)
     assert all(event.time for event in read_events(tmp_path / "t"))
-    with pytest.raises(UsageError, match="was begun with time_zone 'UTC', not '-3'"):
+    with pytest.raises(UsageError, match="was begun with --time-zone 'UTC', not '-3'"):
         detect(tiny_bundle, [deployment], tmp_path / "t", time_zone="-3", **asked)
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.exporting.manifest import read_bundle
+from edgekd.exporting.bundle import _readme
+from edgekd.exporting.manifest import Detection, Reject, read_bundle
+from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import load_target
 from edgekd.files import folders
 
@@ -180,3 +182,18 @@ def test_a_folder_that_cannot_be_made_is_named(toy: Toy, tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         toy.write(tmp_path / "file" / "bundle")
+
+
+def test_the_readme_says_how_events_are_found_and_from_which_scores(toy: Toy, tmp_path: Path) -> None:
+    bundle = toy.write(tmp_path / "bundle", "cpu")
+    text = (bundle.folder / "README.md").read_text()
+    assert "edgekd_runner.py detect night.wav" in text and "stream --events" in text
+    assert "Heard from" not in text  # nobody has chosen
+    detection = Detection(
+        open={"tug": 0.25},
+        chosen="best F1",
+        reject=Reject(score="energy", threshold=2.5, span=3.0, share=0.05, clips=40),
+    )
+    text = _readme(bundle.manifest.model_copy(update={"detection": detection}), RUNTIMES["onnxruntime"])
+    assert "| Heard from a score of | tug 0.25 (best F1) |" in text
+    assert "| Unknown | where known, the second output (energy), is below 2.5: " in text

@@ -170,7 +170,11 @@ compares every file with its sha256 and runs the golden examples. Exit code 0: w
 
     python3 edgekd_runner.py predict recording.wav
     python3 edgekd_runner.py predict *.wav --top 3 --json
-    arecord -f S16_LE -r {rate} -t raw | python3 edgekd_runner.py stream
+    python3 edgekd_runner.py detect night.wav --out events.csv
+    arecord -q -f S16_LE -r {rate} -t raw | python3 edgekd_runner.py stream --events
+
+`predict` has the mean of a whole file, `detect` what is heard in it from when to when. `stream` without `--events` has
+a line a window.
 
 ## Measure
 
