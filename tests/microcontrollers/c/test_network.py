@@ -17,7 +17,7 @@ from tests.microcontrollers.c.bare import Cases, programs, write
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
 SANITIZED = ("-O1", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover")
-FEW, MANY = 100, 10_000  # layers
+FEW, MANY = 200, 10_000  # layers
 QUICK = ("cortex-m0plus", "cortex-m4", "cortex-m55")
 
 
@@ -34,7 +34,7 @@ def on_core(folder: Path, cases: Cases, name: str) -> None:
 
 @needs_host
 def test_random_layers_are_those_of_numpy_on_this_machine(tmp_path: Path) -> None:
-    for cases in programs(0, 2 * FEW):
+    for cases in programs(0, FEW):
         on_host(tmp_path, cases)
 
 

@@ -1,7 +1,7 @@
 """Integer networks of random layers: all shapes, strides, paddings, scales, and values at the ends of their range.
 
-Channels go beyond the 16 that a vector of Helium holds, sums to the ends of 32 bits, factors from nothing at all to what
-shifts a sum to the left by all the bits that it leaves.
+Channels go beyond the 16 that a vector of Helium holds, sums to the ends of 32 bits, factors from nothing at all to
+what shifts a sum to the left by all the bits that it leaves.
 """
 
 from __future__ import annotations
