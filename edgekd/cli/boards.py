@@ -50,5 +50,7 @@ def _line(board: dict[str, Any]) -> tuple[str, ...]:
     runtime = RUNTIMES[board["runtime"]]
     settings = {} if runtime.settings is None else board[runtime.settings]
     what = f"{runtime.title} {settings['version']}" if "version" in settings else runtime.name
+    if "core" in settings:
+        what = f"{runtime.title} for {settings['core']}"
     also, precisions = ", ".join(board.get("aliases", ())), " ".join(board["precisions"])
     return board["name"], also, what, settings.get("jetpack", ""), precisions

@@ -85,7 +85,7 @@ def detect(
     if piped and (time_pattern or time_zone):
         raise UsageError("--time-pattern, --time-zone: standard input has no name that tells when it began.")
     if piped:
-        heard, interrupted = _listen(model, out, format_, asked, overwrite, (rate, pcm, channels), json_)
+        heard, interrupted = _listen(model, out, format_, asked, overwrite, (rate, pcm, channels), json_, quiet)
     else:
         heard, interrupted = _read(model, paths, out, format_, asked | times, overwrite, json_, quiet), False
     if interrupted:
@@ -115,16 +115,16 @@ def _read(
             for event in heard.events:
                 line(event_json(event))
 
-    def tell(note: str) -> None:
+    def note(words: str) -> None:
         if not json_ and not quiet:
-            line(f"Note: {note}", err=True)
+            line(f"Note: {words}", err=True)
 
     def advice() -> str:
         return "Nothing was written." if out is None else "The same command goes on with the next recording."
 
     with options.interruptible(advice), ConsoleProgress(quiet=quiet, audio=True) as progress:
         found = detect(
-            model, paths, out, progress, format_=format_, overwrite=overwrite, report=report, tell=tell, **asked
+            model, paths, out, progress, format_=format_, overwrite=overwrite, report=report, tell=note, **asked
         )
     if json_:
         print_json(found.to_dict())
@@ -142,6 +142,7 @@ def _listen(
     overwrite: bool,
     pcm: tuple[int | None, str | None, int | None],
     json_: bool,
+    quiet: bool,
 ) -> tuple[tuple[Heard, ...], bool]:
     from edgekd.detection.detect import Found, detect_piped
     from edgekd.errors import UsageError
@@ -156,8 +157,12 @@ def _listen(
             line(event_json(event))
             sys.stdout.flush()
 
+    def note(words: str) -> None:
+        if not json_ and not quiet:
+            line(f"Note: {words}", err=True)
+
     found, interrupted = detect_piped(
-        model, sys.stdin.fileno(), out, pcm=pcm, format_=format_, overwrite=overwrite, tell=tell, **asked
+        model, sys.stdin.fileno(), out, pcm=pcm, format_=format_, overwrite=overwrite, tell=tell, note=note, **asked
     )
     for heard in found.recordings:
         _complain(heard)

@@ -44,6 +44,9 @@ def export(
     reject_share: Annotated[
         float | None, typer.Option(help="Of known validation clips, at most so many may be rejected (0.05).")
     ] = None,
+    require_emulator: Annotated[
+        bool, typer.Option("--require-emulator", help="C: end with an error where the board's core cannot be emulated.")
+    ] = False,
     trust: options.Trust = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
@@ -62,6 +65,11 @@ def export(
     builder = RUNTIMES[board.runtime].engine_builder() if build_engine else None
     if build_engine and builder is None:
         raise UsageError(f"--build-engine: target '{board.name}' runs {board.runtime}, which has no engines.")
+
+    if require_emulator:
+        from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
+
+        check_emulator(board)
 
     from edgekd.exporting.export import bundle_folder, float_modules
     from edgekd.exporting.export import export as export_run
@@ -82,7 +90,9 @@ def export(
     with options.interruptible(lambda: "No bundle was written."), ConsoleProgress(quiet) as progress:
         opened = Run.open(run, trust=trust or ())
         with writing(out or bundle_folder(opened, board)):
-            bundle = export_run(opened, board, out, progress, overwrite=overwrite, reject=chosen)
+            bundle = export_run(
+                opened, board, out, progress, overwrite=overwrite, reject=chosen, require_emulator=require_emulator
+            )
             if builder is not None:
                 found = builder(bundle.folder, float_modules(opened, board), progress)
     if json_:

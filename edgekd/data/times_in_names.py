@@ -50,7 +50,7 @@ _CODES = {
     "M": r"[0-5]\d",
     "S": r"[0-5]\d",
     "f": r"\d{1,6}",
-    "z": r"z|[+-]\d\d:?\d\d",
+    "z": r"z|[+-](?:0\d|1[0-4]):?[0-5]\d",
     "s": r"\d{9,10}",
 }
 _DIGITS = frozenset("YymdjHIMSfs")

@@ -18,7 +18,7 @@ from edgekd.detection.journal import Journal
 from edgekd.detection.listening import Heard, hear, hear_file
 from edgekd.detection.piped import NAME, Pcm, PipedSound
 from edgekd.detection.recordings import Source, check_tables, find
-from edgekd.device.runner.detection import Rule
+from edgekd.device.runner.detection import Rule, hop_note
 from edgekd.device.runner.stream import STREAM_FORMATS
 from edgekd.errors import InputError, UsageError
 from edgekd.events.event import Event
@@ -33,8 +33,8 @@ _ENDINGS: dict[Format, str] = {"csv": ".csv", "jsonl": ".jsonl", "raven": ".sele
 
 @dataclass(frozen=True)
 class Found:
-    """What was heard of each recording, in their order, the tables that were written, and what is odd about the times
-    in the names of recordings."""
+    """What was heard of each recording, in their order, the tables that were written, and notes: what is odd about the
+    times in the names of recordings, and where windows are further apart than was asked for, or less."""
 
     recordings: tuple[Heard, ...]
     tables: tuple[Path, ...] = ()
@@ -87,7 +87,7 @@ def detect(
 
     Events have the time at which they began where the names of recordings tell it, by `time_pattern` or as recorders
     write it, and its zone is known: by the name, or as the `time_zone` of the recorder's clock. `tell` hears of what is
-    odd about these times (`Found.notes`) before anything is listened to.
+    odd about these times, and of a `hop_s` that is moved (`Found.notes`), before anything is listened to.
 
     Raises `InputError` for what is no model or no recording and where nothing can be written; `UsageError` for classes
     and formats that are not there, and for an `out` that is of another model or other settings, unless `overwrite`.
@@ -100,12 +100,13 @@ def detect(
     pattern = None if time_pattern is None else parse_time_pattern(time_pattern)
     zone = None if time_zone is None else parse_zone(time_zone)
     sources = find(paths)
+    _check_apart(out, sources)
     times = beginnings([source.name for source in sources], pattern, zone)
-    notes = (*times.notes, *_odd(sources, times))
-    for note in notes:
-        tell(note)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
+    notes = (*times.notes, *_odd(sources, times), *_moved(hop_s, rule))
+    for note in notes:
+        tell(note)
     if out is None:
         return Found(tuple(_heard(predictor, rule, sources, times, None, progress, report)), notes=notes)
     # Tables of a recording stay as they are; one of all is written anew, with the times that are asked for now.
@@ -129,12 +130,14 @@ def detect_piped(
     format_: str | None = None,
     overwrite: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     **asked: Any,
 ) -> tuple[Found, bool]:
     """`detect` of what comes from a file descriptor: a WAV file, or bare samples, `pcm` at a rate, in a format and a
     number of channels (None: the model's, s16, 1). Returns also whether Ctrl-C ended it; what came before is heard.
 
-    `tell` hears of each event as soon as it is certain. Raises as `detect` does, `InputError` also for other sound.
+    `tell` hears of each event as soon as it is certain, `note` at once of a moved hop. Raises as `detect` does,
+    `InputError` also for other sound.
     """
     out = None if out is None else Path(out)
     chosen = _format(out, format_, recordings=1)
@@ -144,6 +147,9 @@ def detect_piped(
         raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
     predictor = open_predictor(Path(model))
     rule = predictor.rule(**asked)
+    notes = _moved(asked.get("hop_s"), rule)
+    for words in notes:
+        note(words)
     rate, encoding, channels = pcm
     if encoding is not None and encoding not in STREAM_FORMATS:
         raise UsageError(f"--pcm {encoding}: one of {', '.join(STREAM_FORMATS)}.")
@@ -154,7 +160,12 @@ def detect_piped(
         missed = f"{sound.ended}; {heard.missed}" if heard.missed else sound.ended
         heard = replace(heard, missed=missed, failed=heard.failed or sound.cut)
     tables = () if out is None else _one_table(out, chosen, (heard,))
-    return Found((heard,), tables), sound.interrupted
+    return Found((heard,), tables, notes), sound.interrupted
+
+
+def _moved(hop_s: float | None, rule: Rule) -> tuple[str, ...]:
+    """What is to be said of a hop that was asked for, as on a device."""
+    return tuple(filter(None, [hop_note(hop_s, rule.hop / rule.rate)]))
 
 
 def _one_table(out: Path, format_: Format, heard: Sequence[Heard]) -> tuple[Path, ...]:
@@ -187,23 +198,25 @@ def _heard(
     progress: Progress,
     report: Callable[[Heard], None],
 ) -> Iterator[Heard]:
-    """Each recording in turn, listened to unless it has been, with the times of its events."""
+    """Each recording in turn, listened to unless it has been, with the times of its events. It is noted as done when
+    the next one is asked for."""
     before = {source: None if done is None else done.heard(source.path, source.name) for source in sources}
     lengths = {source: _length(source.path) if known is None else known.seconds for source, known in before.items()}
     total = round(sum(lengths.values()))
     past = sum(lengths[source] for source, known in before.items() if known is not None)
     progress(STAGE, round(past), total)
     for source, known in before.items():
-        heard = known
+        heard, state = known, None
         if heard is None:
+            state = journal.state_of(source.path)
             heard = _listen(predictor, rule, source, _after(past, total, progress))
             past += lengths[source]
-            if done is not None and heard.seconds:
-                done.add(source.path, heard)
         timed = [replace(event, time=times.utc(source.name, event.start)) for event in heard.events]
         heard = replace(heard, events=tuple(timed))
         report(heard)
         yield heard
+        if done is not None and known is None and heard.seconds:  # its table is written now
+            done.add(source.path, state, heard)
     if round(past) < total or not total:  # what could not be read after all
         progress(STAGE, total, total)
 
@@ -260,6 +273,14 @@ def _format(out: Path | None, format_: str | None, recordings: int | None = None
     if out is not None and not _is_folder(out) and chosen == "audacity" and recordings != 1:
         raise UsageError(f"{out}: a label file of Audacity is of one recording. Name a folder, for a file each.")
     return chosen
+
+
+def _check_apart(out: Path | None, sources: Sequence[Source]) -> None:
+    """Raises `UsageError` for a table that would take the place of a recording."""
+    if out is not None and out.is_file():
+        for source in sources:
+            if source.path.exists() and source.path.samefile(out):
+                raise UsageError(f"{out}: is a recording to listen to. Name another --out for the table.")
 
 
 def _is_folder(out: Path) -> bool:

@@ -1,7 +1,8 @@
 """What has been listened to already, so that nothing is listened to twice: a file of JSON lines beside the tables.
 
 Its first line says by which classifier and by which rule; each other one is a recording, with its size and time, and
-its events. A line that was being written when the process ended is dropped.
+its events. A line that was being written when the process ended is dropped. Size and time are those from before it was
+listened to: a recorder may still write the file, or somebody replace it.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ class Journal:
     def heard(self, path: Path, name: str) -> Heard | None:
         """What was heard of the recording at `path`, in its present state; None: nothing yet."""
         found = self._done.get(_key(path))
-        if found is None or found["state"] != _state(path):
+        if found is None or found["state"] != state_of(path):
             return None
-        events = tuple(Event(name, start, end, label, score) for start, end, label, score in found["events"])
-        return Heard(name, found["seconds"], events, found["missed"], found["failed"])
+        return _heard(found, name)
 
-    def add(self, path: Path, heard: Heard) -> None:
-        """Note, on the disk, what was heard of the recording at `path`. Raises `InputError`."""
+    def add(self, path: Path, state: list[int] | None, heard: Heard) -> None:
+        """Note, on the disk, what was heard of the recording at `path`, which was in this `state` before. Raises
+        `InputError`."""
         key = _key(path)
         line = {
             "path": key,
-            "state": _state(path),
+            "state": state,
             "seconds": heard.seconds,
             "missed": heard.missed,
             "failed": heard.failed,
@@ -74,13 +75,21 @@ def _key(path: Path) -> str:
     return legible(str(path.absolute()))
 
 
-def _state(path: Path) -> list[int] | None:
-    """Size and time of a file: another one has others."""
+def state_of(path: Path) -> list[int] | None:
+    """Size and time of a file: another one has others. None for one that is not there."""
     try:
         status = path.stat()
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def _heard(line: Mapping[str, Any], name: str) -> Heard:
+    """Raises `ValueError`, `TypeError` or `LookupError` for a line that is none of ours."""
+    events = tuple(
+        Event(name, float(start), float(end), str(label), float(score)) for start, end, label, score in line["events"]
+    )
+    return Heard(name, float(line["seconds"]), events, line["missed"], line["failed"])
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -91,8 +100,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     whole = text[: text.rfind("\n") + 1].splitlines()
     try:
         lines = [json.loads(line) for line in whole]
-        if not lines or lines[0]["format"] != FORMAT or any("path" not in line for line in lines[1:]):
+        if not lines or lines[0]["format"] != FORMAT:
             raise ValueError
+        for line in lines[1:]:
+            if not isinstance(line["path"], str) or "state" not in line:
+                raise ValueError
+            _heard(line, "")
     except (ValueError, TypeError, LookupError, RecursionError):
         raise InputError(f"{path}: not what 'edgekd detect' writes. Begin anew: --overwrite.") from None
     return lines

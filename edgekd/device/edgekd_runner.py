@@ -239,9 +239,13 @@ def _detection(classes: list[str]) -> dict[str, Wanted]:
         fits = _within(0, 1)[0]
         return isinstance(value, dict) and all(name in classes and fits(score) for name, score in value.items())
 
+    def periods(value: Any) -> bool:
+        return isinstance(value, list) and len(value) <= 64 and all(hop(each) for each in value)
+
     hop, described = _whole(1, LONGEST_CLIP)
     wanted: dict[str, Wanted] = {
         "hop_samples": (lambda value: value is None or hop(value), described),
+        "shared_samples": (periods, "whole numbers of samples"),
         **dict.fromkeys(("open", "close"), (scores, "classes, and a number from 0 to 1 for each")),
         **dict.fromkeys(("minimum_s", "gap_s"), _within(0, 1e6)),
         "exclusive": _one_of(True, False),
@@ -424,7 +428,6 @@ def _check_values(arrays: dict[str, np.ndarray], classes: int) -> None:
 
 
 FORMAT = 1  # of manifest.json
-HOP_SLACK = 0.05  # how far a hop may be moved, as a share of it
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
 # The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
@@ -505,23 +508,6 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
 def graphs(manifest: dict[str, Any]) -> dict[str, str]:
     """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
     return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
-
-
-def shared_hop(manifest: dict[str, Any], hop_samples: int) -> int:
-    """The hop at which windows have most of their work in common, of those that are `HOP_SLACK` of `hop_samples` away
-    at most; that itself where there is none, and where windows are computed whole."""
-    steps = manifest.get("steps")  # older bundles have none
-    if steps is None:
-        return hop_samples
-    frontend = manifest["classifier"]["frontend"]
-    periods = [frontend["hop_length"] * frontend.get("frames_per_step", 1)]
-    for part in steps["parts"]:
-        periods.append(periods[-1] * max(each["stride"] for each in part["maps"]))
-    for period in reversed(periods):
-        hop = max(1, round(hop_samples / period)) * period
-        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= manifest["classifier"]["clip_samples"]:
-            return hop
-    return hop_samples
 
 
 def engine_file(folder: Path, precision: str) -> Path:
@@ -706,6 +692,7 @@ def is_flat(samples: np.ndarray) -> bool:
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
 CLOSE_SHARE = 0.8  # of `open`, where nobody has chosen `close`
+HOP_SLACK = 0.05  # how far a hop that is asked for may be moved, as a share of it
 HOPS_A_CLIP = 4  # where nobody has chosen a hop
 BACKGROUND = "background"  # in any case: the class that is never an event, in bundles that do not say
 
@@ -793,15 +780,12 @@ def rule_of(
             share = (found.get("close") or {}).get(name, CLOSE_SHARE * known[name]) / max(known[name], 1e-9)
             opens[k] = asked.get(name, known[name])
             closes[k] = min(1.0, share) * opens[k]
-    hop = found.get("hop_samples") or default_hop(classifier["clip_samples"])
-    if hop_s is not None:
-        hop = max(1, round(hop_s * rate))
+    hop = hop_of(manifest, hop_s)
     if hop > classifier["clip_samples"]:
         raise WrongUsage(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
-    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -812,6 +796,32 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def hop_of(manifest: dict[str, Any], hop_s: float | None) -> int:
+    """Samples from one window to the next: the bundle's, or `hop_s` as `moved_hop` has it."""
+    classifier, found = manifest["classifier"], manifest.get("detection") or {}
+    if hop_s is None:
+        return int(found.get("hop_samples") or default_hop(classifier["clip_samples"]))
+    asked = max(1, round(hop_s * classifier["sample_rate"]))
+    return moved_hop(asked, classifier["clip_samples"], found.get("shared_samples") or ())
+
+
+def moved_hop(hop_samples: int, clip_samples: int, shared_samples: Sequence[int]) -> int:
+    """The hop at which windows share most of their work, of those that are `HOP_SLACK` of `hop_samples` away at most:
+    a multiple of one of `shared_samples`, of the largest that has such a one; that itself where none has."""
+    for period in sorted(shared_samples, reverse=True):
+        hop = max(1, round(hop_samples / period)) * period
+        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= clip_samples:
+            return hop
+    return hop_samples
+
+
+def hop_note(asked_s: float | None, hop_s: float) -> str:
+    """In words, that windows come every `hop_s` and not as they were asked for; empty where they do."""
+    if asked_s is None or abs(hop_s - asked_s) <= 1e-3 * asked_s:
+        return ""
+    return f"--hop {asked_s:g}: windows come every {hop_s:g} s, where this model's windows share more of their work"
 
 
 def default_hop(clip_samples: int) -> int:
@@ -1845,6 +1855,8 @@ def import_onnxruntime(opset: int) -> Any:
     try:
         import onnxruntime
     except ImportError as failure:
+        if isinstance(failure.__cause__, KeyboardInterrupt):  # Ctrl-C while it is loaded
+            raise failure.__cause__ from None
         if (failure.name or "").startswith("onnxruntime"):
             raise RunnerError(f"onnxruntime is not installed. {install}") from None
         reason = (str(failure).splitlines() or ["it does not say why"])[0]
@@ -2191,8 +2203,9 @@ class _Phases:
 
     def keep(self, start: int, kept: Any) -> None:
         """And forget windows that have nothing in common with what follows."""
-        for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
-            del self._windows[phase]
+        if len(self._windows) > 1:
+            for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
+                del self._windows[phase]
         self._windows[start % self._period] = start, kept
 
 
@@ -2216,13 +2229,16 @@ class Part:
         self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
         self._kept = _Phases(self._stride * unit, samples)  # of those that are done
         self._asked: list[_Asked] = []
+        self._firsts: dict[int, int] = {}  # of the columns to be run, by how many were moved
 
     def ask(self, start: int, columns: np.ndarray) -> None:
         """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
         before = self._starts.before(start)
         moved = 0 if before is None else before[0] // self._unit
-        needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
-        first = needed // self._stride * self._stride
+        if moved not in self._firsts:
+            needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
+            self._firsts[moved] = needed // self._stride * self._stride
+        first = self._firsts[moved]
         if before is None or first <= self._lead:  # nothing would be saved
             moved, first, columns = 0, 0, columns.copy()
         else:
@@ -2319,6 +2335,7 @@ class StepGraphs:
         ]
         self._end = _opened(folder / described["end"], opset, threads, 1)
         self.step_samples = self._log_mel.step_samples
+        self.strides = [max(each["stride"] for each in part["maps"]) for part in described["parts"]]
 
     def of_signal(self) -> Steps:
         """For the windows of one signal."""
@@ -2879,7 +2896,7 @@ class Stream:
             self.refused += 1
         else:
             self._recent.append(row.scores)
-            answer = np.mean(self._recent, axis=0)
+            answer = row.scores if len(self._recent) == 1 else np.mean(self._recent, axis=0)
             told.update(self._ranked(answer), silent=row.silent)
             mean = answer[: len(self._runner.classes)]
             if told.get("unknown") and self._rule is not None:
@@ -2892,7 +2909,8 @@ class Stream:
 
     def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
         mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
-        scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
+        each, classes = mean.tolist(), self._runner.classes
+        scores = {classes[k]: round(each[k], 6) for k in np.argsort(-mean, kind="stable").tolist()}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
         named = "unknown" if told.get("unknown") else best
@@ -3013,6 +3031,8 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
     format_ = options.format or {".csv": "csv", ".txt": "raven"}.get(suffix, "jsonl")
     if format_ == "audacity" and len(options.files) > 1:
         raise WrongUsage("--format audacity: a label file is of one recording; give one FILE")
+    if options.out is not None and any(_is_same(path, options.out) for path in options.files):
+        raise WrongUsage(f"--out {options.out}: is a recording to listen to; name another file for the table")
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rule = asked_rule(runner, options)
     header, line = _FORMATS[format_]()
@@ -3046,14 +3066,9 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
-    tell_hop(options.hop, rule.hop / rule.rate)
+    if note := hop_note(options.hop, rule.hop / rule.rate):
+        complain(note)
     return rule
-
-
-def tell_hop(asked_s: float | None, hop_s: float) -> None:
-    """Say so on standard error where windows come at another hop than was asked for."""
-    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
-        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:
@@ -3079,11 +3094,20 @@ def _events(runner: Runner, rule: Rule, path: Path) -> tuple[list[dict[str, Any]
     return [event_line(event, rule, listener.seconds, str(path)) for event in found], listener
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 @contextmanager
 def _table(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there when all of it is."""
+    """Standard output, or a file that is there when all of it is; a pipe or a device, such as /dev/stdout, is written
+    to."""
     if path is None:
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -3250,10 +3274,9 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_samples = round(options.hop * runner.sample_rate) if options.hop else runner.hop_samples
-    hop_samples = shared_hop(runner.manifest, max(1, hop_samples))
-    if rule is None:
-        tell_hop(options.hop, hop_samples / runner.sample_rate)
+    hop_samples = hop_of(runner.manifest, options.hop or runner.hop_samples / runner.sample_rate)
+    if rule is None and (note := hop_note(options.hop, hop_samples / runner.sample_rate)):
+        complain(note)
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
     bytes_per_second = rate * options.channels * encoding[1] // 8

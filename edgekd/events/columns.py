@@ -108,7 +108,7 @@ def recording_in(line: Line, columns: Columns, otherwise: str, decode: bool = Fa
     name = from_csv_text(line.text(columns.recording)) if decode else posix(line.text(columns.recording))
     if columns.file is not None and columns.file != columns.recording:  # a path with the file, or of its folder alone
         file = posix(line.text(columns.file))
-        name = name if not file or name.rpartition("/")[2] == file else f"{name}/{file}".lstrip("/")
+        name = name if not file or f"/{name}".endswith(f"/{file}") else f"{name}/{file}".lstrip("/")
     if columns.folder is not None and alike(columns.recording) == alike("in file") and line.text(columns.folder):
         name = f"{posix(line.text(columns.folder))}/{name}"
     if not name:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from edgekd.audio.read import AUDIO_SUFFIXES
 from edgekd.errors import InputError, shown
+from edgekd.escaping import legible, plain_text
 
 # What viewers and programs put behind the name of a recording, in that of its table.
 _ADDED = re.compile(
@@ -92,10 +93,10 @@ def _upwards(folder: str) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
-    plain = unicodedata.normalize("NFC", name).casefold()
-    return [part for part in re.split(r"[\\/]+", plain) if part not in ("", ".")] or [""]
+    plain = unicodedata.normalize("NFC", plain_text(legible(name))).casefold()  # as tables can hold it
+    return [part for part in map(str.strip, re.split(r"[\\/]+", plain)) if part not in ("", ".")] or [""]
 
 
 def _stem(part: str) -> str:
     path = PurePosixPath(part)
-    return path.stem if path.suffix in AUDIO_SUFFIXES else part
+    return (path.stem if path.suffix in AUDIO_SUFFIXES else part).strip()

@@ -217,7 +217,7 @@ def _values(event: Event) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return csv_text(legible(value)) if isinstance(value, str) else _text(value)
+    return csv_text(value) if isinstance(value, str) else _text(value)
 
 
 def event_json(event: Event) -> str:

@@ -36,7 +36,7 @@ from edgekd.models.students.student import Student
 from edgekd.quantization.fake_quant import FLAVOURS, FlavourName
 from edgekd.quantization.int8_student import load_int8, quantized_network, settings_file
 from edgekd.quantization.prepare import QuantizedNetwork, check_finite
-from edgekd.runs.run import Run
+from edgekd.runs.run import Run, Stage
 from edgekd.runs.thresholds import temperature_of
 
 
@@ -63,6 +63,11 @@ class Deployable:
         """This student with another output, `known`; itself has none."""
         assert self.known is None
         return replace(self, known=known, reject=reject, source=f"{self.source} {known.digest}")
+
+    @property
+    def stage(self) -> Stage:
+        """What of a run it is."""
+        return "student" if self.network is None else "int8"
 
     @property
     def float_layers(self) -> tuple[str, ...]:

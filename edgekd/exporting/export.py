@@ -14,17 +14,23 @@ from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.device.runner.detection import default_hop
 from edgekd.errors import InputError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
-from edgekd.exporting.detection import detection_of
+from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import Rejection, forget_rejection, kept_rejection, rejecting
+from edgekd.exporting.rejection import (
+    Rejection,
+    fits,
+    keep_rejection,
+    kept_rejection,
+    rejecting,
+)
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -33,7 +39,7 @@ from edgekd.files.locks import reading
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run, Stage
+from edgekd.runs.run import Run
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import predict_probabilities
 
@@ -50,19 +56,23 @@ def export(
     overwrite: bool = False,
     trust: Sequence[str] = (),
     reject: Rejection | Literal["off"] | None = None,
+    require_emulator: bool = False,
 ) -> Bundle:
     """Export `run`'s student for `target`, in its first precision, verified against the trained one on real clips.
 
     `target`: a board, or the name or TOML file of one; `out`: the bundle folder, `run.folder/bundle-NAME` where None. A
     bundle for TensorRT also holds the target's other precisions. `trust`: code of your own that may be imported,
     `[FOLDER/]package.module:factory` (see `edgekd.own_code`). `reject`: what is to tell the unknown, which the run
-    keeps for the next export; None: what it keeps, "off": nothing. Raises `InputError` for an unfinished run,
+    keeps for the next export; None: what it keeps, "off": nothing. `require_emulator`: the core of the board is to be
+    emulated, and nothing is written where that cannot be. Raises `InputError` for an unfinished run,
     `UsageError` when `out` exists or another process writes it or the run, `GateError` when a model's structure,
     operators, agreement with the trained one or budget does not pass; no bundle is then left behind.
     """
     own_code.trust(trust)
     target = load_target(target) if isinstance(target, str) else target
     out = out or bundle_folder(run, target)
+    if require_emulator:
+        check_emulator(target)
     with held(out), reading(run.folder):
         return _export(run, target, out, progress, overwrite, reject)
 
@@ -84,14 +94,12 @@ def _export(
     refuse_existing(out, overwrite)
     models = runtime.models(target)
     deployables = {precision: deployable_of(run, precision) for precision in models}
-    main = deployables[target.precision]
     data = run.open_data(progress)
     rows = verification_rows(data.split)
-    if reject == "off":
-        forget_rejection(run)
-    elif (rejection := reject or kept_rejection(run)) is not None:
-        deployables = rejecting(run, deployables, rejection, data, runtime.flavour, progress)
-        main = deployables[target.precision]
+    rejection = None if reject == "off" else reject or kept_rejection(run)
+    found = {} if rejection is None else fits(deployables, rejection, data, runtime.flavour, progress)
+    deployables = rejecting(deployables, found) if found else deployables
+    main = deployables[target.precision]
     progress("export", 1, STEPS, step="graph")
     files = runtime.emit(deployables, target, progress)
     progress("export", 2, STEPS, step="structure")
@@ -130,14 +138,13 @@ def _export(
         steps = stepped(main, classifier, runtime.flavour, target, shipped, clips, progress)
         checks.append(steps.check)
     progress("export", 4, STEPS, step="bundle")
-    stage: Stage = "int8" if target.precision == "int8" else "student"
-    found = detection_of(run, stage, default_hop(classifier.clip_samples))
+    detection = with_hops(detection_of(run, main.stage), run)
     bundle = write_bundle(
         out,
         files if steps is None else {**files, **steps.files},
         models,
         classifier=classifier,
-        detection=found.model_copy(update={"reject": main.reject}),
+        detection=detection.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(
             Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
@@ -148,6 +155,7 @@ def _export(
         target=target,
         overwrite=overwrite,
     )
+    keep_rejection(run, rejection, found)
     progress("export", 5, STEPS, step="done")
     return bundle
 

@@ -92,6 +92,9 @@ class Detection(Section):
     classes that are not named here."""
 
     hop_samples: int | None = Field(None, ge=1, description="samples between two windows; null: a quarter of a clip")
+    shared_samples: tuple[int, ...] = Field(
+        (), description="at multiples of these windows share work, of the last most: a hop that is asked for is moved"
+    )
     open: dict[str, Score] = Field({}, description="class -> score from which on there is an event")
     close: dict[str, Score] = Field({}, description="class -> score from which on an event goes on")
     minimum_s: Seconds = Field(0.0, description="a shorter event is left out")
@@ -102,13 +105,12 @@ class Detection(Section):
     chosen: str | None = Field(None, description="how the thresholds were chosen; null: by nobody")
 
     @classmethod
-    def of_nobody(cls, classes: Sequence[str], hop_samples: int, background: str | None) -> Self:
+    def of_nobody(cls, classes: Sequence[str], background: str | None) -> Self:
         """Where nobody has chosen thresholds: the defaults, written down for whoever reads them. `background` is the
         name of that class where it is not called so."""
         nothing = background_of(classes, background)
         heard = [name for name in classes if name != nothing]
         return cls(
-            hop_samples=hop_samples,
             open=dict.fromkeys(heard, DEFAULT_OPEN),
             close=dict.fromkeys(heard, round(CLOSE_SHARE * DEFAULT_OPEN, 6)),
             background=nothing,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from edgekd.audio.read import RESAMPLE_FILTER_WIDTH, RESAMPLE_ROLLOFF
 from edgekd.audio.recording import opened
 from edgekd.device.runner import windows
 from edgekd.device.runner.answers import SEVERAL
-from edgekd.device.runner.detection import Rule, default_hop, rule_of
+from edgekd.device.runner.detection import Rule, rule_of
 from edgekd.device.runner.errors import BadSamples, RunnerError, WrongUsage
 from edgekd.device.runner.level import Stretches
 from edgekd.device.runner.resample import resample_pieces
@@ -106,13 +106,9 @@ class Predictor(ABC):
         """The graphs for windows that overlap, where the classifier has some. Raises `InputError`."""
         return None
 
-    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """`manifest` and what it says of such graphs."""
-        return manifest
-
     def answered(self, scores: Scores) -> tuple[str, ...]:
         """Of scores `(K,)`, the classes that reach their thresholds, the most probable first."""
-        opens = self.rule().open
+        opens = self._rule(self.detection).open
         return tuple(self.classes[k] for k in np.argsort(-scores, kind="stable") if scores[k] >= opens[k])
 
     @abstractmethod
@@ -121,14 +117,17 @@ class Predictor(ABC):
 
     def rule(self, **asked: Any) -> Rule:
         """What makes an event, by `detection` and what is `asked` for instead (`rule_of`). Raises `UsageError`."""
+        return self._rule(self.detection, **asked)
+
+    def _rule(self, detection: Detection | None, **asked: Any) -> Rule:
         classifier = {
             "classes": list(self.classes),
             "sample_rate": self.sample_rate,
             "clip_samples": self.clip_samples,
         }
         try:
-            found = None if self.detection is None else self.detection.model_dump()
-            return rule_of(self._with_steps({"classifier": classifier, "detection": found}), **asked)
+            found = None if detection is None else detection.model_dump()
+            return rule_of({"classifier": classifier, "detection": found}, **asked)
         except WrongUsage as failure:
             raise UsageError(f"{failure}.") from None
 
@@ -176,11 +175,6 @@ class BundlePredictor(Predictor):
                 raise failure.__cause__ from None
             raise
 
-    def _with_steps(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        told = self._manifest.model_dump(mode="json")
-        classifier = manifest["classifier"] | {"frontend": told["classifier"]["frontend"]}
-        return manifest | {"classifier": classifier, "steps": told["steps"]}
-
     def step_graphs(self) -> StepGraphs | None:
         manifest = self._manifest
         if manifest.steps is None or not RUNTIMES[manifest.target.runtime].in_steps:
@@ -198,16 +192,17 @@ class BundlePredictor(Predictor):
 
 
 class RunPredictor(Predictor):
-    """The int8 student of a run, fake-quantised; its float student where it has no int8 one."""
+    """The int8 student of a run, rounded as ONNX Runtime rounds; its float student where it has no int8 one."""
 
     def __init__(self, folder: Path) -> None:
         from edgekd.exporting.deployable import deployable_of
         from edgekd.exporting.detection import detection_of
         from edgekd.exporting.rejection import kept_fit
-        from edgekd.exporting.verify import reference
+        from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
         from edgekd.runs.run import Run
 
-        run = Run.open(folder)
+        self._run = run = Run.open(folder)
+        self._hops: Detection | None = None  # what makes an event, when it has been asked for
         self.classes = run.classes
         self.hearing = data = run.config.data
         self.sample_rate, self.clip_samples = data.sample_rate, round(data.clip_seconds * data.sample_rate)
@@ -216,12 +211,20 @@ class RunPredictor(Predictor):
         self.several = run.task.several
         int8 = "int8" in run.report().get("test", {})
         deployable = deployable_of(run, "int8" if int8 else "fp32")
-        fitted = kept_fit(run, "int8" if int8 else "student", deployable.source)
-        found = detection_of(run, "int8" if int8 else "student", default_hop(self.clip_samples))
-        self.detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
+        fitted = kept_fit(run, deployable.stage)
+        found = detection_of(run, deployable.stage)
+        self.detection: Detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
         known = None if fitted is None else fitted.known
-        self.student, self._answers = deployable.student, reference(deployable.student, known=known)
+        # An int8 one as it is rounded where it ships: far from its data a plain rounding answers something else.
+        self._answers = replace(deployable, known=known).trained(OnnxRuntime.flavour)
         self._source = deployable.source if known is None else f"{deployable.source} {known.digest}"
+
+    def rule(self, **asked: Any) -> Rule:
+        from edgekd.exporting.detection import with_hops
+
+        if self._hops is None:  # they take a graph, which nothing else needs
+            self._hops = with_hops(self.detection, self._run)
+        return self._rule(self._hops, **asked)
 
     def answers(self, clips: Scores) -> Scores:
         import torch

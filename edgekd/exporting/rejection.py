@@ -13,9 +13,11 @@ and measured by itself, and what the float one says is shifted to have the same 
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -34,8 +36,10 @@ from edgekd.json_files import read_json
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
+from edgekd.quantization.int8_student import settings_file
 from edgekd.runs.data import RunData
-from edgekd.runs.run import Run
+from edgekd.runs.run import Run, Stage
+from edgekd.runs.thresholds import temperature_of
 from edgekd.scoring.familiarity import SHARE, Gaussians, known_threshold
 
 SETTING, FITTED = "reject.json", "known.npz"
@@ -127,30 +131,43 @@ def fit(student: Student, rejection: Rejection, data: RunData, progress: Progres
     return Fitted(known, reject)
 
 
-def rejecting(
-    run: Run,
+def fits(
     deployables: Mapping[Precision, Deployable],
     rejection: Rejection,
     data: RunData,
     flavour: FlavourName,
     progress: Progress = silent,
-) -> dict[Precision, Deployable]:
-    """`deployables`, the first the one that ships, telling the unknown with one threshold; and what was found of it
-    kept in `run`. Raises as `fit` does."""
-    found: dict[bool, Fitted] = {}
+) -> dict[Stage, Fitted]:
+    """What tells the unknown for each student that `deployables` are of, by its stage. Raises as `fit` does."""
+    found: dict[Stage, Fitted] = {}
     for each in deployables.values():
-        int8 = each.network is not None
-        if int8 not in found:
-            found[int8] = fit(as_it_computes(each, flavour), rejection, data, progress)
-    first = found[next(iter(deployables.values())).network is not None].reject
-    write_json(run.folder / SETTING, rejection.model_dump(mode="json"))
+        if each.stage not in found:
+            found[each.stage] = fit(as_it_computes(each, flavour), rejection, data, progress)
+    return found
+
+
+def rejecting(
+    deployables: Mapping[Precision, Deployable], found: Mapping[Stage, Fitted]
+) -> dict[Precision, Deployable]:
+    """`deployables`, the first the one that ships, telling the unknown with its threshold."""
+    first = found[next(iter(deployables.values())).stage].reject
     ready = {}
     for precision, each in deployables.items():
-        own = found[each.network is not None]
-        _keep(run, "int8" if each.network is not None else "student", own, each.source)
-        shift = first.threshold - own.reject.threshold
-        ready[precision] = each.rejecting(replace(own.known, shift=shift), first)
+        own = found[each.stage]
+        ready[precision] = each.rejecting(replace(own.known, shift=first.threshold - own.reject.threshold), first)
     return ready
+
+
+def keep_rejection(run: Run, rejection: Rejection | None, found: Mapping[Stage, Fitted]) -> None:
+    """Have `run` reject by what was `found` for its students as they are; by None, nothing. What another student was
+    told before by another score or share is forgotten."""
+    if rejection is None or rejection != _kept_before(run):
+        forget_rejection(run)
+    if rejection is None:
+        return
+    write_json(run.folder / SETTING, rejection.model_dump(mode="json"))
+    for stage, fitted in found.items():
+        _keep(run, stage, fitted)
 
 
 def kept_rejection(run: Run) -> Rejection | None:
@@ -167,11 +184,12 @@ def kept_rejection(run: Run) -> Rejection | None:
 def forget_rejection(run: Run) -> None:
     """Have `run` reject nothing."""
     for path in (run.folder / SETTING, *(run.folder / stage / FITTED for stage in ("student", "int8"))):
-        path.unlink(missing_ok=True)
+        if path.is_file():  # of a run that cannot be written to, nothing need be deleted
+            path.unlink()
 
 
-def kept_fit(run: Run, stage: str, source: str) -> Fitted | None:
-    """What was found for the student of a stage, whose deployable has this `source`; None where nothing was.
+def kept_fit(run: Run, stage: Stage) -> Fitted | None:
+    """What was found for the student of a stage; None where nothing was.
 
     Raises `InputError` for a damaged file, and for one of another student, as before its temperature was chosen anew.
     """
@@ -181,7 +199,7 @@ def kept_fit(run: Run, stage: str, source: str) -> Fitted | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
-        if values["source"].item() != source:
+        if values["source"].item() != _source(run, stage):
             raise ValueError("of another student than the run's now")
         gaussians = None
         if "means" in values:
@@ -207,11 +225,27 @@ def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
     return student
 
 
-def _keep(run: Run, stage: str, fitted: Fitted, source: str) -> None:
+def _kept_before(run: Run) -> Rejection | None:
+    with suppress(InputError):  # damaged, it is replaced
+        return kept_rejection(run)
+    return None
+
+
+def _source(run: Run, stage: Stage) -> str:
+    """A digest of what a student is: its weights, how they are rounded, and its temperature. Where its data are, and
+    how it was trained, is no part of it."""
+    digest = hashlib.sha256(repr(temperature_of(run, stage)).encode())
+    digest.update(run.weights(stage).read_bytes())
+    if stage == "int8" and settings_file(run).is_file():
+        digest.update(settings_file(run).read_bytes())
+    return digest.hexdigest()
+
+
+def _keep(run: Run, stage: Stage, fitted: Fitted) -> None:
     arrays: dict[str, Any] = {
         f"reject.{name}": np.array(value) for name, value in fitted.reject.model_dump(exclude_none=True).items()
     }
-    arrays["source"] = np.array(source)
+    arrays["source"] = np.array(_source(run, stage))
     gaussians = fitted.known.gaussians
     if gaussians is not None:
         arrays |= {"means": gaussians.means, "factors": gaussians.factors, "rest": np.array(gaussians.rest)}

@@ -71,6 +71,14 @@ def step_graphs(model_bytes: bytes, log_mel: LogMel, clip_samples: int) -> StepG
     return StepGraphs(parts, _graph(model, line, last, [model.graph.output[0].name]))
 
 
+def strides(model_bytes: bytes, log_mel: LogMel, clip_samples: int) -> tuple[int, ...]:
+    """Of how many steps of the log-mel a graph that takes one has columns, the least first."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(model_bytes))
+    return tuple(sorted({each.stride for each in timeline(model, log_mel, clip_samples).columns.values()}))
+
+
 def timeline(model: onnx.ModelProto, log_mel: LogMel, clip_samples: int) -> Timeline:
     """The columns of a model's values; shapes are in it."""
     graph = model.graph

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,6 @@ import numpy as np
 import torch
 
 from edgekd.device.runner.answers import same_answers
-from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.log_mel import LogMel
 from edgekd.device.runner.steps import StepGraphs
 from edgekd.exporting.deployable import Deployable
@@ -103,11 +104,10 @@ def compared(
             (Path(scratch) / name).write_bytes(content)
         told: dict[str, Any] = {"steps": described.model_dump(), "classifier": classifier.model_dump(mode="json")}
         graphs = StepGraphs(Path(scratch), told["steps"], told["classifier"], target.opset, threads=1)
-        unit = graphs.step_samples
-        least = shared_hop(told, max(1, round(samples / (HOPS[0] * unit))) * unit)
+        hops = _hops(samples, [graphs.step_samples * each for each in accumulate(graphs.strides, mul, initial=1)])
+        least = hops[0]
         starts = range(0, len(sound) - samples + 1, least)
         whole = _whole(sound, starts, samples, shipped, progress)
-        hops = [least * times for times in (1, HOPS[0] // HOPS[1], HOPS[0] // 2)]
         found, expected = [], []
         for hop in hops:
             steps, taken = graphs.of_signal(), range(0, len(starts), hop // least)
@@ -124,6 +124,18 @@ def compared(
         "agreement": same_answers(scores, answers, classifier.activation),
         "largest_difference": difference if np.isfinite(difference) else float("inf"),
     }
+
+
+def _hops(samples: int, periods: Sequence[int]) -> list[int]:
+    """Three hops, multiples of the first, for windows of so many samples. At the first they share columns of the
+    largest of `periods` that is shorter than a window: with the window before, or where it is too long for that, with
+    one a few hops before."""
+    period = max((each for each in periods if each < samples), default=min(periods))
+    parts = period // periods[0]
+    shares = [each for each in range(1, parts + 1) if parts % each == 0]
+    share = next((each for each in shares if 4 * period <= each * samples), parts)
+    least = period // share * (max(1, round(samples / (HOPS[0] * period))) if share == 1 else 1)
+    return [least * times for times in (1, HOPS[0] // HOPS[1], HOPS[0] // 2)]
 
 
 def _whole(

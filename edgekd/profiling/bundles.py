@@ -20,8 +20,10 @@ from edgekd.errors import InputError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
+from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.runtimes.tensorrt import TensorRT
 from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
+from edgekd.microcontrollers.c.model import HEADER, sizes_of
 from edgekd.profiling.backends import ENGINE_PRECISIONS, PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
 from edgekd.profiling.latency import Timer, wall
 from edgekd.profiling.memory import Memory
@@ -71,8 +73,20 @@ class OpenedBundle:
         return ()
 
 
+class BundleOfC(OpenedBundle):
+    """A bundle of C, compiled for this machine. Its constants are text in the bundle: its `file` is what they take."""
+
+    def cost(self, _example: Tensor) -> Cost:
+        sizes = sizes_of((self._bundle.folder / HEADER).read_text(encoding="utf-8"))
+        return Cost(file_bytes=sizes["CONSTANT_BYTES"], parameters=sizes["PARAMETERS"], macs=sizes["MACS"])
+
+
 def _as_it_opens(bundle: Bundle, config: ProfileConfig) -> Models:
     return [OpenedBundle(bundle, config.threads)], []
+
+
+def _in_c(bundle: Bundle, config: ProfileConfig) -> Models:
+    return [BundleOfC(bundle, config.threads)], []
 
 
 def _in_onnxruntime(bundle: Bundle, config: ProfileConfig) -> Models:
@@ -93,6 +107,7 @@ _OF_RUNTIME: dict[str, Callable[[Bundle, ProfileConfig], Models]] = {
     OnnxRuntime.name: _in_onnxruntime,
     TensorRT.name: _in_tensorrt,
     TensorRTForRTX.name: _in_tensorrt,
+    PlainC.name: _in_c,
 }
 
 

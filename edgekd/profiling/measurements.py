@@ -14,6 +14,7 @@ from edgekd.escaping import legible
 from edgekd.profiling.backends import all_threads
 from edgekd.profiling.energy import battery, measure_energy, modelled, open_meter, stated
 from edgekd.profiling.latency import Timings, throughput
+from edgekd.profiling.microcontrollers import board_notes, on_microcontroller
 from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress
 from edgekd.report.results import (
@@ -22,6 +23,7 @@ from edgekd.report.results import (
     Cost,
     Energy,
     Latency,
+    Microcontroller,
     Robustness,
     Subject,
     Throughput,
@@ -94,6 +96,7 @@ class Measurements:
             cost=cost,
             energy=energy,
             battery=self._battery(candidate, latency, energy),
+            microcontroller=self._microcontroller(candidate, example),
             layers=candidate.model.layers(example) if self.config.layers else (),
             robustness=self.curves.get(candidate.name),
             unknown=self.unknown.get(candidate.name),
@@ -188,6 +191,14 @@ class Measurements:
             clip_seconds=candidate.clips.clip_seconds,
             latency_seconds=latency.p50_ms / 1e3,
         )
+
+    def _microcontroller(self, candidate: Candidate, example: Tensor) -> Microcontroller | None:
+        if candidate.bundle is None:
+            return None
+        found = on_microcontroller(candidate.bundle, example)
+        if found is not None:
+            self.notes.extend(board_notes(candidate.name, found, candidate.bundle))
+        return found
 
     def _versus(self, subject: Subject, baseline: Subject) -> Versus:
         paired = None

@@ -209,7 +209,7 @@ def _of_run(run: Run, role: str, data: RunData) -> tuple[Ask, Reject | None]:
         return by_teacher, None
     deployable = deployable_of(run, "int8" if role == "int8" else "fp32")
     student = copy.deepcopy(as_it_computes(deployable, OnnxRuntime.flavour)).eval()
-    fitted = kept_fit(run, role, deployable.source)
+    fitted = kept_fit(run, deployable.stage)
     reject = None if fitted is None else fitted.reject
     if student.embedding_layer is None or run.task.several:
         return lambda waveforms: {"energy": energy(student(waveforms).logits)}, reject

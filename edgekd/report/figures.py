@@ -24,7 +24,7 @@ from edgekd.number_formats import (
     size,
     times,
 )
-from edgekd.report.results import Calibration, Profile, Subject
+from edgekd.report.results import Calibration, Microcontroller, Profile, Subject
 from edgekd.scoring.differences import Difference
 from edgekd.scoring.label_scores import LabelScores
 
@@ -65,7 +65,24 @@ def row(subject: Subject) -> dict[str, Value]:
         "energy_source": subject.energy.source if subject.energy else None,
         "energy_measured": subject.energy.measured if subject.energy else None,
         "battery_days": subject.battery.days if subject.battery else None,
+        **_on_board(subject.microcontroller),
         "golden_agrees": subject.golden.agrees if subject.golden else None,
+    }
+
+
+_ON_BOARD = ("flash_bytes", "ram_bytes", "stack_bytes", "instructions", "log_mel_instructions", "network_instructions")
+
+
+def _on_board(found: Microcontroller | None) -> dict[str, Value]:
+    """What a bundle of C takes of its board; of ranges both ends."""
+    spans = {"milliseconds": found.milliseconds if found else None, "millijoules": found.millijoules if found else None}
+    return {
+        **{f"board_{key}": getattr(found, key, None) for key in _ON_BOARD},
+        **{
+            f"board_{key}_{end}": span[index] if span else None
+            for key, span in spans.items()
+            for index, end in enumerate(("least", "most"))
+        },
     }
 
 
@@ -158,6 +175,18 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("process_bytes", "memory of the process", size, "low"),
         Figure("peak_process_bytes", "peak memory of the process", size),
         Figure("arithmetic_intensity", "MACs a byte", number),
+    ),
+    "On its microcontroller": (
+        Figure("board_flash_bytes", "flash", size, "low"),
+        Figure("board_ram_bytes", "RAM, stack included", size, "low"),
+        Figure("board_stack_bytes", "stack", size),
+        Figure("board_instructions", "instructions a second of sound", count, "low"),
+        Figure("board_log_mel_instructions", "of them log-mel", count),
+        Figure("board_network_instructions", "of them network", count),
+        Figure("board_milliseconds_least", "ms a second of sound, estimated: at least", number),
+        Figure("board_milliseconds_most", "at most", number),
+        Figure("board_millijoules_least", "mJ a second of sound, estimated: at least", number),
+        Figure("board_millijoules_most", "at most", number),
     ),
     "Energy": (
         Figure("joules_per_clip", "energy of one clip", energy, "low"),

@@ -124,6 +124,26 @@ class Energy(Section):
     how: str = Field(description="what was measured or assumed, in a sentence")
 
 
+class Microcontroller(Section):
+    """What a bundle of C takes of its board. Counts and estimates are of a second of a stream; what is null was not to
+    be had here."""
+
+    core: str
+    clock_hz: Count | None = None
+    constant_bytes: Count = Field(description="of the model")
+    state_bytes: Count = Field(description="an edgekd_t")
+    flash_bytes: Count | None = Field(None, description="constants and code")
+    stack_bytes: Count | None = Field(None, description="of the deepest chain of calls")
+    ram_bytes: Count | None = Field(None, description="an edgekd_t and the stack")
+    emulator: str | None = Field(None, description="what counted, its version and its board")
+    instructions: Count | None = None
+    log_mel_instructions: Count | None = None
+    network_instructions: Count | None = Field(None, description="all but the log-mel's")
+    not_counted: str | None = Field(None, description="why there are no instructions")
+    milliseconds: Span | None = Field(None, description="estimated: at least, at most")
+    millijoules: Span | None = Field(None, description="estimated: at least, at most")
+
+
 class Battery(Section):
     """How long a battery lasts."""
 
@@ -279,6 +299,7 @@ class Subject(Section):
     cost: Cost
     energy: Energy | None = None
     battery: Battery | None = None
+    microcontroller: Microcontroller | None = Field(None, description="null for what is no bundle of C")
     layers: tuple[Layer, ...] = Field((), description="slowest first")
     robustness: Robustness | None = None
     unknown: Unknown | None = Field(None, description="null where it was not asked for, or there are no clips")

@@ -46,6 +46,15 @@ COST = {
     "peak": "peak_process_bytes",
 }
 
+BOARD = {
+    "flash": "board_flash_bytes",
+    "RAM": "board_ram_bytes",
+    "stack": "board_stack_bytes",
+    "instr.": "board_instructions",
+    "log-mel": "board_log_mel_instructions",
+    "network": "board_network_instructions",
+}
+
 
 def print_profile(profile: Profile, out: Path | None) -> None:
     """What was given up and what was gained; `out` is the folder that the report was written to."""
@@ -63,6 +72,7 @@ def print_profile(profile: Profile, out: Path | None) -> None:
         ("One clip, waveform to scores; RTF: real-time factor; mel, net: a part alone", None, _figures(TIME, rows)),
         ("Cost", None, _figures(COST, rows)),
         ("Energy, and how long the battery lasts", None, _energy(profile, rows)),
+        ("On its microcontroller, a second of sound; ms and mJ are estimated", None, _on_board(profile, rows)),
         *_robustness(profile),
         *_unknown(profile),
         ("Clips a second: batch/threads", None, _throughput(profile)),
@@ -139,6 +149,19 @@ def _energy(profile: Profile, rows: Sequence[Row]) -> Columns:
         "days": _cells("battery_days", rows),
         "by": [f"{used.source}{'' if used.measured else ', estimated'}" if used else NONE for used in energies],
     }
+
+
+def _on_board(profile: Profile, rows: Sequence[Row]) -> Columns:
+    found = [subject.microcontroller for subject in profile.subjects]
+    return {
+        **_figures(BOARD, rows),
+        "ms": [_range(board.milliseconds if board else None) for board in found],
+        "mJ": [_range(board.millijoules if board else None) for board in found],
+    }
+
+
+def _range(span: tuple[float, float] | None) -> str:
+    return NONE if span is None else f"{number(span[0])}-{number(span[1])}"
 
 
 def _robustness(profile: Profile) -> list[tuple[str, list[Subject], Columns]]:

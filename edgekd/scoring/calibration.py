@@ -5,7 +5,7 @@ classes that of every yes or no, with its 95 % interval over recordings; and the
 fitted by and which no bins are needed for.
 
 Of few clips the error comes out too large, since chance parts accuracy and confidence in every bin; and more so in
-resamples of them. The intervals are corrected for that (BCa), so a figure may lie near their upper end.
+resamples of them. The intervals are corrected for that (BCa), so a figure may lie at their upper end.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ def calibration(
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         answered_in = np.asarray(groups)
     activation: Activation = "sigmoid" if labels.ndim == 2 else "softmax"
+    error = calibration_error(confidence, right)
+    low, high = _interval(confidence, right, answered_in, seed)
     return CalibrationError(
-        error=calibration_error(confidence, right),
-        interval=_interval(confidence, right, answered_in, seed),
+        error=error,
+        interval=(min(low, error), max(high, error)),  # the correction of a few groups may go past the figure itself
         cross_entropy=float(cross_entropy(probabilities, known, activation=activation).mean()),
     )
 

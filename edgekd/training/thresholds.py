@@ -3,6 +3,8 @@ side."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,11 +12,12 @@ from torch import nn
 from edgekd import processes
 from edgekd.config import DataConfig
 from edgekd.data.background import background_of
+from edgekd.errors import InputError
 from edgekd.progress import Progress, silent
 from edgekd.runs.data import RunData
 from edgekd.runs.predictions import VALIDATION, Predictions, read_predictions, write_predictions
 from edgekd.runs.run import Run, Stage
-from edgekd.runs.thresholds import BEST_F1, Aim, Temperature, Thresholds, write_thresholds
+from edgekd.runs.thresholds import BEST_F1, Aim, Temperature, Thresholds, read_thresholds, write_thresholds
 from edgekd.scoring.probabilities import predict_probabilities
 from edgekd.scoring.temperature import FEWEST, Truth, fit_temperature, tempered
 from edgekd.scoring.thresholds import choose_thresholds
@@ -23,12 +26,22 @@ from edgekd.scoring.thresholds import choose_thresholds
 def settle_scores(
     run: Run, stage: Stage, student: nn.Module, data: RunData, device: torch.device, progress: Progress = silent
 ) -> None:
-    """Keep what a trained `student` says of the validation side, fit its temperature to that, and choose thresholds
-    of best F1. Nothing is kept where there is no validation side."""
+    """Keep what a trained `student` says of the validation side, fit its temperature to that, and choose thresholds: of
+    best F1, or for an int8 student for what those of its float student are. Nothing is kept where there is no
+    validation side."""
     if not data.split.validation:
         return
     ask_validation(run, stage, student, data, device, progress)
-    processes.from_first(lambda: rechoose(run, stage, BEST_F1))
+    processes.from_first(lambda: rechoose(run, stage, _aim_of(run, stage)))
+
+
+def _aim_of(run: Run, stage: Stage) -> Aim:
+    """What somebody has chosen thresholds of the run for; of thresholds that cannot be read, or of none, best F1."""
+    found = None
+    if stage == "int8":
+        with suppress(InputError):  # hours of training are not lost over it
+            found = read_thresholds(run, "student")
+    return BEST_F1 if found is None else found.aim
 
 
 def ask_validation(

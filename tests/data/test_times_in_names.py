@@ -64,6 +64,7 @@ def test_a_pattern_finds_the_time(pattern: str, name: str, time: str) -> None:
         ("%Y%m%d_%H%M%S", "20240501_1200001.wav"),
         ("%Y%m%d_%H%M%S", "20240230_120000.wav"),  # no such day
         ("%Y-%j_%H", "2023-366_00.wav"),
+        ("%Y%m%d_%H%M%S%z", "20240501_120000+9900.wav"),  # no such zone
         ("%Y%m%d/%Y%m%d_%H", "20240501/20240502_07.wav"),  # folder and name differ
         ("%Y-%m-%d/%H", "12.wav"),
         ("A_%Y%m%d_%H*", "B_20240501_12.wav"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import soundfile
 import edgekd
 from edgekd.detection.detect import Found, detect
 from edgekd.errors import InputError, UsageError
+from edgekd.events.names import RecordingNames
 from edgekd.events.tables import read_events
 from edgekd.runs.run import Run
 from tests.detection.conftest import RATE, restless
@@ -256,3 +259,81 @@ def test_tables_may_be_moved_with_what_is_known_of_them(run: Detect, listened: l
     shutil.move(tmp_path / "tables", tmp_path / "moved")
     run(tmp_path / "moved")
     assert len(listened) == 2
+
+
+@pytest.mark.parametrize("change", ["grows", "is replaced"])
+def test_a_recording_that_changes_while_it_is_listened_to_is_listened_to_again(
+    run: Detect, recordings: Path, tmp_path: Path, change: str
+) -> None:
+    other = tmp_path / "other.wav"
+    soundfile.write(other, restless(6, seconds=40), RATE)
+
+    def meddle(stage: str, done: int, _: int, /, **__: object) -> None:
+        if 0 < done < 100 and other.exists():
+            other.replace(recordings / "a.wav") if change == "is replaced" else other.unlink()
+            if change == "grows":
+                soundfile.write(recordings / "a.wav", restless(1, seconds=160), RATE)
+
+    soundfile.write(recordings / "a.wav", restless(1, seconds=120), RATE)
+    run(tmp_path / "d.csv", progress=meddle)
+    assert not other.exists()
+    again = run(tmp_path / "d.csv")
+    assert again.recordings == run().recordings
+    assert again.seconds == (190 if change == "grows" else 70)
+
+
+def test_a_table_is_there_before_its_recording_counts_as_done(
+    run: Detect, listened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.detection import detect as module
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_events", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "tables")
+    assert len(run(tmp_path / "tables").tables) == 2
+    assert listened == ["a.wav", "a.wav", "b.wav"]
+
+
+def test_a_recording_is_not_replaced_by_its_table(run: Detect, recordings: Path, tmp_path: Path) -> None:
+    before = (recordings / "a.wav").read_bytes()
+    (tmp_path / "link.csv").symlink_to(recordings / "a.wav")
+    for out in (recordings / "a.wav", tmp_path / "link.csv"):
+        with pytest.raises(UsageError, match="is a recording to listen to"):
+            run(out, format_="csv", overwrite=True)
+    assert (recordings / "a.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"path": ["a"]}, {"state": 1}, {"events": [[1]]}, {"seconds": "x"}, {"events": None}]
+)
+def test_a_line_of_a_journal_that_is_none_is_refused(run: Detect, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    run(tmp_path / "d.csv")
+    journal = tmp_path / ".d.csv.edgekd-detect"
+    head, first, *_ = journal.read_text().splitlines()
+    line = json.loads(first) | wrong
+    if wrong == {"state": 1}:
+        del line["state"]
+    journal.write_text(f"{head}\n{json.dumps(line)}\n")
+    with pytest.raises(InputError, match=r"not what 'edgekd detect' writes\. Begin anew: --overwrite"):
+        run(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "raven", "audacity"])
+def test_odd_names_of_recordings_are_found_again(
+    tiny_bundle: Path, thresholds: dict[str, float], tmp_path: Path, format_: str
+) -> None:
+    odd = ["x\t1\n.wav", " lead.wav", "trail .wav", "b\\s.wav", "\\u00e9.wav", 'u\u0308/e\u0301, "q".wav', "=1+1.wav"]
+    odd.append(os.fsdecode(b"\xff.wav"))
+    for name in odd:
+        (tmp_path / "rec" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(os.fsencode(tmp_path / "rec" / name), restless(1, seconds=3), RATE)
+    found = detect(tiny_bundle, [tmp_path / "rec"], tmp_path / "tables", format_=format_, thresholds=[(None, 0.0)])
+    assert len({event.recording for event in found.events}) == len(odd)
+    known = RecordingNames(odd)
+    meant = [(known.find(event.recording), event.label) for event in read_events(tmp_path / "tables")]
+    expected = [(event.recording.removeprefix(f"{tmp_path}/rec/"), event.label) for event in found.events]
+    assert sorted(meant, key=str) == sorted(expected, key=str)

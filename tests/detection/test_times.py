@@ -30,7 +30,7 @@ def deployment(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(thresholds: dict[str, float]) -> dict[str, Any]:
-    return {"thresholds": thresholds, "hop_s": 0.25}
+    return {"thresholds": thresholds, "hop_s": 0.256}
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.txt"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ import torch
 from edgekd.device.edgekd_runner import main as run_runner
 from edgekd.device.runner import Runner
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.exporting.deployable import deployable_of
+from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.export import export
 from edgekd.exporting.golden import GoldenExamples, check_golden
 from edgekd.exporting.graph import Form, float_onnx, known_nodes, onnx_of
@@ -26,21 +28,33 @@ from edgekd.exporting.predict import open_predictor, predict_files
 from edgekd.exporting.rejection import (
     Rejection,
     fit,
+    fits,
     forget_rejection,
+    keep_rejection,
     kept_fit,
     kept_rejection,
     outputs_on,
     rejecting,
 )
 from edgekd.exporting.runtimes import RUNTIMES
-from edgekd.exporting.targets import load_target
+from edgekd.exporting.targets import Precision, load_target
 from edgekd.exporting.verify import in_onnxruntime, in_reference
+from edgekd.quantization.fake_quant import FlavourName
+from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import read_thresholds, write_thresholds
 from edgekd.scoring.familiarity import energy, independent_energy
 from edgekd.task import MULTI
 
 if TYPE_CHECKING:
     from conftest import Exported
+
+
+def fitted_to_reject(
+    plain: Mapping[Precision, Deployable], rejection: Rejection, data: RunData, flavour: FlavourName = "onnxruntime"
+) -> dict[Precision, Deployable]:
+    """`plain`, rejecting what is found for them."""
+    return rejecting(plain, fits(plain, rejection, data, flavour))
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +81,7 @@ def test_the_threshold_is_that_of_the_validation_side(copied: Run, bundle: Path)
 def test_the_graph_says_the_energy_of_its_logits(copied: Run) -> None:
     data = copied.open_data()
     rows = data.split.test[:6]
-    (whole,) = rejecting(
-        copied, {"fp32": deployable_of(copied, "fp32")}, Rejection.named("energy"), data, "onnxruntime"
-    ).values()
+    (whole,) = fitted_to_reject({"fp32": deployable_of(copied, "fp32")}, Rejection.named("energy"), data).values()
     answers = in_onnxruntime(onnx_of(whole, "onnxruntime"))(data.waveforms(rows))
     logits = outputs_on(copied.student(), data, rows).logits.numpy()
     np.testing.assert_allclose(answers[:, -1].numpy(), energy(logits), atol=1e-4)
@@ -79,7 +91,7 @@ def test_the_graph_says_the_energy_of_its_logits(copied: Run) -> None:
 def test_a_graph_in_every_precision_says_how_near_the_nearest_class_is(copied: Run, precision: str, opset: int) -> None:
     data = copied.open_data()
     plain = deployable_of(copied, precision)  # type: ignore[arg-type]
-    (whole,) = rejecting(copied, {plain.precision: plain}, Rejection.named("mahalanobis"), data, "tensorrt").values()
+    (whole,) = fitted_to_reject({plain.precision: plain}, Rejection.named("mahalanobis"), data, "tensorrt").values()
     waveforms = data.waveforms(data.split.test[:4])
     graph = onnx_of(whole, "tensorrt", Form(opset))
     expected = whole.trained("tensorrt")(waveforms)
@@ -92,8 +104,9 @@ def test_a_graph_in_every_precision_says_how_near_the_nearest_class_is(copied: R
 
 def test_one_threshold_holds_for_the_models_of_a_bundle(copied: Run) -> None:
     data = copied.open_data()
-    plain = {precision: deployable_of(copied, precision) for precision in ("int8", "fp32")}
-    ready = rejecting(copied, plain, Rejection.named("energy", 0.2), data, "tensorrt")  # type: ignore[arg-type]
+    precisions: tuple[Precision, ...] = ("int8", "fp32")
+    plain = {precision: deployable_of(copied, precision) for precision in precisions}
+    ready = fitted_to_reject(plain, Rejection.named("energy", 0.2), data, "tensorrt")
     own = fit(copied.student(), Rejection.named("energy", 0.2), data).reject.threshold
     int8, floats = ready["int8"], ready["fp32"]
     assert int8.reject == floats.reject and int8.reject is not None
@@ -108,9 +121,8 @@ def test_one_threshold_holds_for_the_models_of_a_bundle(copied: Run) -> None:
 def test_the_torch_module_says_what_the_graph_says(copied: Run) -> None:
     data = copied.open_data()
     waveforms = data.waveforms(data.split.test[:3])
-    (whole,) = rejecting(
-        copied, {"fp32": deployable_of(copied, "fp32")}, Rejection.named("mahalanobis"), data, "tensorrt"
-    ).values()
+    plain = {"fp32": deployable_of(copied, "fp32")}
+    (whole,) = fitted_to_reject(plain, Rejection.named("mahalanobis"), data, "tensorrt").values()
     with torch.no_grad():
         probabilities, known = whole.module("tensorrt", "graph")(waveforms)
     answers = in_onnxruntime(onnx_of(whole, "tensorrt"))(waveforms)
@@ -152,21 +164,53 @@ def test_a_bundle_that_says_another_known_is_refused(bundle: Path) -> None:
 
 
 def test_a_run_keeps_what_it_was_told_until_it_is_told_off(tiny_copy: Run, tmp_path: Path) -> None:
-    source = deployable_of(tiny_copy, "int8").source
-    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8", source) is None
+    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8") is None
     export(tiny_copy, "cpu", tmp_path / "first", reject=Rejection.named("mahalanobis", 0.1))
-    fitted = kept_fit(tiny_copy, "int8", source)
+    fitted = kept_fit(tiny_copy, "int8")
     assert fitted is not None and fitted.known.gaussians is not None
     assert fitted.reject == read_bundle(tmp_path / "first").manifest.detection.reject
     again = export(tiny_copy, "cpu", tmp_path / "again").manifest
     assert again.detection.reject == fitted.reject
+    config = tiny_copy.config.model_copy(
+        update={"data": tiny_copy.config.data.model_copy(update={"data_dir": tmp_path})}
+    )
+    assert kept_fit(replace(tiny_copy, config=config), "int8") is not None, "recordings may move"
+    thresholds = read_thresholds(tiny_copy, "int8")
+    assert thresholds is not None
+    warmer = thresholds.temperature.model_copy(update={"value": 1.5})
+    write_thresholds(tiny_copy, "int8", thresholds.model_copy(update={"temperature": warmer}))
     with pytest.raises(InputError, match="of another student than the run's now"):
-        kept_fit(tiny_copy, "int8", "another")
+        kept_fit(tiny_copy, "int8")
+    write_thresholds(tiny_copy, "int8", thresholds)
     (tiny_copy.folder / "int8" / "known.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"known\.npz: cannot be used"):
-        kept_fit(tiny_copy, "int8", source)
+        kept_fit(tiny_copy, "int8")
     forget_rejection(tiny_copy)
-    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8", source) is None
+    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8") is None
+
+
+def test_an_export_that_is_refused_leaves_the_run_as_it_was(tiny_copy: Run, tmp_path: Path) -> None:
+    strict = load_target("cpu")
+    strict = strict.model_copy(update={"storage_bytes": 10_000})
+    with pytest.raises(GateError, match="storage_bytes"):
+        export(tiny_copy, strict, tmp_path / "first", reject=Rejection.named("energy"))
+    assert kept_rejection(tiny_copy) is None and kept_fit(tiny_copy, "int8") is None
+    export(tiny_copy, "cpu", tmp_path / "second", reject=Rejection.named("energy"))
+    with pytest.raises(GateError, match="storage_bytes"):
+        export(tiny_copy, strict, tmp_path / "third", reject="off")
+    assert kept_rejection(tiny_copy) is not None and kept_fit(tiny_copy, "int8") is not None
+
+
+def test_no_student_rejects_by_what_the_run_no_longer_does(tiny_copy: Run) -> None:
+    data, energy, distance = tiny_copy.open_data(), Rejection.named("energy"), Rejection.named("mahalanobis")
+    float_student = {"fp32": deployable_of(tiny_copy, "fp32")}
+    int8_student = {"int8": deployable_of(tiny_copy, "int8")}
+    keep_rejection(tiny_copy, distance, fits(int8_student, distance, data, "onnxruntime"))
+    keep_rejection(tiny_copy, distance, fits(float_student, distance, data, "onnxruntime"))
+    assert kept_fit(tiny_copy, "int8") is not None and kept_fit(tiny_copy, "student") is not None
+    keep_rejection(tiny_copy, energy, fits(float_student, energy, data, "onnxruntime"))
+    assert kept_rejection(tiny_copy) == energy
+    assert kept_fit(tiny_copy, "int8") is None and kept_fit(tiny_copy, "student") is not None
 
 
 def test_a_setting_that_cannot_be_is_refused() -> None:

@@ -23,7 +23,10 @@ JETSONS = {
     "jetson-thor": ("11.4.1", "7.2.2", "11.0"),
     "jetson-xavier-nx": ("8.5", "5.1", "7.2"),
 }
-IN_C = ["cortex-m4f", "host-c"]
+IN_C = [
+    *("audiomoth", "cortex-m0plus", "cortex-m33", "cortex-m4f", "cortex-m55", "cortex-m7", "esp32-s3", "host-c"),
+    *("rp2040", "stm32u5"),
+]
 CPUS = ["cpu", "raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2w"]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgekd.config import QuantizeConfig
 from edgekd.data.clip_store import ClipStore
 from edgekd.errors import InputError, UsageError
+from edgekd.experiments.thresholds import choose
 from edgekd.models.weights import read_weights, save_weights
 from edgekd.quantization import qat
 from edgekd.quantization.int8_student import load_int8, quantized_network
@@ -20,6 +21,7 @@ from edgekd.quantization.prepare import QuantizedNetwork
 from edgekd.quantization.qat import quantize
 from edgekd.runs.predictions import read_predictions
 from edgekd.runs.run import Run
+from edgekd.runs.thresholds import BEST_F1, Aim, read_thresholds
 from edgekd.scoring.probabilities import predict_probabilities
 from edgekd.scoring.scores import score
 from edgekd.training import outcome
@@ -99,6 +101,18 @@ def test_other_settings_replace_the_student_and_are_recorded(tiny_copy: Run, tin
     best = "int8/best.safetensors"
     assert (tiny_copy.folder / best).read_bytes() != (tiny_run.folder / best).read_bytes()
     assert load_int8(tiny_copy).network is not None
+
+
+def test_thresholds_are_chosen_again_for_what_they_were_chosen_for(tiny_copy: Run) -> None:
+    aim = Aim(by="max-false-alarms", an_hour=500.0)
+    choose(tiny_copy, aim)
+    quantize(tiny_copy, QuantizeConfig(method="ptq"))
+    found = read_thresholds(tiny_copy, "int8")
+    assert found is not None and found.aim == aim
+    (tiny_copy.folder / "student" / "thresholds.json").write_text("{")
+    quantize(tiny_copy, QuantizeConfig(method="ptq"))
+    found = read_thresholds(tiny_copy, "int8")
+    assert found is not None and found.aim == BEST_F1
 
 
 def test_scales_stand_still_in_the_last_epochs_and_the_teacher_teaches(

@@ -40,6 +40,16 @@ def test_the_interval_is_over_groups() -> None:
     assert apart[1] - apart[0] < 0.6 * (once[1] - once[0])
 
 
+def test_an_interval_holds_its_figure() -> None:
+    """Of few clips that are as sure as they are right, all of the error is chance, and corrected away."""
+    for seed in (12, 25, 28):
+        rng = np.random.default_rng(seed)
+        shares = rng.beta(0.6, 0.6, (42, 3)).astype(np.float32)
+        truth = (rng.random((42, 3)) < shares).astype(np.int64)
+        found = calibration(shares, truth, [str(row // 2) for row in range(42)])
+        assert found.interval[0] <= found.error <= found.interval[1]
+
+
 def test_every_yes_or_no_counts_where_clips_may_be_of_several_classes() -> None:
     rng = np.random.default_rng(4)
     shares = rng.random((300, 3))

@@ -37,7 +37,7 @@ static inline int8_t edgekd_rounded(int32_t sum, int32_t mantissa, const edgekd_
 }
 
 /* One row of a convolution. `rows` (kernel rows), each at the first column that is used, of `channels` values a column;
- * `out` (columns, outputs); `scratch` holds 4 bytes for each value under the kernel, whose rows are filled to words. */
+ * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words. */
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out);
 

@@ -5,7 +5,8 @@
 #include "edgekd_exp.h"
 #include "edgekd_kernels.h"
 
-/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done. */
+/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done, and those
+ * of its source that it waits for. */
 static uint16_t *rows_written(const edgekd_network *network, void *memory) {
     return (uint16_t *)(void *)((uint8_t *)memory + network->progress);
 }
@@ -14,19 +15,14 @@ static uint16_t *rows_done(const edgekd_network *network, void *memory) {
     return rows_written(network, memory) + network->maps;
 }
 
+static uint16_t *rows_awaited(const edgekd_network *network, void *memory) {
+    return rows_done(network, memory) + network->layers;
+}
+
 static int row_length(const edgekd_map *map) { return (map->left + map->columns + map->right) * map->channels; }
 
 static int8_t *row_at(const edgekd_map *map, void *memory, int row) {
     return (int8_t *)memory + map->place + (row % map->ring) * row_length(map);
-}
-
-void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
-    for (int i = 0; i < network->maps; i++) {
-        const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
-    }
 }
 
 int8_t *edgekd_network_entry(const edgekd_network *network, void *memory) {
@@ -38,16 +34,27 @@ static int layer_rows(const edgekd_network *network, const edgekd_layer *layer) 
     return network->map[layer->kind == EDGEKD_MEANS ? layer->source : layer->target].rows;
 }
 
-/* Whether the rows are there that a layer needs for its row number `row`. */
-static int is_ready(const edgekd_network *network, const edgekd_layer *layer, const uint16_t *written, int row) {
+/* The rows, or parts of rows, of its source that a layer needs for its row number `row`. */
+static uint16_t awaited(const edgekd_network *network, const edgekd_layer *layer, int row) {
     const edgekd_map *source = &network->map[layer->source];
     int needed = row + 1;
-    if (row >= layer_rows(network, layer)) return 0;
+    if (row >= layer_rows(network, layer)) return UINT16_MAX; /* it has done all */
     if (layer->kind != EDGEKD_MEANS) {
         needed = row * layer->stride_rows - layer->top + layer->kernel_rows;
         if (needed > source->rows) needed = source->rows;
     }
-    return written[layer->source] >= needed * source->parts;
+    return (uint16_t)(needed * source->parts);
+}
+
+void edgekd_network_start(const edgekd_network *network, void *memory) {
+    memset(memory, 0, network->memory_bytes);
+    for (int i = 0; i < network->maps; i++) {
+        const edgekd_map *map = &network->map[i];
+        if (map->beyond)
+            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+    }
+    for (int i = 0; i < network->layers; i++)
+        rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
 static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
@@ -100,6 +107,7 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
     const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
     int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
     int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
@@ -110,10 +118,10 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
                            sums + (cy * layer->column_cells + cx) * each);
     }
     if (row + 1 < source->rows) return;
-    for (int c = 0, i = 0; c < source->channels; c++)
+    for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + layer->bias[c], layer->mantissas[c], &by);
+                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
 }
 
 #ifndef EDGEKD_LAYER_BEGINS /* what counts the work of each layer may stand here */
@@ -123,13 +131,12 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
 
 int edgekd_network_step(const edgekd_network *network, void *memory) {
     uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
-    int moved = 1, whole;
+    uint16_t *waits = rows_awaited(network, memory);
+    int whole;
     written[0]++;
-    while (moved) {
-        moved = 0;
-        for (int i = 0; i < network->layers; i++) {
-            const edgekd_layer *layer = &network->layer[i];
-            if (!is_ready(network, layer, written, done[i])) continue;
+    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
+        const edgekd_layer *layer = &network->layer[i];
+        while (written[layer->source] >= waits[i]) {
             EDGEKD_LAYER_BEGINS(i);
             if (layer->kind == EDGEKD_MEANS)
                 means_row(network, layer, memory, done[i]);
@@ -137,12 +144,12 @@ int edgekd_network_step(const edgekd_network *network, void *memory) {
                 window_row(network, layer, memory, done[i]);
             EDGEKD_LAYER_ENDS(i);
             done[i]++;
+            waits[i] = awaited(network, layer, done[i]);
             if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
-            moved = 1;
         }
     }
     whole = written[0] == network->map[0].rows;
-    for (int i = 0; i < network->layers; i++) whole &= done[i] == layer_rows(network, &network->layer[i]);
+    for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
     return whole;
 }
 
@@ -172,9 +179,9 @@ void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t 
     int32_t largest = INT32_MIN;
     uint64_t total = 0;
     for (int k = 0; k < network->classes; k++, weight += filled) {
-        int32_t sum = network->bias[k];
+        int32_t sum = network->parameters[2 * k];
         for (int i = 0; i < source->channels; i++) sum += *weight++ * values[i];
-        scores[k] = edgekd_scaled(sum, network->mantissas[k], &by);
+        scores[k] = edgekd_scaled(sum, network->parameters[2 * k + 1], &by);
         if (scores[k] > largest) largest = scores[k];
     }
     if (network->several) {

@@ -31,9 +31,9 @@ typedef struct {
     int8_t low, high;
     int8_t exponent;
     /* of a convolution (outputs, kernel rows, kernel columns * inputs), each row filled with zeros to a multiple of 4;
-     * depthwise (kernel rows, kernel columns, channels) */
+     * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros */
     const int8_t *weights;
-    const int32_t *bias, *mantissas;
+    const int32_t *parameters; /* (outputs, 2): what a sum begins with, and its mantissa; of means (channels, 2) */
     /* of means */
     const uint16_t *table; /* (1 or channels, 256, bins), or none */
     uint16_t bins, start;
@@ -51,7 +51,7 @@ typedef struct {
     const edgekd_map *map; /* the first is what enters */
     const edgekd_layer *layer;
     const int8_t *weights; /* (classes, inputs), each class's filled with zeros to a multiple of 4 */
-    const int32_t *bias, *mantissas;
+    const int32_t *parameters; /* as a layer's */
     int8_t exponent;
     uint32_t progress, scratch; /* places in the memory */
     uint32_t memory_bytes;

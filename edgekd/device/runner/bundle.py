@@ -11,7 +11,6 @@ from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.manifest import check_manifest, shown
 
 FORMAT = 1  # of manifest.json
-HOP_SLACK = 0.05  # how far a hop may be moved, as a share of it
 COPY_AGAIN = "Copy or export the bundle again."
 BUILD_STEP = "Next: sh build_engine.sh"
 # The runtimes that run engines, and what to do where one cannot be run: those for RTX come with the bundle.
@@ -92,23 +91,6 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
 def graphs(manifest: dict[str, Any]) -> dict[str, str]:
     """The bundle's ONNX files by precision, the one that was exported as `model.onnx` first."""
     return {manifest["precision"]: "model.onnx", **manifest["alternatives"]}
-
-
-def shared_hop(manifest: dict[str, Any], hop_samples: int) -> int:
-    """The hop at which windows have most of their work in common, of those that are `HOP_SLACK` of `hop_samples` away
-    at most; that itself where there is none, and where windows are computed whole."""
-    steps = manifest.get("steps")  # older bundles have none
-    if steps is None:
-        return hop_samples
-    frontend = manifest["classifier"]["frontend"]
-    periods = [frontend["hop_length"] * frontend.get("frames_per_step", 1)]
-    for part in steps["parts"]:
-        periods.append(periods[-1] * max(each["stride"] for each in part["maps"]))
-    for period in reversed(periods):
-        hop = max(1, round(hop_samples / period)) * period
-        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= manifest["classifier"]["clip_samples"]:
-            return hop
-    return hop_samples
 
 
 def engine_file(folder: Path, precision: str) -> Path:

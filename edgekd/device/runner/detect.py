@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, TextIO
 
 from edgekd.device.runner.classifier import Runner, open_runner
-from edgekd.device.runner.detection import Detection, Rule, event_line, rule_of
+from edgekd.device.runner.detection import Detection, Rule, event_line, hop_note, rule_of
 from edgekd.device.runner.errors import BAD_INPUT, RunnerError, WrongUsage, complain, plain
 from edgekd.device.runner.scores import Listener
 from edgekd.device.runner.wav import open_wav
@@ -28,6 +28,8 @@ def run_detect(folder: Path, options: argparse.Namespace) -> int:
     format_ = options.format or {".csv": "csv", ".txt": "raven"}.get(suffix, "jsonl")
     if format_ == "audacity" and len(options.files) > 1:
         raise WrongUsage("--format audacity: a label file is of one recording; give one FILE")
+    if options.out is not None and any(_is_same(path, options.out) for path in options.files):
+        raise WrongUsage(f"--out {options.out}: is a recording to listen to; name another file for the table")
     runner = open_runner(folder, options.threads, options.precision, options.cpu)
     rule = asked_rule(runner, options)
     header, line = _FORMATS[format_]()
@@ -61,14 +63,9 @@ def asked_rule(runner: Runner, options: argparse.Namespace) -> Rule:
         gap_s=options.gap,
         exclusive=options.exclusive or None,
     )
-    tell_hop(options.hop, rule.hop / rule.rate)
+    if note := hop_note(options.hop, rule.hop / rule.rate):
+        complain(note)
     return rule
-
-
-def tell_hop(asked_s: float | None, hop_s: float) -> None:
-    """Say so on standard error where windows come at another hop than was asked for."""
-    if asked_s is not None and abs(hop_s - asked_s) > 1e-3 * asked_s:
-        complain(f"--hop {asked_s:g}: windows come every {hop_s:g} s, for then they have more of their work in common")
 
 
 def missed(listener: Listener) -> str:
@@ -94,11 +91,20 @@ def _events(runner: Runner, rule: Rule, path: Path) -> tuple[list[dict[str, Any]
     return [event_line(event, rule, listener.seconds, str(path)) for event in found], listener
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 @contextmanager
 def _table(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there when all of it is."""
+    """Standard output, or a file that is there when all of it is; a pipe or a device, such as /dev/stdout, is written
+    to."""
     if path is None:
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

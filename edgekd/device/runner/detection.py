@@ -16,12 +16,12 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.errors import WrongUsage
 from edgekd.device.runner.manifest import shown
 
 DEFAULT_OPEN = 0.5  # where nobody has chosen a threshold: more than all other classes of a softmax together
 CLOSE_SHARE = 0.8  # of `open`, where nobody has chosen `close`
+HOP_SLACK = 0.05  # how far a hop that is asked for may be moved, as a share of it
 HOPS_A_CLIP = 4  # where nobody has chosen a hop
 BACKGROUND = "background"  # in any case: the class that is never an event, in bundles that do not say
 
@@ -109,15 +109,12 @@ def rule_of(
             share = (found.get("close") or {}).get(name, CLOSE_SHARE * known[name]) / max(known[name], 1e-9)
             opens[k] = asked.get(name, known[name])
             closes[k] = min(1.0, share) * opens[k]
-    hop = found.get("hop_samples") or default_hop(classifier["clip_samples"])
-    if hop_s is not None:
-        hop = max(1, round(hop_s * rate))
+    hop = hop_of(manifest, hop_s)
     if hop > classifier["clip_samples"]:
         raise WrongUsage(
             f"--hop {hop / rate:g}: windows are {classifier['clip_samples'] / rate:g} s, so what is between them would"
             " not be heard; give that at most"
         )
-    hop = shared_hop(manifest, hop)
     return Rule(
         classes,
         rate,
@@ -128,6 +125,32 @@ def rule_of(
         round((found.get("gap_s", 0) if gap_s is None else gap_s) * rate),
         bool(found.get("exclusive", False) if exclusive is None else exclusive),
     )
+
+
+def hop_of(manifest: dict[str, Any], hop_s: float | None) -> int:
+    """Samples from one window to the next: the bundle's, or `hop_s` as `moved_hop` has it."""
+    classifier, found = manifest["classifier"], manifest.get("detection") or {}
+    if hop_s is None:
+        return int(found.get("hop_samples") or default_hop(classifier["clip_samples"]))
+    asked = max(1, round(hop_s * classifier["sample_rate"]))
+    return moved_hop(asked, classifier["clip_samples"], found.get("shared_samples") or ())
+
+
+def moved_hop(hop_samples: int, clip_samples: int, shared_samples: Sequence[int]) -> int:
+    """The hop at which windows share most of their work, of those that are `HOP_SLACK` of `hop_samples` away at most:
+    a multiple of one of `shared_samples`, of the largest that has such a one; that itself where none has."""
+    for period in sorted(shared_samples, reverse=True):
+        hop = max(1, round(hop_samples / period)) * period
+        if abs(hop - hop_samples) <= HOP_SLACK * hop_samples and hop <= clip_samples:
+            return hop
+    return hop_samples
+
+
+def hop_note(asked_s: float | None, hop_s: float) -> str:
+    """In words, that windows come every `hop_s` and not as they were asked for; empty where they do."""
+    if asked_s is None or abs(hop_s - asked_s) <= 1e-3 * asked_s:
+        return ""
+    return f"--hop {asked_s:g}: windows come every {hop_s:g} s, where this model's windows share more of their work"
 
 
 def default_hop(clip_samples: int) -> int:

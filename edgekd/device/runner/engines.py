@@ -45,6 +45,8 @@ def import_onnxruntime(opset: int) -> Any:
     try:
         import onnxruntime
     except ImportError as failure:
+        if isinstance(failure.__cause__, KeyboardInterrupt):  # Ctrl-C while it is loaded
+            raise failure.__cause__ from None
         if (failure.name or "").startswith("onnxruntime"):
             raise RunnerError(f"onnxruntime is not installed. {install}") from None
         reason = (str(failure).splitlines() or ["it does not say why"])[0]

@@ -14,9 +14,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Iterator
 
-from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.classifier import open_runner
-from edgekd.device.runner.detect import asked_rule, tell_hop
+from edgekd.device.runner.detect import asked_rule
+from edgekd.device.runner.detection import hop_note, hop_of
 from edgekd.device.runner.errors import INTERRUPTED, RunnerError, WrongUsage, complain
 from edgekd.device.runner.stream import STREAM_FORMATS, Stream
 
@@ -133,10 +133,9 @@ def run_stream(folder: Path, options: argparse.Namespace) -> int:
         )
     threshold = _usage(options)
     rule = asked_rule(runner, options) if options.events else None
-    hop_samples = round(options.hop * runner.sample_rate) if options.hop else runner.hop_samples
-    hop_samples = shared_hop(runner.manifest, max(1, hop_samples))
-    if rule is None:
-        tell_hop(options.hop, hop_samples / runner.sample_rate)
+    hop_samples = hop_of(runner.manifest, options.hop or runner.hop_samples / runner.sample_rate)
+    if rule is None and (note := hop_note(options.hop, hop_samples / runner.sample_rate)):
+        complain(note)
     rate = options.rate or runner.sample_rate
     encoding = STREAM_FORMATS[options.format]
     bytes_per_second = rate * options.channels * encoding[1] // 8

@@ -141,9 +141,13 @@ def _detection(classes: list[str]) -> dict[str, Wanted]:
         fits = _within(0, 1)[0]
         return isinstance(value, dict) and all(name in classes and fits(score) for name, score in value.items())
 
+    def periods(value: Any) -> bool:
+        return isinstance(value, list) and len(value) <= 64 and all(hop(each) for each in value)
+
     hop, described = _whole(1, LONGEST_CLIP)
     wanted: dict[str, Wanted] = {
         "hop_samples": (lambda value: value is None or hop(value), described),
+        "shared_samples": (periods, "whole numbers of samples"),
         **dict.fromkeys(("open", "close"), (scores, "classes, and a number from 0 to 1 for each")),
         **dict.fromkeys(("minimum_s", "gap_s"), _within(0, 1e6)),
         "exclusive": _one_of(True, False),

@@ -80,8 +80,9 @@ class _Phases:
 
     def keep(self, start: int, kept: Any) -> None:
         """And forget windows that have nothing in common with what follows."""
-        for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
-            del self._windows[phase]
+        if len(self._windows) > 1:
+            for phase in [phase for phase, (begun, _) in self._windows.items() if start - begun >= self._samples]:
+                del self._windows[phase]
         self._windows[start % self._period] = start, kept
 
 
@@ -105,13 +106,16 @@ class Part:
         self._starts = _Phases(self._stride * unit, samples)  # of those that were asked for
         self._kept = _Phases(self._stride * unit, samples)  # of those that are done
         self._asked: list[_Asked] = []
+        self._firsts: dict[int, int] = {}  # of the columns to be run, by how many were moved
 
     def ask(self, start: int, columns: np.ndarray) -> None:
         """For the maps of the window at sample `start`, given the input `(columns, ...)`."""
         before = self._starts.before(start)
         moved = 0 if before is None else before[0] // self._unit
-        needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
-        first = needed // self._stride * self._stride
+        if moved not in self._firsts:
+            needed = min(each.stride * (each.first_new(moved) - each.reach) for each in self._maps)
+            self._firsts[moved] = needed // self._stride * self._stride
+        first = self._firsts[moved]
         if before is None or first <= self._lead:  # nothing would be saved
             moved, first, columns = 0, 0, columns.copy()
         else:
@@ -208,6 +212,7 @@ class StepGraphs:
         ]
         self._end = _opened(folder / described["end"], opset, threads, 1)
         self.step_samples = self._log_mel.step_samples
+        self.strides = [max(each["stride"] for each in part["maps"]) for part in described["parts"]]
 
     def of_signal(self) -> Steps:
         """For the windows of one signal."""

@@ -188,7 +188,7 @@ class Stream:
             self.refused += 1
         else:
             self._recent.append(row.scores)
-            answer = np.mean(self._recent, axis=0)
+            answer = row.scores if len(self._recent) == 1 else np.mean(self._recent, axis=0)
             told.update(self._ranked(answer), silent=row.silent)
             mean = answer[: len(self._runner.classes)]
             if told.get("unknown") and self._rule is not None:
@@ -201,7 +201,8 @@ class Stream:
 
     def _ranked(self, answer: np.ndarray) -> dict[str, Any]:
         mean, told = answer[: len(self._runner.classes)], self._runner.told(answer)
-        scores = {self._runner.classes[k]: round(float(mean[k]), 6) for k in np.argsort(-mean, kind="stable")}
+        each, classes = mean.tolist(), self._runner.classes
+        scores = {classes[k]: round(each[k], 6) for k in np.argsort(-mean, kind="stable").tolist()}
         best = next(iter(scores))
         several = {"classes": self._runner.answered(mean)} if self._runner.answers_several else {}
         named = "unknown" if told.get("unknown") else best

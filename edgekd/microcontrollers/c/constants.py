@@ -1,7 +1,7 @@
 """An integer network as constants of C: what `edgekd/device/c/edgekd_network.h` has structures for.
 
 Weights lie as the kernels read them: those of an output side by side, each row of a kernel filled with zeros to whole
-words; depthwise ones with the channels last.
+words; depthwise ones with four channels last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.microcontrollers.integer.fixed_point import Factors
-from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork, Layer, Map, Means
+from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Layer, Map, Means
 from edgekd.microcontrollers.integer.memory import SLACK, Memory, padded
 
 _TYPES = {
@@ -31,7 +31,9 @@ def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str
     maps = list(network.maps)
     beyond = {ring.beyond for ring in memory.rings if ring.padded}
     longest = max(ring.row_bytes for ring in memory.rings)
-    parts = [array(f"{name}_beyond_{value + 128}", np.full(longest + SLACK, value, np.int8)) for value in sorted(beyond)]
+    parts = [
+        array(f"{name}_beyond_{value + 128}", np.full(longest + SLACK, value, np.int8)) for value in sorted(beyond)
+    ]
     layers = []
     for number, layer in enumerate(network.layers):
         arrays, fields = _layer(layer, maps, memory, number, f"{name}_{number}")
@@ -40,15 +42,14 @@ def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str
     classifier = network.classifier
     parts += [
         array(f"{name}_weights", _in_words(classifier.weight)),
-        array(f"{name}_bias", classifier.bias),
-        array(f"{name}_mantissas", classifier.factors.mantissa),
+        array(f"{name}_parameters", _pairs(classifier)),
         _structures("edgekd_map", f"{name}_maps", (_map(each, memory, name) for each in maps)),
         _structures("edgekd_layer", f"{name}_layers", layers),
         f"const edgekd_network {name} = {{\n"
         f"    .maps = {len(maps)}, .layers = {len(network.layers)}, .source = {maps.index(classifier.source)},"
         f" .classes = {len(classifier.weight)}, .several = {int(classifier.several)},\n"
         f"    .map = {name}_maps, .layer = {name}_layers,\n"
-        f"    .weights = {name}_weights, .bias = {name}_bias, .mantissas = {name}_mantissas,"
+        f"    .weights = {name}_weights, .parameters = {name}_parameters,"
         f" .exponent = {classifier.factors.exponent},\n"
         f"    .progress = {memory.progress}, .scratch = {memory.scratch}, .memory_bytes = {memory.size},\n}};\n",
     ]
@@ -98,7 +99,7 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
         if layer.table is not None:
             arrays.append(array(f"{name}_table", layer.table))
             table, shared = f"{name}_table", int(len(layer.table) == 1)
-        arrays += [array(f"{name}_bias", layer.bias), array(f"{name}_mantissas", layer.factors.mantissa)]
+        arrays.append(array(f"{name}_parameters", _pairs(layer)))
         return arrays, (
             f".kind = EDGEKD_MEANS, {ends}, .table = {table}, .bins = {layer.bins}, .start = {layer.start}, "
             f".shared = {shared}, .row_cells = {len(layer.row_cells)}, .column_cells = {len(layer.column_cells)}, "
@@ -113,12 +114,8 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
     if not isinstance(layer, Convolution):
         return [], f".kind = EDGEKD_MAX_POOL, {window}"
     kind = "DEPTHWISE" if layer.depthwise else "CONVOLUTION"
-    weights = layer.weight[..., 0].transpose(1, 2, 0) if layer.depthwise else _in_words(layer.weight)
-    arrays = [
-        array(f"{name}_weights", weights),
-        array(f"{name}_bias", layer.bias),
-        array(f"{name}_mantissas", layer.factors.mantissa),
-    ]
+    weights = _by_fours(layer.weight) if layer.depthwise else _in_words(layer.weight)
+    arrays = [array(f"{name}_weights", weights), array(f"{name}_parameters", _pairs(layer))]
     return arrays, (
         f".kind = EDGEKD_{kind}, {window}, .low = {layer.low}, .high = {layer.high}, "
         f".weights = {name}_weights, {_parameters(name, layer.factors)}"
@@ -126,7 +123,18 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
 
 
 def _parameters(name: str, by: Factors) -> str:
-    return f".bias = {name}_bias, .mantissas = {name}_mantissas, .exponent = {by.exponent}"
+    return f".parameters = {name}_parameters, .exponent = {by.exponent}"
+
+
+def _pairs(layer: Convolution | Means | Classifier) -> NDArray[np.int32]:
+    """`(C, 2)`: what each sum begins with, and its mantissa."""
+    return np.stack([layer.bias, layer.factors.mantissa], axis=-1)
+
+
+def _by_fours(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """`(channels, kernel rows, kernel columns, 1)` as `(channels / 4, kernel rows, kernel columns, 4)`."""
+    filled = np.pad(weight, ((0, padded(len(weight)) - len(weight)), (0, 0), (0, 0), (0, 0)))
+    return filled.reshape(-1, 4, *weight.shape[1:3]).transpose(0, 2, 3, 1)
 
 
 def _in_words(weight: NDArray[np.int8]) -> NDArray[np.int8]:

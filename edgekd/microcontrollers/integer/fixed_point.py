@@ -1,7 +1,7 @@
 """Sums of products brought to another scale, in integers: the one rounding that every core does alike.
 
-The factors of a layer are `mantissa * 2^-(32 + exponent)`, an int32 mantissa for each channel and one exponent for all. A
-sum times its factor is the upper word of a product of 64 bits, shifted and rounded:
+The factors of a layer are `mantissa * 2^-(32 + exponent)`, an int32 mantissa for each channel and one exponent for all.
+A sum times its factor is the upper word of a product of 64 bits, shifted and rounded:
 
     high = floor(sum * mantissa / 2^32),    out = floor((high + 2^(exponent - 1)) / 2^exponent),    exponent >= 1,
 

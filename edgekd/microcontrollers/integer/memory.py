@@ -1,8 +1,8 @@
 """Where the values of an integer network lie while it is computed row by row.
 
 A map is kept as a ring of its latest rows. How many that must be is found by going through the window as the C does:
-each row that comes in is followed by all rows that can be made of it, layer by layer, one row a turn. In a ring's row
-lie, beside the map's columns, those of the padding that its readers ask for, which are written once.
+each row that comes in is followed by all rows that can be made of it, layer by layer. In a ring's row lie, beside the
+map's columns, those of the padding that its readers ask for, which are written once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgekd.errors import GateError
 from edgekd.microcontrollers.integer.layers import LOWEST, Convolution, IntegerNetwork, Layer, Map, MaxPool, Means
 
 LARGEST_KERNEL = 16  # rows
-PATCHES = 4  # bytes for each value under a kernel: of four pixels or, widened to 16 bits, of two
+PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
 SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
@@ -45,7 +45,7 @@ class Ring:
 @dataclass(frozen=True)
 class Memory:
     """All that changes while a window is computed. Places are in bytes: `sums` of each layer that takes means,
-    `progress` of two bytes for each map and layer, `scratch` of the values under the kernels."""
+    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
 
     rings: tuple[Ring, ...]
     sums: dict[int, int]
@@ -82,7 +82,7 @@ def plan(network: IntegerNetwork) -> Memory:
             sums[number] = place
             place += _WORD * layer.outputs
     progress = place
-    place += padded(2 * (len(network.maps) + len(network.layers)))
+    place += padded(2 * (len(network.maps) + 2 * len(network.layers)))
     scratch = max(SLACK, padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
     return Memory(tuple(rings), sums, progress, place, place + scratch)
 
@@ -127,18 +127,15 @@ def _rows_kept(network: IntegerNetwork, parts: dict[Map, int]) -> dict[Map, int]
 
     for _ in range(network.entry.rows):
         write(network.entry)
-        moved = True
-        while moved:
-            moved = False
-            for number, layer in enumerate(network.layers):
-                ready = parts[layer.source] * _needed(layer, done[number])
-                if done[number] < _rows(layer) and written[layer.source] >= ready:
-                    if not isinstance(layer, Means):
-                        write(layer.target)
-                    elif done[number] + 1 == _rows(layer):
-                        written[layer.target] += 1
-                    done[number] += 1
-                    moved = True
+        for number, layer in enumerate(network.layers):
+            while done[number] < _rows(layer):
+                if written[layer.source] < parts[layer.source] * _needed(layer, done[number]):
+                    break
+                if not isinstance(layer, Means):
+                    write(layer.target)
+                elif done[number] + 1 == _rows(layer):
+                    written[layer.target] += 1
+                done[number] += 1
     return kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -169,3 +170,22 @@ def test_a_stream_that_is_stopped_tells_what_has_begun(toy: Toy, written: Path) 
     assert b"0.600 s heard: 2 events" in process.stderr.read()
     for each in (process.stdin, process.stdout, process.stderr):
         each.close()
+
+
+def test_a_recording_is_not_replaced_by_its_table(
+    written: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = recording.read_bytes()
+    assert main(["detect", str(recording), *CHOSEN, "--format", "csv", "--out", str(recording)], written) == 2
+    assert "is a recording to listen to" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
+def test_a_device_is_written_to_and_stays_one(written: Path, recording: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    assert main(["detect", str(recording), *CHOSEN, "--out", str(pipe)], written) == 0
+    told, _ = reader.communicate(timeout=10)
+    assert len(told.splitlines()) == 4
+    assert pipe.is_fifo()

@@ -299,3 +299,13 @@ def test_layers_of_an_int8_engine_that_compute_in_float_are_named(
     module.layers = [layer("stem/conv", "Int8")]
     assert main(["verify"], bundle) == 0
     assert "not in int8         no layer that is to be\n" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_onnxruntime_is_loaded_is_no_broken_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        import_onnxruntime(17)

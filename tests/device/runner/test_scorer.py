@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edgekd.device import runner as device
-from edgekd.device.runner.bundle import shared_hop
 from edgekd.device.runner.classifier import Runner
+from edgekd.device.runner.detection import hop_of
 from edgekd.device.runner.errors import RunnerError
 from edgekd.device.runner.scorer import Row
 from edgekd.device.runner.scores import WindowScores
@@ -103,9 +103,12 @@ def test_each_window_is_asked_for_in_steps(tiny_bundle: Path, signal: Any, monke
 
 def test_a_hop_is_moved_to_where_windows_share_most(tiny_bundle: Path, whole: Path) -> None:
     manifest = Runner(tiny_bundle).manifest
-    asked = {2_000: 2_048, 2_100: 2_048, 1_000: 1_024, 512: 512, 130: 128, 60: 60, 4_000: 3_968}
-    assert {hop: shared_hop(manifest, hop) for hop in asked} == asked
-    assert shared_hop(Runner(whole).manifest, 2_000) == 2_000
+    asked = {2_000: 2_048, 2_100: 2_048, 1_000: 1_024, 512: 512, 130: 128, 60: 60, 4_000: 3_968, 9_000: 9_000}
+    for told in (manifest, Runner(whole).manifest):  # what computes them does not decide where windows lie
+        assert {hop: hop_of(told, hop / RATE) for hop in asked} == asked
+        assert hop_of(told, None) == 1_024
+    older = manifest | {"detection": manifest["detection"] | {"shared_samples": []}}
+    assert hop_of(older, 0.5) == 2_000
 
 
 @pytest.mark.parametrize(

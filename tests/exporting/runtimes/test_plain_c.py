@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.export import export
-from edgekd.exporting.manifest import Bundle, read_bundle
+from edgekd.exporting.manifest import Bundle, Check, read_bundle
 from edgekd.exporting.predict import open_predictor
 from edgekd.exporting.rejection import Rejection
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
+from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.c.model import HEADER, MODEL
+from edgekd.progress import silent
 from edgekd.resources import named_resources
 from edgekd.runs.run import Run
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
@@ -100,6 +104,50 @@ def test_without_the_emulator_the_check_is_said_to_be_left_out(
     assert [check.not_run for check in checks[1:]] == ["no-such-gcc is not installed"] * 2
 
 
+def further_checks(bundle: Bundle, board: str) -> list[Check]:
+    """What an export of the same classifier for `board` has checked beside its classes."""
+    files = {name: (bundle.folder / name).read_bytes() for name in (MODEL, HEADER)}
+    clips = 0.1 * torch.randn(2, bundle.manifest.classifier.clip_samples)
+    return list(PlainC().checks(files, None, None, clips, load_target(board), silent))  # type: ignore[arg-type]
+
+
+@needs_emulator
+@pytest.mark.parametrize("board", ["cortex-m7", "cortex-m55", "rp2040", "stm32u5"])
+def test_every_core_that_is_emulated_gives_the_scores_of_this_machine(board: str, bundle: Bundle) -> None:
+    settings = load_target(board).c
+    assert settings is not None
+    _, emulated = further_checks(bundle, board)
+    assert emulated.figures == {"clips": 2, "scores_that_differ": 0}
+    assert CORES[settings.core].emulated.machine in emulated.by
+
+
+def test_a_core_without_an_emulator_is_checked_here_alone_and_says_so(bundle: Bundle) -> None:
+    checks = further_checks(bundle, "esp32-s3")
+    assert [(check.by, check.not_run) for check in checks] == [("xtensa-lx7", "there is no emulator of it here")]
+
+
+@pytest.mark.parametrize(
+    ("board", "message"),
+    [
+        ("esp32-s3", "target 'esp32-s3' is xtensa-lx7, which is not emulated"),
+        ("host-c", "target 'host-c' is host, which is not emulated"),
+        ("cpu", "target 'cpu' runs no C"),
+    ],
+)
+def test_an_emulator_that_cannot_be_is_not_required(board: str, message: str, tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--require-emulator: {message}"):
+        export(tiny_run, board, tmp_path / "bundle", require_emulator=True)
+
+
+def test_a_required_emulator_that_is_not_there_is_an_error(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.microcontrollers.c.toolchain.EMULATOR", "no-such-qemu")
+    with pytest.raises(InputError, match=r"--require-emulator: no-such-qemu is not installed\. Next: apt install"):
+        export(tiny_run, "cortex-m4f", tmp_path / "bundle", require_emulator=True)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_without_a_compiler_nothing_is_written(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
@@ -128,6 +176,12 @@ def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, 
         ("batch = 1", 'frontend = "external"', "the log-mel is part of the C; write 'graph'"),
         ('core = "cortex-m4"', 'core = "cortex-m9"', "c.core"),
         ("flash_bytes = 262_144", "flash_bytes = 12", "c.flash_bytes"),
+        ("clock_hz = 80_000_000", "power = { volts = 3.0, milliamperes = [1.0, 2.0] }", "clock_hz, which is missing"),
+        (
+            "clock_hz = 80_000_000",
+            "clock_hz = 9\npower = { volts = 3, milliamperes = [2.0, 1.0] }",
+            "lower figure comes",
+        ),
     ],
 )
 def test_a_board_that_c_cannot_serve_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:

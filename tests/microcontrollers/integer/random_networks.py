@@ -31,7 +31,10 @@ Values = NDArray[np.int8]
 
 def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
     """A network of up to four layers before its means, and a window of `(rows, columns, channels)` for it."""
-    entry = _map("entry", random, int(random.integers(1, 14)), int(random.integers(1, 11)), _channels(random, 9))
+    rows, columns, channels = int(random.integers(1, 14)), int(random.integers(1, 11)), _channels(random, 9)
+    if random.random() < 0.4:  # some cores have code of their own for whole words
+        columns, channels = columns + 3, 4 * (1 + channels // 2)
+    entry = _map("entry", random, rows, columns, channels)
     layers: list[Layer] = []
     for number in range(random.integers(0, 5)):
         source = layers[-1].target if layers and random.random() < 0.85 else entry
@@ -85,6 +88,8 @@ def _weight(random: Generator, shape: tuple[int, ...]) -> Values:
 
 def _window(random: Generator, source: Map) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """A kernel that fits, its stride, its padding."""
+    if random.random() < 0.3 and min(source.rows, source.columns) > 1:
+        return (3, 3), (int(random.integers(1, 3)), int(random.integers(1, 3))), (1, 1, 1, 1)
     kernel, padding = [], []
     for size in (source.rows, source.columns):
         if random.random() < 0.25:
@@ -131,7 +136,7 @@ def _bias(random: Generator, outputs: int, products: int, by: Factors) -> NDArra
 
 def _convolution(random: Generator, source: Map, name: str, depthwise: bool = False) -> Convolution:
     kernel, stride, padding = _window(random, source)
-    outputs = source.channels if depthwise else _channels(random, 11)
+    outputs = source.channels if depthwise else int(random.choice([_channels(random, 11), 4, 8]))
     inputs = 1 if depthwise else source.channels
     low, high = sorted(int(each) for each in random.integers(-128, 128, 2)) if random.random() < 0.3 else (-128, 127)
     products = prod(kernel) * inputs

@@ -39,7 +39,7 @@ def test_as_many_rows_are_kept_as_a_kernel_is_high() -> None:
     first = convolution(ENTRY, 3)
     second = convolution(first.target, 5, stride=2)
     rings = plan(network(first, second)).rings
-    assert [ring.rows for ring in rings] == [3, 5, 1]
+    assert [ring.rows for ring in rings] == [3, 6, 1]  # one more: of the last row of all two come at once
     assert [(ring.left, ring.right) for ring in rings] == [(1, 1), (2, 2), (0, 0)]
 
 
@@ -54,7 +54,7 @@ def test_places_do_not_overlap() -> None:
         memory = plan(given)
         taken = [(ring.place, ring.rows * ring.row_bytes) for ring in memory.rings]
         taken += [(place, 4 * given.layers[number].outputs) for number, place in memory.sums.items()]  # type: ignore[union-attr]
-        taken += [(memory.progress, 2 * (len(given.maps) + len(given.layers))), (memory.scratch, 4)]
+        taken += [(memory.progress, 2 * len(given.maps) + 4 * len(given.layers)), (memory.scratch, 4)]
         taken.sort()
         assert all(end[0] >= start + size for (start, size), end in pairwise(taken))
         assert all(place % 4 == 0 for place, _ in taken)
@@ -66,8 +66,8 @@ def test_the_small_student_takes_a_few_kilobytes_for_five_seconds() -> None:
     deployable = untrained(("hltdnn_micro", 1.0), 10, front_end, 16_000, 80_000, "int8")
     assert deployable.network is not None
     memory = plan(lower(deployable.network, *front_end.shape(80_000)))
-    assert memory.size < 9_000
-    assert max(ring.rows for ring in memory.rings) == 3
+    assert memory.size < 11_000
+    assert max(ring.rows for ring in memory.rings) == 4
 
 
 def test_a_kernel_that_is_too_high_is_refused() -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.errors import GateError, UsageError
+from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.runtimes.runtime import Checker, Classify
 from edgekd.microcontrollers.c.cores import CORES, Core
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from edgekd.quantization.fake_quant import FlavourName
 
 EMULATED_CLIPS = 2
+HOST = "host"
+NO_EMULATOR = "there is no emulator of it here"
 
 
 class PlainC:
@@ -44,7 +46,10 @@ class PlainC:
     flavour: FlavourName = "onnxruntime"
     flavour_reason: str = "its integers are those, 128 less"
     folds_constants: bool = True
-    architectures: tuple[str, ...] = ("armv6-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "x86_64", "aarch64")
+    architectures: tuple[str, ...] = (
+        *("armv6-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main"),
+        *("xtensa", "x86_64", "aarch64"),
+    )
     least_memory_bytes: int = 1 << 12
     hears_16_bits: bool = True
     settings: str | None = "c"
@@ -125,7 +130,11 @@ class PlainC:
         target: Target,
         progress: Progress,
     ) -> Iterator[Check]:
-        core = _core(target)
+        from edgekd.exporting.manifest import Check
+
+        core, settings = _core(target), _settings(target)
+        if core is None and settings.core != HOST:
+            yield Check(by=settings.core, precision="int8", not_run=NO_EMULATOR)
         if core is not None:
             yield from _core_checks(_texts(files), core, waveforms[:EMULATED_CLIPS].numpy(), target, progress)
 
@@ -157,6 +166,20 @@ class PlainC:
 
     def engine_builder(self) -> None:
         return None
+
+
+def require_emulator(target: Target) -> None:
+    """Raise `UsageError` for a `target` that is not emulated, and `InputError` where a program for it is missing."""
+    from edgekd.microcontrollers.c import toolchain
+
+    core = None if target.c is None else CORES.get(target.c.core)
+    if core is None:
+        why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
+        raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
+    missing = toolchain.missing_for_emulation()
+    if missing is not None:
+        packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+        raise InputError(f"--require-emulator: {missing} is not installed. Next: apt install {packages}.")
 
 
 def _settings(target: Target) -> PlainCSettings:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgekd.section import Section
 
-CoreName = Literal["host", "cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
+CoreName = Literal["host", "cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "xtensa-lx7"]
+Current = Annotated[float, Field(gt=0)]
+
+
+class Power(Section):
+    """What the chip draws while it computes, as its datasheet has it: least and most of what fits the use."""
+
+    volts: float = Field(gt=0, le=60)
+    milliamperes: tuple[Current, Current] = Field(description="at clock_hz, of the chip alone")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        low, high = self.milliamperes
+        if high < low:
+            raise ValueError(f"milliamperes = [{low:g}, {high:g}]: the lower figure comes first")
+        return self
 
 
 class PlainCSettings(Section):
@@ -16,3 +31,11 @@ class PlainCSettings(Section):
 
     core: CoreName = Field(description="host: the machine it is exported on; others are emulated where that can be")
     flash_bytes: int | None = Field(None, ge=1 << 10, description="for code and constants; more is refused")
+    clock_hz: int | None = Field(None, ge=1_000_000, description="of the core, for estimates of time")
+    power: Power | None = Field(None, description="for estimates of energy")
+
+    @model_validator(mode="after")
+    def _power_has_a_clock(self) -> Self:
+        if self.power is not None and self.clock_hz is None:
+            raise ValueError("power.milliamperes is that at clock_hz, which is missing")
+        return self

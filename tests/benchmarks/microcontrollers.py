@@ -1,0 +1,144 @@
+"""Instructions that a classifier in C takes on emulated cores, layer by layer, beside plain C on the same core.
+
+    python -m tests.benchmarks.microcontrollers BUNDLE [CORE...] [--optimise O2]
+
+BUNDLE was exported for a target of runtime `c`. Each core (all where none is named) runs a window of the first golden
+recording under QEMU, which counts instructions, not cycles. Prints a line a core and kernel: instructions of a window,
+log-mel and all; of a frame of the log-mel; of the network, and these a MAC; then instructions a MAC of each layer, or
+thousands where a layer has no MACs. "plain" is what the compiler makes of the C that all cores have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+
+from edgekd.device.c import HEADERS, LIBRARY, text
+from edgekd.exporting.manifest import read_bundle
+from edgekd.microcontrollers.c import toolchain
+from edgekd.microcontrollers.c.cores import CORES, Core
+from edgekd.microcontrollers.c.folder import GOLDEN_HEADER, write
+from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
+
+FRAMES = 20
+PLAIN = "#define EDGEKD_PLAIN 1\n"
+HOOKS = """\
+#include <stdint.h>
+extern uint32_t ticks[64], since;
+uint32_t edgekd_count(void);
+#define EDGEKD_LAYER_BEGINS(number) (since = edgekd_count())
+#define EDGEKD_LAYER_ENDS(number) (ticks[number] += edgekd_count() - since)
+"""
+MAIN = (
+    """\
+#include <string.h>
+#include "edgekd.h"
+#include "edgekd_report.h"
+#include "golden.h"
+
+uint32_t ticks[64], since;
+static edgekd_t classifier;
+static uint32_t memory[EDGEKD_MEMORY_WORDS];
+
+static void say(const char *what, uint32_t number) {
+    edgekd_report(what);
+    edgekd_report(" ");
+    edgekd_report_number((long)number);
+    edgekd_report("\\n");
+}
+
+int main(void) {
+    const edgekd_network *network = &edgekd_model_network;
+    uint32_t begun;
+    edgekd_count_start();
+    begun = edgekd_count();
+    edgekd_init(&classifier);
+    edgekd_push(&classifier, golden_pcm[0], EDGEKD_WINDOW_SAMPLES);
+    say("window", edgekd_count() - begun);
+    begun = edgekd_count();
+    for (int i = 0; i < FRAMES; i++)
+        edgekd_log_mel_row(&edgekd_model_log_mel, golden_pcm[0] + i * EDGEKD_FRAME_SAMPLES, EDGEKD_FRAME_SAMPLES, 0, 0,
+                           0, classifier.spectrum, classifier.row);
+    say("frames", edgekd_count() - begun);
+    memset(ticks, 0, sizeof ticks);
+    edgekd_network_start(network, memory);
+    begun = edgekd_count();
+    for (int row = 0; row < network->map[0].rows; row++) {
+        memcpy(edgekd_network_entry(network, memory), golden_pcm[0] + 32 * row, EDGEKD_BINS);
+        edgekd_network_step(network, memory);
+    }
+    say("network", edgekd_count() - begun);
+    for (int i = 0; i < network->layers; i++) say("layer", ticks[i]);
+    return 0;
+}
+"""
+).replace("FRAMES", str(FRAMES), 1)
+
+
+def counted(bundle: Path, core: Core, optimise: str, plain: bool, hooked: bool) -> dict[str, list[float]]:
+    """Instructions by what the program names; with hooks in the layers, which add their own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shipped = {file: (bundle / file).read_text() for file in (MODEL, HEADER, GOLDEN_HEADER)}
+        ours = {file: text(file) for file in (*LIBRARY, *HEADERS, "edgekd_report.h", "emulator.c", "emulator.ld")}
+        before = (PLAIN if plain else "") + (HOOKS if hooked else "")
+        write(folder, {**ours, **shipped, "main.c": MAIN, "before.h": before})
+        sources = [folder / file for file in ("main.c", "emulator.c", *LIBRARY, MODEL)]
+        flags = [f"-{optimise}", "-include", str(folder / "before.h")]
+        toolchain.cross_build(sources, folder / "count.elf", core, flags)
+        said = toolchain.emulate(folder / "count.elf", core)
+    found: dict[str, list[float]] = {}
+    for what, number in re.findall(r"^(\w+) (\d+)$", said, re.MULTILINE):
+        found.setdefault(what, []).append(int(number) * core.emulated.instructions_a_tick)
+    return found
+
+
+def macs_of(model: str) -> list[int]:
+    """Of each layer, by the constants of a bundle."""
+    maps = [
+        tuple(int(number) for number in found)
+        for found in re.findall(r"\.rows = (\d+), \.columns = (\d+), \.channels = (\d+)", model)
+    ]
+    macs = []
+    for kind, source, target, rest in re.findall(
+        r"\.kind = EDGEKD_(\w+), \.source = (\d+), \.target = (\d+), (.*)", model
+    ):
+        kernel = re.search(r"\.kernel_rows = (\d+), \.kernel_columns = (\d+)", rest)
+        rows, columns, channels = maps[int(target)]
+        each = (
+            0 if kernel is None or kind == "MAX_POOL" else int(kernel[1]) * int(kernel[2]) * rows * columns * channels
+        )
+        macs.append(each * (maps[int(source)][2] if kind == "CONVOLUTION" else 1))
+    return macs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("core", nargs="*", choices=[*CORES, []], default=[])
+    parser.add_argument("--optimise", default="O2")
+    asked = parser.parse_args()
+    read_bundle(asked.bundle)
+    model = (asked.bundle / MODEL).read_text()
+    macs, layers = sizes_of((asked.bundle / HEADER).read_text())["MACS"], macs_of(model)
+    print(f"{'core':<14} {'kernels':<8} {'window':>12} {'a frame':>9} {'network':>11} {'a MAC':>6}   layers")
+    for name in asked.core or CORES:
+        for plain in (True, False):
+            whole = counted(asked.bundle, CORES[name], asked.optimise, plain, hooked=False)
+            parts = counted(asked.bundle, CORES[name], asked.optimise, plain, hooked=True)["layer"]
+            each = [
+                f"{count / share:.2f}" if share else f"{count / 1e3:.0f}k"
+                for count, share in zip(parts, layers, strict=True)
+            ]
+            network = whole["network"][0]
+            print(
+                f"{name:<14} {'plain' if plain else 'its own':<8} {whole['window'][0]:>12,.0f} "
+                f"{whole['frames'][0] / FRAMES:>9,.0f} {network:>11,.0f} {network / macs:>6.2f}   {' '.join(each)}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

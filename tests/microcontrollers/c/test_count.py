@@ -1,0 +1,57 @@
+"""Instructions that the emulator counts: of the log-mel and of all, of a second of a stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgekd.config import FrontendConfig
+from edgekd.errors import GateError
+from edgekd.exporting.budget import untrained
+from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.count import Instructions, instructions
+from edgekd.microcontrollers.c.model import model_files
+from tests.microcontrollers.c.programs import needs_emulator
+
+pytestmark = needs_emulator
+RATE, SAMPLES = 4_000, 4_000
+M4 = CORES["cortex-m4"]
+
+
+def files(hop: int) -> dict[str, str]:
+    frontend = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+    deployable = untrained(("hltdnn_micro", 0.5), 3, frontend, RATE, SAMPLES, "int8")
+    assert deployable.network is not None
+    return model_files(deployable.student, deployable.network, SAMPLES, hop)
+
+
+@pytest.fixture(scope="module")
+def pcm() -> NDArray[np.int16]:
+    return (3_000 * np.random.default_rng(0).standard_normal(SAMPLES)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def apart(pcm: NDArray[np.int16]) -> Instructions:
+    return instructions(files(SAMPLES), M4, pcm)
+
+
+def test_windows_that_overlap_share_the_log_mel_and_not_the_network(
+    apart: Instructions, pcm: NDArray[np.int16]
+) -> None:
+    twice = instructions(files(2_048), M4, pcm)
+    assert apart.total > apart.log_mel > 10_000
+    assert twice.network / apart.network == pytest.approx(SAMPLES / 2_048, rel=0.1)
+    assert twice.log_mel / apart.log_mel == pytest.approx(1, abs=0.2)  # but for frames at the ends of a window
+
+
+def test_a_core_without_an_fpu_takes_more_for_the_log_mel(apart: Instructions, pcm: NDArray[np.int16]) -> None:
+    assert instructions(files(SAMPLES), CORES["cortex-m0plus"], pcm).log_mel > 5 * apart.log_mel
+
+
+def test_an_emulator_that_does_not_know_the_board_is_told_of(pcm: NDArray[np.int16]) -> None:
+    newer = replace(M4, emulated=replace(M4.emulated, machine="mps9-an999"))
+    with pytest.raises(GateError, match=r"count.elf on an emulated cortex-m4 failed: .*unsupported machine"):
+        instructions(files(SAMPLES), newer, pcm)
