@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgekd.device.c import SOURCES
 from edgekd.microcontrollers.c.constants import array, network_constants
-from edgekd.microcontrollers.integer.layers import IntegerNetwork
+from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork, Means
 from edgekd.microcontrollers.integer.memory import plan
 from edgekd.microcontrollers.integer.reference import Values, every_map, run
+from tests.microcontrollers.integer.random_networks import random_network
 
 NETWORK_SOURCES = ("edgekd_network.c", "edgekd_kernels.c")
+MOST_BYTES = 1 << 20  # of the constants of a program, of which a board under the emulator holds twice as many
+
+Cases = list[tuple[IntegerNetwork, Values]]
 
 _CHECK = """\
 typedef struct { const edgekd_network *network; const int8_t *const *maps; const int32_t *scores; } test;
@@ -90,3 +94,33 @@ def write(folder: Path, cases: Sequence[tuple[IntegerNetwork, Values]], board: s
             (folder / source.name).write_bytes(source.read_bytes())
     (folder / "main.c").write_text(program(cases))
     return [folder / name for name in ("main.c", *NETWORK_SOURCES, board)]
+
+
+def layers_of(cases: Sequence[tuple[IntegerNetwork, Values]]) -> int:
+    """How many layers are compared, each network's classifier among them."""
+    return sum(len(network.layers) + 1 for network, _ in cases)
+
+
+def programs(seed: int, layers: int) -> Iterator[Cases]:
+    """Random networks of so many layers or a few more, as many in each program as one holds."""
+    random, cases, held, made = np.random.default_rng(seed), Cases(), 0, 0
+    while made < layers:
+        cases.append(random_network(random))
+        made += layers_of(cases[-1:])
+        held += _constant_bytes(cases[-1][0])
+        if held > MOST_BYTES:
+            yield cases
+            cases, held = Cases(), 0
+    if cases:
+        yield cases
+
+
+def _constant_bytes(network: IntegerNetwork) -> int:
+    """Of a network's maps, weights and tables, about."""
+    held = sum(each.size for each in network.maps) + network.classifier.weight.size
+    for layer in network.layers:
+        if isinstance(layer, Means):
+            held += 0 if layer.table is None else layer.table.nbytes
+        elif isinstance(layer, Convolution):
+            held += layer.weight.size
+    return held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,52 +13,52 @@ from edgekd.device.c import SOURCES
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.integer.tables import REST, SIXTYFOURTHS, WHOLE
-from tests.microcontrollers.c.bare import write
+from tests.microcontrollers.c.bare import Cases, programs, write
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
-from tests.microcontrollers.integer.random_networks import random_network
 
 SANITIZED = ("-O1", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover")
-MANY = 100  # programs of 50 networks each, of 2.5 layers beside the means
+FEW, MANY = 200, 10_000  # layers
+QUICK = ("cortex-m0plus", "cortex-m4", "cortex-m55")
 
 
-def on_host(folder: Path, seed: int, networks: int) -> None:
-    random = np.random.default_rng(seed)
-    sources = write(folder, [random_network(random) for _ in range(networks)])
-    toolchain.build(sources, folder / "main", SANITIZED)
-    assert toolchain.run(folder / "main") == f"{networks} networks\n"
+def on_host(folder: Path, cases: Cases, flags: Sequence[str] = SANITIZED) -> None:
+    toolchain.build(write(folder, cases), folder / "main", flags)
+    assert toolchain.run(folder / "main") == f"{len(cases)} networks\n"
 
 
-def on_core(folder: Path, name: str, seed: int, networks: int) -> None:
-    random = np.random.default_rng(seed)
-    sources = write(folder, [random_network(random) for _ in range(networks)], "emulator.c")
+def on_core(folder: Path, cases: Cases, name: str) -> None:
+    sources = write(folder, cases, "emulator.c")
     toolchain.cross_build(sources, folder / name, CORES[name], ["-Werror"])
-    assert toolchain.emulate(folder / name, CORES[name]) == f"{networks} networks\n"
+    assert toolchain.emulate(folder / name, CORES[name]) == f"{len(cases)} networks\n"
 
 
 @needs_host
-def test_random_networks_are_those_of_numpy_on_this_machine(tmp_path: Path) -> None:
-    on_host(tmp_path, 0, 40)
+def test_random_layers_are_those_of_numpy_on_this_machine(tmp_path: Path) -> None:
+    for cases in programs(0, FEW):
+        on_host(tmp_path, cases)
 
 
 @needs_emulator
-@pytest.mark.parametrize("name", ["cortex-m0plus", "cortex-m4", "cortex-m55"])
-def test_random_networks_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
-    on_core(tmp_path, name, 1, 12)
+@pytest.mark.parametrize("name", QUICK)
+def test_random_layers_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
+    for cases in programs(1, FEW):
+        on_core(tmp_path, cases, name)
 
 
 @pytest.mark.slow
 @needs_host
-def test_many_random_networks_are_those_of_numpy_on_this_machine(tmp_path: Path) -> None:
-    for seed in range(MANY):
-        on_host(tmp_path, 100 + seed, 50)
+@pytest.mark.parametrize("flags", [(), SANITIZED], ids=["plain", "sanitized"])
+def test_10_000_random_layers_are_those_of_numpy_on_this_machine(flags: Sequence[str], tmp_path: Path) -> None:
+    for cases in programs(100, MANY):
+        on_host(tmp_path, cases, flags)
 
 
 @pytest.mark.slow
 @needs_emulator
 @pytest.mark.parametrize("name", CORES)
-def test_many_random_networks_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
-    for seed in range(MANY):
-        on_core(tmp_path, name, 1000 + seed, 50)
+def test_10_000_random_layers_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
+    for cases in programs(100, MANY):
+        on_core(tmp_path, cases, name)
 
 
 @pytest.mark.parametrize(("name", "table"), [("WHOLE", WHOLE), ("PARTS", SIXTYFOURTHS), ("REST", REST)])

@@ -1,4 +1,8 @@
-"""Integer networks of random layers: all shapes, strides, paddings, scales, and values at the ends of their range."""
+"""Integer networks of random layers: all shapes, strides, paddings, scales, and values at the ends of their range.
+
+Channels go beyond the 16 that a vector of Helium holds, sums to the ends of 32 bits, factors from nothing at all to
+what shifts a sum to the left by all the bits that it leaves.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ Values = NDArray[np.int8]
 
 def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
     """A network of up to four layers before its means, and a window of `(rows, columns, channels)` for it."""
-    rows, columns, channels = (int(random.integers(1, most)) for most in (14, 11, 10))
+    rows, columns, channels = int(random.integers(1, 14)), int(random.integers(1, 11)), _channels(random, 9)
     if random.random() < 0.4:  # some cores have code of their own for whole words
         columns, channels = columns + 3, 4 * (1 + channels // 2)
     entry = _map("entry", random, rows, columns, channels)
@@ -54,6 +58,10 @@ def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
 
 def _map(name: str, random: Generator, *shape: int) -> Map:
     return Map(name, *shape, scale=1.0, zero_point=_zero_point(random))
+
+
+def _channels(random: Generator, few: int) -> int:
+    return int(random.integers(15, 38)) if random.random() < 0.15 else int(random.integers(1, few + 1))
 
 
 def _zero_point(random: Generator) -> int:
@@ -102,25 +110,43 @@ def _slid(source: Map, kernel: tuple[int, int], stride: tuple[int, int], padding
 
 
 def _factors(random: Generator, channels: int, products: int, most: int) -> Factors:
-    """Such that some results lie within the range and some beyond, or of any size at all."""
-    if random.random() < 0.15:
-        bits = 31 - int(np.ceil(np.log2(most * products + 1)))  # what is shifted to the left has to fit
-        return factors(random.choice([-1, 1], channels) * np.exp2(random.uniform(-40, min(6, bits - 4), channels)))
+    """Such that some results lie within the range and some beyond, or of any size at all, none among them."""
+    kind = random.random()
+    if kind < 0.15:
+        signs = random.choice([-1, 0, 1], channels)
+        return factors(signs * np.exp2(random.uniform(-40, _most_places(most * products) - 3, channels)))
+    if kind < 0.2:
+        return factors(random.uniform(0.6, 0.99, channels) * np.exp2(_most_places(most * products) - 2))
     return factors(random.uniform(0.3, 3, channels) * 128 / (most * products**0.5))
+
+
+def _most_places(largest: int) -> int:
+    """By how many a sum of that size may be shifted to the left."""
+    return 30 - int(np.ceil(np.log2(largest + 1)))
+
+
+def _bias(random: Generator, outputs: int, products: int, by: Factors) -> NDArray[np.int32]:
+    """Small, or such that sums reach the ends of what fits."""
+    room = min((2**31 - 2) >> by.left, 2**31 - 1) - products * 128 * 127
+    assert room >= 20_000, "no such sum fits"
+    if random.random() < 0.1:
+        return random.choice(np.array([-room, room], np.int32), outputs)
+    return random.integers(-20_000, 20_000, outputs).astype(np.int32)
 
 
 def _convolution(random: Generator, source: Map, name: str, depthwise: bool = False) -> Convolution:
     kernel, stride, padding = _window(random, source)
-    outputs = source.channels if depthwise else int(random.choice([random.integers(1, 12), 4, 8]))
+    outputs = source.channels if depthwise else int(random.choice([_channels(random, 11), 4, 8]))
     inputs = 1 if depthwise else source.channels
     low, high = sorted(int(each) for each in random.integers(-128, 128, 2)) if random.random() < 0.3 else (-128, 127)
     products = prod(kernel) * inputs
+    by = _factors(random, outputs, products + 2, 128 * 127)
     return Convolution(
         source=source,
         target=_map(name, random, *_slid(source, kernel, stride, padding), outputs),
         weight=_weight(random, (outputs, *kernel, inputs)),
-        bias=random.integers(-20_000, 20_000, outputs).astype(np.int32),
-        factors=_factors(random, outputs, products + 2, 128 * 127),
+        bias=_bias(random, outputs, products, by),
+        factors=by,
         stride=stride,
         padding=padding,
         low=low,
