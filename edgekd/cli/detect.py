@@ -87,9 +87,9 @@ def detect(
     if piped:
         heard, interrupted = _listen(model, out, format_, asked, overwrite, (rate, pcm, channels), json_, quiet)
     else:
-        heard, interrupted = _read(model, paths, out, format_, asked | times, overwrite, json_, quiet), False
+        heard, interrupted = _read(model, paths, out, format_, asked | times, overwrite, json_, quiet), 0
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(128 + interrupted)
     if any(each.failed for each in heard):
         raise typer.Exit(InputError.exit_code)
 
@@ -147,7 +147,7 @@ def _listen(
     pcm: tuple[int | None, str | None, int | None],
     json_: bool,
     quiet: bool,
-) -> tuple[tuple[Heard, ...], bool]:
+) -> tuple[tuple[Heard, ...], int]:
     from edgekd.detection.detect import Found, detect_piped
     from edgekd.errors import UsageError
     from edgekd.events.tables import event_json

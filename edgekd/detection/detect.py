@@ -138,9 +138,10 @@ def detect_piped(
     tell: Callable[[Event], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
     **asked: Any,
-) -> tuple[Found, bool]:
+) -> tuple[Found, int]:
     """`detect` of what comes from a file descriptor: a WAV file, or bare samples, `pcm` at a rate, in a format and a
-    number of channels (None: the model's, s16, 1). Returns also whether Ctrl-C ended it; what came before is heard.
+    number of channels (None: the model's, s16, 1). Returns also the signal that ended it, SIGINT or SIGTERM, or 0; what
+    came before is heard.
 
     `tell` hears of each event as soon as it is certain, `note` at once of a moved hop. Raises as `detect` does,
     `InputError` also for other sound.

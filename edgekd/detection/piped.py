@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from edgekd.device.runner.wav_header import FLOAT, WavHeader, interpret
 from edgekd.errors import InputError, UsageError
 
 NAME = "standard input"
+_ENDING: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 _BLOCK = 1 << 18  # bytes at a time, at most
 _MOST_HEADER = 1 << 20  # bytes before the samples of a WAV file
 _UNKNOWN = 0x7FFF0000  # a WAV file that is longer was begun by a program that could not know its length
@@ -39,10 +41,10 @@ class Pcm:
 
 @dataclass
 class PipedSound:
-    """The samples that come from a file descriptor, until they end or somebody presses Ctrl-C.
+    """The samples that come from a file descriptor, until they end or a signal does: Ctrl-C, or SIGTERM.
 
     `rate` is known, and what is no sound refused, when it is made. `ended` says in words how the input ended otherwise
-    than it should, `cut` that samples are missing, `interrupted` that Ctrl-C ended it.
+    than it should, `cut` that samples are missing, `interrupted` the number of the signal that ended it, else 0.
     """
 
     descriptor: int
@@ -52,13 +54,15 @@ class PipedSound:
     rate: int = field(init=False)
     ended: str | None = field(init=False, default=None)
     cut: bool = field(init=False, default=False)
-    interrupted: bool = field(init=False, default=False)
+    interrupted: int = field(init=False, default=0)
     _held: bytes = field(init=False, default=b"")
     _reading: bool = field(init=False, default=False)
     _left: int | None = field(init=False, default=None)  # bytes of samples to come, where a header says so
     _convert: Callable[[bytes], Any] = field(init=False)
 
     def __post_init__(self) -> None:
+        with suppress(OSError):
+            os.set_blocking(self.descriptor, True)  # who started this program may have left it otherwise
         head = self._exactly(12)
         if head[:4] in _PACKED:
             raise InputError(
@@ -82,14 +86,15 @@ class PipedSound:
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """What is heard, in pieces `(samples,)`, as it comes. Raises `InputError` where it cannot be read."""
         scale = np.float32(self.hearing.full_scale if self._floats else 1.0)
-        before = signal.signal(signal.SIGINT, self._interrupt)
+        before = {number: signal.signal(number, self._interrupt) for number in _ENDING}
         try:
             while data := self._frames():
                 with np.errstate(over="ignore", invalid="ignore"):
                     heard = mix_down(self._convert(data).reshape(-1, self._channels), self.hearing.channel)
                     yield (heard / scale).astype(np.float32, copy=False)
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if self._left and not self.interrupted:
             self.cut = True
             self.ended = f"ended {self._left / self._frame / self.rate:.3f} s before its header says"
@@ -123,8 +128,9 @@ class PipedSound:
             self._reading = False
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
-        self.interrupted = True
-        signal.signal(number, signal.default_int_handler)  # a second one does not wait
+        self.interrupted = number
+        for each, handler in _ENDING.items():  # a second one does not wait
+            signal.signal(each, handler)
         if self._reading:
             raise KeyboardInterrupt
 

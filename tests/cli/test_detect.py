@@ -96,7 +96,10 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "edgekd", "detect", *map(str, arguments)]
 
 
-def test_what_was_heard_of_a_pipe_before_ctrl_c_is_written(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_heard_of_a_pipe_before_a_signal_is_written(
+    tiny_bundle: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     table, pipe = tmp_path / "d.csv", subprocess.PIPE
     process = subprocess.Popen(
         command(tiny_bundle, "-", "--out", table, "--threshold", "0"), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
@@ -108,8 +111,8 @@ def test_what_was_heard_of_a_pipe_before_ctrl_c_is_written(tiny_bundle: Path, tm
     while not _is_read(process.stdin.fileno()) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130, process.stderr.read()
+    process.send_signal(number)
+    assert process.wait(60) == code, process.stderr.read()
     assert {(event.start, event.end) for event in read_events(table)} == {(0.0, 5.0)}
     for each in (process.stdin, process.stdout, process.stderr):
         each.close()

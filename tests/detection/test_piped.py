@@ -199,3 +199,13 @@ def test_one_table_comes_of_a_pipe_and_replaces_none(pipe: Pipe, tiny_bundle: Pa
         detect_piped(tiny_bundle, pipe(b""), pcm=(None, "s12", None))
     found: Found = detect_piped(tiny_bundle, pipe(b""))[0]
     assert found.recordings[0].missed == "holds no samples"
+
+
+def test_a_pipe_that_was_left_without_waiting_is_waited_for(tiny_bundle: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    late = threading.Timer(0.5, lambda: (os.write(writing, bytes(16_000)), os.close(writing)))
+    late.start()
+    found, _ = detect_piped(tiny_bundle, reading)
+    os.close(reading)
+    assert found.seconds == 2.0
