@@ -56,7 +56,7 @@ def stepped(
 ) -> Stepped:
     """The graphs of `deployable` for windows that overlap, compared with `shipped`, its own graph, on `clips (N, S)`
     laid end to end."""
-    by, precision = "windows that overlap, in steps", deployable.precision
+    by, precision = "overlapping windows in steps", deployable.precision
     told = classifier.model_dump(mode="json")
     log_mel = LogMel(**told["frontend"], sample_rate=classifier.sample_rate, gain=classifier.gain)
     model = onnx_of(deployable, flavour, Form(target.opset, "external", "dynamic"))

@@ -207,10 +207,11 @@ def _begin(
     config: DistillConfig, progress: Progress, taught: bool, resume: bool, overwrite: bool, quantized: bool = False
 ) -> _Begun:
     """Check device, names, folder and data, in this order, and begin the run folder only then."""
-    config = _as_begun(settled(config)) if resume else settled(config)
+    asked = settled(config)
+    config = _as_begun(asked) if resume else asked
     device = processes.join(config.device)
     index, split = processes.from_first(lambda: _data(config, progress, taught, resume, overwrite, quantized))
-    config = recorded(config, index.task)
+    config = recorded(asked, index.task)
     data = RunData(index, split, open_clips(index, config.data, progress))
     without = processes.from_first(lambda: load_unlabelled(config.data, progress)) if config.data.unlabelled else None
     store = None if without is None else open_clips(without, config.data, progress)
@@ -286,7 +287,7 @@ def _data(
 
 
 def _as_begun(config: DistillConfig) -> DistillConfig:
-    """`config` with the labels read as the run that it is to go on with has them, where there is one."""
+    """`config` with the labels read as the run that it is to go on with reads them, where there is one."""
     folder = to_resume(config.out)
     if config.data.labels is not None or not is_begun(folder):
         return config

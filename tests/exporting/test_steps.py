@@ -18,7 +18,7 @@ from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.step_graphs import StepGraphs, step_graphs
 from edgekd.runs.run import Run
 
-BY = "windows that overlap, in steps"
+BY = "overlapping windows in steps"
 
 
 def test_graphs_that_agree_are_shipped_and_say_on_what(tiny_bundle: Path) -> None:
