@@ -2,7 +2,8 @@
  *
  *     arecord -f S16_LE -r RATE -t raw | ./stream
  *
- * A line a window: the second at which it ends, its class, the score. On a board the loop is the same, and the samples
+ * A line a window: the second at which it ends, its class, the score, and `heard` where that reaches the class's
+ * threshold. On a board the loop is the same, and the samples
  * come from the microphone's buffer (README.md). */
 #include <stdio.h>
 
@@ -13,6 +14,7 @@ static edgekd_t classifier;
 
 int main(void) {
     static const char *const names[] = EDGEKD_CLASS_NAMES;
+    static const int32_t heard_from[] = EDGEKD_HEARD_FROM;
     static int16_t pcm[EDGEKD_FRAME_HOP];
     int32_t scores[EDGEKD_CLASSES];
     unsigned long long heard = 0;
@@ -25,7 +27,8 @@ int main(void) {
             edgekd_scores(&classifier, scores);
             for (int k = 1; k < EDGEKD_CLASSES; k++)
                 if (scores[k] > scores[best]) best = k;
-            printf("%.1f %s %.3f\n", (double)heard / EDGEKD_SAMPLE_RATE, names[best], scores[best] / (double)EDGEKD_ONE);
+            printf("%.1f %s %.3f%s\n", (double)heard / EDGEKD_SAMPLE_RATE, names[best], scores[best] / (double)EDGEKD_ONE,
+                   scores[best] >= heard_from[best] ? " heard" : "");
             fflush(stdout);
         }
     }

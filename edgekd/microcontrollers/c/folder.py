@@ -24,15 +24,17 @@ LARGEST_GOLDEN = 1 << 20  # bytes of recordings, which lie in flash while they a
 
 def all_sources(
     classes: Sequence[str],
+    heard_from: Mapping[str, float],
     core: Core | None,
     recordings: NDArray[np.int16],
     scores: NDArray[np.int32],
 ) -> dict[str, str]:
-    """Every file by name: `recordings (N, S)` and the `scores (N, K)` that they must get are in one."""
+    """Every file by name: `recordings (N, S)` and the `scores (N, K)` that they must get are in one, and in another
+    from which score each of the `classes` is heard, but for the background."""
     written = {
         **verification(recordings, scores),
         **{name: text(name) for name in ("host.c", "main_stream.c")},
-        CLASSES: class_names(classes),
+        CLASSES: class_names(classes, heard_from),
         "Makefile": makefile(core),
     }
     return {name: content for name, content in written.items() if core is not None or name not in _EMULATOR}

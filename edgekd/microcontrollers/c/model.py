@@ -14,7 +14,7 @@ from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
 from edgekd.microcontrollers.c.front_end import log_mel_constants
-from edgekd.microcontrollers.integer.layers import Convolution, IntegerNetwork
+from edgekd.microcontrollers.integer.layers import SHARE, Convolution, IntegerNetwork
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.memory import Memory, padded, plan
 from edgekd.models.students.student import Student
@@ -82,11 +82,18 @@ def whole_frames(hop_samples: int, config: FrontendConfig) -> int:
     return max(1, round(hop_samples / config.hop_length)) * config.hop_length
 
 
-def class_names(classes: Sequence[str]) -> str:
-    """`edgekd_classes.h`: the names of the classes, and their numbers under names that C has."""
+def class_names(classes: Sequence[str], heard_from: Mapping[str, float]) -> str:
+    """`edgekd_classes.h`: the names of the classes, their numbers under names that C has, and from which score each is
+    heard: one that `heard_from` does not have, the background, never is."""
     numbers = "".join(f"#define EDGEKD_CLASS_{name} {number}\n" for number, name in enumerate(_identifiers(classes)))
     texts = ", \\\n".join(f"    {_text(name)}" for name in classes)
-    return _CLASSES.format(numbers=numbers, texts=texts)
+    scores = ", \\\n".join(f"    {_in_units(heard_from.get(name))}" for name in classes)
+    return _CLASSES.format(numbers=numbers, texts=texts, scores=scores)
+
+
+def _in_units(score: float | None) -> int:
+    """A threshold in units of 1 / EDGEKD_ONE: the first score that reaches it; more than any where there is none."""
+    return SHARE + 1 if score is None else ceil(score * SHARE)
 
 
 def _sizes(
@@ -147,6 +154,11 @@ _CLASSES = """\
 {numbers}
 #define EDGEKD_CLASS_NAMES {{ \\
 {texts} \\
+}}
+
+/* From which score a class is heard, in units of 1 / EDGEKD_ONE; that of the background is never reached. */
+#define EDGEKD_HEARD_FROM {{ \\
+{scores} \\
 }}
 
 #endif

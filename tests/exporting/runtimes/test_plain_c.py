@@ -73,9 +73,11 @@ def test_the_program_for_a_stream_says_what_predict_says(bundle: Bundle, copy: P
     done = subprocess.run([str(copy / "stream")], input=samples.tobytes(), capture_output=True, check=True)
     soundfile.write(tmp_path / "a.wav", samples, 4_000, subtype="PCM_16")
     scores, _ = open_predictor(bundle.folder).predict_file(tmp_path / "a.wav")
-    second, name, score = done.stdout.decode().split()
+    second, name, score, *heard = done.stdout.decode().split()
     assert (float(second), name) == (1, bundle.manifest.classifier.classes[scores.argmax()])
     assert float(score) == pytest.approx(scores.max(), abs=0.0006)
+    heard_from = bundle.manifest.detection.open.get(name, 2.0)  # the background never is
+    assert heard == ["heard"] * (float(score) >= heard_from)
 
 
 @needs_emulator

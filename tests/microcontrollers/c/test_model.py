@@ -13,15 +13,21 @@ NAMES = ("crying baby", '3"?\\', "crying-baby", "鯨")
 
 
 def test_classes_are_numbered_under_names_that_c_has() -> None:
-    numbers = re.findall(r"#define EDGEKD_CLASS_(\w+) (\d)\n", class_names(NAMES))
+    numbers = re.findall(r"#define EDGEKD_CLASS_(\w+) (\d)\n", class_names(NAMES, {}))
     assert numbers == [("CRYING_BABY_0", "0"), ("3", "1"), ("CRYING_BABY_2", "2"), ("3_", "3")]
 
 
 def test_class_names_keep_their_letters() -> None:
-    text = class_names(NAMES)
+    text = class_names(NAMES, {})
     assert '    "3\\042\\077\\134", \\\n' in text
     assert '    "\\351\\257\\250" \\\n' in text
     assert text.isascii()
+
+
+def test_a_class_is_heard_from_the_first_score_that_reaches_its_threshold() -> None:
+    text = class_names(NAMES, {"crying baby": 0.5, "crying-baby": 0.50001, "鯨": 1.0})
+    scores = text[text.index("#define EDGEKD_HEARD_FROM {") :]
+    assert re.findall(r"^    (\d+)", scores, re.MULTILINE) == ["16384", "32769", "16385", "32768"]
 
 
 def test_sizes_are_those_of_the_student() -> None:

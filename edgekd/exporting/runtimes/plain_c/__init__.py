@@ -144,7 +144,8 @@ class PlainC:
         clips = folder.how_many(manifest.classifier.clip_samples, len(golden.waveform))
         recordings = host.in_16_bits(golden.clips()[:clips])
         scores = host.scores(_compiled(_texts(files)), recordings)
-        texts = folder.all_sources(manifest.classifier.classes, _core(manifest.target), recordings, scores)
+        classes, core = manifest.classifier.classes, _core(manifest.target)
+        texts = folder.all_sources(classes, manifest.detection.open, core, recordings, scores)
         return {name: text.encode() for name, text in texts.items()}
 
     def usage(self, manifest: Manifest) -> str:
@@ -281,6 +282,7 @@ Without `-ffp-contract=off` products and sums are fused, and the last bits of th
 static edgekd_t classifier;                  /* all that it needs beside the stack */
 static int16_t buffer[2][EDGEKD_FRAME_HOP];  /* the DMA fills one while the other is heard */
 static volatile int full = -1;
+static const int32_t heard_from[] = EDGEKD_HEARD_FROM;
 
 void microphone_half_done(void) {{ full = 0; }}  /* called by your driver: {rate} Hz, one channel, 16 bits */
 void microphone_done(void) {{ full = 1; }}
@@ -294,7 +296,8 @@ int main(void) {{
         full = -1;
         if (edgekd_push(&classifier, buffer[half], EDGEKD_FRAME_HOP)) {{
             edgekd_scores(&classifier, scores);
-            if (scores[0] > EDGEKD_ONE / 2) report(0);
+            for (int k = 0; k < EDGEKD_CLASSES; k++)
+                if (scores[k] >= heard_from[k]) report(k);
         }}
     }}
 }}
