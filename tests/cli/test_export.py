@@ -49,7 +49,7 @@ def test_another_precision_front_end_and_batch_are_exported(edgekd: Callable, ti
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["precision"], manifest["target"]["precisions"]) == ("fp32", ["fp32"])
     assert (manifest["classifier"]["input"], manifest["classifier"]["batch"]) == ("log_mel", 1)
-    by = ["onnxruntime", "onnx.reference", "windows"]  # the last: those that overlap
+    by = ["onnxruntime", "onnx.reference", "overlapping"]  # the last: windows in steps
     assert [check["by"].split()[0] for check in manifest["checks"]] == by
 
 
