@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 Labels = Literal["single", "multi"]
@@ -62,3 +64,8 @@ MULTI = Task("multi", "sigmoid", "mean_average_precision", "mAP")
 TASKS: dict[str, Task] = {task.labels: task for task in (SINGLE, MULTI)}
 BY_ACTIVATION: dict[str, Task] = {task.activation: task for task in (SINGLE, MULTI)}
 THRESHOLD = 0.5  # from which probability a class is answered where nobody chose another
+
+
+def task_of(labels: Tensor | npt.NDArray[np.int64]) -> Task:
+    """Of clips with one class each, `(N,)`, or with 1 for each class that they are of, `(N, K)`."""
+    return MULTI if labels.ndim == 2 else SINGLE

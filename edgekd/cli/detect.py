@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from edgekd import own_code
 from edgekd.cli import options
 
 if TYPE_CHECKING:
+    from edgekd.detection.detect import Found
     from edgekd.detection.listening import Heard
 
 Flag = typer.Option
@@ -107,17 +109,13 @@ def _read(
     from edgekd.detection.detect import detect
     from edgekd.events.tables import event_json
     from edgekd.progress import ConsoleProgress
-    from edgekd.report.terminal import line, print_json
+    from edgekd.report.terminal import line
 
     def report(heard: Heard) -> None:
         _complain(heard)
         if out is None and not json_:
             for event in heard.events:
                 line(event_json(event))
-
-    def note(words: str) -> None:
-        if not json_ and not quiet:
-            line(f"Note: {words}", err=True)
 
     def advice() -> str:
         return (
@@ -128,13 +126,17 @@ def _read(
 
     with options.interruptible(advice), ConsoleProgress(quiet=quiet, audio=True) as progress:
         found = detect(
-            model, paths, out, progress, format_=format_, overwrite=overwrite, report=report, tell=note, **asked
+            model,
+            paths,
+            out,
+            progress,
+            format_=format_,
+            overwrite=overwrite,
+            report=report,
+            tell=_notes(json_ or quiet),
+            **asked,
         )
-    if json_:
-        print_json(found.to_dict())
-    elif out is not None and found.tables:
-        tables = f"{len(found.tables)} tables in {out}" if len(found.tables) > 1 else f"{out}"
-        line(f"{len(found.events)} events in {found.seconds / 3600:.3g} h of audio: {tables}")
+    _summarise(found, out, json_)
     return found.recordings
 
 
@@ -148,10 +150,10 @@ def _listen(
     json_: bool,
     quiet: bool,
 ) -> tuple[tuple[Heard, ...], int]:
-    from edgekd.detection.detect import Found, detect_piped
+    from edgekd.detection.detect import detect_piped
     from edgekd.errors import UsageError
     from edgekd.events.tables import event_json
-    from edgekd.report.terminal import line, print_json
+    from edgekd.report.terminal import line
 
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("-: standard input is a terminal: arecord -q -t raw -f S16_LE -r 32000 | edgekd detect ...")
@@ -161,21 +163,39 @@ def _listen(
             line(event_json(event))
             sys.stdout.flush()
 
-    def note(words: str) -> None:
-        if not json_ and not quiet:
-            line(f"Note: {words}", err=True)
-
     found, interrupted = detect_piped(
-        model, sys.stdin.fileno(), out, pcm=pcm, format_=format_, overwrite=overwrite, tell=tell, note=note, **asked
+        model,
+        sys.stdin.fileno(),
+        out,
+        pcm=pcm,
+        format_=format_,
+        overwrite=overwrite,
+        tell=tell,
+        note=_notes(json_ or quiet),
+        **asked,
     )
     for heard in found.recordings:
         _complain(heard)
+    _summarise(found, out, json_)
+    return found.recordings, interrupted
+
+
+def _notes(silent: bool) -> Callable[[str], None]:
+    """Prints a note, unless that is to be `silent`."""
+    from edgekd.report.terminal import line
+
+    return lambda words: None if silent else line(f"Note: {words}", err=True)
+
+
+def _summarise(found: Found, out: Path | None, json_: bool) -> None:
+    """What was found, and where it is written."""
+    from edgekd.report.terminal import line, print_json
+
     if json_:
         print_json(found.to_dict())
     elif out is not None and found.tables:
-        line(f"{len(found.events)} events in {found.seconds / 3600:.3g} h of audio: {out}")
-    assert isinstance(found, Found)
-    return found.recordings, interrupted
+        tables = f"{len(found.tables)} tables in {out}" if len(found.tables) > 1 else f"{out}"
+        line(f"{len(found.events)} events in {found.seconds / 3600:.3g} h of audio: {tables}")
 
 
 def _complain(heard: Heard) -> None:

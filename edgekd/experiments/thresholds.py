@@ -13,7 +13,7 @@ from edgekd.quantization.int8_student import load_int8
 from edgekd.runs.at_work import changes_run
 from edgekd.runs.predictions import VALIDATION, read_predictions
 from edgekd.runs.run import Run, Stage
-from edgekd.runs.thresholds import BEST_F1, Aim, Counts, Thresholds, read_thresholds
+from edgekd.runs.thresholds import BEST_F1, Aim, Counts, Thresholds
 from edgekd.scoring.temperature import tempered
 from edgekd.scoring.thresholds import counts_at
 from edgekd.training.thresholds import ask_validation, rechoose, truth_of, window_hours
@@ -57,12 +57,6 @@ def choose(run: Run, aim: Aim = BEST_F1, progress: Progress = silent) -> list[Ch
             student = load_int8(run) if stage == "int8" else run.student()
             ask_validation(run, stage, student, data, device, progress)
     return [_with_test(run, stage, rechoose(run, stage, aim)) for stage in finished]
-
-
-def chosen_for(run: Run, stage: Stage) -> Chosen | None:
-    """What is kept of the student of a stage; None in a run of an older version."""
-    thresholds = read_thresholds(run, stage)
-    return None if thresholds is None else _with_test(run, stage, thresholds)
 
 
 def _with_test(run: Run, stage: Stage, thresholds: Thresholds) -> Chosen:

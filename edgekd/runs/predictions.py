@@ -22,7 +22,7 @@ from edgekd.data.index import NOTHING, ClipIndex
 from edgekd.errors import InputError, shown
 from edgekd.escaping import csv_text, from_csv_text
 from edgekd.files.tables import read_csv, write_csv
-from edgekd.task import MULTI, SINGLE, THRESHOLD, Task
+from edgekd.task import SINGLE, THRESHOLD, Task, task_of
 
 FILE = "predictions.csv"
 VALIDATION = "validation.csv"  # the same of the validation side, in the folder of a stage
@@ -47,7 +47,7 @@ class Predictions:
     @property
     def task(self) -> Task:
         """What the classes are to each other."""
-        return MULTI if self.labels.ndim == 2 else SINGLE
+        return task_of(self.labels)
 
     @property
     def predicted(self) -> npt.NDArray[Any]:

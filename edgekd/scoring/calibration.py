@@ -20,7 +20,7 @@ import numpy.typing as npt
 from edgekd.scoring.intervals import Floats, Interval, intervals_over_groups
 from edgekd.scoring.scores import CALIBRATION_BINS, calibration_error
 from edgekd.scoring.temperature import cross_entropy, tempered
-from edgekd.task import Activation
+from edgekd.task import Activation, task_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def calibration(
     """Of `probabilities (N, K)` of clips of these classes `(N,)`, or memberships `(N, K)`, and groups; `seed`: of the
     interval's resamples."""
     labels = np.asarray(truth, dtype=np.int64)
-    if labels.ndim == 2:
+    task = task_of(labels)
+    if task.several:
         known, yes = labels > 0, probabilities >= 0.5
         confidence = np.where(yes, probabilities, 1 - probabilities).astype(np.float32).ravel()
         right, answered_in = (yes == known).ravel(), np.repeat(np.asarray(groups), probabilities.shape[1])
@@ -49,13 +50,12 @@ def calibration(
         known = np.eye(probabilities.shape[1], dtype=bool)[labels]
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         answered_in = np.asarray(groups)
-    activation: Activation = "sigmoid" if labels.ndim == 2 else "softmax"
     error = calibration_error(confidence, right)
     low, high = _interval(confidence, right, answered_in, seed)
     return CalibrationError(
         error=error,
         interval=(min(low, error), max(high, error)),  # the correction of a few groups may go past the figure itself
-        cross_entropy=float(cross_entropy(probabilities, known, activation=activation).mean()),
+        cross_entropy=float(cross_entropy(probabilities, known, activation=task.activation).mean()),
     )
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy, nll_loss
 
 from edgekd.scoring.average_precision import mean_average_precision
 from edgekd.scoring.probabilities import Waveforms, predict_probabilities
-from edgekd.task import MULTI, SINGLE, Task
+from edgekd.task import SINGLE, Task, task_of
 
 
 class Validation(NamedTuple):
@@ -46,7 +46,7 @@ class ValidationClips:
     @property
     def task(self) -> Task:
         """What the classes are to each other."""
-        return MULTI if self.labels.ndim == 2 else SINGLE
+        return task_of(self.labels)
 
 
 LossHeldOut = Callable[[], float]
