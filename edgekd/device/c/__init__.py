@@ -5,7 +5,15 @@ from pathlib import Path
 SOURCES = Path(__file__).parent
 
 LIBRARY = ("edgekd.c", "edgekd_kernels.c", "edgekd_log_mel.c", "edgekd_network.c")
-HEADERS = ("edgekd.h", "edgekd_exp.h", "edgekd_kernels.h", "edgekd_log_mel.h", "edgekd_network.h")
+HEADERS = (
+    "edgekd.h",
+    "edgekd_exp.h",
+    "edgekd_kernels.h",
+    "edgekd_kernels_dsp.h",
+    "edgekd_kernels_helium.h",
+    "edgekd_log_mel.h",
+    "edgekd_network.h",
+)
 
 
 def text(name: str) -> str:
