@@ -104,7 +104,7 @@ def detect(
     times = beginnings([source.name for source in sources], pattern, zone)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
-    notes = (*times.notes, *_odd(sources, times), *_moved(hop_s, rule))
+    notes = (*predictor.notes, *times.notes, *_odd(sources, times), *_moved(hop_s, rule))
 
     def tell_all() -> None:  # after what is wrong, and before anything is listened to
         for note in notes:
@@ -154,7 +154,7 @@ def detect_piped(
         raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
     predictor = open_predictor(Path(model))
     rule = predictor.rule(**asked)
-    notes = _moved(asked.get("hop_s"), rule)
+    notes = (*predictor.notes, *_moved(asked.get("hop_s"), rule))
     for words in notes:
         note(words)
     rate, encoding, channels = pcm

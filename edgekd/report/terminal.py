@@ -196,8 +196,11 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
     return f"{points_lost(loss.drop)} points{lost}, {decibels(loss.sqnr_db)} dB"
 
 
-def print_bundle(bundle: Bundle) -> None:
-    """What a bundle that was just written holds, and what it was checked with."""
+def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
+    """What a bundle that was just written holds, and what it was checked with.
+
+    `why_rejects`: in words, of one that rejects the unknown.
+    """
     from edgekd.exporting.runtimes import RUNTIMES
     from edgekd.models.build import sized
 
@@ -225,6 +228,8 @@ def print_bundle(bundle: Bundle) -> None:
             f"  unknown: {reject.score} below {setting(reject.threshold)}, which rejects at most"
             f" {percent(reject.share)} of {reject.clips} known clips"
         )
+        if why_rejects is not None:
+            line(f"    {why_rejects}")
     deciding = manifest.checks[0].by
     also = dict.fromkeys(check.by for check in manifest.checks if check.figures and check.by != deciding)
     if also:

@@ -28,19 +28,6 @@ SHARE = 0.05  # of known clips that may be rejected: where the literature report
 MOST_FACTORS = 32
 
 
-def energy(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Floats:
-    """`T logsumexp(z / T)` of `logits (N, K)`: `(N,)`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    highest: Floats = scaled.max(axis=1)
-    return temperature * (highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1)))
-
-
-def independent_energy(logits: npt.NDArray[np.floating]) -> Floats:
-    """`sum log(1 + exp(z))` of `logits (N, K)` of classes with a sigmoid each: `(N,)`."""
-    summed: Floats = np.logaddexp(0, np.asarray(logits, dtype=np.float64)).sum(axis=1)
-    return summed
-
-
 @dataclass(frozen=True, eq=False)
 class Gaussians:
     """Classes in the space of embeddings: one Gaussian each, all of one covariance.
@@ -80,12 +67,6 @@ class Gaussians:
         factors = along * np.sqrt(np.maximum(1 / rest - 1 / np.maximum(widest, rest), 0))
         return cls(means, factors, rest, shrinkage)
 
-    def familiarity(self, embeddings: npt.NDArray[np.floating]) -> Floats:
-        """Minus the squared distance of `embeddings (N, D)` from the nearest class: `(N,)`."""
-        apart = np.asarray(embeddings, dtype=np.float64)[:, None] - self.means  # (N, K, D)
-        distances = (apart**2).sum(axis=2) / self.rest - ((apart @ self.factors) ** 2).sum(axis=2)
-        return -distances.min(axis=1)
-
 
 def ledoit_wolf(centred: Floats) -> float:
     """The share of the identity that a covariance of `centred (N, D)`, of mean 0, is best shrunk by, from 0 to 1."""
@@ -99,9 +80,17 @@ def ledoit_wolf(centred: Floats) -> float:
 
 
 def known_threshold(known: npt.NDArray[np.floating], share: float = SHARE) -> float:
-    """The highest threshold below which at most `share` of the scores `known (N,)` lie."""
-    ordered = np.sort(np.asarray(known, dtype=np.float64))
-    return float(ordered[int(np.floor(share * len(ordered) + 1e-9))])
+    """A threshold below which at most `share` of the scores `known (N,)` lie.
+
+    The one below which most of that share lie is halfway between two scores, so that rounding elsewhere decides
+    nothing; where nothing may be rejected, as far below the lowest as the next one is above.
+    """
+    ordered = np.unique(np.asarray(known, dtype=np.float64))
+    kept = float(np.sort(known)[int(np.floor(share * len(known) + 1e-9))])  # the lowest that is not rejected
+    place = int(np.searchsorted(ordered, kept))
+    if place == 0:
+        return kept - (float(ordered[1]) - kept) / 2 if len(ordered) > 1 else kept
+    return (float(ordered[place - 1]) + kept) / 2
 
 
 def auroc(known: npt.NDArray[np.floating], unknown: npt.NDArray[np.floating]) -> float:

@@ -11,8 +11,8 @@ import torch
 
 from edgekd.config import ProfileConfig
 from edgekd.exporting.export import export
+from edgekd.exporting.kept_rejection import Rejection
 from edgekd.exporting.manifest import Reject
-from edgekd.exporting.rejection import Rejection
 from edgekd.profiling.accuracy import clips_of_run
 from edgekd.profiling.subjects import candidates
 from edgekd.profiling.unknown import Ear, made_of, unknown_sounds
