@@ -116,9 +116,10 @@ def detect(
     # Tables of a recording stay as they are; one of all is written anew, with the times that are asked for now.
     named = {"time_pattern": time_pattern, "time_zone": time_zone} if _is_folder(out) else {}
     settings = rule.settings() | {name: value for name, value in named.items() if value is not None}
+    if _is_folder(out):
+        check_tables(sources)
     with _journal(out, {"model": predictor.digest(), "settings": settings}, overwrite) as done:
         if _is_folder(out):
-            check_tables(sources)
             tell_all()
             each = _heard(predictor, rule, sources, times, done, progress, report)
             return replace(_table_each(out, chosen, sources, done, each), notes=notes)
@@ -189,9 +190,11 @@ def _table_each(
     heard, tables = [], []
     for source, each in zip(sources, recordings, strict=True):
         heard.append(each)
-        table = out / Path(source.below).with_suffix(_ENDINGS[format_])
+        below = Path(source.below).with_suffix(_ENDINGS[format_])
+        table = out / below
         if each.seconds and not (source in known and table.exists()):
             write_events(table, each.events, format_, {each.recording: each.seconds})
+            done.wrote(source.path, below)
         tables += [table] if each.seconds else []
     return Found(tuple(heard), tuple(tables))
 

@@ -129,7 +129,10 @@ class ToldApart:
 
 def told_apart(trials: Sequence[Trial], seed: int = 0) -> ToldApart:
     """The means over `trials`; a group that is in several is resampled for all of them at once."""
-    names = sorted({name for trial in trials for name in (*trial.known_groups, *trial.unknown_groups)})
+    known = {name for trial in trials for name in trial.known_groups}
+    unknown = {name for trial in trials for name in trial.unknown_groups}
+    names = sorted(known | unknown)
+    behind = [min(len(known), len(unknown)), len(unknown), len(known)]
     place = {name: number for number, name in enumerate(names)}
     parts = [_Ordered.of(trial, place) for trial in trials]
 
@@ -138,7 +141,7 @@ def told_apart(trials: Sequence[Trial], seed: int = 0) -> ToldApart:
             figures: Floats = np.mean([part.statistics(weights) for part in parts], axis=0)
         return figures
 
-    values, found = intervals_over_groups(statistics, ["share"] * 3, [None] * 3, len(names), seed)
+    values, found = intervals_over_groups(statistics, ["share"] * 3, [None] * 3, len(names), seed, behind=behind)
     ends = [(0.0, 1.0) if each is None else (max(0.0, each[0]), min(1.0, each[1])) for each in found]
     (area, alarms, lost), (area_ends, alarm_ends, lost_ends) = map(float, values), ends
     return ToldApart(area, area_ends, alarms, alarm_ends, lost, lost_ends)
