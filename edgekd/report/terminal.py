@@ -29,6 +29,7 @@ from edgekd.number_formats import (
     size,
 )
 from edgekd.progress import new_console
+from edgekd.task import THRESHOLD
 
 if TYPE_CHECKING:
     from edgekd.data.index import Dropped
@@ -100,11 +101,16 @@ def print_run(run: Run) -> None:
         rows,
         numbers=(run.task.title, "interval", "macro-F1", "interval "),
     )
+    if run.task.several:
+        own = f"edgekd thresholds {quote(str(run.folder))}"
+        line(f"Macro-F1 is at {THRESHOLD:g} for all; of the run's own thresholds: {own}")
     without = run.report().get("audit", {}).get("unlabelled")
     if without is not None:
         line(unlabelled_text(without))
     if not run.classifies("teacher"):
         line(f"The teacher has no head for these classes: it gave embeddings or taps, and no {run.task.title}.")
+    for note in run.report().get("notes", []):
+        line(f"Note: {note}")
     for warning in run.report().get("warnings", []):
         line(f"Warning: {warning}")
     drawn = "average_precision.png" if run.task.several else "confusion.png"
