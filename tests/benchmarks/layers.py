@@ -1,12 +1,12 @@
 """Instructions a MAC of single layers in C on emulated cores, by kernel.
 
     python -m tests.benchmarks.layers [--cores cortex-m4 cortex-m55] [--layers pointwise-32 depthwise-16]
-                                      [--optimise O2]
+        [--optimise O2]
 
 A layer alone, with random weights and values: `pointwise-C` is 1 x 1 from C to C channels and `depthwise-C` 3 x 3, each
 on a map of 16 x 16; `conv-C` is 3 x 3 from C to C channels on 32 x 32; `stem-C` is 3 x 3 from 1 to C channels with
 stride 2 on 32 x 64. QEMU counts instructions, not cycles; what leads rows to the kernels is counted with them. Each
-layer's output is compared with numpy's, bit for bit.
+layer's output is compared with numpy's, bit for bit. `tests.benchmarks.peers.cmsis_nn` has the same layers in CMSIS-NN.
 """
 
 from __future__ import annotations
