@@ -162,35 +162,45 @@ static uint32_t root_of(uint64_t square) {
     return (uint32_t)root;
 }
 
-/* The largest values, 128 more than they are, for sums begin at 0; or the sum of a row's columns and its square, in three
- * words: the square is of the sums of all rows, and no word of its own may be aligned as one of 64 bits. */
+static int32_t largest_of(const int8_t *value, int columns, int channels) {
+    int32_t largest = INT8_MIN;
+    for (const int8_t *end = value + columns * channels; value != end; value += channels)
+        if (*value > largest) largest = *value;
+    return largest;
+}
+
+static int32_t sum_of(const int8_t *value, int columns, int channels) {
+    int32_t sum = 0;
+    for (const int8_t *end = value + columns * channels; value != end; value += channels) sum += *value;
+    return sum;
+}
+
+/* Of each channel the largest value so far, 128 more than it is, for all begins at 0; or what a deviation takes: the sum
+ * of all values, and that of the squares of the rows' sums, in two words, for memory is aligned to words of 32 bits. */
 static void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = values_at(source, memory, row);
-    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
     int8_t *out = values_at(target, memory, 0) + layer->start;
-    int channels = source->channels, last = row + 1 == source->rows, deviates = layer->kind == EDGEKD_DEVIATIONS;
-    for (int c = 0; c < channels; c++, sums += deviates ? 3 : 1) {
-        const int8_t *value = values + c;
-        int32_t sum = 0, largest = (int32_t)sums[0], found;
-        for (int x = 0; x < source->columns; x++, value += channels) {
-            sum += *value;
-            if (*value + 128 > largest) largest = *value + 128;
-        }
-        found = largest - 128;
-        if (deviates) {
-            int64_t all = (int32_t)sums[0] + sum;
-            uint64_t squares = ((uint64_t)sums[2] << 32 | sums[1]) + (uint64_t)((int64_t)sum * sum);
-            sums[0] = (uint32_t)all, sums[1] = (uint32_t)squares, sums[2] = (uint32_t)(squares >> 32);
-            if (last) {
-                uint32_t root = root_of((source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings);
-                found = (int32_t)(root < layer->least ? layer->least : root);
-            }
+    int channels = source->channels, last = row + 1 == source->rows;
+    for (int c = 0; c < channels; c++, values++, parameters += 2) {
+        int32_t found;
+        if (layer->kind == EDGEKD_MAXIMA) {
+            found = largest_of(values, source->columns, channels);
+            if (found < (int32_t)kept[0] - 128) found = (int32_t)kept[0] - 128;
+            *kept++ = (uint32_t)(found + 128);
         } else {
-            sums[0] = (uint32_t)largest;
+            int64_t sum = sum_of(values, source->columns, channels), all = (int32_t)kept[0] + sum;
+            uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
+            *kept++ = (uint32_t)all, *kept++ = (uint32_t)squares, *kept++ = (uint32_t)(squares >> 32);
+            if (!last) continue;
+            squares = (source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings;
+            found = (int32_t)root_of(squares);
+            if (found < (int32_t)layer->least) found = (int32_t)layer->least;
         }
-        if (last) out[c] = edgekd_rounded(found + layer->parameters[2 * c], layer->parameters[2 * c + 1], &by);
+        if (last) out[c] = edgekd_rounded(found + parameters[0], parameters[1], &by);
     }
 }
 
