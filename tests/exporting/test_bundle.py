@@ -13,11 +13,12 @@ import pytest
 
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.exporting.bundle import _readme
+from edgekd.exporting.bundle import Findings, _readme
 from edgekd.exporting.manifest import Detection, Reject, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import load_target
 from edgekd.files import folders
+from edgekd.report.terminal import print_bundle
 
 if TYPE_CHECKING:
     from tests.exporting.conftest import Toy
@@ -197,3 +198,11 @@ def test_the_readme_says_how_events_are_found_and_from_which_scores(toy: Toy, tm
     text = _readme(bundle.manifest.model_copy(update={"detection": detection}), RUNTIMES["onnxruntime"])
     assert "| Heard from a score of | tug 0.25 (best F1) |" in text
     assert "| Unknown | where known, the second output (energy), is below 2.5: " in text
+
+
+def test_who_wrote_a_graph_is_in_its_bundle(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = toy.write(tmp_path / "own")
+    other = toy.write(tmp_path / "other", findings=Findings(toy.PARITY, unwritten="Swish"))
+    assert (written.manifest.unwritten, other.manifest.unwritten) == (None, "Swish")
+    shown = ["written by" in (print_bundle(each), capsys.readouterr().out)[1] for each in (written, other)]
+    assert shown == [False, True]
