@@ -24,7 +24,7 @@ from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.graph import unwritten
 from edgekd.exporting.kept_rejection import Rejection, kept_rejection
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import fit_rest, fits, keep_rejection, rejecting
+from edgekd.exporting.rejection import fit_answering, fits, keep_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
@@ -156,7 +156,7 @@ def _export(
         overwrite=overwrite,
     )
     keep_rejection(run, rejection, found)
-    fit_rest(run, data, progress)
+    fit_answering(run, data, progress)
     progress("export", 5, STEPS, step="done")
     return bundle
 
