@@ -1,5 +1,6 @@
-#include "edgekd_log_mel.h"
+#include "edgekd_model.h"
 
+#if !EDGEKD_FIXED_POINT
 #include <math.h>
 #include <string.h>
 
@@ -172,3 +173,4 @@ void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples,
         row[step] = front_end->factor[step] * sum + front_end->offset[step];
     }
 }
+#endif
