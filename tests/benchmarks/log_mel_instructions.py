@@ -1,11 +1,11 @@
-"""Instructions of a frame's log-mel in C under the emulator, in float and in fixed point, beside kissfft built the same way.
+"""Instructions of a frame's log-mel in C under the emulator, in float and in fixed point, beside kissfft.
 
     python -m tests.benchmarks.log_mel_instructions KISSFFT [--cores cortex-m0plus cortex-m4] [--points 512 1024]
 
 KISSFFT is a folder with the sources of kissfft (github.com/mborgerding/kissfft), which are not in this project. All are
-compiled with the same flags. "row" is the whole row of ours, window, filters and logarithms in it, and "no mels" what of
-it is window, transform and powers; kissfft's transform of real samples (`kiss_fftr`) stands alone, in float and with 32
-and 16 bits (FIXED_POINT). Counted by SysTick, over 20 frames. `--soft`: the core as it is without its FPU.
+compiled with the same flags. "row" is the whole row of ours, window, filters and logarithms in it, and "no mels" what
+of it is window, transform and powers; kissfft's transform of real samples (`kiss_fftr`) stands alone, in float and with
+32 and 16 bits (FIXED_POINT). Counted by SysTick, over 20 frames. `--soft`: the core as it is without its FPU.
 """
 
 from __future__ import annotations

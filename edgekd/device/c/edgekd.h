@@ -20,8 +20,10 @@
 
 #if EDGEKD_FIXED_POINT /* of the log-mel; all else is in integers anyway */
 typedef int32_t edgekd_level;
+#define EDGEKD_ROW edgekd_fixed_log_mel_row
 #else
 typedef float edgekd_level;
+#define EDGEKD_ROW edgekd_log_mel_row
 #endif
 
 typedef struct {

@@ -1,8 +1,9 @@
 """The log-mel of a student as constants of C: what `edgekd/device/c/edgekd_log_mel.h` has a structure for.
 
 A transform of `2 M` real samples is one of `M` complex numbers, by stages
-(`edgekd.microcontrollers.integer.transform`). Folded in: the gain, the scale of 16-bit samples and a half into the window; the normalisation of mel bins, averages and
-the first rounding into `factor * log2(mel) + offset`, in steps of the network's entry.
+(`edgekd.microcontrollers.integer.transform`). Folded in: the gain, the scale of 16-bit samples and a half into the
+window; the normalisation of mel bins, averages and the first rounding into `factor * log2(mel) + offset`, in steps of
+the network's entry.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The log-mel in integers: what a core without an FPU has in place of floats. `log_mel_reference` computes with it.
 
-A frame times its window is a number of 31 bits for each sample, exactly. All are shifted to the left or right by the same
-count, so that the largest has `bits` of them: quiet sound keeps what it has, and nothing overflows on the way through a
-transform whose words have 32. Products there are of 32 bits and 16, rounded once, halves upwards. Powers are exact.
+A frame times its window is a number of 31 bits for each sample, exactly. All are shifted to the left or right by the
+same count, so that the largest has `bits` of them: quiet sound keeps what it has, and nothing overflows on the way
+through a transform whose words have 32. Products there are of 32 bits and 16, rounded once, halves upwards. Powers are
+exact.
 
-Triangles on the scale of frequencies (convention "panns") need no weight for each bin. Between two edges one filter rises
-and the one before it falls; with n bins there of powers P_0 ... P_(n-1),
+Triangles on the scale of frequencies (convention "panns") need no weight for each bin. Between two edges one filter
+rises and the one before it falls; with n bins there of powers P_0 ... P_(n-1),
 
     sum = P_0 + ... + P_(n-1),    falling = (n - 1) P_0 + (n - 2) P_1 + ... + P_(n-2),
 
@@ -56,8 +57,8 @@ class PowerFilters:
 
 @dataclass(frozen=True)
 class MagnitudeFilters:
-    """Any filters, of magnitudes: `count (mels,)` weights in 2^-16 from bin `first (mels,)` on, filter by filter; and the
-    least that is added, 16 bits times 2^least_exponent."""
+    """Any filters, of magnitudes: `count (mels,)` weights in 2^-16 from bin `first (mels,)` on, filter by filter; and
+    the least that is added, 16 bits times 2^least_exponent."""
 
     first: NDArray[np.uint16]
     count: NDArray[np.uint16]
@@ -96,7 +97,7 @@ class FixedLogMel:
 def fixed_log_mel(
     config: FrontendConfig, sample_rate: int, gain: float, scale: _Floats, shift: _Floats, entry: Map
 ) -> FixedLogMel:
-    """The log-mel of samples times `gain`, normalised by `scale` and `shift` `(F,)`, as values of the network's `entry`.
+    """The log-mel of samples times `gain`, normalised by `scale` and `shift` `(F,)`, as values of the network's entry.
 
     Raises `GateError` for a transform whose length has a prime factor above 16, and for numbers that 32 bits do not
     hold.

@@ -1,8 +1,9 @@
 """How a transform of complex numbers is taken apart: stages of small radices, and the order in which numbers enter.
 
-With radices `r_1 ... r_s`, executed in that order, the n-th number enters at the place that reads its digits backwards:
-`n mod r_s` is the block of the last stage, and so on inside the block. Stage i, which makes blocks of `L r_i` numbers of
-those of `L`, has the twiddle factors `exp(-2 pi i q j / (L r_i))`, for j below L and q from 1 to r_i - 1.
+With radices `r_1 ... r_s`, executed in that order, the n-th number enters at the place that reads its digits
+backwards: `n mod r_s` is the block of the last stage, and so on inside the block. Stage i, which makes blocks of
+`L r_i` numbers of those of `L`, has the twiddle factors `exp(-2 pi i q j / (L r_i))`, for j below L and q from 1 to
+`r_i - 1`.
 """
 
 from __future__ import annotations
