@@ -1,3 +1,5 @@
+#include "edgekd_exact.h"
+
 #include "edgekd_model.h"
 
 #if !EDGEKD_FIXED_POINT

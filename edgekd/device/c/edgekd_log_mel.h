@@ -10,6 +10,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     uint16_t points;        /* M */
     uint16_t window_length; /* samples of a frame; zeros follow up to 2 M */
@@ -63,5 +67,9 @@ typedef struct {
 
 void edgekd_fixed_log_mel_row(const edgekd_fixed_log_mel *front_end, const int16_t *samples, int ring, int start,
                               int before, int after, int32_t *spectrum, int32_t *row);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
