@@ -16,9 +16,9 @@ from edgekd.device import edgekd_runner
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.export import export
+from edgekd.exporting.kept_rejection import Rejection
 from edgekd.exporting.manifest import Bundle, Check, read_bundle
 from edgekd.exporting.predict import open_predictor
-from edgekd.exporting.rejection import Rejection
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
