@@ -53,7 +53,8 @@ static quick_rounding quick_rounding_of(const edgekd_layer *layer, int32_t zero_
     "vmladava.s8 " a ", q5, q1\n"    \
     "vmladava.s8 " b ", q5, q3\n"
 
-/* What is left to do of a row: pixels whose values lie `apart`, four outputs at a time. The order is that of the code. */
+/* What is left to do of a row: pixels whose values lie `apart`, four outputs at a time. The order is that of the code. Values are
+ * filled with zeros to vectors; then the weights behind an output's count for nothing. */
 typedef struct {
     const int8_t *values;
     int8_t *out;
@@ -62,11 +63,70 @@ typedef struct {
     const int32_t *parameters;
     int32_t rest, quads; /* of a pixel's values in the last vector; of outputs */
     int32_t offset, shift;
+    uint32_t places[4]; /* of an output at four pixels */
 } pixels;
 
-/* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). Values are filled with
- * zeros to vectors; then the weights behind an output's count for nothing. Registers are those that loads and sums may
- * use, and r7, which debuggers want, stays as it is. */
+/* The weights of an output, of up to 16 values, times those of four pixels. */
+#define OUTPUT_AT_FOUR(sums)           \
+    "vldrb.8 q4, [r3]\n"              \
+    "add r3, r6\n"                    \
+    "vmladav.s8 r2, q4, q0\n"         \
+    "vmladav.s8 r8, q4, q2\n"         \
+    "vmladav.s8 r4, q4, q1\n"         \
+    "vmladav.s8 r10, q4, q3\n"        \
+    "vmov " sums "[2], " sums "[0], r2, r8\n"  \
+    "vmov " sums "[3], " sums "[1], r4, r10\n" \
+    "ldrd r2, r4, [r5], #8\n"         \
+    "vadd.i32 " sums ", " sums ", r2\n"    \
+    "vqdmulh.s32 " sums ", " sums ", r4\n" \
+    "vqadd.s32 " sums ", " sums ", r9\n"   \
+    "vqshl.s32 " sums ", r11\n"
+
+/* All outputs at pixels of up to 16 values, four at once; leaves what is less than four. Registers are those that loads
+ * and sums may use, and r7, which debuggers want, stays as it is. */
+static WRITTEN_OUT void convolve_by_fours(pixels *row) {
+    register pixels *work __asm__("r12") = row;
+    __asm__ volatile(
+        "ldr r6, [r12, #20]\n"
+        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */
+        "2:\n"
+        "ldrd r8, r0, [r12]\n"      /* values and out */
+        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */
+        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */
+        "vctp.8 r4\n"
+        "dls lr, r2\n"
+        "add r2, r8, r10\n"
+        "add r3, r2, r10\n"
+        "add r4, r3, r10\n"
+        "vpstttt\n"
+        "vldrbt.8 q0, [r8]\n"
+        "vldrbt.8 q1, [r2]\n"
+        "vldrbt.8 q2, [r3]\n"
+        "vldrbt.8 q3, [r4]\n"
+        "add r8, r4, r10\n"
+        "add r1, r0, r1, lsl #2\n"
+        "strd r8, r1, [r12]\n"
+        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */
+        "1:\n" OUTPUT_AT_FOUR("q5") OUTPUT_AT_FOUR("q6") OUTPUT_AT_FOUR("q7") OUTPUT_AT_FOUR("q4")
+        "vsri.32 q7, q5, #16\n"
+        "vsri.32 q4, q6, #16\n"
+        "vldrw.32 q5, [r12, #48]\n"
+        "vsri.16 q4, q7, #8\n"
+        "vstrw.32 q4, [r0, q5]\n"
+        "add r0, #4\n"
+        "le lr, 1b\n"
+        "ldr r2, [r12, #16]\n"
+        "sub r2, #4\n"
+        "str r2, [r12, #16]\n"
+        "cmp r2, #4\n"
+        "bge 2b\n"
+        : "+r"(work)
+        :
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", "q4", "q5",
+          "q6", "q7", "cc", "memory");
+}
+
+/* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). */
 #define BY_TWOS(values, products)                                       \
     __asm__ volatile(                                                  \
         "ldr r6, [r12, #20]\n"                                         \
@@ -273,14 +333,20 @@ static int has_quick_convolution(const edgekd_layer *layer, int outputs) {
     return rounds_quickly(layer) && outputs % 4 == 0;
 }
 
+static void convolve_few(pixels *work) {
+    if (work->columns >= 4 && work->length <= VECTOR) convolve_by_fours(work);
+    if (work->columns > 0) convolve_by_twos(work);
+}
+
 static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns,
                              int outputs, int32_t zero_point, int8_t *patches, int8_t *out) {
     const quick_rounding by = quick_rounding_of(layer, zero_point);
     int words = EDGEKD_WORDS(layer->kernel_columns * channels), length = layer->kernel_rows * words;
     int step = layer->stride_columns * channels;
     pixels work = {rows[0], out, step, outputs, columns, length, layer->weights, layer->parameters,
-                   (length - 1) % VECTOR + 1, outputs / 4, by.offset, by.shift};
-    void (*const convolve_pixels)(pixels *) = length <= 2 * VECTOR   ? convolve_by_twos
+                   (length - 1) % VECTOR + 1, outputs / 4, by.offset, by.shift,
+                   {0, outputs, 2 * outputs, 3 * outputs}};
+    void (*const convolve_pixels)(pixels *) = length <= 2 * VECTOR   ? convolve_few
                                               : length <= 4 * VECTOR ? convolve_by_ones
                                                                      : convolve_in_turns;
     if (layer->kernel_rows == 1) {
@@ -294,7 +360,7 @@ static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *row
             gather_words(rows, layer->kernel_rows, places, x * step, patches);
             work.values = patches;
             work.columns = columns - x < 4 ? columns - x : 4;
-            convolve_by_twos(&work);
+            convolve_few(&work);
         }
     } else {
         work.apart = length;
