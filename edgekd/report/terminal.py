@@ -118,6 +118,8 @@ def print_run(run: Run) -> None:
     if "int8" in test:
         named = quote(str(run.folder)) + trust_flags(run.config, taught=False)
         line(f"Next: edgekd export {named} --target NAME   (edgekd targets lists the boards)")
+    elif "student" in test:
+        line(f"Next: edgekd quantize {quote(str(run.folder))}{trust_flags(run.config)}")
 
 
 def print_pretraining(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from edgekd.device import edgekd_runner
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.export import export
@@ -271,6 +273,24 @@ def test_code_among_the_numbers_of_a_bundle_is_not_compiled(copy: Path, name: st
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=f"{name} is not one that this edgekd wrote"):
         RUNTIMES["c"].open(copy)
+
+
+def test_a_bundle_from_when_all_lay_in_one_folder_is_opened(copy: Path) -> None:
+    clips = 0.1 * np.random.default_rng(0).standard_normal((2, 2_000)).astype(np.float32)
+    contents = json.loads((copy / "manifest.json").read_text())
+    clips = np.resize(clips, (2, contents["classifier"]["clip_samples"]))
+    expected = RUNTIMES["c"].open(copy)(clips)
+    guards = '#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n"
+    header = (copy / place(HEADER)).read_text()
+    assert all(guard in header for guard in guards)
+    (copy / place(HEADER)).write_text(header.replace(guards[0], "").replace(guards[1], ""))
+    flat = [(copy / path).rename(copy / Path(path).name) for path in contents["files"]]
+    contents["files"] = {path.name: edgekd_runner.file_digest(path) for path in flat}
+    contents["sha256"] = edgekd_runner.manifest_digest(contents)
+    (copy / "manifest.json").write_text(json.dumps(contents))
+    bundle = read_bundle(copy)
+    assert (bundle.model, bundle.model.exists()) == (copy / MODEL, True)
+    np.testing.assert_array_equal(RUNTIMES["c"].open(copy)(clips), expected)
 
 
 def test_a_bundle_that_was_changed_is_refused(copy: Path) -> None:
