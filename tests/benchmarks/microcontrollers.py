@@ -51,7 +51,7 @@ static void say(const char *what, uint32_t number) {
 
 int main(void) {
     const edgekd_network *network = &edgekd_model_network;
-    uint32_t begun;
+    uint32_t begun, spent;
     edgekd_count_start();
     begun = edgekd_count();
     edgekd_init(&classifier);
@@ -63,13 +63,16 @@ int main(void) {
                            0, classifier.spectrum, classifier.row);
     say("frames", edgekd_count() - begun);
     memset(ticks, 0, sizeof ticks);
-    edgekd_network_start(network, memory);
     begun = edgekd_count();
+    edgekd_network_start(network, memory);
+    spent = edgekd_count() - begun;
     for (int row = 0; row < network->map[0].rows; row++) {
         memcpy(edgekd_network_entry(network, memory), golden_pcm[0] + 32 * row, EDGEKD_BINS);
+        begun = edgekd_count();
         edgekd_network_step(network, memory);
+        spent += edgekd_count() - begun;
     }
-    say("network", edgekd_count() - begun);
+    say("network", spent);
     for (int i = 0; i < network->layers; i++) say("layer", ticks[i]);
     return 0;
 }

@@ -11,33 +11,21 @@
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
 
-static inline uint32_t word_at(const int8_t *values) {
-    uint32_t word;
-    memcpy(&word, values, sizeof word);
-    return word;
-}
-
 /* In plain C: on cores without such instructions, and for what those have no code for. */
-
-#if defined(__GNUC__)
-#define APART __attribute__((noinline)) /* inlined, inner loops would run out of registers */
-#else
-#define APART
-#endif
 
 /* The values under the kernel at one pixel, row by row, each filled to words. */
 static void gather(const int8_t *const *rows, int kernel_rows, int length, int at, int8_t *patch) {
     for (int ky = 0; ky < kernel_rows; ky++) {
         const int8_t *from = rows[ky] + at;
         for (int i = 0; i < length; i += 4, patch += 4) {
-            uint32_t word = word_at(from + i);
+            uint32_t word = edgekd_word_at(from + i);
             memcpy(patch, &word, sizeof word);
         }
     }
 }
 
 /* Adds to two sums the products of `weights` with the values of two pixels, which lie one behind the other. */
-static APART void add_products(const int8_t *weights, const int8_t *values, int length, int32_t sums[2]) {
+static EDGEKD_APART void add_products(const int8_t *weights, const int8_t *values, int length, int32_t sums[2]) {
     const int8_t *end = weights + length, *others = values + length;
     int32_t first = sums[0], second = sums[1];
     do {
@@ -69,7 +57,7 @@ static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 }
 
 /* The sum of one channel under a kernel, whose weights lie four channels apart. */
-static APART int32_t channel_sum(const int8_t *weight, const int8_t *const *rows, int at, int channels, int kernel_rows,
+static EDGEKD_APART int32_t channel_sum(const int8_t *weight, const int8_t *const *rows, int at, int channels, int kernel_rows,
                                  int kernel_columns, int32_t sum) {
     const int8_t *const *end = rows + kernel_rows;
     for (; rows != end; rows++) {
@@ -105,8 +93,14 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
+#if DSP
+    if (has_quick_convolution(layer, columns)) {
+        convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
+        return;
+    }
+#endif
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM || DSP
+#if HELIUM
     if (has_quick_convolution(&by, columns)) {
         convolve_quickly(layer, rows, channels, columns, outputs, &by, scratch, out);
         return;
@@ -117,8 +111,14 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
+#if DSP
+    if (has_quick_depthwise(layer, channels)) {
+        depthwise_quickly(layer, rows, columns, channels, zero_point, out);
+        return;
+    }
+#endif
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM || DSP
+#if HELIUM
     if (has_quick_depthwise(layer, channels, &by)) {
         depthwise_quickly(layer, rows, columns, channels, &by, out);
         return;

@@ -3,9 +3,35 @@
 #ifndef EDGEKD_KERNELS_H
 #define EDGEKD_KERNELS_H
 
+#include <string.h>
+
 #include "edgekd_network.h"
 
 #define EDGEKD_WORDS(count) (((count) + 3) & ~3)
+
+#if defined(__GNUC__)
+#define EDGEKD_APART __attribute__((noinline)) /* inlined, loops would run out of registers */
+#else
+#define EDGEKD_APART
+#endif
+
+/* Four values, the first in the lowest byte. */
+static inline uint32_t edgekd_word_at(const int8_t *values) {
+    uint32_t word;
+    memcpy(&word, values, sizeof word);
+    return word;
+}
+
+/* Two of 16 bits. */
+static inline uint32_t edgekd_two_at(const uint16_t *values) {
+#ifdef __ARM_FEATURE_UNALIGNED
+    uint32_t word;
+    memcpy(&word, values, sizeof word);
+    return word;
+#else
+    return values[0] | (uint32_t)values[1] << 16;
+#endif
+}
 
 /* What brings the sums of a layer to another scale. */
 typedef struct {
@@ -37,7 +63,8 @@ static inline int8_t edgekd_rounded(int32_t sum, int32_t mantissa, const edgekd_
 }
 
 /* One row of a convolution. `rows` (kernel rows), each at the first column that is used, of `channels` values a column;
- * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words. */
+ * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words;
+ * of up to 12 values 28 bytes for each output, at most 16 of them, if that is more. */
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out);
 

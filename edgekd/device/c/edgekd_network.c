@@ -46,18 +46,26 @@ static uint16_t awaited(const edgekd_network *network, const edgekd_layer *layer
     return (uint16_t)(needed * source->parts);
 }
 
+/* The values of a map are written before they are read; what is not: padding at the sides of its rows, and sums. */
 void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
+    uint32_t begin = 0;
     for (int i = 0; i < network->maps; i++) {
         const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+        int left = map->left * map->channels, right = map->right * map->channels;
+        for (int row = 0; row < map->ring && left + right; row++) {
+            int8_t *values = row_at(map, memory, row);
+            memset(values, map->zero_point, (size_t)left);
+            memset(values + left + map->columns * map->channels, map->zero_point, (size_t)right);
+        }
+        begin = map->place + (uint32_t)(map->ring * row_length(map));
     }
+    memset((uint8_t *)memory + begin, 0, network->scratch - begin);
     for (int i = 0; i < network->layers; i++)
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
+static EDGEKD_APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
+                                      int8_t *out) {
     int channels = target->channels;
     for (int x = 0; x < target->columns; x++) {
         for (int c = 0; c < channels; c++, out++) {
@@ -72,7 +80,7 @@ static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, co
     }
 }
 
-static void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static EDGEKD_APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = row_at(target, memory, row) + target->left * target->channels;
@@ -90,38 +98,78 @@ static void window_row(const edgekd_network *network, const edgekd_layer *layer,
         max_pool_row(layer, target, rows, out);
 }
 
-static void add_values(const edgekd_layer *layer, const int8_t *value, int channels, int32_t *sums) {
-    if (!layer->table) {
-        for (int c = 0; c < channels; c++) sums[c] += value[c];
-        return;
+#define MOST_COLUMNS 256 /* whose values, as add_values takes them, have a sum of 16 bits */
+
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
+static EDGEKD_APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    const int8_t *end = value + channels, *last = value + (channels & ~3);
+    int length = columns * channels;
+    for (; value != last; value += 4, sums += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t first_and_third = 0, others = 0;
+        do {
+            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
+            first_and_third += word & 0x00FF00FF;
+            others += word >> 8 & 0x00FF00FF;
+            column += channels;
+        } while (column != end_of_columns);
+        sums[0] += first_and_third & 0xFFFF;
+        sums[1] += others & 0xFFFF;
+        sums[2] += first_and_third >> 16;
+        sums[3] += others >> 16;
     }
-    for (int c = 0; c < channels; c++, sums += layer->bins) {
-        const uint16_t *told = layer->table + ((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins;
-        for (int k = 0; k < layer->bins; k++) sums[k] += told[k];
+    for (; value != end; value++, sums++)
+        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
+}
+
+/* The same of what a table says of the values of one column, for each of its bins. */
+static EDGEKD_APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const uint16_t *table = layer->table + 128 * layer->bins;
+    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
+        const uint16_t *told = table + *value * bins;
+        int left = bins;
+        for (; left >= 4; left -= 4, told += 4, sums += 4) {
+            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
+            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
+            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
+        }
+        for (; left > 0; left--) *sums++ += *told++;
     }
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
-static void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static EDGEKD_APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
-    int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
+    int32_t begin = 0; /* of a sum: less what was added to values */
     int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
         if (row < layer->row_edges[2 * cy] || row >= layer->row_edges[2 * cy + 1]) continue;
-        for (int cx = 0; cx < layer->column_cells; cx++)
-            for (int x = layer->column_edges[2 * cx]; x < layer->column_edges[2 * cx + 1]; x++)
-                add_values(layer, values + x * source->channels, source->channels,
-                           sums + (cy * layer->column_cells + cx) * each);
+        for (int cx = 0; cx < layer->column_cells; cx++) {
+            int x = layer->column_edges[2 * cx], end = layer->column_edges[2 * cx + 1];
+            uint32_t *into = sums + (cy * layer->column_cells + cx) * each;
+            int some = layer->table ? 1 : MOST_COLUMNS;
+            for (; x < end; x += some) {
+                const int8_t *value = values + x * source->channels;
+                if (layer->table)
+                    add_told(layer, value, source->channels, into);
+                else
+                    add_values(value, source->channels, end - x < some ? end - x : some, into);
+            }
+        }
     }
     if (row + 1 < source->rows) return;
+    if (!layer->table)
+        begin = -128 * (layer->row_edges[1] - layer->row_edges[0]) * (layer->column_edges[1] - layer->column_edges[0]);
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded((int32_t)sums[cell * each + i] + begin + parameters[0], parameters[1], &by);
 }
 
 #ifndef EDGEKD_LAYER_BEGINS /* what counts the work of each layer may stand here */
@@ -148,7 +196,8 @@ int edgekd_network_step(const edgekd_network *network, void *memory) {
             if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
         }
     }
-    whole = written[0] == network->map[0].rows;
+    if (written[0] < network->map[0].rows) return 0;
+    whole = 1;
     for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
     return whole;
 }

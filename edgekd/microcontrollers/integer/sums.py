@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekd.errors import GateError
-from edgekd.microcontrollers.integer.fixed_point import Factors, factors, fits
+from edgekd.microcontrollers.integer.fixed_point import CONVOLUTION_EXPONENT, Factors, factors, fits
 from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOGIT_BITS,
@@ -119,7 +119,7 @@ def _bias_and_factors(
     stored = layer.integer_bias(torch.tensor(source.scale))
     bias = np.zeros(len(rows), np.int64) if stored is None else stored.numpy().astype(np.int64)
     bias -= source.zero_point * rows.sum(axis=1)
-    by = factors(source.scale * layer.weight_quant.scale.double().numpy() / scale)
+    by = factors(source.scale * layer.weight_quant.scale.double().numpy() / scale, CONVOLUTION_EXPONENT)
     if not fits(np.abs(bias) - LOWEST * np.abs(rows).sum(axis=1), by):
         raise no_form("a sum of one of its layers does not fit into 32 bits")
     return bias.astype(np.int32), by
