@@ -25,7 +25,7 @@ static void gather(const int8_t *const *rows, int kernel_rows, int length, int a
 }
 
 /* Adds to two sums the products of `weights` with the values of two pixels, which lie one behind the other. */
-static EDGEKD_APART void add_products(const int8_t *weights, const int8_t *values, int length, int32_t sums[2]) {
+static APART void add_products(const int8_t *weights, const int8_t *values, int length, int32_t sums[2]) {
     const int8_t *end = weights + length, *others = values + length;
     int32_t first = sums[0], second = sums[1];
     do {
@@ -57,7 +57,7 @@ static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 }
 
 /* The sum of one channel under a kernel, whose weights lie four channels apart. */
-static EDGEKD_APART int32_t channel_sum(const int8_t *weight, const int8_t *const *rows, int at, int channels, int kernel_rows,
+static APART int32_t channel_sum(const int8_t *weight, const int8_t *const *rows, int at, int channels, int kernel_rows,
                                  int kernel_columns, int32_t sum) {
     const int8_t *const *end = rows + kernel_rows;
     for (; rows != end; rows++) {
@@ -93,16 +93,17 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
+    edgekd_rounding by;
 #if DSP
     if (has_quick_convolution(layer, columns)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
     }
 #endif
-    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
+    by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
 #if HELIUM
-    if (has_quick_convolution(&by, columns)) {
-        convolve_quickly(layer, rows, channels, columns, outputs, &by, scratch, out);
+    if (has_quick_convolution(layer, outputs)) {
+        convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
     }
 #endif
@@ -111,15 +112,16 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
+    edgekd_rounding by;
 #if DSP
     if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;
     }
 #endif
-    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
+    by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
 #if HELIUM
-    if (has_quick_depthwise(layer, channels, &by)) {
+    if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, &by, out);
         return;
     }

@@ -10,9 +10,9 @@
 #define EDGEKD_WORDS(count) (((count) + 3) & ~3)
 
 #if defined(__GNUC__)
-#define EDGEKD_APART __attribute__((noinline)) /* inlined, loops would run out of registers */
+#define APART __attribute__((noinline)) /* inlined, loops would run out of registers */
 #else
-#define EDGEKD_APART
+#define APART
 #endif
 
 /* Four values, the first in the lowest byte. */

@@ -81,7 +81,7 @@ typedef struct {
 #define OF_FOUR(field) [field] "i"(offsetof(four_pixels, field))
 
 /* All outputs at four pixels. */
-static EDGEKD_APART void convolve_four_pixels(four_pixels *given) {
+static APART void convolve_four_pixels(four_pixels *given) {
     register four_pixels *at __asm__("r0") = given;
     __asm__ volatile(SAVE
         "ldr r1, [r0, %[weights]]\n"
@@ -173,7 +173,7 @@ typedef struct {
     "smlad r5, r4, r9, r5\n" ROUND("r5", "r10", "lr") \
     "strb r5, [r12], #1\n"
 
-static EDGEKD_APART void convolve_eight(few_values *given) {
+static APART void convolve_eight(few_values *given) {
     register few_values *at __asm__("r0") = given;
     __asm__ volatile(SAVE BEGIN_WEIGHTS
         "ldr r6, [r1], #4\n"
@@ -221,7 +221,7 @@ static EDGEKD_APART void convolve_eight(few_values *given) {
     "sxtb16 " e ", " c ", ror #8\n"           \
     "sxtb16 " c ", " c "\n"
 
-static EDGEKD_APART void convolve_nine(few_values *given) {
+static APART void convolve_nine(few_values *given) {
     register few_values *at __asm__("r0") = given;
     __asm__ volatile(SAVE BEGIN_WEIGHTS
         "ldr r5, [r1], #4\n"
@@ -341,7 +341,7 @@ typedef struct {
     "smlad r4, r10, lr, r4\n"
 
 /* All channels at all pixels of a row, four channels after four. */
-static EDGEKD_APART void convolve_nine_places(four_channels *given) {
+static APART void convolve_nine_places(four_channels *given) {
     register four_channels *at __asm__("r0") = given;
     __asm__ volatile(SAVE
         "1:\n"

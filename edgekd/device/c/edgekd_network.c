@@ -64,8 +64,8 @@ void edgekd_network_start(const edgekd_network *network, void *memory) {
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static EDGEKD_APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
-                                      int8_t *out) {
+static APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
+                               int8_t *out) {
     int channels = target->channels;
     for (int x = 0; x < target->columns; x++) {
         for (int c = 0; c < channels; c++, out++) {
@@ -80,7 +80,7 @@ static EDGEKD_APART void max_pool_row(const edgekd_layer *layer, const edgekd_ma
     }
 }
 
-static EDGEKD_APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = row_at(target, memory, row) + target->left * target->channels;
@@ -101,7 +101,7 @@ static EDGEKD_APART void window_row(const edgekd_network *network, const edgekd_
 #define MOST_COLUMNS 256 /* whose values, as add_values takes them, have a sum of 16 bits */
 
 /* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
-static EDGEKD_APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+static APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
     const int8_t *end = value + channels, *last = value + (channels & ~3);
     int length = columns * channels;
     for (; value != last; value += 4, sums += 4) {
@@ -123,7 +123,7 @@ static EDGEKD_APART void add_values(const int8_t *value, int channels, int colum
 }
 
 /* The same of what a table says of the values of one column, for each of its bins. */
-static EDGEKD_APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+static APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
     const uint16_t *table = layer->table + 128 * layer->bins;
     int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
     for (const int8_t *end = value + channels; value != end; value++, table += apart) {
@@ -139,7 +139,7 @@ static EDGEKD_APART void add_told(const edgekd_layer *layer, const int8_t *value
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
-static EDGEKD_APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
     uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);

@@ -25,6 +25,7 @@ CLASSES = "edgekd_classes.h"
 _NO_NUMBERS = re.compile(r"[()?%#:\\]")  # without these there is no code, nor anything included
 _BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
+_FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
@@ -63,7 +64,8 @@ def check_constants(model: Mapping[str, str], place: object) -> None:
     numbers = model[MODEL].startswith(f'#include "{HEADER}"\n') and not _NO_NUMBERS.search(model[MODEL][1:])
     sizes = sizes_of(model[HEADER])
     hop = sizes.pop("HOP_SAMPLES", 0)
-    if not numbers or model[HEADER] != _header(sizes, hop):
+    headers = (_header(sizes, hop), _header(sizes, hop, ("", "")))  # as they were when they were for C alone
+    if not numbers or model[HEADER] not in headers:
         name = HEADER if numbers else MODEL
         raise InputError(f"{place}: {name} is not one that this edgekd wrote. Export the bundle again.")
 
@@ -120,9 +122,10 @@ def _constant_bytes(model: str) -> int:
     return sum(_BYTES[kind] * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
 
 
-def _header(sizes: dict[str, int], hop_samples: int) -> str:
+def _header(sizes: dict[str, int], hop_samples: int, for_cpp: tuple[str, str] = _FOR_CPP) -> str:
     defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
-    return _HEADER.format(sizes=defined, hop=hop_samples)
+    begin, end = for_cpp
+    return _HEADER.format(sizes=defined, hop=hop_samples, begin=begin, end=end)
 
 
 _HEADER = """\
@@ -141,10 +144,10 @@ _HEADER = """\
 #endif
 #define EDGEKD_WINDOWS ((EDGEKD_WINDOW_SAMPLES + EDGEKD_HOP_SAMPLES - 1) / EDGEKD_HOP_SAMPLES)
 
-extern const edgekd_log_mel edgekd_model_log_mel;
+{begin}extern const edgekd_log_mel edgekd_model_log_mel;
 extern const edgekd_network edgekd_model_network;
 
-#endif
+{end}#endif
 """
 _CLASSES = """\
 /* The classes, in the order of the scores. */
