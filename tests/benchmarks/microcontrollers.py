@@ -5,7 +5,7 @@
 BUNDLE was exported for a target of runtime `c`. Each core (all where none is named) runs a window of the first golden
 recording under QEMU, which counts instructions, not cycles. Prints a line a core and kernel: instructions of a window,
 log-mel and all; of a frame of the log-mel; of the network, and these a MAC; then instructions a MAC of each layer, or
-thousands where a layer has no MACs. "plain" is what the compiler makes of the C that all cores have.
+thousands where a layer has no MACs. "plain" is what the compiler makes of the simplest C.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
 from edgekd.microcontrollers.c.packages import find
 
 FRAMES = 20
-PLAIN = "#define EDGEKD_PLAIN 1\n"
+PLAIN = Path(__file__).with_name("plain_kernels.c")
 HOOKS = """\
 #include <stdint.h>
 extern uint32_t ticks[64], since;
@@ -87,7 +87,9 @@ def counted(bundle: Path, core: Core, optimise: str, plain: bool, hooked: bool) 
         folder = Path(name)
         shipped = {file: find(bundle, file).read_text() for file in (MODEL, HEADER, GOLDEN_HEADER)}
         ours = {file: text(file) for file in (*LIBRARY, *HEADERS, "edgekd_report.h", "emulator.c", "emulator.ld")}
-        before = (PLAIN if plain else "") + (HOOKS if hooked else "")
+        if plain:
+            ours["edgekd_kernels.c"] = PLAIN.read_text()
+        before = HOOKS if hooked else ""
         write(folder, {**ours, **shipped, "main.c": MAIN, "before.h": before})
         sources = [folder / file for file in ("main.c", "emulator.c", *LIBRARY, MODEL)]
         flags = [f"-{optimise}", "-include", str(folder / "before.h")]

@@ -102,7 +102,7 @@ static APART void window_row(const edgekd_network *network, const edgekd_layer *
 
 /* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
 static APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
-    const int8_t *end = value + channels, *last = value + (channels & ~3);
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
     int length = columns * channels;
     for (; value != last; value += 4, sums += 4) {
         const int8_t *column = value, *end_of_columns = value + length;
