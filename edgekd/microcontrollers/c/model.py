@@ -23,7 +23,7 @@ from edgekd.quantization.prepare import QuantizedNetwork
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
 _NO_NUMBERS = re.compile(r"[()?%#:\\]")  # without these there is no code, nor anything included
-_BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
+_BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 52}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
