@@ -49,7 +49,7 @@ Everything of the library lies in `src`. This folder is, as it is:
 
 | for | what you do |
 |---|---|
-| Arduino | put it into the sketchbook's `libraries`, `#include <edgekd.h>` |
+| Arduino | put it into the sketchbook's `libraries`, its name of letters, digits, `-`, `_`; `#include <edgekd.h>` |
 | PlatformIO | put it into the project's `lib`, or name it in `lib_deps` as `symlink://PATH` |
 | Zephyr | `-DEXTRA_ZEPHYR_MODULES=PATH` (before 3.4: `ZEPHYR_EXTRA_MODULES`), and `CONFIG_EDGEKD=y` |
 | ESP-IDF | put it into the project's `components`, under a name without spaces, and name that in `REQUIRES` |
