@@ -357,7 +357,8 @@ static void gather_rows(const int8_t *const *rows, int kernel_rows, int length, 
     }
 }
 
-static int has_quick_convolution(const edgekd_layer *layer, int outputs) {
+static int has_quick_convolution(const edgekd_layer *layer, int columns, int outputs) {
+    (void)columns;
     return rounds_quickly(layer) && outputs % 4 == 0;
 }
 
@@ -525,7 +526,10 @@ static void nine_taps_a_row(const edgekd_layer *layer, const int8_t *const *rows
     }
 }
 
-static int has_quick_depthwise(int channels) { return channels % 4 == 0; }
+static int has_quick_depthwise(const edgekd_layer *layer, int channels) {
+    (void)layer;
+    return channels % 4 == 0;
+}
 
 /* Four sums, brought to the scale of the result and kept within its range. */
 static inline int32x4_t rounded_four(int32x4_t sums, int32x4_t mantissas, const edgekd_rounding *by) {
@@ -534,14 +538,12 @@ static inline int32x4_t rounded_four(int32x4_t sums, int32x4_t mantissas, const 
     return vminq_s32(vmaxq_s32(values, vdupq_n_s32(by->low)), vdupq_n_s32(by->high));
 }
 
-static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
-                              const edgekd_rounding *by, int32_t zero_point, int8_t *out) {
+/* Kernels of any size, four channels at once. */
+static void depthwise_by_fours(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                               int32_t zero_point, int8_t *out) {
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     int step = layer->stride_columns * channels, taps = 4 * layer->kernel_rows * layer->kernel_columns;
     const int8_t *weights = layer->weights;
-    if (layer->kernel_rows == 3 && layer->kernel_columns == 3 && columns > 1 && rounds_quickly(layer)) {
-        nine_taps_a_row(layer, rows, columns, channels, zero_point, out);
-        return;
-    }
     for (int c = 0; c < channels; c += 4, weights += taps) {
         const int32x4x2_t parameters = vld2q_s32(layer->parameters + 2 * c);
         for (int x = 0, at = c; x < columns; x++, at += step) {
@@ -552,9 +554,15 @@ static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *ro
                 for (int kx = layer->kernel_columns; kx > 0; kx--, weight += 4, value += channels)
                     sums = vaddq_s32(sums, vmulq_s32(vldrbq_s32(weight), vldrbq_s32(value)));
             }
-            vstrbq_s32(out + x * channels + c, rounded_four(sums, parameters.val[1], by));
+            vstrbq_s32(out + x * channels + c, rounded_four(sums, parameters.val[1], &by));
         }
     }
+}
+
+static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                              int32_t zero_point, int8_t *out) {
+    int nine = layer->kernel_rows == 3 && layer->kernel_columns == 3 && columns > 1 && rounds_quickly(layer);
+    (nine ? nine_taps_a_row : depthwise_by_fours)(layer, rows, columns, channels, zero_point, out);
 }
 
 #endif
