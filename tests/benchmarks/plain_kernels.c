@@ -87,3 +87,14 @@ void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     convolve_depthwise(layer, rows, columns, channels, &by, out);
 }
+
+void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    for (int x = 0; x < columns; x++)
+        for (int c = 0; c < channels; c++) sums[c] += (uint32_t)(*value++ + 128);
+}
+
+void edgekd_add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    for (int c = 0; c < channels; c++)
+        for (int k = 0; k < layer->bins; k++)
+            *sums++ += layer->table[((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins + k];
+}

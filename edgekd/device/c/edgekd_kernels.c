@@ -93,6 +93,46 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
     }
 }
 
+#if !HELIUM
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
+static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, sums += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t first_and_third = 0, others = 0;
+        do {
+            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
+            first_and_third += word & 0x00FF00FF;
+            others += word >> 8 & 0x00FF00FF;
+            column += channels;
+        } while (column != end_of_columns);
+        sums[0] += first_and_third & 0xFFFF;
+        sums[1] += others & 0xFFFF;
+        sums[2] += first_and_third >> 16;
+        sums[3] += others >> 16;
+    }
+    for (; value != end; value++, sums++)
+        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
+}
+
+/* The same of what a table says of the values of one column, for each of its bins. */
+static void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const uint16_t *table = layer->table + 128 * layer->bins;
+    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
+        const uint16_t *told = table + *value * bins;
+        int left = bins;
+        for (; left >= 4; left -= 4, told += 4, sums += 4) {
+            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
+            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
+            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
+        }
+        for (; left > 0; left--) *sums++ += *told++;
+    }
+}
+#endif
+
 #if HELIUM
 #include "edgekd_kernels_helium.h"
 #elif DSP
@@ -123,4 +163,12 @@ void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 #endif
     by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     convolve_depthwise(layer, rows, columns, channels, &by, out);
+}
+
+void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    add_values(value, channels, columns, sums);
+}
+
+void edgekd_add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    add_told(layer, value, channels, sums);
 }

@@ -565,4 +565,34 @@ static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *ro
     (nine ? nine_taps_a_row : depthwise_by_fours)(layer, rows, columns, channels, zero_point, out);
 }
 
+static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    for (int left = channels; left > 0; left -= 4, value += 4, sums += 4) {
+        const mve_pred16_t some = vctp32q((uint32_t)left);
+        int32x4_t sum = vaddq_n_s32(vldrwq_z_s32((const int32_t *)sums, some), 128 * columns);
+        const int8_t *column = value;
+        for (int x = columns; x > 0; x--, column += channels) sum = vaddq_s32(sum, vldrbq_z_s32(column, some));
+        vstrwq_p_s32((int32_t *)sums, sum, some);
+    }
+}
+
+static void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    const uint16_t *table = layer->table + 128 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart, sums += bins) {
+        const uint16_t *told = table + *value * bins;
+        uint32_t *sum = sums;
+        __asm__ volatile(
+            "dlstp.32 lr, %[bins]\n"
+            "1:\n"
+            "vldrh.u32 q0, [%[told]], #8\n"
+            "vldrw.32 q1, [%[sum]]\n"
+            "vadd.i32 q0, q0, q1\n"
+            "vstrw.32 q0, [%[sum]], #16\n"
+            "letp lr, 1b\n"
+            : [told] "+l"(told), [sum] "+r"(sum)
+            : [bins] "r"(bins)
+            : "lr", "q0", "q1", "memory");
+    }
+}
+
 #endif
