@@ -45,6 +45,15 @@ static quick_rounding quick_rounding_of(const edgekd_layer *layer, int32_t zero_
     "vmladav.s8 " a ", q4, q0\n"    \
     "vmladav.s8 " b ", q4, q2\n"
 
+/* Where a compiler knows how long weights are, no instruction of its own goes to the next. */
+#define KNOWN_AT_TWO(a, b, next)         \
+    "vldrb.8 q5, [r3, #16]\n"            \
+    "vldrb.8 q4, [r3], #" next "\n"      \
+    "vmladav.s8 " a ", q4, q0\n"         \
+    "vmladav.s8 " b ", q4, q2\n"         \
+    "vmladava.s8 " a ", q5, q1\n"        \
+    "vmladava.s8 " b ", q5, q3\n"
+
 #define THIRTY_TWO_AT_TWO(a, b, next) \
     "vldrb.8 q4, [r3]\n"           \
     "vmladav.s8 " a ", q4, q0\n"     \
@@ -70,9 +79,8 @@ typedef struct {
 } pixels;
 
 /* The weights of an output, of up to 16 values, times those of four pixels. */
-#define OUTPUT_AT_FOUR(sums)           \
-    "vldrb.8 q4, [r3]\n"              \
-    "add r3, r6\n"                    \
+#define OUTPUT_AT_FOUR(sums, weights)  \
+    weights                            \
     "vmladav.s8 r2, q4, q0\n"         \
     "vmladav.s8 r8, q4, q2\n"         \
     "vmladav.s8 r4, q4, q1\n"         \
@@ -124,7 +132,7 @@ typedef struct {
     "vldrbt.8 q2, [r8, #32]\n"                          \
     "vldrbt.8 q3, [r8, #48]\n"
 
-#define BY_FOURS(values)                                                                                       \
+#define BY_FOURS(values, weights)                                                                                       \
     __asm__ volatile(                                                                                         \
         "ldr r6, [r12, #20]\n"                                                                                \
         "ldrd r9, r11, [r12, #40]\n" /* offset and shift */                                                   \
@@ -137,7 +145,8 @@ typedef struct {
         "dls lr, r2\n" values                                                                                 \
         "strd r8, r1, [r12]\n"                                                                                \
         "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */                                              \
-        "1:\n" OUTPUT_AT_FOUR("q5") OUTPUT_AT_FOUR("q6") OUTPUT_AT_FOUR("q7") OUTPUT_AT_FOUR("q4")           \
+        "1:\n" OUTPUT_AT_FOUR("q5", weights) OUTPUT_AT_FOUR("q6", weights)                                     \
+        OUTPUT_AT_FOUR("q7", weights) OUTPUT_AT_FOUR("q4", weights)           \
         "vsri.32 q7, q5, #16\n"                                                                               \
         "vsri.32 q4, q6, #16\n"                                                                               \
         "vldrw.32 q5, [r12, #48]\n"                                                                           \
@@ -155,20 +164,29 @@ typedef struct {
         : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3",   \
           "q4", "q5", "q6", "q7", "cc", "memory")
 
+#define KNOWN(length) "vldrb.8 q4, [r3], #" length "\n"
+#define UNKNOWN "vldrb.8 q4, [r3]\n" "add r3, r6\n"
+
 /* All outputs at pixels of up to 16 values, four at once; leaves what is less than four. Registers are those that loads
  * and sums may use, and r7, which debuggers want, stays as it is. */
 static WRITTEN_OUT void convolve_by_fours(pixels *row) {
     register pixels *work __asm__("r12") = row;
-    BY_FOURS(VALUES_AT_FOUR);
+    if (work->length == 8)
+        BY_FOURS(VALUES_AT_FOUR, KNOWN("8"));
+    else
+        BY_FOURS(VALUES_AT_FOUR, UNKNOWN);
 }
 
 static WRITTEN_OUT void convolve_words_by_fours(pixels *row) {
     register pixels *work __asm__("r12") = row;
-    BY_FOURS(WORDS_AT_FOUR);
+    if (work->length == 12)
+        BY_FOURS(WORDS_AT_FOUR, KNOWN("12"));
+    else
+        BY_FOURS(WORDS_AT_FOUR, UNKNOWN);
 }
 
 /* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). */
-#define BY_TWOS(values, products)                                       \
+#define BY_TWOS(values, products, ahead, back, next)                                       \
     __asm__ volatile(                                                  \
         "ldr r6, [r12, #20]\n"                                         \
         "ldrd r9, r11, [r12, #40]\n" /* offset and shift */            \
@@ -191,12 +209,12 @@ static WRITTEN_OUT void convolve_words_by_fours(pixels *row) {
         "vctp.8 r4\n" values                                           \
         "dls lr, r2\n"                                                 \
         "1:\n"                                                         \
-        products("r2", "r8", "add r3, r3, r6, lsl #1\n")               \
-        products("r4", "r10", "sub r3, r6\n")                          \
+        products("r2", "r8", ahead)               \
+        products("r4", "r10", back)                          \
         "vmov q6[2], q6[0], r2, r4\n"                                  \
         "vmov q7[2], q7[0], r8, r10\n"                                 \
-        products("r2", "r8", "add r3, r3, r6, lsl #1\n")               \
-        products("r4", "r10", "add r3, r6\n")                          \
+        products("r2", "r8", ahead)               \
+        products("r4", "r10", next)                          \
         "vmov q6[3], q6[1], r2, r4\n"                                  \
         "vmov q7[3], q7[1], r8, r10\n"                                 \
         "vld20.32 {q4, q5}, [r5]\n"                                    \
@@ -217,22 +235,32 @@ static WRITTEN_OUT void convolve_words_by_fours(pixels *row) {
         : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", \
           "q4", "q5", "q6", "q7", "cc", "memory")
 
+#define SIXTEEN_OF_TWO         \
+    "vpstt\n"                  \
+    "vldrbt.8 q0, [r8]\n"      \
+    "vldrbt.8 q2, [r10]\n"
+
+#define THIRTY_TWO_OF_TWO           \
+    "vldrb.8 q0, [r8], #16\n"       \
+    "vldrb.8 q2, [r10], #16\n"      \
+    "vpstt\n"                       \
+    "vldrbt.8 q1, [r8]\n"           \
+    "vldrbt.8 q3, [r10]\n"
+
+#define AHEAD "add r3, r3, r6, lsl #1\n"
+#define BACK "sub r3, r6\n"
+#define NEXT "add r3, r6\n"
+
 static WRITTEN_OUT void convolve_by_twos(pixels *row) {
     register pixels *work __asm__("r12") = row;
     if (work->length <= VECTOR)
-        BY_TWOS(
-            "vpstt\n"
-            "vldrbt.8 q0, [r8]\n"
-            "vldrbt.8 q2, [r10]\n",
-            SIXTEEN_AT_TWO);
+        BY_TWOS(SIXTEEN_OF_TWO, SIXTEEN_AT_TWO, AHEAD, BACK, NEXT);
+    else if (work->length == 24)
+        BY_TWOS(THIRTY_TWO_OF_TWO, KNOWN_AT_TWO, "48", "-24", "24");
+    else if (work->length == 32)
+        BY_TWOS(THIRTY_TWO_OF_TWO, KNOWN_AT_TWO, "64", "-32", "32");
     else
-        BY_TWOS(
-            "vldrb.8 q0, [r8], #16\n"
-            "vldrb.8 q2, [r10], #16\n"
-            "vpstt\n"
-            "vldrbt.8 q1, [r8]\n"
-            "vldrbt.8 q3, [r10]\n",
-            THIRTY_TWO_AT_TWO);
+        BY_TWOS(THIRTY_TWO_OF_TWO, THIRTY_TWO_AT_TWO, AHEAD, BACK, NEXT);
 }
 
 /* The weights of an output, of up to 48 or 64 values, times those of a pixel. */
@@ -367,38 +395,47 @@ static void convolve_few(pixels *work) {
     if (work->columns > 0) convolve_by_twos(work);
 }
 
+typedef void convolve_pixels(pixels *);
+
+/* Where values under the kernel lie in several rows. */
+static APART void convolve_patches(const edgekd_layer *layer, const int8_t *const *rows, int words, int8_t *patches,
+                                   pixels *work, convolve_pixels *convolve_gathered) {
+    int step = work->apart, columns = work->columns, kernel_rows = layer->kernel_rows;
+    if (words == 4 && kernel_rows <= 4 && step <= 4 && columns % 4 == 0) { /* as of one channel */
+        const uint8x16_t numbers = vidupq_n_u8(0, 1);
+        const uint8x16_t pixel = vshrq_n_u8(numbers, 2), within = vandq_u8(numbers, vdupq_n_u8(3));
+        vst1q_u8(work->words, vaddq_u8(vmulq_n_u8(pixel, (uint8_t)step), within));
+        for (int ky = 0; ky < 4; ky++) work->rows[ky] = rows[ky < kernel_rows ? ky : 0];
+        work->patches = patches;
+        convolve_words_by_fours(work);
+        return;
+    }
+    work->apart = work->length;
+    for (int x = 0; x < columns; x += 2) {
+        work->values = patches;
+        work->columns = columns - x < 2 ? 1 : 2;
+        for (int i = 0; i < work->columns; i++)
+            gather_rows(rows, kernel_rows, words, (x + i) * step, patches + i * work->length);
+        convolve_gathered(work);
+    }
+}
+
 static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns,
                              int outputs, int32_t zero_point, int8_t *patches, int8_t *out) {
     const quick_rounding by = quick_rounding_of(layer, zero_point);
     int words = EDGEKD_WORDS(layer->kernel_columns * channels), length = layer->kernel_rows * words;
-    int step = layer->stride_columns * channels;
+    convolve_pixels *const convolve_them = length <= 2 * VECTOR   ? convolve_few
+                                           : length <= 4 * VECTOR ? convolve_by_ones
+                                                                  : convolve_in_turns;
     pixels work;
-    work.values = rows[0], work.out = out, work.apart = step, work.outputs = outputs, work.columns = columns;
-    work.length = length, work.weights = layer->weights, work.parameters = layer->parameters;
+    work.values = rows[0], work.out = out, work.apart = layer->stride_columns * channels, work.outputs = outputs;
+    work.columns = columns, work.length = length, work.weights = layer->weights, work.parameters = layer->parameters;
     work.rest = (length - 1) % VECTOR + 1, work.quads = outputs / 4, work.offset = by.offset, work.shift = by.shift;
-    for (int i = 0; i < 4; i++) work.places[i] = (uint32_t)(i * outputs);
-    void (*const convolve_pixels)(pixels *) = length <= 2 * VECTOR   ? convolve_few
-                                              : length <= 4 * VECTOR ? convolve_by_ones
-                                                                     : convolve_in_turns;
-    if (layer->kernel_rows == 1) {
-        convolve_pixels(&work);
-    } else if (words == 4 && layer->kernel_rows <= 4 && step <= 4 && columns % 4 == 0) { /* as of one channel */
-        const uint8x16_t numbers = vidupq_n_u8(0, 1);
-        const uint8x16_t pixel = vshrq_n_u8(numbers, 2), within = vandq_u8(numbers, vdupq_n_u8(3));
-        vst1q_u8(work.words, vaddq_u8(vmulq_n_u8(pixel, (uint8_t)step), within));
-        work.patches = patches;
-        for (int ky = 0; ky < 4; ky++) work.rows[ky] = rows[ky < layer->kernel_rows ? ky : 0];
-        convolve_words_by_fours(&work);
-    } else {
-        work.apart = length;
-        for (int x = 0; x < columns; x += 2) {
-            work.values = patches;
-            work.columns = columns - x < 2 ? 1 : 2;
-            for (int i = 0; i < work.columns; i++)
-                gather_rows(rows, layer->kernel_rows, words, (x + i) * step, patches + i * length);
-            convolve_pixels(&work);
-        }
-    }
+    vst1q_u32(work.places, vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)outputs));
+    if (layer->kernel_rows == 1)
+        convolve_them(&work);
+    else
+        convolve_patches(layer, rows, words, patches, &work, convolve_them);
 }
 
 /* One place under the kernel at two pixels, in q6 and q7; weights in q4. */
