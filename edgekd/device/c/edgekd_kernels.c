@@ -6,6 +6,8 @@
 #define HELIUM 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 #define DSP 1
+#elif EDGEKD_SMALL_CORE && defined(__GNUC__)
+#define THUMB 1
 #endif
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
@@ -14,10 +16,10 @@
 
 /* The values under the kernel at two pixels, row by row, each filled to words; of both pixels in one word, the second's
  * above the first's. */
-static void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
-    for (int ky = 0; ky < kernel_rows; ky++) {
-        const int8_t *value = rows[ky] + at, *end = value + length;
-        for (; value != end; value++) *pairs++ = (uint32_t)value[0] + ((uint32_t)value[apart] << 16);
+static APART void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
+    for (const int8_t *const *end_of_rows = rows + kernel_rows; rows != end_of_rows; rows++) {
+        const int8_t *value = *rows + at, *other = value + apart;
+        for (int i = 0; i < length; i++) *pairs++ = (uint32_t)value[i] + ((uint32_t)other[i] << 16);
     }
 }
 
@@ -97,12 +99,14 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 #include "edgekd_kernels_helium.h"
 #elif DSP
 #include "edgekd_kernels_dsp.h"
+#elif THUMB
+#include "edgekd_kernels_thumb.h"
 #endif
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
     edgekd_rounding by;
-#if DSP
+#if DSP || THUMB
     if (has_quick_convolution(layer, columns)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
@@ -121,7 +125,7 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
     edgekd_rounding by;
-#if DSP
+#if DSP || THUMB
     if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;
