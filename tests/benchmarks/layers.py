@@ -39,10 +39,12 @@ NAMES = (
 PLAIN = Path(__file__).with_name("plain_kernels.c")
 _HOOKS = """\
 #include <stdint.h>
+#include "edgekd_network.h"
+extern const edgekd_network measured;
 extern uint32_t taken, since;
 uint32_t edgekd_count(void);
 #define EDGEKD_LAYER_BEGINS(number) (since = edgekd_count())
-#define EDGEKD_LAYER_ENDS(number) (taken += (number) ? 0 : edgekd_count() - since)
+#define EDGEKD_LAYER_ENDS(number) (taken += (number) == measured.layers - 1 ? 0 : edgekd_count() - since)
 """
 _MAIN = """\
 #include <string.h>
@@ -54,16 +56,16 @@ uint32_t taken, since;
 static uint32_t memory[%(words)d];
 
 int main(void) {
-    const edgekd_map *map = &layer.map[1];
-    int length = layer.map[0].columns * layer.map[0].channels, wide = map->columns * map->channels, made = 0;
-    const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + layer.progress);
+    const edgekd_map *map = &measured.map[measured.maps - 2];
+    int length = measured.map[0].columns * measured.map[0].channels, wide = map->columns * map->channels, made = 0;
+    const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + measured.progress);
     edgekd_count_start();
-    edgekd_network_start(&layer, memory);
-    for (int row = 0; row < layer.map[0].rows; row++) {
-        memcpy(edgekd_network_entry(&layer, memory), values + row * length, (size_t)length);
-        edgekd_network_step(&layer, memory);
-        if (made < written[1] - map->ring) made = written[1] - map->ring;
-        for (; made < written[1]; made++) {
+    edgekd_network_start(&measured, memory);
+    for (int row = 0; row < measured.map[0].rows; row++) {
+        memcpy(edgekd_network_entry(&measured, memory), values + row * length, (size_t)length);
+        edgekd_network_step(&measured, memory);
+        for (; made < written[measured.maps - 2]; made++) {
+            if (made < written[measured.maps - 2] - map->ring) continue;
             const int8_t *there = (const int8_t *)memory + map->place +
                 (made %% map->ring) * (map->left + map->columns + map->right) * map->channels;
             if (memcmp(there + map->left * map->channels, expected + made * wide, (size_t)wide)) return 1;
@@ -91,23 +93,19 @@ class Alone:
 
     @property
     def network(self) -> IntegerNetwork:
-        """The layer, with means and a classifier that no one asks for."""
-        target = self.layer.target
-        vector = Map("vector", 1, 1, target.channels, 1.0, 0)
-        means = Means(
-            target,
-            vector,
-            0,
-            ((0, target.rows),),
-            ((0, target.columns),),
-            None,
-            np.zeros(target.channels, np.int32),
-            factors(np.full(target.channels, 1 / target.rows / target.columns)),
-        )
-        classifier = Classifier(
-            vector, np.ones((2, target.channels), np.int8), np.zeros(2, np.int32), factors([0.1, 0.1])
-        )
-        return IntegerNetwork(self.layer.source, (self.layer, means), classifier)
+        return with_an_end(self.layer)
+
+
+def with_an_end(*layers: Convolution) -> IntegerNetwork:
+    """The layers, one behind the other, with means and a classifier that no one asks for."""
+    last = layers[-1].target
+    vector = Map("vector", 1, 1, last.channels, 1.0, 0)
+    by = factors(np.full(last.channels, 1 / last.rows / last.columns))
+    cells = ((0, last.rows),), ((0, last.columns),)
+    means = Means(last, vector, 0, *cells, None, np.zeros(last.channels, np.int32), by)
+    weight = np.ones((2, last.channels), np.int8)
+    classifier = Classifier(vector, weight, np.zeros(2, np.int32), factors([0.1, 0.1]))
+    return IntegerNetwork(layers[0].source, (*layers, means), classifier)
 
 
 def alone(name: str) -> Alone:
@@ -141,7 +139,18 @@ def alone(name: str) -> Alone:
 
 def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",), kernels: Path | None = None) -> float:
     """Of the whole layer, with our kernels or another file's. Raises `GateError` where a value is not numpy's."""
-    network = layer.network
+    return counted(layer.network, layer.values, layer.expected, core, flags, kernels)
+
+
+def counted(
+    network: IntegerNetwork,
+    values: NDArray[np.int8],
+    expected: NDArray[np.int8],
+    core: Core,
+    flags: Sequence[str],
+    kernels: Path | None = None,
+) -> float:
+    """Instructions of all layers but the last, of which the one before makes what is `expected`."""
     memory = plan(network)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -149,16 +158,17 @@ def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",), kern
             if source.suffix in (".c", ".h", ".ld"):
                 (folder / source.name).write_bytes(source.read_bytes())
         constants = [
-            network_constants(network, memory, "layer"),
-            array("values", layer.values),
-            array("expected", layer.expected),
+            network_constants(network, memory, "measured"),
+            array("values", values),
+            array("expected", expected),
         ]
         (folder / "main.c").write_text(_MAIN % {"constants": "\n".join(constants), "words": memory.size // 4})
         (folder / "hooks.h").write_text(_HOOKS)
         if kernels is not None:
             (folder / "edgekd_kernels.c").write_bytes(kernels.read_bytes())
         sources = [folder / file for file in ("main.c", "edgekd_network.c", "edgekd_kernels.c", "emulator.c")]
-        toolchain.cross_build(sources, folder / "layer.elf", core, [*flags, "-include", str(folder / "hooks.h")])
+        hooks = ["-include", str(folder / "hooks.h"), f"-I{folder}"]
+        toolchain.cross_build(sources, folder / "layer.elf", core, [*flags, *hooks])
         (ticks,) = re.findall(r"\d+", toolchain.emulate(folder / "layer.elf", core))
     return int(ticks) * core.emulated.instructions_a_tick
 

@@ -60,8 +60,8 @@ int main(void) {
     say("window", edgekd_count() - begun);
     begun = edgekd_count();
     for (int i = 0; i < FRAMES; i++)
-        edgekd_log_mel_row(&edgekd_model_log_mel, golden_pcm[0] + i * EDGEKD_FRAME_SAMPLES, EDGEKD_FRAME_SAMPLES, 0, 0,
-                           0, classifier.spectrum, classifier.row);
+        EDGEKD_ROW(&edgekd_model_log_mel, golden_pcm[0] + i * EDGEKD_FRAME_SAMPLES, EDGEKD_FRAME_SAMPLES, 0, 0, 0,
+                   classifier.spectrum, classifier.row);
     say("frames", edgekd_count() - begun);
     memset(ticks, 0, sizeof ticks);
     begun = edgekd_count();

@@ -133,8 +133,8 @@ void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 #endif
     by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
 #if HELIUM
-    if (has_quick_depthwise(layer, channels)) {
-        depthwise_quickly(layer, rows, columns, channels, &by, out);
+    if (has_quick_depthwise(channels)) {
+        depthwise_quickly(layer, rows, columns, channels, &by, zero_point, out);
         return;
     }
 #endif
