@@ -110,10 +110,16 @@ static APART void window_row(const edgekd_network *network, const edgekd_layer *
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = values_at(target, memory, row);
-    int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
-    for (int ky = 0; ky < layer->kernel_rows; ky++) {
-        int y = first + ky;
-        rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
+    int y = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
+    int length = row_length(source), kept = y < 0 ? 0 : y % source->ring;
+    const int8_t *ring = (const int8_t *)memory + source->place + skipped;
+    for (int ky = 0; ky < layer->kernel_rows; ky++, y++) {
+        if (y < 0 || y >= source->rows) {
+            rows[ky] = source->beyond + skipped;
+        } else {
+            rows[ky] = ring + kept * length;
+            if (++kept == source->ring) kept = 0;
+        }
     }
     if (layer->kind == EDGEKD_CONVOLUTION)
         edgekd_convolve(layer, rows, source->channels, target->columns, target->channels, target->zero_point,
