@@ -24,22 +24,22 @@ static APART void pair(const int8_t *const *rows, int kernel_rows, int length, i
 }
 
 /* Adds to two sums the products of `weights` with the values of two pixels. A product of 32 bits is one with each of a
- * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF below keeps the first from
- * borrowing of the second. */
+ * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF keeps the first from borrowing of
+ * the second. What all of them sum up to, less the sum of the second ones, is that of the first. */
 #define HALF 0x8000u
 static APART void add_products(const int8_t *weights, const uint32_t *pairs, int length, uint32_t sums[2]) {
     const int8_t *end = weights + length;
-    uint32_t first = sums[0] - HALF * ((uint32_t)length / 2), second = sums[1];
+    uint32_t all = 0u - HALF * ((uint32_t)length / 2), second = 0;
     do {
-        uint32_t both = (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1] + HALF;
-        uint32_t more = (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3] + HALF;
-        first += both & 0xFFFF;
+        uint32_t both = HALF + (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1];
+        uint32_t more = HALF + (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3];
+        all += both;
         second += (uint32_t)((int32_t)both >> 16);
-        first += more & 0xFFFF;
+        all += more;
         second += (uint32_t)((int32_t)more >> 16);
         weights += 4, pairs += 4;
     } while (weights != end);
-    sums[0] = first, sums[1] = second;
+    sums[0] += all - (second << 16), sums[1] += second;
 }
 
 static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,

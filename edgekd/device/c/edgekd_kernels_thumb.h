@@ -63,7 +63,7 @@ typedef struct {
 #define OF_TWO(field) [field] "i"(offsetof(two_pixels, field))
 
 /* Two weights, and their products with the values of two pixels: those of the first are in the lower half, and what they
- * have borrowed of the upper one is carried back. */
+ * have borrowed of the upper one is carried back to the sum of the second, in r0. All is summed up in r9. */
 #define FOUR_PRODUCTS        \
     "ldmia r1!, {r5, r6}\n" \
     "ldrsb r4, [r2, r3]\n"  \
@@ -71,8 +71,7 @@ typedef struct {
     "ldrsb r4, [r7, r3]\n"  \
     "muls r6, r4, r6\n"     \
     "adds r5, r5, r6\n"     \
-    "sxth r4, r5\n"         \
-    "add r9, r4\n"          \
+    "add r9, r5\n"          \
     "asrs r5, r5, #16\n"    \
     "adcs r0, r5\n"         \
     "adds r3, r3, #2\n"
@@ -89,19 +88,24 @@ static APART void convolve_two_pixels(two_pixels *given) {
         "adds r2, r2, r3\n"
         "str r2, [r0, %[weights]]\n"
         "ldr r4, [r0, %[parameters]]\n"
-        "ldr r0, [r4]\n"
-        "mov r9, r0\n"
+        "ldr r4, [r4]\n"
+        "mov r9, r4\n"
+        "movs r0, #0\n"
         "adds r7, r2, #1\n"
         "rsbs r3, r3, #0\n"
         "2:\n" FOUR_PRODUCTS FOUR_PRODUCTS
         "bne 2b\n"
+        "lsls r4, r0, #16\n"
+        "mov r5, r9\n"
+        "subs r5, r5, r4\n" /* the first, which begins with the bias, as the second does now */
+        "mov r9, r5\n"
         "mov r7, r8\n"
         "ldr r4, [r7, %[parameters]]\n"
-        "ldr r5, [r4, #4]\n"
-        "adds r4, r4, #8\n"
+        "ldmia r4!, {r5, r6}\n"
+        "adds r0, r0, r5\n"
         "str r4, [r7, %[parameters]]\n"
-        "uxth r6, r5\n"
-        "asrs r5, r5, #16\n" ROUND
+        "asrs r5, r6, #16\n"
+        "uxth r6, r6\n" ROUND
         "ldr r4, [r7, %[out]]\n"
         "ldr r2, [r7, %[apart]]\n"
         "strb r1, [r4, r2]\n"
