@@ -6,6 +6,8 @@
 #define HELIUM 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 #define DSP 1
+#elif EDGEKD_SMALL_CORE && defined(__GNUC__)
+#define THUMB 1
 #endif
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
@@ -14,30 +16,30 @@
 
 /* The values under the kernel at two pixels, row by row, each filled to words; of both pixels in one word, the second's
  * above the first's. */
-static void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
-    for (int ky = 0; ky < kernel_rows; ky++) {
-        const int8_t *value = rows[ky] + at, *end = value + length;
-        for (; value != end; value++) *pairs++ = (uint32_t)value[0] + ((uint32_t)value[apart] << 16);
+static APART void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
+    for (const int8_t *const *end_of_rows = rows + kernel_rows; rows != end_of_rows; rows++) {
+        const int8_t *value = *rows + at, *other = value + apart;
+        for (int i = 0; i < length; i++) *pairs++ = (uint32_t)value[i] + ((uint32_t)other[i] << 16);
     }
 }
 
 /* Adds to two sums the products of `weights` with the values of two pixels. A product of 32 bits is one with each of a
- * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF below keeps the first from
- * borrowing of the second. */
+ * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF keeps the first from borrowing of
+ * the second. What all of them sum up to, less the sum of the second ones, is that of the first. */
 #define HALF 0x8000u
 static APART void add_products(const int8_t *weights, const uint32_t *pairs, int length, uint32_t sums[2]) {
     const int8_t *end = weights + length;
-    uint32_t first = sums[0] - HALF * ((uint32_t)length / 2), second = sums[1];
+    uint32_t all = 0u - HALF * ((uint32_t)length / 2), second = 0;
     do {
-        uint32_t both = (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1] + HALF;
-        uint32_t more = (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3] + HALF;
-        first += both & 0xFFFF;
+        uint32_t both = HALF + (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1];
+        uint32_t more = HALF + (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3];
+        all += both;
         second += (uint32_t)((int32_t)both >> 16);
-        first += more & 0xFFFF;
+        all += more;
         second += (uint32_t)((int32_t)more >> 16);
         weights += 4, pairs += 4;
     } while (weights != end);
-    sums[0] = first, sums[1] = second;
+    sums[0] += all - (second << 16), sums[1] += second;
 }
 
 static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
@@ -137,12 +139,14 @@ static void add_told(const edgekd_layer *layer, const int8_t *value, int channel
 #include "edgekd_kernels_helium.h"
 #elif DSP
 #include "edgekd_kernels_dsp.h"
+#elif THUMB
+#include "edgekd_kernels_thumb.h"
 #endif
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
     edgekd_rounding by;
-#if HELIUM || DSP
+#if HELIUM || DSP || THUMB
     if (has_quick_convolution(layer, columns, outputs)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
@@ -155,7 +159,7 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
     edgekd_rounding by;
-#if HELIUM || DSP
+#if HELIUM || DSP || THUMB
     if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;

@@ -110,10 +110,16 @@ static APART void window_row(const edgekd_network *network, const edgekd_layer *
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = values_at(target, memory, row);
-    int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
-    for (int ky = 0; ky < layer->kernel_rows; ky++) {
-        int y = first + ky;
-        rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
+    int y = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
+    int length = row_length(source), kept = y < 0 ? 0 : y % source->ring;
+    const int8_t *ring = (const int8_t *)memory + source->place + skipped;
+    for (int ky = 0; ky < layer->kernel_rows; ky++, y++) {
+        if (y < 0 || y >= source->rows) {
+            rows[ky] = source->beyond + skipped;
+        } else {
+            rows[ky] = ring + kept * length;
+            if (++kept == source->ring) kept = 0;
+        }
     }
     if (layer->kind == EDGEKD_CONVOLUTION)
         edgekd_convolve(layer, rows, source->channels, target->columns, target->channels, target->zero_point,
@@ -246,38 +252,41 @@ static APART void pointwise_row(const edgekd_network *network, const edgekd_laye
 #define EDGEKD_LAYER_ENDS(number)
 #endif
 
-int edgekd_network_step(const edgekd_network *network, void *memory) {
-    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
-    uint16_t *waits = rows_awaited(network, memory);
-    int whole, latest = 0; /* no map beyond that has got a row */
-    written[0]++;
-    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
-        const edgekd_layer *layer = &network->layer[i];
-        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue;
-        while (written[layer->source] >= waits[i] && other_is_there(network, layer, written, waits[i])) {
-            EDGEKD_LAYER_BEGINS(i);
-            if (layer->kind <= EDGEKD_MAX_POOL)
-                window_row(network, layer, memory, done[i]);
-            else if (layer->kind == EDGEKD_MEANS)
-                means_row(network, layer, memory, done[i]);
-            else if (layer->kind <= EDGEKD_DEVIATIONS)
-                extent_row(network, layer, memory, done[i]);
-            else
-                pointwise_row(network, layer, memory, done[i]);
-            EDGEKD_LAYER_ENDS(i);
-            done[i]++;
-            waits[i] = awaited(network, layer, done[i]);
-            if (sums_up(layer) && waits[i] != UINT16_MAX) continue;
-            if (layer->target > latest) latest = layer->target;
-            if (!sums_up(layer) && network->map[layer->target].parts == 1)
-                written[layer->target]++;
-            else
-                written[layer->target] = whole_rows(network, memory, layer->target);
-        }
+/* Makes all rows of a layer that can be made. Returns the last map that has got a row: its target, or `latest`. */
+static APART int follow(const edgekd_network *network, const edgekd_layer *layer, void *memory, int number, int latest) {
+    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory) + number;
+    uint16_t *waits = rows_awaited(network, memory) + number;
+    while (written[layer->source] >= *waits && other_is_there(network, layer, written, *waits)) {
+        EDGEKD_LAYER_BEGINS(number);
+        if (layer->kind <= EDGEKD_MAX_POOL)
+            window_row(network, layer, memory, *done);
+        else if (layer->kind == EDGEKD_MEANS)
+            means_row(network, layer, memory, *done);
+        else if (layer->kind <= EDGEKD_DEVIATIONS)
+            extent_row(network, layer, memory, *done);
+        else
+            pointwise_row(network, layer, memory, *done);
+        EDGEKD_LAYER_ENDS(number);
+        *waits = awaited(network, layer, ++*done);
+        if (sums_up(layer) && *waits != UINT16_MAX) continue;
+        if (layer->target > latest) latest = layer->target;
+        if (network->map[layer->target].parts == 1)
+            written[layer->target]++;
+        else
+            written[layer->target] = whole_rows(network, memory, layer->target);
     }
-    if (written[0] < network->map[0].rows) return 0;
-    whole = 1;
-    for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
+    return latest;
+}
+
+int edgekd_network_step(const edgekd_network *network, void *memory) {
+    uint16_t rows = ++*rows_written(network, memory);
+    int number = 0, latest = 0, whole = 1;
+    for (const edgekd_layer *layer = network->layer, *end = layer + network->layers; layer != end; layer++, number++) {
+        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue; /* nothing new */
+        latest = follow(network, layer, memory, number, latest); /* what a layer reads was written by one before it */
+    }
+    if (rows < network->map[0].rows) return 0;
+    for (int i = 0; i < network->layers; i++) whole &= rows_awaited(network, memory)[i] == UINT16_MAX;
     return whole;
 }
 
