@@ -96,6 +96,21 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 }
 
 #if !HELIUM
+static void max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                     int8_t *out) {
+    for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels) {
+        for (int c = 0; c < channels; c++, out++) {
+            int8_t largest = INT8_MIN;
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + at + c;
+                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
+                    if (*value > largest) largest = *value;
+            }
+            *out = largest;
+        }
+    }
+}
+
 /* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
 static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
     const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
@@ -167,6 +182,10 @@ void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 #endif
     by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     convolve_depthwise(layer, rows, columns, channels, &by, out);
+}
+
+void edgekd_max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out) {
+    max_pool(layer, rows, columns, channels, out);
 }
 
 void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {

@@ -100,6 +100,9 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out);
 
+/* The largest of the values under a window, of each channel. */
+void edgekd_max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out);
+
 #define EDGEKD_MOST_COLUMNS 256 /* whose values, as they are added, have a sum of 16 bits */
 
 /* Adds to the sum of each channel its values in so many columns, each 128 more than it is. */

@@ -602,6 +602,21 @@ static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *ro
     (nine ? nine_taps_a_row : depthwise_by_fours)(layer, rows, columns, channels, zero_point, out);
 }
 
+static void max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out) {
+    for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels, out += channels) {
+        for (int c = 0; c < channels; c += VECTOR) {
+            const mve_pred16_t some = vctp8q((uint32_t)(channels - c));
+            int8x16_t largest = vdupq_n_s8(INT8_MIN);
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + at + c;
+                for (int kx = layer->kernel_columns; kx > 0; kx--, value += channels)
+                    largest = vmaxq_s8(largest, vldrbq_z_s8(value, some));
+            }
+            vstrbq_p_s8(out + c, largest, some);
+        }
+    }
+}
+
 static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
     for (int left = channels; left > 0; left -= 4, value += 4, sums += 4) {
         const mve_pred16_t some = vctp32q((uint32_t)left);

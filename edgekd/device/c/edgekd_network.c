@@ -90,22 +90,6 @@ void edgekd_network_start(const edgekd_network *network, void *memory) {
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
-                               int8_t *out) {
-    int channels = target->channels;
-    for (int x = 0; x < target->columns; x++) {
-        for (int c = 0; c < channels; c++, out++) {
-            int8_t largest = INT8_MIN;
-            for (int ky = 0; ky < layer->kernel_rows; ky++) {
-                const int8_t *value = rows[ky] + x * layer->stride_columns * channels + c;
-                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
-                    if (*value > largest) largest = *value;
-            }
-            *out = largest;
-        }
-    }
-}
-
 static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
@@ -127,7 +111,7 @@ static APART void window_row(const edgekd_network *network, const edgekd_layer *
     else if (layer->kind == EDGEKD_DEPTHWISE)
         edgekd_convolve_depthwise(layer, rows, target->columns, target->channels, target->zero_point, out);
     else
-        max_pool_row(layer, target, rows, out);
+        edgekd_max_pool(layer, rows, target->columns, target->channels, out);
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
