@@ -25,7 +25,7 @@ from edgekd.device.c import SOURCES
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.constants import array, network_constants
 from edgekd.microcontrollers.c.cores import CORES, Core
-from edgekd.microcontrollers.integer.fixed_point import factors
+from edgekd.microcontrollers.integer.fixed_point import CONVOLUTION_EXPONENT, factors
 from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Map, Means
 from edgekd.microcontrollers.integer.memory import plan
 from edgekd.microcontrollers.integer.reference import every_map
@@ -36,6 +36,7 @@ NAMES = (
     *(f"depthwise-{channels}" for channels in CHANNELS),
     *("conv-16", "conv-32", "stem-8"),
 )
+PLAIN = Path(__file__).with_name("plain_kernels.c")
 _HOOKS = """\
 #include <stdint.h>
 #include "edgekd_network.h"
@@ -123,7 +124,7 @@ def alone(name: str) -> Alone:
         target=Map("target", rows // step, columns // step, channels, 1.0, -128),
         weight=weight,
         bias=(bias - source.zero_point * weight.reshape(channels, -1).sum(axis=1, dtype=np.int32)).astype(np.int32),
-        factors=factors(real),
+        factors=factors(real, CONVOLUTION_EXPONENT),
         stride=(step, step),
         padding=(0, 0, 0, 0) if size == 1 else (1, 1, 1, 1) if step == 1 else (1, 0, 1, 0),
         low=-128,
@@ -136,13 +137,18 @@ def alone(name: str) -> Alone:
     return Alone(layer, values, expected.astype(np.int8), bias, real)
 
 
-def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",)) -> float:
-    """Of the whole layer. Raises `GateError` where a value is not numpy's."""
-    return counted(layer.network, layer.values, layer.expected, core, flags)
+def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",), kernels: Path | None = None) -> float:
+    """Of the whole layer, with our kernels or another file's. Raises `GateError` where a value is not numpy's."""
+    return counted(layer.network, layer.values, layer.expected, core, flags, kernels)
 
 
 def counted(
-    network: IntegerNetwork, values: NDArray[np.int8], expected: NDArray[np.int8], core: Core, flags: Sequence[str]
+    network: IntegerNetwork,
+    values: NDArray[np.int8],
+    expected: NDArray[np.int8],
+    core: Core,
+    flags: Sequence[str],
+    kernels: Path | None = None,
 ) -> float:
     """Instructions of all layers but the last, of which the one before makes what is `expected`."""
     memory = plan(network)
@@ -158,6 +164,8 @@ def counted(
         ]
         (folder / "main.c").write_text(_MAIN % {"constants": "\n".join(constants), "words": memory.size // 4})
         (folder / "hooks.h").write_text(_HOOKS)
+        if kernels is not None:
+            (folder / "edgekd_kernels.c").write_bytes(kernels.read_bytes())
         sources = [folder / file for file in ("main.c", "edgekd_network.c", "edgekd_kernels.c", "emulator.c")]
         hooks = ["-include", str(folder / "hooks.h"), f"-I{folder}"]
         toolchain.cross_build(sources, folder / "layer.elf", core, [*flags, *hooks])
@@ -177,8 +185,7 @@ def main() -> None:
         for core in options.cores:
             flags = [f"-{options.optimise}"]
             plain, own = (
-                instructions(layer, CORES[core], [*flags, *more]) / layer.layer.macs
-                for more in (["-DEDGEKD_PLAIN=1"], [])
+                instructions(layer, CORES[core], flags, kernels) / layer.layer.macs for kernels in (PLAIN, None)
             )
             print(f"{name:<15}{core:<15}{plain:>7.2f}{own:>9.2f}", flush=True)
 
