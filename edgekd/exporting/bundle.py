@@ -214,6 +214,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     }
     return _README.format(
         title=markdown_text(target.title),
+        whole="It goes into your project whole." if sixteen else "Copy it to the device whole.",
         usage=runtime.usage(manifest),
         notes="".join(
             ("\n## Notes\n\n", *(f"- {markdown_text(note)}\n" for note in target.notes)) if target.notes else ()
@@ -248,7 +249,7 @@ def _unknown(reject: Reject | None) -> dict[str, str]:
 _README = """\
 # An audio classifier for {title}
 
-This folder is all that is needed. Copy it to the device whole.
+This folder is all that is needed. {whole}
 
 {usage}{notes}
 ## Facts

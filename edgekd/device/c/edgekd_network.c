@@ -72,40 +72,38 @@ static uint16_t whole_rows(const edgekd_network *network, void *memory, int targ
     return (uint16_t)least;
 }
 
+/* The values of a map are written before they are read; what is not: padding at the sides of its rows, and sums. */
 void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
+    uint32_t begin = 0;
     for (int i = 0; i < network->maps; i++) {
         const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+        int left = map->left * map->channels, right = map->right * map->channels;
+        for (int row = 0; row < map->ring && left + right; row++) {
+            int8_t *values = row_at(map, memory, row);
+            memset(values, map->zero_point, (size_t)left);
+            memset(values + left + map->columns * map->channels, map->zero_point, (size_t)right);
+        }
+        begin = map->place + (uint32_t)(map->ring * row_length(map));
     }
+    memset((uint8_t *)memory + begin, 0, network->scratch - begin);
     for (int i = 0; i < network->layers; i++)
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
-    int channels = target->channels;
-    for (int x = 0; x < target->columns; x++) {
-        for (int c = 0; c < channels; c++, out++) {
-            int8_t largest = INT8_MIN;
-            for (int ky = 0; ky < layer->kernel_rows; ky++) {
-                const int8_t *value = rows[ky] + x * layer->stride_columns * channels + c;
-                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
-                    if (*value > largest) largest = *value;
-            }
-            *out = largest;
-        }
-    }
-}
-
-static void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = values_at(target, memory, row);
-    int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
-    for (int ky = 0; ky < layer->kernel_rows; ky++) {
-        int y = first + ky;
-        rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
+    int y = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
+    int length = row_length(source), kept = y < 0 ? 0 : y % source->ring;
+    const int8_t *ring = (const int8_t *)memory + source->place + skipped;
+    for (int ky = 0; ky < layer->kernel_rows; ky++, y++) {
+        if (y < 0 || y >= source->rows) {
+            rows[ky] = source->beyond + skipped;
+        } else {
+            rows[ky] = ring + kept * length;
+            if (++kept == source->ring) kept = 0;
+        }
     }
     if (layer->kind == EDGEKD_CONVOLUTION)
         edgekd_convolve(layer, rows, source->channels, target->columns, target->channels, target->zero_point,
@@ -113,41 +111,41 @@ static void window_row(const edgekd_network *network, const edgekd_layer *layer,
     else if (layer->kind == EDGEKD_DEPTHWISE)
         edgekd_convolve_depthwise(layer, rows, target->columns, target->channels, target->zero_point, out);
     else
-        max_pool_row(layer, target, rows, out);
-}
-
-static void add_values(const edgekd_layer *layer, const int8_t *value, int channels, int32_t *sums) {
-    if (!layer->table) {
-        for (int c = 0; c < channels; c++) sums[c] += value[c];
-        return;
-    }
-    for (int c = 0; c < channels; c++, sums += layer->bins) {
-        const uint16_t *told = layer->table + ((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins;
-        for (int k = 0; k < layer->bins; k++) sums[k] += told[k];
-    }
+        edgekd_max_pool(layer, rows, target->columns, target->channels, out);
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
-static void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = values_at(source, memory, row);
-    int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
+    int32_t begin = 0; /* of a sum: less what was added to values */
     int8_t *out = values_at(target, memory, 0) + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
         if (row < layer->row_edges[2 * cy] || row >= layer->row_edges[2 * cy + 1]) continue;
-        for (int cx = 0; cx < layer->column_cells; cx++)
-            for (int x = layer->column_edges[2 * cx]; x < layer->column_edges[2 * cx + 1]; x++)
-                add_values(layer, values + x * source->channels, source->channels,
-                           sums + (cy * layer->column_cells + cx) * each);
+        for (int cx = 0; cx < layer->column_cells; cx++) {
+            int x = layer->column_edges[2 * cx], end = layer->column_edges[2 * cx + 1];
+            uint32_t *into = sums + (cy * layer->column_cells + cx) * each;
+            int some = layer->table ? 1 : EDGEKD_MOST_COLUMNS;
+            for (; x < end; x += some) {
+                const int8_t *value = values + x * source->channels;
+                if (layer->table)
+                    edgekd_add_told(layer, value, source->channels, into);
+                else
+                    edgekd_add_values(value, source->channels, end - x < some ? end - x : some, into);
+            }
+        }
     }
     if (row + 1 < source->rows) return;
+    if (!layer->table)
+        begin = -128 * (layer->row_edges[1] - layer->row_edges[0]) * (layer->column_edges[1] - layer->column_edges[0]);
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded((int32_t)sums[cell * each + i] + begin + parameters[0], parameters[1], &by);
 }
 
 static uint32_t root_of(uint64_t square) {
@@ -177,7 +175,7 @@ static int32_t sum_of(const int8_t *value, int columns, int channels) {
 
 /* Of each channel the largest value so far, 128 more than it is, for all begins at 0; or what a deviation takes: the sum
  * of all values, and that of the squares of the rows' sums, in two words, for memory is aligned to words of 32 bits. */
-static void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = values_at(source, memory, row);
     uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
@@ -205,7 +203,7 @@ static void extent_row(const edgekd_network *network, const edgekd_layer *layer,
 }
 
 /* A table of each value, or a sum or product of two. */
-static void pointwise_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void pointwise_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const edgekd_map *second = &network->map[layer->other];
     const int8_t *a = values_at(source, memory, row), *b = values_at(second, memory, second->rows > 1 ? row : 0);
@@ -238,34 +236,41 @@ static void pointwise_row(const edgekd_network *network, const edgekd_layer *lay
 #define EDGEKD_LAYER_ENDS(number)
 #endif
 
-int edgekd_network_step(const edgekd_network *network, void *memory) {
-    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
-    uint16_t *waits = rows_awaited(network, memory);
-    int whole;
-    written[0]++;
-    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
-        const edgekd_layer *layer = &network->layer[i];
-        while (written[layer->source] >= waits[i] && other_is_there(network, layer, written, waits[i])) {
-            EDGEKD_LAYER_BEGINS(i);
-            if (layer->kind <= EDGEKD_MAX_POOL)
-                window_row(network, layer, memory, done[i]);
-            else if (layer->kind == EDGEKD_MEANS)
-                means_row(network, layer, memory, done[i]);
-            else if (layer->kind <= EDGEKD_DEVIATIONS)
-                extent_row(network, layer, memory, done[i]);
-            else
-                pointwise_row(network, layer, memory, done[i]);
-            EDGEKD_LAYER_ENDS(i);
-            done[i]++;
-            waits[i] = awaited(network, layer, done[i]);
-            if (!sums_up(layer) && network->map[layer->target].parts == 1)
-                written[layer->target]++;
-            else
-                written[layer->target] = whole_rows(network, memory, layer->target);
-        }
+/* Makes all rows of a layer that can be made. Returns the last map that has got a row: its target, or `latest`. */
+static APART int follow(const edgekd_network *network, const edgekd_layer *layer, void *memory, int number, int latest) {
+    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory) + number;
+    uint16_t *waits = rows_awaited(network, memory) + number;
+    while (written[layer->source] >= *waits && other_is_there(network, layer, written, *waits)) {
+        EDGEKD_LAYER_BEGINS(number);
+        if (layer->kind <= EDGEKD_MAX_POOL)
+            window_row(network, layer, memory, *done);
+        else if (layer->kind == EDGEKD_MEANS)
+            means_row(network, layer, memory, *done);
+        else if (layer->kind <= EDGEKD_DEVIATIONS)
+            extent_row(network, layer, memory, *done);
+        else
+            pointwise_row(network, layer, memory, *done);
+        EDGEKD_LAYER_ENDS(number);
+        *waits = awaited(network, layer, ++*done);
+        if (sums_up(layer) && *waits != UINT16_MAX) continue;
+        if (layer->target > latest) latest = layer->target;
+        if (network->map[layer->target].parts == 1)
+            written[layer->target]++;
+        else
+            written[layer->target] = whole_rows(network, memory, layer->target);
     }
-    whole = written[0] == network->map[0].rows;
-    for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
+    return latest;
+}
+
+int edgekd_network_step(const edgekd_network *network, void *memory) {
+    uint16_t rows = ++*rows_written(network, memory);
+    int number = 0, latest = 0, whole = 1;
+    for (const edgekd_layer *layer = network->layer, *end = layer + network->layers; layer != end; layer++, number++) {
+        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue; /* nothing new */
+        latest = follow(network, layer, memory, number, latest); /* what a layer reads was written by one before it */
+    }
+    if (rows < network->map[0].rows) return 0;
+    for (int i = 0; i < network->layers; i++) whole &= rows_awaited(network, memory)[i] == UINT16_MAX;
     return whole;
 }
 

