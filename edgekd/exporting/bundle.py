@@ -50,6 +50,7 @@ class Findings:
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = field(default_factory=FloatOperators)
     steps: Steps | None = None
+    unwritten: str | None = None
 
 
 def write_bundle(
@@ -86,6 +87,7 @@ def write_bundle(
         checks=findings.checks,
         float_operators=findings.float_operators,
         steps=findings.steps,
+        unwritten=findings.unwritten,
         files={},
         sha256="0" * 64,
     )
