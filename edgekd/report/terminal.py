@@ -247,8 +247,8 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
             line(f"  not checked by {by}: {reason}")
     floats = manifest.float_operators
     if manifest.precision == "int8":
-        front_end = "the front end and " if floats.frontend else ""
-        line(f"  in float: {front_end}{len(floats.network)} operators after it (manifest.json)")
+        where = "the front end and {} operators after it" if floats.frontend else "{} operators, none in the front end"
+        line(f"  in float: {where.format(len(floats.network))} (manifest.json)")
     for check in manifest.checks:
         fallen = [name for name, kind in check.layers.items() if kind != "int8"]
         if fallen:
