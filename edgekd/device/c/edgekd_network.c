@@ -134,6 +134,7 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
     int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
+    int32_t doubled = 1 << layer->doublings;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
     int8_t *out = values_at(target, memory, 0) + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
@@ -147,7 +148,7 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded(sums[cell * each + i] * doubled + parameters[0], parameters[1], &by);
 }
 
 static uint32_t root_of(uint64_t square) {
@@ -191,6 +192,7 @@ static void extent_row(const edgekd_network *network, const edgekd_layer *layer,
             found = largest_of(values, source->columns, channels);
             if (found < (int32_t)kept[0] - 128) found = (int32_t)kept[0] - 128;
             *kept++ = (uint32_t)(found + 128);
+            found *= 1 << layer->doublings;
         } else {
             int64_t sum = sum_of(values, source->columns, channels), all = (int32_t)kept[0] + sum;
             uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
