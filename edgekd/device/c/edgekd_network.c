@@ -72,18 +72,26 @@ static uint16_t whole_rows(const edgekd_network *network, void *memory, int targ
     return (uint16_t)least;
 }
 
+/* The values of a map are written before they are read; what is not: padding at the sides of its rows, and sums. */
 void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
+    uint32_t begin = 0;
     for (int i = 0; i < network->maps; i++) {
         const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+        int left = map->left * map->channels, right = map->right * map->channels;
+        for (int row = 0; row < map->ring && left + right; row++) {
+            int8_t *values = row_at(map, memory, row);
+            memset(values, map->zero_point, (size_t)left);
+            memset(values + left + map->columns * map->channels, map->zero_point, (size_t)right);
+        }
+        begin = map->place + (uint32_t)(map->ring * row_length(map));
     }
+    memset((uint8_t *)memory + begin, 0, network->scratch - begin);
     for (int i = 0; i < network->layers; i++)
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
+static APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
+                               int8_t *out) {
     int channels = target->channels;
     for (int x = 0; x < target->columns; x++) {
         for (int c = 0; c < channels; c++, out++) {
@@ -98,7 +106,7 @@ static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, co
     }
 }
 
-static void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = values_at(target, memory, row);
@@ -116,39 +124,80 @@ static void window_row(const edgekd_network *network, const edgekd_layer *layer,
         max_pool_row(layer, target, rows, out);
 }
 
-static void add_values(const edgekd_layer *layer, const int8_t *value, int channels, int32_t *sums) {
-    if (!layer->table) {
-        for (int c = 0; c < channels; c++) sums[c] += value[c];
-        return;
+#define MOST_COLUMNS 256 /* whose values, as add_values takes them, have a sum of 16 bits */
+
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
+static APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, sums += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t first_and_third = 0, others = 0;
+        do {
+            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
+            first_and_third += word & 0x00FF00FF;
+            others += word >> 8 & 0x00FF00FF;
+            column += channels;
+        } while (column != end_of_columns);
+        sums[0] += first_and_third & 0xFFFF;
+        sums[1] += others & 0xFFFF;
+        sums[2] += first_and_third >> 16;
+        sums[3] += others >> 16;
     }
-    for (int c = 0; c < channels; c++, sums += layer->bins) {
-        const uint16_t *told = layer->table + ((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins;
-        for (int k = 0; k < layer->bins; k++) sums[k] += told[k];
+    for (; value != end; value++, sums++)
+        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
+}
+
+/* The same of what a table says of the values of one column, for each of its bins. */
+static APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const uint16_t *table = layer->table + 128 * layer->bins;
+    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
+        const uint16_t *told = table + *value * bins;
+        int left = bins;
+        for (; left >= 4; left -= 4, told += 4, sums += 4) {
+            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
+            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
+            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
+        }
+        for (; left > 0; left--) *sums++ += *told++;
     }
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
-static void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *values = values_at(source, memory, row);
-    int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int32_t doubled = 1 << layer->doublings;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
+    int32_t begin = 0; /* of a sum: less what was added to values */
     int8_t *out = values_at(target, memory, 0) + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
         if (row < layer->row_edges[2 * cy] || row >= layer->row_edges[2 * cy + 1]) continue;
-        for (int cx = 0; cx < layer->column_cells; cx++)
-            for (int x = layer->column_edges[2 * cx]; x < layer->column_edges[2 * cx + 1]; x++)
-                add_values(layer, values + x * source->channels, source->channels,
-                           sums + (cy * layer->column_cells + cx) * each);
+        for (int cx = 0; cx < layer->column_cells; cx++) {
+            int x = layer->column_edges[2 * cx], end = layer->column_edges[2 * cx + 1];
+            uint32_t *into = sums + (cy * layer->column_cells + cx) * each;
+            int some = layer->table ? 1 : MOST_COLUMNS;
+            for (; x < end; x += some) {
+                const int8_t *value = values + x * source->channels;
+                if (layer->table)
+                    add_told(layer, value, source->channels, into);
+                else
+                    add_values(value, source->channels, end - x < some ? end - x : some, into);
+            }
+        }
     }
     if (row + 1 < source->rows) return;
+    if (!layer->table)
+        begin = -128 * (layer->row_edges[1] - layer->row_edges[0]) * (layer->column_edges[1] - layer->column_edges[0]);
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] * doubled + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded(((int32_t)sums[cell * each + i] + begin) * doubled + parameters[0], parameters[1],
+                                        &by);
 }
 
 static uint32_t root_of(uint64_t square) {
@@ -163,51 +212,75 @@ static uint32_t root_of(uint64_t square) {
     return (uint32_t)root;
 }
 
-static int32_t largest_of(const int8_t *value, int columns, int channels) {
-    int32_t largest = INT8_MIN;
-    for (const int8_t *end = value + columns * channels; value != end; value += channels)
-        if (*value > largest) largest = *value;
-    return largest;
+/* Of four pairs of bytes from 0 to 255 the larger of each. */
+static uint32_t larger_four(uint32_t a, uint32_t b) {
+    const uint32_t highest = 0x80808080;
+    uint32_t apart = a ^ b, below = (a | highest) - (b & ~highest); /* no byte borrows from the next */
+    uint32_t not_less = ((a & apart) | (below & ~apart)) & highest;
+    return b ^ (apart & ((not_less << 1) - (not_less >> 7)));
 }
 
-static int32_t sum_of(const int8_t *value, int columns, int channels) {
-    int32_t sum = 0;
-    for (const int8_t *end = value + columns * channels; value != end; value += channels) sum += *value;
-    return sum;
+/* The largest value of each channel in a row and before, each 128 more than it is, for all begins at 0. */
+static APART void keep_largest(const int8_t *value, int channels, int columns, uint8_t *kept) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, kept += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t largest;
+        memcpy(&largest, kept, sizeof largest);
+        do {
+            largest = larger_four(edgekd_word_at(column) ^ 0x80808080, largest);
+            column += channels;
+        } while (column != end_of_columns);
+        memcpy(kept, &largest, sizeof largest);
+    }
+    for (; value != end; value++, kept++)
+        for (int at = 0; at < length; at += channels)
+            if (value[at] + 128 > *kept) *kept = (uint8_t)(value[at] + 128);
 }
 
-/* Of each channel the largest value so far, 128 more than it is, for all begins at 0; or what a deviation takes: the sum
- * of all values, and that of the squares of the rows' sums, in two words, for memory is aligned to words of 32 bits. */
-static void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void maxima_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
-    const int8_t *values = values_at(source, memory, row);
-    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint8_t *kept = (uint8_t *)memory + layer->place;
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int8_t *out = values_at(target, memory, 0) + layer->start;
-    int channels = source->channels, last = row + 1 == source->rows;
-    for (int c = 0; c < channels; c++, values++, parameters += 2) {
-        int32_t found;
-        if (layer->kind == EDGEKD_MAXIMA) {
-            found = largest_of(values, source->columns, channels);
-            if (found < (int32_t)kept[0] - 128) found = (int32_t)kept[0] - 128;
-            *kept++ = (uint32_t)(found + 128);
-            found *= 1 << layer->doublings;
-        } else {
-            int64_t sum = sum_of(values, source->columns, channels), all = (int32_t)kept[0] + sum;
-            uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
-            *kept++ = (uint32_t)all, *kept++ = (uint32_t)squares, *kept++ = (uint32_t)(squares >> 32);
-            if (!last) continue;
-            squares = (source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings;
-            found = (int32_t)root_of(squares);
-            if (found < (int32_t)layer->least) found = (int32_t)layer->least;
-        }
-        if (last) out[c] = edgekd_rounded(found + parameters[0], parameters[1], &by);
+    keep_largest(values_at(source, memory, row), source->channels, source->columns, kept);
+    if (row + 1 < source->rows) return;
+    for (int c = 0; c < source->channels; c++, parameters += 2)
+        out[c] = edgekd_rounded((kept[c] - 128) * (1 << layer->doublings) + parameters[0], parameters[1], &by);
+}
+
+/* Kept of each channel: the sum of all values and that of the squares of the rows' sums, in two words, for memory is
+ * aligned to words of 32 bits. */
+static APART void deviations_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const int8_t *values = values_at(source, memory, row);
+    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + network->scratch);
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
+    int8_t *out = values_at(target, memory, 0) + layer->start;
+    int channels = source->channels, left = source->columns;
+    memset(sums, 0, (size_t)channels * sizeof *sums);
+    for (int some; left > 0; left -= some, values += some * channels) {
+        some = left < MOST_COLUMNS ? left : MOST_COLUMNS;
+        add_values(values, channels, some, sums);
+    }
+    for (int c = 0; c < channels; c++, parameters += 2, kept += 3) {
+        int64_t sum = (int32_t)sums[c] - 128 * source->columns, all = (int32_t)kept[0] + sum;
+        uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
+        uint32_t root;
+        kept[0] = (uint32_t)all, kept[1] = (uint32_t)squares, kept[2] = (uint32_t)(squares >> 32);
+        if (row + 1 < source->rows) continue;
+        root = root_of((source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings);
+        if (root < layer->least) root = layer->least;
+        out[c] = edgekd_rounded((int32_t)root + parameters[0], parameters[1], &by);
     }
 }
 
 /* A table of each value, or a sum or product of two. */
-static void pointwise_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void pointwise_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const edgekd_map *second = &network->map[layer->other];
     const int8_t *a = values_at(source, memory, row), *b = values_at(second, memory, second->rows > 1 ? row : 0);
@@ -243,30 +316,36 @@ static void pointwise_row(const edgekd_network *network, const edgekd_layer *lay
 int edgekd_network_step(const edgekd_network *network, void *memory) {
     uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
     uint16_t *waits = rows_awaited(network, memory);
-    int whole;
+    int whole, latest = 0; /* no map beyond that has got a row */
     written[0]++;
     for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
         const edgekd_layer *layer = &network->layer[i];
+        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue;
         while (written[layer->source] >= waits[i] && other_is_there(network, layer, written, waits[i])) {
             EDGEKD_LAYER_BEGINS(i);
             if (layer->kind <= EDGEKD_MAX_POOL)
                 window_row(network, layer, memory, done[i]);
             else if (layer->kind == EDGEKD_MEANS)
                 means_row(network, layer, memory, done[i]);
-            else if (layer->kind <= EDGEKD_DEVIATIONS)
-                extent_row(network, layer, memory, done[i]);
+            else if (layer->kind == EDGEKD_MAXIMA)
+                maxima_row(network, layer, memory, done[i]);
+            else if (layer->kind == EDGEKD_DEVIATIONS)
+                deviations_row(network, layer, memory, done[i]);
             else
                 pointwise_row(network, layer, memory, done[i]);
             EDGEKD_LAYER_ENDS(i);
             done[i]++;
             waits[i] = awaited(network, layer, done[i]);
+            if (sums_up(layer) && waits[i] != UINT16_MAX) continue;
+            if (layer->target > latest) latest = layer->target;
             if (!sums_up(layer) && network->map[layer->target].parts == 1)
                 written[layer->target]++;
             else
                 written[layer->target] = whole_rows(network, memory, layer->target);
         }
     }
-    whole = written[0] == network->map[0].rows;
+    if (written[0] < network->map[0].rows) return 0;
+    whole = 1;
     for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
     return whole;
 }

@@ -18,6 +18,7 @@ from edgekd.microcontrollers.integer.layers import (
     IntegerNetwork,
     Layer,
     Map,
+    Maxima,
     MaxPool,
     Summary,
     Window,
@@ -26,6 +27,8 @@ from edgekd.microcontrollers.integer.layers import (
 
 LARGEST_KERNEL = 16  # rows
 PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
+FEW_VALUES = 12  # under a kernel: where there are no more, weights may be widened instead,
+FEW_OUTPUTS, FEW_WEIGHTS = 16, 28  # those of so many outputs at once, each to so many bytes with what rounds it
 SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
@@ -56,7 +59,8 @@ class Ring:
 @dataclass(frozen=True)
 class Memory:
     """All that changes while a window is computed. Places are in bytes: `sums` of each layer that sums over a map,
-    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
+    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels, or what
+    else is forgotten when a row is made."""
 
     rings: tuple[Ring, ...]
     sums: dict[int, int]
@@ -99,7 +103,9 @@ def plan(network: IntegerNetwork) -> Memory:
 
 
 def sums_of(layer: Summary) -> int:
-    """The words in which a layer sums; of a deviation the sum, and the sum of squares in two words."""
+    """The words in which a layer sums: maxima take a byte; a deviation the sum, and the sum of squares in two words."""
+    if isinstance(layer, Maxima):
+        return padded(layer.outputs) // _WORD
     return 3 * layer.outputs if isinstance(layer, Deviations) else layer.outputs
 
 
@@ -109,10 +115,14 @@ def padded(size: int) -> int:
 
 
 def _patches(layer: Layer) -> int:
+    if isinstance(layer, Deviations):
+        return _WORD * layer.source.channels  # the sums of a row
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
-    rows, columns, inputs = layer.weight.shape[1:]
-    return PATCHES * rows * padded(columns * inputs)
+    outputs, rows, columns, inputs = layer.weight.shape
+    values = rows * padded(columns * inputs)
+    few = FEW_WEIGHTS * min(outputs, FEW_OUTPUTS) if values <= FEW_VALUES else 0
+    return max(PATCHES * values, few)
 
 
 def _check(source: Map, readers: Sequence[Window]) -> None:

@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd.errors import GateError
-from edgekd.microcontrollers.integer.fixed_point import LARGEST_EXPONENT, Factors, Integers, factors, fits
+from edgekd.microcontrollers.integer.fixed_point import (
+    CONVOLUTION_EXPONENT,
+    LARGEST_EXPONENT,
+    Factors,
+    Integers,
+    factors,
+    fits,
+)
 from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOGIT_BITS,
@@ -84,7 +91,7 @@ def _bias_and_factors(
     """The bias with what the zero point adds, and what brings a sum to `scale`."""
     rows = weight.reshape(len(weight), -1).astype(np.int64)
     bias = stored_bias - source.zero_point * rows.sum(axis=1)
-    by = factors(unit / scale)
+    by = factors(unit / scale, CONVOLUTION_EXPONENT)
     if not fits(np.abs(bias) - LOWEST * np.abs(rows).sum(axis=1), by):
         raise no_form("a sum of one of its layers does not fit into 32 bits")
     return bias.astype(np.int32), by

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from edgekd.microcontrollers.integer.fixed_point import Factors, factors
+from edgekd.microcontrollers.integer.fixed_point import CONVOLUTION_EXPONENT, LARGEST_EXPONENT, Factors, factors
 from edgekd.microcontrollers.integer.layers import (
     LOGIT_BITS,
     SHARE,
@@ -40,8 +40,11 @@ Values = NDArray[np.int8]
 def random_network(random: Generator) -> tuple[IntegerNetwork, Values]:
     """A network of up to four layers before its means, and a window of `(rows, columns, channels)` for it."""
     rows, columns, channels = int(random.integers(1, 14)), int(random.integers(1, 11)), _channels(random, 9)
-    if random.random() < 0.4:  # some cores have code of their own for whole words
+    kind = random.random()
+    if kind < 0.4:  # some cores have code of their own for whole words
         columns, channels = columns + 3, 4 * (1 + channels // 2)
+    elif kind < 0.55:  # and for one channel
+        columns, channels = columns + 6, 1
     entry = _map("entry", random, rows, columns, channels)
     layers: list[Layer] = []
     for number in range(random.integers(0, 5)):
@@ -120,14 +123,17 @@ def _slid(source: Map, kernel: tuple[int, int], stride: tuple[int, int], padding
 
 
 def _factors(random: Generator, channels: int, products: int, most: int) -> Factors:
-    """Such that some results lie within the range and some beyond, or of any size at all, none among them."""
-    kind = random.random()
+    """Such that some results lie within the range and some beyond, or of any size at all, none among them; most with an
+    exponent as convolutions have it."""
+    kind, largest_exponent = random.random(), CONVOLUTION_EXPONENT if random.random() < 0.8 else LARGEST_EXPONENT
     if kind < 0.15:
         signs = random.choice([-1, 0, 1], channels)
-        return factors(signs * np.exp2(random.uniform(-40, _most_places(most * products) - 3, channels)))
-    if kind < 0.2:
-        return factors(random.uniform(0.6, 0.99, channels) * np.exp2(_most_places(most * products) - 2))
-    return factors(random.uniform(0.3, 3, channels) * 128 / (most * products**0.5))
+        real = signs * np.exp2(random.uniform(-40, _most_places(most * products) - 3, channels))
+    elif kind < 0.2:
+        real = random.uniform(0.6, 0.99, channels) * np.exp2(_most_places(most * products) - 2)
+    else:
+        real = random.uniform(0.3, 3, channels) * 128 / (most * products**0.5)
+    return factors(real, largest_exponent)
 
 
 def _most_places(largest: int) -> int:
