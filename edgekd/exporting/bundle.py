@@ -212,6 +212,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     }
     return _README.format(
         title=markdown_text(target.title),
+        whole="It goes into your project whole." if sixteen else "Copy it to the device whole.",
         usage=runtime.usage(manifest),
         notes="".join(
             ("\n## Notes\n\n", *(f"- {markdown_text(note)}\n" for note in target.notes)) if target.notes else ()
@@ -246,7 +247,7 @@ def _unknown(reject: Reject | None) -> dict[str, str]:
 _README = """\
 # An audio classifier for {title}
 
-This folder is all that is needed. Copy it to the device whole.
+This folder is all that is needed. {whole}
 
 {usage}{notes}
 ## Facts
