@@ -16,9 +16,10 @@ from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes.plain_c import NO_EMULATOR, PlainC
 from edgekd.exporting.runtimes.plain_c.settings import PlainCSettings, Power
 from edgekd.microcontrollers.c import host, measure, toolchain
+from edgekd.microcontrollers.c.bounds import read_model
 from edgekd.microcontrollers.c.cores import CORES, Core
 from edgekd.microcontrollers.c.count import Instructions, instructions
-from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of, state_bytes
+from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 from edgekd.report.results import Microcontroller
 
 
@@ -51,7 +52,7 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
     target = bundle.manifest.target
     if target.runtime != PlainC.name or target.c is None:
         return None
-    model = {name: (bundle.folder / name).read_text(encoding="utf-8") for name in (MODEL, HEADER)}
+    model = read_model(bundle.folder)
     sizes = sizes_of(model[HEADER])
     found = Microcontroller(
         core=target.c.core,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.device.c import LIBRARY, SOURCES
+from edgekd.errors import InputError
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.front_end import FULL_SCALE
 from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
@@ -60,10 +61,15 @@ class HostClassifier:
         return scores
 
     def window(self, samples: Samples) -> NDArray[np.int32]:
-        """The scores of one window, on its own."""
+        """The scores of one window, on its own. Raises `InputError` for samples that are none."""
+        window = self.sizes["WINDOW_SAMPLES"]
+        if len(samples) != window:
+            raise InputError(
+                f"The C hears windows of {window:,} samples, not of {len(samples):,}. Export the bundle again."
+            )
         self.start()
         scores = self.push(samples)
-        assert scores is not None, "that was no whole window"
+        assert scores is not None
         return scores
 
 

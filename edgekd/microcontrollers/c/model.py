@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from edgekd.errors import InputError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
@@ -22,7 +21,6 @@ from edgekd.quantization.prepare import QuantizedNetwork
 
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
-_NO_NUMBERS = re.compile(r"[()?%#:\\]")  # without these there is no code, nor anything included
 _BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
@@ -49,7 +47,7 @@ def model_files(student: Student, network: QuantizedNetwork, clip_samples: int, 
         + integers.classifier.weight.size,
         "CONSTANT_BYTES": _constant_bytes(model),
     }
-    return {MODEL: model, HEADER: _header(sizes, hop_samples)}
+    return {MODEL: model, HEADER: header_of(sizes, hop_samples)}
 
 
 def sizes_of(header: str) -> dict[str, int]:
@@ -57,15 +55,10 @@ def sizes_of(header: str) -> dict[str, int]:
     return {name: int(value) for name, value in _SIZE.findall(header)}
 
 
-def check_constants(model: Mapping[str, str], place: object) -> None:
-    """Raise `InputError` where files that may come from anybody, of the bundle in `place`, are more than numbers: they
-    are compiled, and what they are compiled with is run."""
-    numbers = model[MODEL].startswith(f'#include "{HEADER}"\n') and not _NO_NUMBERS.search(model[MODEL][1:])
-    sizes = sizes_of(model[HEADER])
-    hop = sizes.pop("HOP_SAMPLES", 0)
-    if not numbers or model[HEADER] != _header(sizes, hop):
-        name = HEADER if numbers else MODEL
-        raise InputError(f"{place}: {name} is not one that this edgekd wrote. Export the bundle again.")
+def header_of(sizes: Mapping[str, int], hop_samples: int) -> str:
+    """`edgekd_model.h` of a model with these `sizes`, whose windows begin every `hop_samples`."""
+    defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
+    return _HEADER.format(sizes=defined, hop=hop_samples)
 
 
 def state_bytes(sizes: Mapping[str, int]) -> int:
@@ -118,11 +111,6 @@ def _constant_bytes(model: str) -> int:
     """What the arrays of `model` take on a core of 32 bits."""
     arrays = _ARRAY.findall(model)
     return sum(_BYTES[kind] * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
-
-
-def _header(sizes: dict[str, int], hop_samples: int) -> str:
-    defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
-    return _HEADER.format(sizes=defined, hop=hop_samples)
 
 
 _HEADER = """\

@@ -159,11 +159,9 @@ class PlainC:
 
     def open(self, folder: Path, _threads: int = 1) -> Classify:
         from edgekd.microcontrollers.c import host
-        from edgekd.microcontrollers.c.model import HEADER, MODEL, check_constants
+        from edgekd.microcontrollers.c.bounds import read_model
 
-        texts = {name: (folder / name).read_text(encoding="utf-8") for name in (MODEL, HEADER)}
-        check_constants(texts, folder)
-        return host.classify(_compiled(texts))
+        return host.classify(_compiled(read_model(folder)))
 
     def engine_builder(self) -> None:
         return None
