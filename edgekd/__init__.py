@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgekd.config import DistillConfig
     from edgekd.detection.detect import detect
+    from edgekd.experiments.chain import quantize
     from edgekd.experiments.compare import compare
     from edgekd.exporting.export import export
     from edgekd.profiling.profiler import profile
-    from edgekd.quantization.qat import quantize
     from edgekd.runs.run import Run
     from edgekd.training.distill import distill
 
@@ -32,7 +32,7 @@ _MODULES = {
     "distill": "edgekd.training.distill",
     "export": "edgekd.exporting.export",
     "profile": "edgekd.profiling.profiler",
-    "quantize": "edgekd.quantization.qat",
+    "quantize": "edgekd.experiments.chain",
 }
 
 

@@ -90,7 +90,7 @@ def test_a_users_file_is_checked_against_the_public_names(tmp_path: Path) -> Non
 # Modules and rooms whose names are, or are like, those of the public functions.
 NAMESAKES = (
     *("edgekd.cli.app", "edgekd.experiments.compare", "edgekd.exporting.export", "edgekd.profiling.profiler"),
-    *("edgekd.quantization.qat", "edgekd.training.distill"),
+    *("edgekd.experiments.chain", "edgekd.training.distill"),
 )
 
 

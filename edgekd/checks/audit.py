@@ -65,6 +65,7 @@ class Audit:
     """What was found in a split. `searched`: whether near-duplicates were looked for, and so levels measured.
 
     `contradictions`: the same samples under two labels. `left_out`: what lies in the data folder and is no clip.
+    `notes`: of what clips were made.
     """
 
     clips: dict[Side, int]
@@ -75,6 +76,7 @@ class Audit:
     attributes: tuple[Attribute, ...]
     contradictions: tuple[Finding, ...] = ()
     left_out: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,7 +99,7 @@ def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, 
     """
     side_of = {row: side for side in SIDES for row in split.side(side)}
     leaks = list(_shared_groups(index, side_of))
-    warnings = [Finding(note.kind, note.message) for note in index.notes]
+    warnings = [Finding(note.kind, note.message) for note in index.notes if note.kind != "windows"]
     contradictions: list[Finding] = []
     searched = config.near_duplicates != "off"
     level = None
@@ -120,6 +122,7 @@ def audit(index: ClipIndex, split: Split, store: ClipStore, config: DataConfig, 
         attributes=tuple(attributes),
         contradictions=tuple(contradictions),
         left_out=reasons(index),
+        notes=tuple(note.message for note in index.notes if note.kind == "windows"),
     )
 
 

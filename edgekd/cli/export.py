@@ -73,7 +73,7 @@ def export(
 
     from edgekd.exporting.export import bundle_folder, float_modules
     from edgekd.exporting.export import export as export_run
-    from edgekd.exporting.rejection import Rejection
+    from edgekd.exporting.kept_rejection import Rejection
     from edgekd.files.locks import writing
     from edgekd.progress import ConsoleProgress
     from edgekd.report.terminal import line, print_bundle, print_engines, print_json
@@ -99,7 +99,8 @@ def export(
         engines = {} if found is None else {"engines": found}
         print_json({"bundle": str(bundle.folder), **bundle.manifest.model_dump(mode="json"), **engines})
         return
-    print_bundle(bundle)
+    remembered = f"as {run} was told before" if chosen is None else f"{run} keeps it for its next export"
+    print_bundle(bundle, why_rejects=f"{remembered}; --reject off ends it")
     if "int8" not in named.precisions:
         line(f"  no int8: {named.title} runs {' and '.join(named.precisions)}")
     if found is not None:

@@ -38,8 +38,15 @@ def predict(
     from edgekd.report.terminal import line, print_json
 
     own_code.trust(trust or ())
-    predictions = []
-    for prediction in predict_files(model, files):
+    predictions: list[Prediction] = []
+    notes: list[str] = []
+
+    def tell(note: str) -> None:
+        notes.append(note)
+        if not json_:
+            line(f"Note: {note}", err=True)
+
+    for prediction in predict_files(model, files, tell):
         predictions.append(prediction)
         if prediction.error is not None:
             line(f"edgekd: error: {prediction.error}", err=True)
@@ -49,7 +56,8 @@ def predict(
             told = f"{unknown}{_told(prediction, top)}{' (silent)' if prediction.silent else ''}{nothing}"
             line(f"{prediction.file}: {told}")
     if json_:
-        print_json({"model": str(model), "files": [prediction.to_dict() for prediction in predictions]})
+        files_json = [prediction.to_dict() for prediction in predictions]
+        print_json({"model": str(model), "notes": notes, "files": files_json})
     if any(prediction.error is not None for prediction in predictions):
         raise typer.Exit(InputError.exit_code)
 

@@ -89,9 +89,9 @@ def quantize(
         typer.echo(to_toml(config.model_dump(mode="json")), nl=False)
         return
 
+    from edgekd.experiments.chain import quantize as quantize_run
     from edgekd.experiments.chain import quantize_mixed
     from edgekd.progress import ConsoleProgress
-    from edgekd.quantization.qat import quantize as quantize_run
     from edgekd.report.terminal import print_json, print_mixed, print_run
     from edgekd.runs.run import trust_flags
 

@@ -45,9 +45,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Note:
-    """What whoever uses a data set should know of how it was read: of what kind, for programs, and in a line."""
+    """What whoever uses a data set should know of how it was read: of what kind, for programs, and in a line. Of kind
+    "windows" nothing is doubtful: it says what the clips were made of."""
 
-    kind: Literal["groups", "folds", "labels"]
+    kind: Literal["groups", "folds", "labels", "windows"]
     message: str
 
 

@@ -104,7 +104,7 @@ def detect(
     times = beginnings([source.name for source in sources], pattern, zone)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
-    notes = (*times.notes, *_odd(sources, times), *_moved(hop_s, rule))
+    notes = (*predictor.notes, *times.notes, *_odd(sources, times), *_moved(hop_s, rule))
 
     def tell_all() -> None:  # after what is wrong, and before anything is listened to
         for note in notes:
@@ -116,9 +116,10 @@ def detect(
     # Tables of a recording stay as they are; one of all is written anew, with the times that are asked for now.
     named = {"time_pattern": time_pattern, "time_zone": time_zone} if _is_folder(out) else {}
     settings = rule.settings() | {name: value for name, value in named.items() if value is not None}
+    if _is_folder(out):
+        check_tables(sources)
     with _journal(out, {"model": predictor.digest(), "settings": settings}, overwrite) as done:
         if _is_folder(out):
-            check_tables(sources)
             tell_all()
             each = _heard(predictor, rule, sources, times, done, progress, report)
             return replace(_table_each(out, chosen, sources, done, each), notes=notes)
@@ -154,7 +155,7 @@ def detect_piped(
         raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
     predictor = open_predictor(Path(model))
     rule = predictor.rule(**asked)
-    notes = _moved(asked.get("hop_s"), rule)
+    notes = (*predictor.notes, *_moved(asked.get("hop_s"), rule))
     for words in notes:
         note(words)
     rate, encoding, channels = pcm
@@ -189,9 +190,11 @@ def _table_each(
     heard, tables = [], []
     for source, each in zip(sources, recordings, strict=True):
         heard.append(each)
-        table = out / Path(source.below).with_suffix(_ENDINGS[format_])
+        below = Path(source.below).with_suffix(_ENDINGS[format_])
+        table = out / below
         if each.seconds and not (source in known and table.exists()):
             write_events(table, each.events, format_, {each.recording: each.seconds})
+            done.wrote(source.path, below)
         tables += [table] if each.seconds else []
     return Found(tuple(heard), tuple(tables))
 

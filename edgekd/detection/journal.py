@@ -1,14 +1,16 @@
 """What has been listened to already, so that nothing is listened to twice: a file of JSON lines beside the tables.
 
 Its first line says by which classifier and by which rule; each other one is a recording, with its size and time, and
-its events. A line that was being written when the process ended is dropped. Size and time are those from before it was
-listened to: a recorder may still write the file, or somebody replace it.
+its events and its tables; of several lines of one the last counts. A line that was being written when the process ended
+is dropped. Size and time are those from before it was listened to: a recorder may still write the file, or somebody
+replace it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,13 +39,17 @@ class Journal:
 
     def __init__(self, path: Path, done: dict[str, dict[str, Any]]) -> None:
         self._path, self._done = path, done
+        self._tables: dict[str, list[str]] = {key: line.get("tables", []) for key, line in done.items()}
 
     @classmethod
     def open(cls, path: Path, made_by: Mapping[str, Any], out: Path, *, anew: bool) -> Self:
-        """Go on with the one that is there, or begin one. Raises `UsageError` where that one is of another classifier
-        or of other settings, `InputError` where it cannot be read or written."""
+        """Go on with the one that is there, or begin one, without the tables of the one that is there. Raises
+        `UsageError` where that one is of another classifier or of other settings, `InputError` where it cannot be read
+        or written."""
         done: dict[str, dict[str, Any]] = {}
         head = {"format": FORMAT, **made_by}
+        if path.exists() and anew:
+            _remove_tables(path)
         if path.exists() and not anew:
             before, *lines = _lines(path)
             if lines:
@@ -70,7 +76,21 @@ class Journal:
             "missed": heard.missed,
             "failed": heard.failed,
             "events": [[event.start, event.end, event.label, event.score] for event in heard.events],
+            "tables": self._tables.get(key, []),
         }
+        self._append(line)
+
+    def wrote(self, path: Path, table: Path) -> None:
+        """Note that `table`, as its path is below the folder that the journal is in, is of the recording at `path`."""
+        key = _key(path)
+        tables = self._tables.setdefault(key, [])
+        if str(table) not in tables:
+            tables.append(str(table))
+            if key in self._done:  # else the line comes when the recording is done
+                self._append({**self._done[key], "tables": tables})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        """Raises `InputError`."""
         try:
             with open(self._path, "ab") as file:
                 file.write(f"{json.dumps(line)}\n".encode())
@@ -78,7 +98,16 @@ class Journal:
                 to_disk(file.fileno())
         except OSError as failure:
             raise InputError(f"{self._path}: cannot be written: {failure.strerror}.") from None
-        self._done[key] = line
+        self._done[line["path"]] = line
+
+
+def _remove_tables(path: Path) -> None:
+    """Delete what the journal at `path` says was written beside it: what comes may have other names."""
+    with suppress(InputError):  # no journal says nothing
+        for line in _lines(path)[1:]:
+            for name in map(Path, line.get("tables", [])):
+                if not name.is_absolute() and ".." not in name.parts:
+                    (path.parent / name).unlink(missing_ok=True)
 
 
 def _key(path: Path) -> str:
@@ -116,6 +145,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             if not isinstance(line["path"], str) or "state" not in line:
                 raise ValueError
             _heard(line, "")
+            if not all(isinstance(table, str) for table in line.get("tables", [])):
+                raise ValueError
     except (ValueError, TypeError, LookupError, RecursionError):
         raise InputError(f"{path}: not what 'edgekd detect' writes. Begin anew: --overwrite.") from None
     return lines

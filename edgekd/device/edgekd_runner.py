@@ -108,6 +108,7 @@ def complain(message: str, failure: RunnerError | None = None) -> None:
 LONGEST_CLIP = 1 << 26  # samples: a minute at 192 kHz is a sixth of it
 PRECISIONS = ("int8", "fp16", "fp32")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # no folder in it: nothing outside the bundle is read
+MOST_FOLDERS = 8  # one in the other
 
 Wanted = Tuple[Callable[[Any], bool], str]  # whether a value will do, and what would
 
@@ -125,8 +126,9 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     """Raises `RunnerError`, which begins with `where`, for the first entry that is missing or of another type."""
     _check_entries(manifest, _MANIFEST, where)
     for name in manifest["files"]:
-        if not PLAIN_NAME.fullmatch(name):
-            raise RunnerError(f"{where}: files.{shown(name)}: not the name of a file, without a folder")
+        parts = name.split("/")
+        if len(parts) > MOST_FOLDERS or not all(map(PLAIN_NAME.fullmatch, parts)):
+            raise RunnerError(f"{where}: files.{shown(name)}: not the name of a file in the bundle")
     classifier, target = manifest["classifier"], manifest["target"]
     if classifier["input"] == "log_mel":
         _check_entries(manifest, _LOG_MEL, where)
@@ -256,7 +258,7 @@ def _detection(classes: list[str]) -> dict[str, Wanted]:
 
 _TABLE: Wanted = (lambda value: isinstance(value, dict), "a table")
 _MANIFEST: dict[str, Wanted] = {
-    "files": (_files, "names of files, without a folder, and the digest of each"),
+    "files": (_files, "names of files, and the digest of each"),
     "precision": _one_of(*PRECISIONS),
     "alternatives": (_graphs, "precisions, and the name of a file for each"),
     "classifier": _TABLE,

@@ -51,6 +51,7 @@ def visit(stream: IO[bytes]) -> None:
             content = stream.read(size)
             if len(content) < size:
                 return  # the other side has gone
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         threading.Thread(target=_leave_when_hung_up, args=(stream,), daemon=True).start()
         for name, seconds, *arguments in request["steps"]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from edgekd import processes
 from edgekd.config import DistillConfig, QuantizeConfig
+from edgekd.exporting.rejection import fit_rest
 from edgekd.progress import Progress, silent
-from edgekd.quantization.qat import quantize
+from edgekd.quantization import qat
 from edgekd.quantization.sensitivity import Mixed, auto_mixed
 from edgekd.runs.at_work import at_work, changes_run
 from edgekd.runs.run import Run, can_go_on
@@ -34,6 +36,22 @@ def distill_and_quantize(
         run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run, quantized=int8)
         if int8:
             quantize(run, progress=progress, resume=resume)
+    return run
+
+
+@changes_run
+def quantize(
+    run: Run,
+    config: QuantizeConfig | None = None,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    trust: Sequence[str] = (),
+) -> Run:
+    """`edgekd.quantization.qat.quantize`; the new int8 student of a run that was exported with `--reject` rejects the
+    unknown as the one before did."""
+    qat.quantize(run, config, progress, resume=resume, trust=trust)
+    processes.from_first(lambda: fit_rest(run, progress=progress))
     return run
 
 

@@ -91,6 +91,7 @@ def write_bundle(
     )
     with _written_whole(out, overwrite) as folder:
         for name, content in {**files, **runtime.device_files(manifest, files, golden)}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
             if name.endswith(".sh"):
                 (folder / name).chmod(0o755)
@@ -150,7 +151,11 @@ def _install(folder: Path, out: Path, overwrite: bool) -> None:
 
 def _sealed(folder: Path, manifest: Manifest) -> Manifest:
     """Write `manifest` with the digests of the files in `folder`, and its own; returns what was written."""
-    files = {path.name: runner.file_digest(path) for path in sorted(folder.iterdir()) if path.name != folders.MARK}
+    files = {
+        path.relative_to(folder).as_posix(): runner.file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != folders.MARK
+    }
     contents = manifest.model_copy(update={"files": files}).model_dump(mode="json")
     contents["sha256"] = runner.manifest_digest(contents)
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"

@@ -21,14 +21,9 @@ from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
+from edgekd.exporting.kept_rejection import Rejection, kept_rejection
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import (
-    Rejection,
-    fits,
-    keep_rejection,
-    kept_rejection,
-    rejecting,
-)
+from edgekd.exporting.rejection import fit_rest, fits, keep_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
@@ -156,6 +151,7 @@ def _export(
         overwrite=overwrite,
     )
     keep_rejection(run, rejection, found)
+    fit_rest(run, data, progress)
     progress("export", 5, STEPS, step="done")
     return bundle
 

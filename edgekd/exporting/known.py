@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgekd.exporting.kept_rejection import Score
 from edgekd.scoring.familiarity import Gaussians
-
-Score = Literal["energy", "mahalanobis"]
-SCORES: tuple[Score, ...] = ("energy", "mahalanobis")
 
 
 @dataclass(frozen=True, eq=False)
 class KnownScore:
-    """One of `SCORES`; `gaussians` are those of the classes where it is "mahalanobis". `shift` is added to it.
+    """A score; `gaussians` are those of the classes where it is "mahalanobis". `shift` is added to it.
 
     `independent`: each class is answered for itself, by a sigmoid.
     """

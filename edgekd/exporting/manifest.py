@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -25,8 +25,10 @@ from edgekd.files.folders import put_back
 from edgekd.recordings import Channel
 from edgekd.task import Activation
 
-# The name of a file in a bundle has no folder in it, so nothing outside the bundle is ever read.
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# No folder is named "..", and none is the root, so nothing outside the bundle is ever read.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+FileName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
+FilePath = Annotated[str, StringConstraints(pattern=f"^{_NAME}(/{_NAME})*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -201,7 +203,7 @@ class Manifest(Section):
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = FloatOperators()
     steps: Steps | None = Field(None, description="null: windows are computed whole")
-    files: dict[FileName, Sha256] = Field(description="every other file")
+    files: dict[FilePath, Sha256] = Field(description="every other file, by its place in the folder")
     sha256: Sha256
 
     @model_validator(mode="after")
@@ -224,7 +226,8 @@ class Bundle:
     def model(self) -> Path:
         """The file of the model that was verified."""
         target = self.manifest.target
-        return self.folder / RUNTIMES[target.runtime].models(target)[self.manifest.precision]
+        name = RUNTIMES[target.runtime].models(target)[self.manifest.precision]
+        return self.folder / (name if name in self.manifest.files else PurePosixPath(name).name)  # older ones are flat
 
     @property
     def size_bytes(self) -> int:

@@ -7,7 +7,7 @@ fill up a shorter one by the data set's rule. A bundle is run as its runtime run
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from edgekd.errors import InputError, UsageError
 from edgekd.exporting.folders import kind_of
 from edgekd.exporting.manifest import Detection, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
+from edgekd.exporting.since_export import since_export
 
 Scores = NDArray[np.float32]
 
@@ -78,6 +79,8 @@ class Predictor(ABC):
     detection: Detection | None
     several: bool
     """Whether each class is answered for itself, so that a clip may be of several, or of none."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the model, for whoever reads its answers."""
 
     @property
     def padding(self) -> Literal["repeat", "zeros"]:
@@ -156,7 +159,9 @@ class BundlePredictor(Predictor):
     """The shipped model, with the resampler and the windows of the on-device runner."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = read_bundle(folder).manifest
+        bundle = read_bundle(folder)
+        manifest, changed = bundle.manifest, since_export(bundle)
+        self.notes = () if changed is None else (changed,)
         self.hearing = self.classifier = manifest.classifier
         self.several = self.classifier.activation == SEVERAL
         self.classes = self.classifier.classes
@@ -197,6 +202,7 @@ class RunPredictor(Predictor):
     def __init__(self, folder: Path) -> None:
         from edgekd.exporting.deployable import deployable_of
         from edgekd.exporting.detection import detection_of
+        from edgekd.exporting.kept_rejection import AGAIN, kept_rejection
         from edgekd.exporting.rejection import kept_fit
         from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
         from edgekd.runs.run import Run
@@ -214,7 +220,9 @@ class RunPredictor(Predictor):
         fitted = kept_fit(run, deployable.stage)
         found = detection_of(run, deployable.stage)
         self.detection: Detection = found.model_copy(update={"reject": None if fitted is None else fitted.reject})
-        known = None if fitted is None else fitted.known
+        told, known = kept_rejection(run), None if fitted is None else fitted.known
+        if told is not None and fitted is None:
+            self.notes = (f"{folder}: nothing is unknown to its {deployable.stage} model, though it rejects. {AGAIN}",)
         # An int8 one as it is rounded where it ships: far from its data a plain rounding answers something else.
         self._answers = replace(deployable, known=known).trained(OnnxRuntime.flavour)
         self._source = deployable.source if known is None else f"{deployable.source} {known.digest}"
@@ -243,9 +251,14 @@ def open_predictor(folder: Path) -> Predictor:
     return BundlePredictor(folder) if kind_of(folder) == "bundle" else RunPredictor(folder)
 
 
-def predict_files(model: Path, files: Sequence[Path]) -> Iterator[Prediction]:
-    """What the run or bundle `model` says of each of `files`, in turn. Raises as `open_predictor` does, at once."""
+def predict_files(
+    model: Path, files: Sequence[Path], tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Prediction]:
+    """What the run or bundle `model` says of each of `files`, in turn; `tell` hears first of what is odd about the
+    model. Raises as `open_predictor` does, at once."""
     predictor = open_predictor(model)
+    for note in predictor.notes:
+        tell(note)
     detection = predictor.detection
     answers_known = predictor.several or (detection is not None and detection.chosen is not None)
 

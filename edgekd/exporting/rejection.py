@@ -5,7 +5,9 @@ threshold is the highest that rejects no more than a share of the *validation* s
 of what is unknown there are no examples to weigh against. int8 training moves the weights, so each student is fitted
 and measured by itself, and what the float one says is shifted to have the same threshold.
 
-    RUN/reject.json                which score, and the share
+A run that was told to reject does so with all its students, those that are trained later, too (`fit_rest`).
+
+    RUN/reject.json                which score, and the share (`kept_rejection`)
     RUN/student/known.npz          what was fitted and chosen for a student; it goes with the student that it is of
     RUN/int8/known.npz
 """
@@ -25,14 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.config import Section, parse
-from edgekd.errors import InputError, UsageError, unknown_name
-from edgekd.exporting.deployable import Deployable
-from edgekd.exporting.known import SCORES, KnownScore, Score
+from edgekd import processes
+from edgekd.config import parse
+from edgekd.errors import InputError, UsageError
+from edgekd.exporting.deployable import Deployable, deployable_of
+from edgekd.exporting.kept_rejection import AGAIN, SETTING, Rejection, kept_rejection
+from edgekd.exporting.known import KnownScore
 from edgekd.exporting.manifest import Reject
+from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.targets import Precision
 from edgekd.files.whole import write_bytes, write_json
-from edgekd.json_files import read_json
 from edgekd.models.students.student import Student
 from edgekd.progress import Progress, silent
 from edgekd.quantization.fake_quant import FlavourName, set_flavour
@@ -40,28 +44,11 @@ from edgekd.quantization.int8_student import settings_file
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run, Stage
 from edgekd.runs.thresholds import temperature_of
-from edgekd.scoring.familiarity import SHARE, Gaussians, known_threshold
+from edgekd.scoring.familiarity import Gaussians, known_threshold
 
-SETTING, FITTED = "reject.json", "known.npz"
+FITTED = "known.npz"
 _BATCH = 32
-_AGAIN = "Export the run again with --reject."
-
-
-class Rejection(Section):
-    """What is to tell the unknown, as a run keeps it. `share` of known clips may be rejected."""
-
-    score: Score
-    share: float = SHARE
-
-    @classmethod
-    def named(cls, score: str, share: float | None = None) -> Rejection:
-        """Raises `UsageError` for a score that there is not, and for a share that is none."""
-        if score not in SCORES:
-            raise unknown_name("score", score, (*SCORES, "off"))
-        chosen = SHARE if share is None else share
-        if not 0 <= chosen < 1:
-            raise UsageError(f"--reject-share {chosen:g}: a share of the known clips, from 0 to below 1.")
-        return cls(score=score, share=chosen)
+_STAGES: dict[Precision, Stage] = {"int8": "int8", "fp32": "student"}
 
 
 class Outputs(NamedTuple):
@@ -170,15 +157,29 @@ def keep_rejection(run: Run, rejection: Rejection | None, found: Mapping[Stage, 
         _keep(run, stage, fitted)
 
 
-def kept_rejection(run: Run) -> Rejection | None:
-    """What a run was told to reject the unknown by; None where it was not."""
-    path = run.folder / SETTING
-    if not path.is_file():
-        return None
-    try:
-        return parse(Rejection, read_json(path, _AGAIN), str(path))
-    except UsageError as failure:
-        raise InputError(f"{failure}. {_AGAIN}") from None
+def fit_rest(run: Run, data: RunData | None = None, progress: Progress = silent) -> None:
+    """Have each finished student of a `run` that rejects the unknown do so: those are fitted for which nothing has been
+    found as they are now, since they were trained later or never exported. `data`: the run's, else opened. Several
+    processes call it together."""
+
+    def unfitted() -> list[Precision]:
+        if _kept_before(run) is None:
+            return []
+        return [each for each, stage in _STAGES.items() if run.finished(stage) and not _is_fitted(run, stage)]
+
+    wanted = processes.from_first(unfitted)
+    if not wanted:
+        return
+    opened = data or run.open_data(progress)
+
+    def fit_wanted() -> None:
+        rejection = _kept_before(run)
+        assert rejection is not None
+        for precision in wanted:
+            student = as_it_computes(deployable_of(run, precision), OnnxRuntime.flavour)
+            _keep(run, _STAGES[precision], fit(student, rejection, opened, progress))
+
+    processes.from_first(fit_wanted)
 
 
 def forget_rejection(run: Run) -> None:
@@ -212,7 +213,7 @@ def kept_fit(run: Run, stage: Stage) -> Fitted | None:
         reject = parse(Reject, told, str(path))
         return Fitted(KnownScore(reject.score, gaussians, independent=run.task.several), reject)
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, UsageError) as failure:
-        raise InputError(f"{path}: cannot be used: {str(failure)[:200]}. {_AGAIN}") from None
+        raise InputError(f"{path}: cannot be used: {str(failure)[:200]}. {AGAIN}") from None
 
 
 def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
@@ -223,6 +224,12 @@ def as_it_computes(deployable: Deployable, flavour: FlavourName) -> Student:
     student.network = copy.deepcopy(deployable.network).eval()
     set_flavour(student.network, flavour)
     return student
+
+
+def _is_fitted(run: Run, stage: Stage) -> bool:
+    with suppress(InputError):
+        return kept_fit(run, stage) is not None
+    return False
 
 
 def _kept_before(run: Run) -> Rejection | None:

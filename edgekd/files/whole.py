@@ -116,8 +116,11 @@ def folder_to_disk(folder: Path) -> None:
 
 
 def all_to_disk(folder: Path) -> None:
-    """Wait until the files in `folder` are on the disk, whoever has written them."""
+    """Wait until the files in `folder`, and in the folders in it, are on the disk, whoever has written them."""
     for path in folder.iterdir():
+        if path.is_dir():
+            all_to_disk(path)
+            continue
         file = os.open(path, os.O_RDONLY)
         try:
             to_disk(file)

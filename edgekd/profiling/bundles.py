@@ -24,6 +24,7 @@ from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.runtimes.tensorrt import TensorRT
 from edgekd.exporting.runtimes.tensorrt_rtx import TensorRTForRTX
 from edgekd.microcontrollers.c.model import HEADER, sizes_of
+from edgekd.microcontrollers.c.packages import find
 from edgekd.profiling.backends import ENGINE_PRECISIONS, PRECISIONS, Call, Engine, FrontEnd, Model, OnnxGraph
 from edgekd.profiling.latency import Timer, wall
 from edgekd.profiling.memory import Memory
@@ -77,7 +78,7 @@ class BundleOfC(OpenedBundle):
     """A bundle of C, compiled for this machine. Its constants are text in the bundle: its `file` is what they take."""
 
     def cost(self, _example: Tensor) -> Cost:
-        sizes = sizes_of((self._bundle.folder / HEADER).read_text(encoding="utf-8"))
+        sizes = sizes_of(find(self._bundle.folder, HEADER).read_text(encoding="utf-8"))
         return Cost(file_bytes=sizes["CONSTANT_BYTES"], parameters=sizes["PARAMETERS"], macs=sizes["MACS"])
 
 

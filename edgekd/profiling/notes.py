@@ -10,7 +10,7 @@ from edgekd.profiling.energy import why_no_meter
 from edgekd.profiling.robustness import MOST_CLIPS
 from edgekd.profiling.subjects import Candidate
 from edgekd.report.results import Machine, Subject
-from edgekd.task import SINGLE, Task
+from edgekd.task import SINGLE, THRESHOLD, Task
 
 
 def reader_notes(candidates: Sequence[Candidate], subjects: Sequence[Subject], machine: Machine) -> list[str]:
@@ -31,6 +31,11 @@ def reader_notes(candidates: Sequence[Candidate], subjects: Sequence[Subject], m
     clips = next((candidate.clips for candidate in candidates if candidate.clips is not None), None)
     if clips is not None:
         notes += recording_notes(clips.groups, len(candidates), clips.task)
+        if clips.task.several:
+            notes.append(
+                f"Macro-F1, precision and recall are at {THRESHOLD:g} for every subject: a teacher has no thresholds."
+                " What a run's own give: edgekd thresholds."
+            )
         if len(clips.rows) > MOST_CLIPS and any(subject.robustness for subject in subjects):
             notes.append(f"Noise and length were tried on {MOST_CLIPS} of the {len(clips.rows)} clips.")
     return notes

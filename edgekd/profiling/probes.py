@@ -8,6 +8,7 @@ that are scored, from their quietest to their loudest, so that it is not the lev
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,23 @@ _LEVELLED = 256  # clips of which levels are taken, evenly spaced
 Sound = npt.NDArray[np.float32]
 
 
-def probes_of(clips: ScoredClips) -> dict[str, Tensor]:
-    """What is made here, by its name: clips `(N, S)` at the rate and the levels of `clips`."""
+@dataclass(frozen=True)
+class Sounds:
+    """Clips `waveforms (N, S)`, and which of them are of one recording: `groups`, a name a clip."""
+
+    waveforms: Tensor
+    groups: tuple[str, ...]
+
+    @classmethod
+    def apart(cls, waveforms: Tensor) -> Sounds:
+        """Each made for itself."""
+        return cls(waveforms, tuple(map(str, range(len(waveforms)))))
+
+
+def probes_of(clips: ScoredClips) -> dict[str, Sounds]:
+    """What is made here, by its name: clips at the rate and the levels of `clips`."""
     levels = levels_of(clips)
-    made: dict[str, Tensor] = {SILENCE: torch.zeros(1, clips.samples)}
+    made: dict[str, Sounds] = {SILENCE: Sounds.apart(torch.zeros(1, clips.samples))}
     for kind in ("white", "pink"):
         noise, _ = noise_of(kind, clips.sample_rate, clips.samples)
         made[f"{kind} noise"] = _at_levels([noise(place, clips.samples) for place in range(LEVELS)], levels)
@@ -70,16 +84,16 @@ def hum(mains: float, sample_rate: int, samples: int, place: int) -> Sound:
     return total.astype(np.float32)
 
 
-def _at_levels(sounds: Sequence[Sound], levels: npt.NDArray[np.float64]) -> Tensor:
+def _at_levels(sounds: Sequence[Sound], levels: npt.NDArray[np.float64]) -> Sounds:
     made = [
         sound * (level / np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
         for sound, level in zip(sounds, levels, strict=True)
     ]
-    return torch.from_numpy(np.clip(np.stack(made), -1, 1).astype(np.float32))
+    return Sounds.apart(torch.from_numpy(np.clip(np.stack(made), -1, 1).astype(np.float32)))
 
 
-def site_clips(paths: Sequence[Path], hearing: ClipHearing, sample_rate: int, samples: int) -> Tensor:
-    """Windows `(N, samples)` of the recordings at `paths`, files or folders, side by side; of more than `MOST_WINDOWS`
+def site_clips(paths: Sequence[Path], hearing: ClipHearing, sample_rate: int, samples: int) -> Sounds:
+    """Windows of `samples` of the recordings at `paths`, files or folders, side by side; of more than `MOST_WINDOWS`
     so many, evenly spaced.
 
     Raises `InputError` for a path that is not there, and for recordings that cannot be read.
@@ -91,13 +105,16 @@ def site_clips(paths: Sequence[Path], hearing: ClipHearing, sample_rate: int, sa
             seconds = recording.info.frames / recording.info.rate
         counts.append(max(1, int(seconds * sample_rate // samples)))
     step = max(1, -(-sum(counts) // MOST_WINDOWS))
-    kept, place = [], 0
+    kept: list[Sound] = []
+    groups: list[str] = []
+    place = 0
     for file in files:
         for window in _windows(file, hearing, sample_rate, samples):
             if place % step == 0:
                 kept.append(window)
+                groups.append(str(file))
             place += 1
-    return torch.from_numpy(np.stack(kept))
+    return Sounds(torch.from_numpy(np.stack(kept)), tuple(groups))
 
 
 def _files(path: Path) -> list[Path]:

@@ -32,6 +32,7 @@ from edgekd.exporting.manifest import Bundle, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnx_bundle import RUNNER
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
+from edgekd.exporting.since_export import run_of, since_export
 from edgekd.models.build import sized
 from edgekd.profiling.accuracy import ScoredClips, check_alike, clips_of_bundle, clips_of_run, in_common
 from edgekd.profiling.backends import PRECISIONS, TORCH, Engine, Model, OnnxGraph, TorchModel
@@ -255,6 +256,8 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> lis
             f"{folder} is made for {target.title} ({target.architecture}) and was timed on this machine "
             f"({platform.machine()}).{there}"
         )
+    changed = since_export(bundle)
+    notes += [] if changed is None else [changed]
     role: Role = "int8" if manifest.precision == "int8" else "student"
     name, student = folder.resolve().name, sized(classifier.student, classifier.width)
     as_exported = PRECISIONS[manifest.precision]  # the float student may have another temperature
@@ -269,18 +272,8 @@ def _of_bundle(bundle: Bundle, config: ProfileConfig, progress: Progress) -> lis
 
 def _clips_for(bundle: Bundle, progress: Progress) -> ScoredClips:
     """The test side of the run a bundle came from, or its golden examples."""
-    classifier = bundle.manifest.classifier
     try:
-        run = Run.open(Path(bundle.manifest.provenance.run))
-        data = run.config.data
-        same_clips = (data.sample_rate, round(data.sample_rate * data.clip_seconds)) == (
-            classifier.sample_rate,
-            classifier.clip_samples,
-        )
-        same = run.classes == classifier.classes and run.task.activation == classifier.activation
-        if not same or not same_clips:
-            raise InputError(f"{run.folder}: now another run than the one the bundle came from.")
-        return clips_of_run(run, progress)
+        return clips_of_run(run_of(bundle), progress)
     except (InputError, UsageError) as failure:
         return clips_of_bundle(bundle, str(failure))
 

@@ -3,7 +3,7 @@
 Of every subject the highest probability is a score of how familiar a clip is; of a run's students, whose logits and
 embedding are at hand, so are energy and Mahalanobis, of its teacher energy; of a bundle what it ships
 (`edgekd.scoring.familiarity`). Thresholds are those of the validation side, figures those of the test side and of the
-probes. Of many clips `MOST_CLIPS` are taken, evenly spaced.
+probes, with 95 % intervals over their recordings. Of many clips `MOST_CLIPS` are taken, evenly spaced.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.models.outputs import TeacherOutput
 from edgekd.profiling.accuracy import Classify, ScoredClips
 from edgekd.profiling.backends import OnnxGraph
-from edgekd.profiling.probes import SITE, probes_of, site_clips
+from edgekd.profiling.probes import SILENCE, SITE, Sounds, probes_of, site_clips
 from edgekd.profiling.robustness import MOST_CLIPS
 from edgekd.profiling.subjects import Candidate
 from edgekd.progress import Progress, silent
 from edgekd.report.results import Probe, Unknown
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
-from edgekd.scoring.familiarity import Gaussians, ScoreName, auroc, known_threshold
-from edgekd.scoring.intervals import Floats
+from edgekd.scoring.familiarity import Gaussians, ScoreName, ToldApart, Trial, known_threshold, told_apart
+from edgekd.scoring.intervals import Floats, Interval
 
 CONFIDENT = 0.99
 _BATCH = 8
@@ -87,7 +87,7 @@ def unknown_sounds(
     """
     scored = [(candidate, candidate.clips) for candidate in candidates if candidate.clips is not None]
     found = {}
-    heard: dict[tuple[object, ...], Tensor] = {}  # the site, as it is heard
+    heard: dict[tuple[object, ...], Sounds] = {}  # the site, as it is heard
     for done, (candidate, clips) in enumerate(scored):
         progress("unknown sounds", done, len(scored))
         ear = ear_of(candidate)
@@ -103,23 +103,44 @@ def unknown_sounds(
     return found
 
 
-def made_of(ear: Ear, clips: ScoredClips, sounds: Mapping[str, Tensor]) -> Unknown:
-    """What `ear` makes of `sounds (N, S)` by their names, against `clips`."""
-    known = ear.hear(_some(clips.store.waveforms, clips.rows))
+def made_of(ear: Ear, clips: ScoredClips, sounds: Mapping[str, Sounds]) -> Unknown:
+    """What `ear` makes of `sounds` by their names, against `clips`."""
+    places = _spaced(np.arange(len(clips.rows)))
+    known = ear.hear(clips.store.waveforms([clips.rows[place] for place in places]))
+    groups = [clips.groups[place] for place in places]
     thresholds: dict[ScoreName, float] = {}
     if ear.validation is not None:
         data, rows = ear.validation
-        chosen = ear.hear(_some(data.waveforms, rows))
+        chosen = ear.hear(data.waveforms(_spaced(np.asarray(rows))))
         thresholds = {name: known_threshold(scores) for name, scores in chosen.scores.items()}
     if ear.rejects is not None:
         thresholds[ear.rejects.score] = ear.rejects.threshold
+
+    def told(answers: Answers, unknown_groups: Sequence[str]) -> dict[ScoreName, ToldApart]:
+        """By each score; where none has a threshold, only of its AUROC."""
+        others = [f"not of a class: {name}" for name in unknown_groups]
+        trials = {
+            name: Trial(known.scores[name], groups, scores, others, thresholds.get(name, -np.inf))
+            for name, scores in answers.scores.items()
+        }
+        return {name: told_apart([trial], clips.seed) for name, trial in trials.items()}
+
+    probes: list[Probe] = []
+    lost: dict[str, Interval] = {}
+    for kind, each in sounds.items():
+        answers = ear.hear(each.waveforms)
+        apart = told(answers, each.groups)
+        probe = _probe(ear, kind, answers, apart, thresholds, clips.classes)
+        if kind == SILENCE:  # there is one, so nothing of it is left to chance
+            probe = probe.model_copy(update={"auroc_interval": {}, "false_alarms_interval": {}})
+        probes.append(probe)
+        lost = lost or {name: _ends(apart[name].lost_interval) for name in thresholds}  # alike beside any sounds
     return Unknown(
         rejects=None if ear.rejects is None else ear.rejects.score,
         thresholds={name: round(value, 6) for name, value in thresholds.items()},
         lost={name: _below(known.scores[name], value) for name, value in thresholds.items()},
-        probes=tuple(
-            _probe(ear, kind, ear.hear(waveforms), known, thresholds, clips) for kind, waveforms in sounds.items()
-        ),
+        lost_interval=lost,
+        probes=tuple(probes),
     )
 
 
@@ -127,9 +148,9 @@ def _probe(
     ear: Ear,
     kind: str,
     answers: Answers,
-    known: Answers,
+    told: Mapping[ScoreName, ToldApart],
     thresholds: Mapping[ScoreName, float],
-    clips: ScoredClips,
+    classes: Sequence[str],
 ) -> Probe:
     best = answers.probabilities.argmax(dim=1).numpy()
     confident = answers.scores["softmax"] >= CONFIDENT
@@ -140,19 +161,21 @@ def _probe(
         kind=kind,
         clips=len(best),
         confident=round(float(confident.mean()), 6),
-        named=clips.classes[int(np.bincount(said).argmax())],
-        auroc={name: round(auroc(known.scores[name], scores), 6) for name, scores in answers.scores.items()},
-        false_alarms={name: round(1 - _below(answers.scores[name], value), 6) for name, value in thresholds.items()},
+        named=classes[int(np.bincount(said).argmax())],
+        auroc={name: round(each.auroc, 6) for name, each in told.items()},
+        auroc_interval={name: _ends(each.auroc_interval) for name, each in told.items()},
+        false_alarms={name: round(told[name].false_alarms, 6) for name in thresholds},
+        false_alarms_interval={name: _ends(told[name].false_alarms_interval) for name in thresholds},
     )
+
+
+def _ends(found: Interval) -> Interval:
+    low, high = found
+    return round(low, 6), round(high, 6)
 
 
 def _below(scores: Floats, threshold: float) -> float:
     return round(float((scores < threshold).mean()), 6)
-
-
-def _some(waveforms: Callable[[Sequence[int]], Tensor], rows: Sequence[int]) -> Tensor:
-    places = np.unique(np.linspace(0, len(rows) - 1, MOST_CLIPS).round().astype(int))
-    return waveforms([rows[place] for place in places.tolist()])
 
 
 def ear_of(candidate: Candidate) -> Ear:
@@ -245,6 +268,7 @@ def _gaussians(student: Callable[[Tensor], object], data: RunData) -> Gaussians:
 
 
 def _spaced(places: np.ndarray) -> list[int]:
+    """`MOST_CLIPS` of them, evenly spaced."""
     wanted = np.unique(np.linspace(0, len(places) - 1, MOST_CLIPS).round().astype(int))
     chosen: list[int] = places[wanted].tolist()
     return chosen

@@ -32,6 +32,8 @@ def _conditions(subject: Subject) -> dict[str, Value]:
         kind = probe.kind.replace(" ", "_")
         values |= {f"confident_{kind}": probe.confident}
         values |= {f"auroc_{score}_{kind}": share for score, share in probe.auroc.items()}
+        for score, (low, high) in probe.auroc_interval.items():
+            values |= {f"auroc_{score}_{kind}_low": low, f"auroc_{score}_{kind}_high": high}
         values |= {f"false_alarms_{score}_{kind}": share for score, share in probe.false_alarms.items()}
     for batch in subject.throughput:
         values[f"clips_per_second_batch_{batch.batch}_threads_{batch.threads}"] = batch.clips_per_second

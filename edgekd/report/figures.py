@@ -296,20 +296,26 @@ UNKNOWN_HEADS = ("subject", "sound", "clips", "99% confident", "named", "score",
 def unknown_rows(profile: Profile) -> list[tuple[str, ...]]:
     """What each subject makes of sounds that are none of the classes, a row a score; `UNKNOWN_HEADS` are the columns.
 
-    A `*` marks the score that a subject ships with.
+    A `*` marks the score that a subject ships with. Of figures that older reports have, there is no interval.
     """
-    rows = []
+
+    def told(share: float | None, ends: tuple[float, float] | None, words: Callable[[float], str]) -> str:
+        if share is None:
+            return NONE
+        return words(share) if ends is None else f"{words(share)} ({interval(ends[0], ends[1], words)})"
+
+    rows: list[tuple[str, ...]] = []
     for subject in profile.subjects:
         unknown = subject.unknown
         for probe in unknown.probes if unknown else ():
             assert unknown is not None
             for score in probe.auroc:
-                alarms, lost = probe.false_alarms.get(score), unknown.lost.get(score)
-                told = (
-                    area(probe.auroc[score]),
-                    *(NONE if share is None else percent(share) for share in (alarms, lost)),
+                cells = (
+                    told(probe.auroc[score], probe.auroc_interval.get(score), area),
+                    told(probe.false_alarms.get(score), probe.false_alarms_interval.get(score), percent),
+                    told(unknown.lost.get(score), unknown.lost_interval.get(score), percent),
                 )
                 shipped = "*" if score == unknown.rejects else ""
                 head = (subject.name, probe.kind, str(probe.clips), percent(probe.confident), probe.named)
-                rows.append((*head, score + shipped, *told))
+                rows.append((*head, score + shipped, *cells))
     return rows

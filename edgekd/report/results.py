@@ -219,7 +219,9 @@ class Probe(Section):
     confident: Share = Field(description="answered with a probability of 0.99 or more, and not rejected")
     named: str = Field(description="the class that most of these got; of all clips where none was confident")
     auroc: dict[str, Share] = Field(description="how likely a test clip is the more familiar, by each score")
+    auroc_interval: dict[str, Shares] = Field({}, description="95 %, over recordings; empty in older reports")
     false_alarms: dict[str, Share] = Field({}, description="not rejected at the threshold of each score")
+    false_alarms_interval: dict[str, Shares] = Field({}, description="as that of `auroc`")
 
 
 class Unknown(Section):
@@ -228,6 +230,7 @@ class Unknown(Section):
     rejects: str | None = Field(description="the score that it ships with; null: it gives each sound a class")
     thresholds: dict[str, float] = Field({}, description="of each score, from the validation side or the bundle")
     lost: dict[str, Share] = Field({}, description="of the test clips, those below the threshold of each score")
+    lost_interval: dict[str, Shares] = Field({}, description="as those of the probes")
     probes: tuple[Probe, ...]
 
 

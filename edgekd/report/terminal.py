@@ -29,6 +29,7 @@ from edgekd.number_formats import (
     size,
 )
 from edgekd.progress import new_console
+from edgekd.task import THRESHOLD
 
 if TYPE_CHECKING:
     from edgekd.data.index import Dropped
@@ -100,11 +101,16 @@ def print_run(run: Run) -> None:
         rows,
         numbers=(run.task.title, "interval", "macro-F1", "interval "),
     )
+    if run.task.several:
+        own = f"edgekd thresholds {quote(str(run.folder))}"
+        line(f"Macro-F1 is at {THRESHOLD:g} for all; of the run's own thresholds: {own}")
     without = run.report().get("audit", {}).get("unlabelled")
     if without is not None:
         line(unlabelled_text(without))
     if not run.classifies("teacher"):
         line(f"The teacher has no head for these classes: it gave embeddings or taps, and no {run.task.title}.")
+    for note in run.report().get("notes", []):
+        line(f"Note: {note}")
     for warning in run.report().get("warnings", []):
         line(f"Warning: {warning}")
     drawn = "average_precision.png" if run.task.several else "confusion.png"
@@ -196,8 +202,11 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
     return f"{points_lost(loss.drop)} points{lost}, {decibels(loss.sqnr_db)} dB"
 
 
-def print_bundle(bundle: Bundle) -> None:
-    """What a bundle that was just written holds, and what it was checked with."""
+def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
+    """What a bundle that was just written holds, and what it was checked with.
+
+    `why_rejects`: in words, of one that rejects the unknown.
+    """
     from edgekd.exporting.runtimes import RUNTIMES
     from edgekd.models.build import sized
 
@@ -225,6 +234,8 @@ def print_bundle(bundle: Bundle) -> None:
             f"  unknown: {reject.score} below {setting(reject.threshold)}, which rejects at most"
             f" {percent(reject.share)} of {reject.clips} known clips"
         )
+        if why_rejects is not None:
+            line(f"    {why_rejects}")
     deciding = manifest.checks[0].by
     also = dict.fromkeys(check.by for check in manifest.checks if check.figures and check.by != deciding)
     if also:

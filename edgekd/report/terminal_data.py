@@ -116,6 +116,8 @@ def print_audit(audit: Audit, index: ClipIndex) -> None:
             ],
             numbers=columns,
         )
+    for note in audit.notes:
+        line(f"Note: {note}")
     _print_findings("Leak", audit.leaks)
     _print_findings("Warning", audit.warnings)
     _print_left_out(audit.left_out)

@@ -181,13 +181,11 @@ class Run:
         report[section] = {**report.get(section, {}), **values}
         write_json(self.folder / "report.json", report)
 
-    def warn(self, warning: str) -> None:
-        """Add a line to the `warnings` of `report.json`, once."""
+    def warn(self, words: str, section: Literal["warnings", "notes"] = "warnings") -> None:
+        """Add a line to a section of `report.json`, once; `notes` are of what is as it should be."""
         report = self.report()
-        warnings = report.get("warnings", [])
-        if warning not in warnings:
-            report["warnings"] = [*warnings, warning]
-            write_json(self.folder / "report.json", report)
+        if words not in (lines := report.get(section, [])):
+            write_json(self.folder / "report.json", {**report, section: [*lines, words]})
 
     def forget(self, section: str, entry: str | None = None) -> None:
         """Take a section, or one entry of it, out of `report.json`, before what it tells of is made anew."""

@@ -92,6 +92,7 @@ class _Report(_Part):
     training: dict[str, _Trained] = {}
     audit: _Audit = _Audit()
     warnings: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -28,19 +28,6 @@ SHARE = 0.05  # of known clips that may be rejected: where the literature report
 MOST_FACTORS = 32
 
 
-def energy(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Floats:
-    """`T logsumexp(z / T)` of `logits (N, K)`: `(N,)`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    highest: Floats = scaled.max(axis=1)
-    return temperature * (highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1)))
-
-
-def independent_energy(logits: npt.NDArray[np.floating]) -> Floats:
-    """`sum log(1 + exp(z))` of `logits (N, K)` of classes with a sigmoid each: `(N,)`."""
-    summed: Floats = np.logaddexp(0, np.asarray(logits, dtype=np.float64)).sum(axis=1)
-    return summed
-
-
 @dataclass(frozen=True, eq=False)
 class Gaussians:
     """Classes in the space of embeddings: one Gaussian each, all of one covariance.
@@ -80,12 +67,6 @@ class Gaussians:
         factors = along * np.sqrt(np.maximum(1 / rest - 1 / np.maximum(widest, rest), 0))
         return cls(means, factors, rest, shrinkage)
 
-    def familiarity(self, embeddings: npt.NDArray[np.floating]) -> Floats:
-        """Minus the squared distance of `embeddings (N, D)` from the nearest class: `(N,)`."""
-        apart = np.asarray(embeddings, dtype=np.float64)[:, None] - self.means  # (N, K, D)
-        distances = (apart**2).sum(axis=2) / self.rest - ((apart @ self.factors) ** 2).sum(axis=2)
-        return -distances.min(axis=1)
-
 
 def ledoit_wolf(centred: Floats) -> float:
     """The share of the identity that a covariance of `centred (N, D)`, of mean 0, is best shrunk by, from 0 to 1."""
@@ -99,9 +80,17 @@ def ledoit_wolf(centred: Floats) -> float:
 
 
 def known_threshold(known: npt.NDArray[np.floating], share: float = SHARE) -> float:
-    """The highest threshold below which at most `share` of the scores `known (N,)` lie."""
-    ordered = np.sort(np.asarray(known, dtype=np.float64))
-    return float(ordered[int(np.floor(share * len(ordered) + 1e-9))])
+    """A threshold below which at most `share` of the scores `known (N,)` lie.
+
+    The one below which most of that share lie is halfway between two scores, so that rounding elsewhere decides
+    nothing; where nothing may be rejected, as far below the lowest as the next one is above.
+    """
+    ordered = np.unique(np.asarray(known, dtype=np.float64))
+    kept = float(np.sort(known)[int(np.floor(share * len(known) + 1e-9))])  # the lowest that is not rejected
+    place = int(np.searchsorted(ordered, kept))
+    if place == 0:
+        return kept - (float(ordered[1]) - kept) / 2 if len(ordered) > 1 else kept
+    return (float(ordered[place - 1]) + kept) / 2
 
 
 def auroc(known: npt.NDArray[np.floating], unknown: npt.NDArray[np.floating]) -> float:
@@ -140,7 +129,10 @@ class ToldApart:
 
 def told_apart(trials: Sequence[Trial], seed: int = 0) -> ToldApart:
     """The means over `trials`; a group that is in several is resampled for all of them at once."""
-    names = sorted({name for trial in trials for name in (*trial.known_groups, *trial.unknown_groups)})
+    known = {name for trial in trials for name in trial.known_groups}
+    unknown = {name for trial in trials for name in trial.unknown_groups}
+    names = sorted(known | unknown)
+    behind = [min(len(known), len(unknown)), len(unknown), len(known)]
     place = {name: number for number, name in enumerate(names)}
     parts = [_Ordered.of(trial, place) for trial in trials]
 
@@ -149,7 +141,7 @@ def told_apart(trials: Sequence[Trial], seed: int = 0) -> ToldApart:
             figures: Floats = np.mean([part.statistics(weights) for part in parts], axis=0)
         return figures
 
-    values, found = intervals_over_groups(statistics, ["share"] * 3, [None] * 3, len(names), seed)
+    values, found = intervals_over_groups(statistics, ["share"] * 3, [None] * 3, len(names), seed, behind=behind)
     ends = [(0.0, 1.0) if each is None else (max(0.0, each[0]), min(1.0, each[1])) for each in found]
     (area, alarms, lost), (area_ends, alarm_ends, lost_ends) = map(float, values), ends
     return ToldApart(area, area_ends, alarms, alarm_ends, lost, lost_ends)

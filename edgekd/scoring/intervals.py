@@ -129,14 +129,21 @@ _MOST_CELLS = 4_000_000  # weights held at a time
 
 
 def intervals_over_groups(
-    statistics: Callable[[Floats], Floats], kinds: Sequence[Kind], hours: Sequence[float | None], groups: int, seed: int
+    statistics: Callable[[Floats], Floats],
+    kinds: Sequence[Kind],
+    hours: Sequence[float | None],
+    groups: int,
+    seed: int,
+    *,
+    behind: Sequence[int] | None = None,
 ) -> tuple[Floats, list[Interval | None]]:
     """The value of each statistic `(M,)`, NaN where it is not defined, and its 95 % interval.
 
     `statistics` gives `(M, R)` for weights `(R, G)`: how often each of the G groups stands in a sample. Samples for
-    which a statistic is not defined (no detections: no precision) are left out of its interval. A share of one group is
-    anything from 0 to 1; a rate of one has no interval. Where no group has any, the upper end of a rate is the exact
-    one of a Poisson process over its `hours` (Garwood, Biometrika 28, 1936).
+    which a statistic is not defined (no detections: no precision) are left out of its interval. `behind`: how many of
+    the groups each one is of, where that is not all. A share of one group is anything from 0 to 1; a rate of one has no
+    interval. Where no group has any, the upper end of a rate is the exact one of a Poisson process over its `hours`
+    (Garwood, Biometrika 28, 1936).
     """
     values: Floats = statistics(np.ones((1, groups)))[:, 0]
     if groups == 1:
@@ -153,9 +160,9 @@ def intervals_over_groups(
         left.append(statistics(without))
     resampled, left_out = np.concatenate(parts, axis=1), np.concatenate(left, axis=1)
     found: list[Interval | None] = []
-    for row, (kind, length) in enumerate(zip(kinds, hours, strict=True)):
+    for row, (kind, length, own) in enumerate(zip(kinds, hours, behind or [groups] * len(kinds), strict=True)):
         samples, others = (each[row][np.isfinite(each[row])] for each in (resampled, left_out))
-        found.append(_of_statistic(kind, float(values[row]), samples, others, length, groups))
+        found.append(_of_statistic(kind, float(values[row]), samples, others, length, own))
     return values, found
 
 
@@ -164,6 +171,8 @@ def _of_statistic(
 ) -> Interval | None:
     if not np.isfinite(value):
         return None
+    if groups == 1 and kind == "share":
+        return 0.0, 1.0
     if len(left_out) > 1 and np.ptp(left_out) > 1e-12:
         return _bca(value, resampled, left_out)
     if kind == "share":

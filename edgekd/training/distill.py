@@ -226,7 +226,7 @@ def _begin(
         missing = told([*audited.left_out, *(beside.left_out if beside is not None else ())])
         left_out = f"left out of the data: {missing}." if missing else None
         cancelled = (each.message for each in audited.warnings if each.kind == "cancelled")
-        notes = (note.message for note in index.notes)
+        notes = (note.message for note in index.notes if note.message not in audited.notes)
         files = [config.student_weights, *(each.weights for each in config.teacher.members() if taught)]
         taken = [taken_of_several(file) for file in files if not resume and file is not None and file.is_file()]
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
@@ -235,6 +235,8 @@ def _begin(
             for warning in (*let_pass, left_out, unknown, *notes, *cancelled, *taken):
                 if warning is not None:
                     run.warn(warning)
+            for note in audited.notes:
+                run.warn(note, "notes")
             if without is None or beside is None:
                 return run.begun(), ()
             write_unlabelled(run.folder / UNLABELLED, without, beside.dropped)

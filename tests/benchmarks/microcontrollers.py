@@ -21,6 +21,7 @@ from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.cores import CORES, Core
 from edgekd.microcontrollers.c.folder import GOLDEN_HEADER, write
 from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
+from edgekd.microcontrollers.c.packages import find
 
 FRAMES = 20
 PLAIN = "#define EDGEKD_PLAIN 1\n"
@@ -81,7 +82,7 @@ def counted(bundle: Path, core: Core, optimise: str, plain: bool, hooked: bool) 
     """Instructions by what the program names; with hooks in the layers, which add their own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shipped = {file: (bundle / file).read_text() for file in (MODEL, HEADER, GOLDEN_HEADER)}
+        shipped = {file: find(bundle, file).read_text() for file in (MODEL, HEADER, GOLDEN_HEADER)}
         ours = {file: text(file) for file in (*LIBRARY, *HEADERS, "edgekd_report.h", "emulator.c", "emulator.ld")}
         before = (PLAIN if plain else "") + (HOOKS if hooked else "")
         write(folder, {**ours, **shipped, "main.c": MAIN, "before.h": before})
@@ -121,8 +122,8 @@ def main() -> None:
     parser.add_argument("--optimise", default="O2")
     asked = parser.parse_args()
     read_bundle(asked.bundle)
-    model = (asked.bundle / MODEL).read_text()
-    macs, layers = sizes_of((asked.bundle / HEADER).read_text())["MACS"], macs_of(model)
+    model = find(asked.bundle, MODEL).read_text()
+    macs, layers = sizes_of(find(asked.bundle, HEADER).read_text())["MACS"], macs_of(model)
     print(f"{'core':<14} {'kernels':<8} {'window':>12} {'a frame':>9} {'network':>11} {'a MAC':>6}   layers")
     for name in asked.core or CORES:
         for plain in (True, False):

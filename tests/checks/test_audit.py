@@ -238,7 +238,7 @@ def test_digital_silence_that_tells_the_class_is_named_with_what_takes_it_away(t
 def test_an_audit_is_written_as_json(leaking: ClipIndex) -> None:
     values = json.loads(json.dumps(audited(leaking, in_thirds(6)).to_dict(), allow_nan=False))
     assert values["leaks"][0]["about"]["files"] == ["00.wav", "05.wav"]
-    names = {"clips", "groups", "searched", "leaks", "warnings", "attributes", "contradictions", "left_out"}
+    names = {"clips", "groups", "searched", "leaks", "warnings", "attributes", "contradictions", "left_out", "notes"}
     assert set(values) == names
 
 

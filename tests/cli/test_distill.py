@@ -365,3 +365,22 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(edgekd: Callable, recording
     done = edgekd("distill", "--out", out, "--resume", "--no-quantize", "--quiet", "--json")
     assert set(done.json()["test"]) == {"student"}
     assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 15
+
+
+def test_what_clips_are_made_of_is_no_warning(
+    edgekd: Callable, quick: Callable, recordings: Path, tmp_path: Path
+) -> None:
+    lines = ["begin file,begin time (s),end time (s),annotation"]
+    for path in sorted(recordings.rglob("*.wav")):
+        lines.append(f"{path.name},0.5,1.0,{path.parent.name}")
+        path.rename(recordings / f"{path.parent.name}{path.name}")
+        lines[-1] = f"{path.parent.name}{path.name},0.5,1.0,{path.parent.name}"
+    (recordings / "events.csv").write_text("\n".join(lines))
+    named = ("--dataset", "selections", "--data-dir", recordings)
+    shown = quick(*named, "--out", tmp_path / "run", "--no-quantize")
+    assert shown.code == 0, shown.err
+    assert "Note: events.csv: windows: high 4, low 4, background" in shown.out
+    assert "windows" in Run.open(tmp_path / "run").report()["notes"][0]
+    assert "windows" not in shown.out.partition("Warning:")[2]
+    audited = edgekd("data", "audit", *named, "--sample-rate", "4000", "--clip-seconds", "0.5", "--quiet")
+    assert "Note: events.csv: windows:" in audited.out

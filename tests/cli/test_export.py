@@ -161,3 +161,16 @@ def test_too_few_clips_to_verify_with_are_refused_before_anything_slow(
     monkeypatch.setattr(RUNTIMES["onnxruntime"], "emit", lambda *_: pytest.fail("slow"))
     line = edgekd("export", run, "--target", "cpu", "--quiet").refusal(3)
     assert "has 32 clips; verifying an export takes 64 real ones" in line
+
+
+def test_a_run_that_rejects_says_so_and_how_to_end_it(edgekd: Callable, tiny_copy: Run, tmp_path: Path) -> None:
+    def export(name: str, *asked: str) -> str:
+        command = ("export", tiny_copy.folder, "--target", "cpu", "--out", tmp_path / name, "--quiet", *asked)
+        out: str = edgekd(*command).out
+        return out
+
+    kept = f"    {tiny_copy.folder} keeps it for its next export; --reject off ends it"
+    assert kept in export("first", "--reject", "energy").splitlines()
+    assert f"    as {tiny_copy.folder} was told before; --reject off ends it" in export("again").splitlines()
+    assert "unknown" not in export("off", "--reject", "off")
+    assert "unknown" not in export("plain")

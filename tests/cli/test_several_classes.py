@@ -77,6 +77,7 @@ def test_teacher_student_and_int8_learn_it_and_are_scored_by_map(
     print_run(several_run)
     printed = capsys.readouterr().out
     assert "mAP" in printed
+    assert f"Macro-F1 is at 0.5 for all; of the run's own thresholds: edgekd thresholds {several_run.folder}" in printed
     assert "accuracy" not in printed.replace("average_precision", "")
 
 
@@ -172,9 +173,10 @@ def test_a_profile_compares_by_map(
     assert "Average precision of each class" in page
     assert "Confusion" not in page
     print_profile(several_profile, tmp_path)
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "mAP" in printed
     assert "McNemar" not in printed
+    assert "Macro-F1, precision and recall are at 0.5 for every subject" in printed
 
 
 def test_the_gate_holds_map(several_profile: Profile) -> None:

@@ -298,6 +298,33 @@ def test_a_table_is_there_before_its_recording_counts_as_done(
     assert listened == ["a.wav", "a.wav", "b.wav"]
 
 
+def test_tables_that_are_replaced_do_not_stay_in_another_format(run: Detect, recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+
+    def names() -> list[str]:
+        return sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file() and file.name[0] != ".")
+
+    run(out)
+    run(out, format_="audacity")
+    (out / "notes.txt").write_text("of a person")
+    assert names() == ["a.csv", "a.txt", "night/b.csv", "night/b.txt", "notes.txt"], "in both, as was asked for"
+    (recordings / "night" / "b.wav").rename(recordings / "night" / "c.wav")
+    run(out, format_="raven", overwrite=True)
+    assert names() == ["a.selections.txt", "night/c.selections.txt", "notes.txt"]
+
+
+def test_a_journal_deletes_nothing_elsewhere(run: Detect, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "tables", tmp_path / "mine.csv"
+    run(out)
+    elsewhere.write_text("of a person")
+    journal = out / ".edgekd-detect"
+    text = journal.read_text().replace('["a.csv"]', f'["../mine.csv", "{elsewhere}"]')
+    assert "mine.csv" in text
+    journal.write_text(text)
+    run(out, overwrite=True)
+    assert elsewhere.exists()
+
+
 def test_a_recording_is_not_replaced_by_its_table(run: Detect, recordings: Path, tmp_path: Path) -> None:
     before = (recordings / "a.wav").read_bytes()
     (tmp_path / "link.csv").symlink_to(recordings / "a.wav")
@@ -308,7 +335,7 @@ def test_a_recording_is_not_replaced_by_its_table(run: Detect, recordings: Path,
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"path": ["a"]}, {"state": 1}, {"events": [[1]]}, {"seconds": "x"}, {"events": None}]
+    "wrong", [{"path": ["a"]}, {"state": 1}, {"events": [[1]]}, {"seconds": "x"}, {"events": None}, {"tables": [1]}]
 )
 def test_a_line_of_a_journal_that_is_none_is_refused(run: Detect, tmp_path: Path, wrong: dict[str, Any]) -> None:
     run(tmp_path / "d.csv")

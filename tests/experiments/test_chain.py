@@ -4,9 +4,11 @@ import pytest
 
 from edgekd.config import QuantizeConfig
 from edgekd.errors import UsageError
-from edgekd.experiments.chain import distill_and_quantize, quantize_mixed
+from edgekd.experiments.chain import distill_and_quantize, quantize, quantize_mixed
+from edgekd.exporting.deployable import deployable_of
+from edgekd.exporting.kept_rejection import Rejection
+from edgekd.exporting.rejection import fits, keep_rejection, kept_fit
 from edgekd.quantization.int8_student import load_int8, quantized_network, stored_settings
-from edgekd.quantization.qat import quantize
 from edgekd.runs.run import Run
 
 
@@ -44,3 +46,13 @@ def test_the_layers_that_were_chosen_are_those_left_in_float(tiny_copy: Run) -> 
     assert mixed.keep_float == (), "nothing needs to be left with so much to lose"
     assert quantized_network(load_int8(tiny_copy)).float_layers() == []
     assert stored_settings(tiny_copy) == config.model_copy(update={"keep_float": ()})
+
+
+def test_an_int8_student_that_is_made_again_rejects_as_the_one_before(tiny_copy: Run) -> None:
+    rejection = Rejection.named("energy", 0.1)
+    before = fits({"int8": deployable_of(tiny_copy, "int8")}, rejection, tiny_copy.open_data(), "onnxruntime")
+    keep_rejection(tiny_copy, rejection, before)
+    quantize(tiny_copy, QuantizeConfig(method="ptq", recipe="fast"))
+    after = kept_fit(tiny_copy, "int8")
+    assert after is not None and after.reject.share == 0.1
+    assert after.reject.threshold != before["int8"].reject.threshold, "of another student"

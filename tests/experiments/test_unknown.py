@@ -16,9 +16,10 @@ from edgekd.errors import InputError, UsageError
 from edgekd.experiments.compare import compare, write_tables
 from edgekd.experiments.plan import without_each
 from edgekd.experiments.unknown import FILE, is_measured, left_out_clips, measure_unknown, read_trials, results_of
+from edgekd.exporting.known import KnownScore
 from edgekd.report.terminal import print_comparison
 from edgekd.runs.run import Run
-from edgekd.scoring.familiarity import Gaussians, auroc, energy
+from edgekd.scoring.familiarity import Gaussians, auroc
 from edgekd.training.distill import distill
 from tests.experiments.made import Made
 
@@ -63,9 +64,11 @@ def test_scores_are_those_of_the_student(without_cargo: Run) -> None:
     student.give_embedding()
     test, train = (student(data.waveforms(rows)) for rows in (data.split.test, data.split.train))
     trials = read_trials(without_cargo, "student")
-    np.testing.assert_allclose(trials["energy"].known, energy(test.logits.detach().numpy()), atol=1e-4)
+    np.testing.assert_allclose(
+        trials["energy"].known, np.logaddexp.reduce(test.logits.detach().numpy(), axis=1), atol=1e-4
+    )
     near = Gaussians.fit(train.embedding.detach().numpy(), data.side("train").labels, 4)
-    expected = near.familiarity(test.embedding.detach().numpy())
+    expected = KnownScore("mahalanobis", near).of(test.logits, test.logits, test.embedding).detach().numpy()
     np.testing.assert_allclose(trials["mahalanobis"].known, expected, rtol=1e-2, atol=0.05 * np.ptp(expected))
 
 

@@ -22,17 +22,17 @@ from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.export import export
 from edgekd.exporting.golden import GoldenExamples, check_golden
 from edgekd.exporting.graph import Form, float_onnx, known_nodes, onnx_of
+from edgekd.exporting.kept_rejection import Rejection, kept_rejection
 from edgekd.exporting.known import KnownScore
 from edgekd.exporting.manifest import read_bundle
 from edgekd.exporting.predict import open_predictor, predict_files
 from edgekd.exporting.rejection import (
-    Rejection,
     fit,
+    fit_rest,
     fits,
     forget_rejection,
     keep_rejection,
     kept_fit,
-    kept_rejection,
     outputs_on,
     rejecting,
 )
@@ -43,7 +43,6 @@ from edgekd.quantization.fake_quant import FlavourName
 from edgekd.runs.data import RunData
 from edgekd.runs.run import Run
 from edgekd.runs.thresholds import read_thresholds, write_thresholds
-from edgekd.scoring.familiarity import energy, independent_energy
 from edgekd.task import MULTI
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def test_the_graph_says_the_energy_of_its_logits(copied: Run) -> None:
     (whole,) = fitted_to_reject({"fp32": deployable_of(copied, "fp32")}, Rejection.named("energy"), data).values()
     answers = in_onnxruntime(onnx_of(whole, "onnxruntime"))(data.waveforms(rows))
     logits = outputs_on(copied.student(), data, rows).logits.numpy()
-    np.testing.assert_allclose(answers[:, -1].numpy(), energy(logits), atol=1e-4)
+    np.testing.assert_allclose(answers[:, -1].numpy(), np.logaddexp.reduce(logits, axis=1), atol=1e-4)
 
 
 @pytest.mark.parametrize(("precision", "opset"), [("int8", 13), ("fp16", 20), ("fp32", 13)])
@@ -213,6 +212,35 @@ def test_no_student_rejects_by_what_the_run_no_longer_does(tiny_copy: Run) -> No
     assert kept_fit(tiny_copy, "int8") is None and kept_fit(tiny_copy, "student") is not None
 
 
+def test_students_that_were_not_exported_reject_by_what_is_fitted_for_them(tiny_copy: Run) -> None:
+    data, rejection = tiny_copy.open_data(), Rejection.named("energy", 0.2)
+    fit_rest(tiny_copy, data)
+    assert kept_fit(tiny_copy, "int8") is None, "the run rejects nothing"
+    alone = fits({"fp32": deployable_of(tiny_copy, "fp32")}, rejection, data, "onnxruntime")
+    keep_rejection(tiny_copy, rejection, alone)
+    (tiny_copy.folder / "student" / "known.npz").write_bytes(b"PK")
+    fit_rest(tiny_copy)
+    int8, floats = kept_fit(tiny_copy, "int8"), kept_fit(tiny_copy, "student")
+    assert int8 is not None and floats is not None and floats.reject == alone["student"].reject
+    together = fits({"int8": deployable_of(tiny_copy, "int8")}, rejection, data, "onnxruntime")
+    assert int8.reject == together["int8"].reject
+
+
+def test_a_run_whose_student_was_not_fitted_says_so(tiny_copy: Run, tmp_path: Path) -> None:
+    """As after int8 training by an older version."""
+    data, rejection = tiny_copy.open_data(), Rejection.named("energy")
+    keep_rejection(
+        tiny_copy, rejection, fits({"int8": deployable_of(tiny_copy, "int8")}, rejection, data, "onnxruntime")
+    )
+    assert open_predictor(tiny_copy.folder).notes == ()
+    (tiny_copy.folder / "int8" / "known.npz").unlink()
+    soundfile.write(tmp_path / "sound.wav", np.zeros(4_000), 4_000)
+    told: list[str] = []
+    (prediction,) = predict_files(tiny_copy.folder, [tmp_path / "sound.wav"], told.append)
+    (note,) = told
+    assert "nothing is unknown to its int8 model" in note and prediction.known is None
+
+
 def test_a_setting_that_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="Did you mean 'energy'"):
         Rejection.named("energie")
@@ -237,7 +265,7 @@ def test_the_energy_of_classes_with_a_sigmoid_each_is_a_sum(exported: Exported, 
     graph = float_onnx(student, waveforms.shape[1], Form(opset), known=known)
     said = in_onnxruntime(graph)(waveforms)
     np.testing.assert_allclose(said[:, :-1], logits.sigmoid(), atol=1e-5)
-    np.testing.assert_allclose(said[:, -1], independent_energy(logits.numpy()) + 0.5, atol=1e-4)
+    np.testing.assert_allclose(said[:, -1], np.logaddexp(0, logits.numpy()).sum(axis=1) + 0.5, atol=1e-4)
 
 
 def test_several_classes_a_clip_have_no_place_to_be_far_from(tiny_run: Run) -> None:

@@ -22,10 +22,10 @@ def test_noise_and_hum_have_the_levels_of_the_clips(tiny_run: Run) -> None:
     assert list(sounds) == ["digital silence", "white noise", "pink noise", "50 Hz hum", "60 Hz hum"]
     waveforms = clips.store.waveforms(clips.rows)
     assert waveforms.square().mean(dim=1).sqrt().min() <= levels[0] <= levels[-1]
-    assert not sounds["digital silence"].any()
+    assert not sounds["digital silence"].waveforms.any()
     for kind in ("white noise", "pink noise", "50 Hz hum"):
-        assert sounds[kind].shape == (LEVELS, clips.samples)
-        np.testing.assert_allclose(sounds[kind].square().mean(dim=1).sqrt(), levels, rtol=1e-3)
+        assert sounds[kind].waveforms.shape == (LEVELS, clips.samples)
+        np.testing.assert_allclose(sounds[kind].waveforms.square().mean(dim=1).sqrt(), levels, rtol=1e-3)
 
 
 def test_a_hum_is_of_the_mains_and_its_harmonics() -> None:
@@ -41,8 +41,9 @@ def test_the_windows_of_a_site_are_side_by_side(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "more" / "b.wav", ramp[:1000], 4_000, subtype="FLOAT")
     hearing = DataConfig()
     found = site_clips([tmp_path / "a.wav", tmp_path / "more"], hearing, 4_000, 4_000)
-    assert found.shape == (4, 4_000)  # the last of the first is flush with its end
-    torch.testing.assert_close(found[1], torch.from_numpy(ramp[4_000:8_000]))
+    assert found.waveforms.shape == (4, 4_000)  # the last of the first is flush with its end
+    assert [Path(name).name for name in found.groups] == ["a.wav"] * 3 + ["b.wav"]
+    torch.testing.assert_close(found.waveforms[1], torch.from_numpy(ramp[4_000:8_000]))
 
 
 def test_a_site_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def load(root: Path, config: DataConfig) -> ClipIndex:
         clips,
         left_out=tuple(left),
         notes=(
-            Note("labels", f"{_named(found.tables, audio)}: {told}"),
+            Note("windows", f"{_named(found.tables, audio)}: {told}"),
             *_misnamed(found),
             *_odd(infos, pattern_of(config)),
         ),

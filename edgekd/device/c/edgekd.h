@@ -13,10 +13,19 @@
 #ifndef EDGEKD_H
 #define EDGEKD_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "edgekd_model.h"
+
+#if INT_MAX < 2147483647
+#error "edgekd is for cores of 32 bits: here an int has fewer (AVR)"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct {
     uint32_t seen;  /* samples of this window; those before it count as none */
@@ -49,5 +58,9 @@ int edgekd_push(edgekd_t *classifier, const int16_t *pcm, size_t count);
 /* What the latest complete window scored, in units of 1 / EDGEKD_ONE: probabilities, in the order of
  * EDGEKD_CLASS_NAMES. */
 void edgekd_scores(const edgekd_t *classifier, int32_t scores[EDGEKD_CLASSES]);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

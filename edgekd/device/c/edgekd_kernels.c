@@ -106,7 +106,12 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM || DSP
+#if HELIUM
+    if (has_quick_convolution(layer, outputs)) {
+        convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
+        return;
+    }
+#elif DSP
     if (has_quick_convolution(&by, columns)) {
         convolve_quickly(layer, rows, channels, columns, outputs, &by, scratch, out);
         return;
@@ -118,7 +123,12 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM || DSP
+#if HELIUM
+    if (has_quick_depthwise(layer, channels)) {
+        depthwise_quickly(layer, rows, columns, channels, &by, out);
+        return;
+    }
+#elif DSP
     if (has_quick_depthwise(layer, channels, &by)) {
         depthwise_quickly(layer, rows, columns, channels, &by, out);
         return;

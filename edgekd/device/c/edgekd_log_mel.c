@@ -1,3 +1,5 @@
+#include "edgekd_exact.h"
+
 #include "edgekd_log_mel.h"
 
 #include <math.h>

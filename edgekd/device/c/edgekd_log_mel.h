@@ -10,6 +10,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     uint16_t points;        /* M */
     uint16_t window_length; /* samples of a frame; zeros follow up to 2 M */
@@ -32,5 +36,9 @@ typedef struct {
  * 2 M + 2 numbers to work in. */
 void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
                         int after, float *spectrum, float *row);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -12,6 +12,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { EDGEKD_CONVOLUTION, EDGEKD_DEPTHWISE, EDGEKD_MAX_POOL, EDGEKD_MEANS };
 
 typedef struct {
@@ -72,5 +76,9 @@ int edgekd_network_step(const edgekd_network *network, void *memory);
 
 /* The scores of a complete window, (classes,), in units of 1 / EDGEKD_ONE. */
 void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 void edgekd_report(const char *text);
 
 /* A counter of the board: under the emulator, of SysTick. */
@@ -18,5 +22,9 @@ static inline void edgekd_report_number(long number) {
     if (number < 0) *--at = '-';
     edgekd_report(at);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

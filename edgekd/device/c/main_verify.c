@@ -1,5 +1,13 @@
 /* Does this board give what was found at export? Hears the recordings of golden.h in pieces of uneven sizes and compares
- * every score. Ends with 0 where all are the same, bit for bit, and with 4 where one is not. */
+ * every score. Ends with 0 where all are the same, bit for bit, and with 4 where one is not. Among Arduinos, which have a
+ * main of their own, and little flash, it is a function, and hears one recording. */
+#ifdef ARDUINO
+#define main edgekd_verify
+#ifndef GOLDEN_CLIPS
+#define GOLDEN_CLIPS 1
+#endif
+#endif
+
 #include "edgekd.h"
 #include "edgekd_report.h"
 #include "golden.h"

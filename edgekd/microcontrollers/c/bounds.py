@@ -18,6 +18,7 @@ from edgekd.errors import GateError, InputError
 from edgekd.microcontrollers.c.definitions import enumerated, read
 from edgekd.microcontrollers.c.front_end import LARGEST_RADIX
 from edgekd.microcontrollers.c.model import HEADER, MODEL, header_of, sizes_of, state_bytes
+from edgekd.microcontrollers.c.packages import model_in
 from edgekd.microcontrollers.integer.fixed_point import LARGEST_EXPONENT, Factors
 from edgekd.microcontrollers.integer.layers import (
     Classifier,
@@ -45,7 +46,7 @@ def read_model(folder: Path) -> dict[str, str]:
     Raises `InputError` for others: they are compiled, and what they are compiled with is run.
     """
     try:
-        model = {name: (folder / name).read_text(encoding="utf-8") for name in (MODEL, HEADER)}
+        model = model_in(folder)
     except UnicodeDecodeError:
         raise InputError(f"{folder}: its constants are no text. Export the bundle again.") from None
     check_model(model, folder)
@@ -56,7 +57,7 @@ def check_model(model: Mapping[str, str], place: object) -> None:
     """Raise `InputError` where constants of the bundle in `place` are more than numbers, or would lead the C astray."""
     sizes = sizes_of(model[HEADER])
     hop = sizes.pop("HOP_SAMPLES", 0)
-    if model[HEADER] != header_of(sizes, hop):
+    if model[HEADER] not in (header_of(sizes, hop), header_of(sizes, hop, for_cpp=False)):
         raise InputError(f"{place}: {HEADER} is not one that this edgekd wrote. Export the bundle again.")
     begin = f'#include "{HEADER}"\n\n'
     try:

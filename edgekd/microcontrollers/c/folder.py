@@ -1,5 +1,5 @@
-"""What lies in a folder of C beside a student's constants: the sources that all have, recordings with the scores that
-are expected of them, a Makefile."""
+"""What is written beside a student's constants: the sources that all have, recordings with the scores that are expected
+of them, a Makefile. `edgekd.microcontrollers.c.packages` says where in a bundle each lies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgekd.device.c import HEADERS, LIBRARY, text
 from edgekd.microcontrollers.c.constants import array
 from edgekd.microcontrollers.c.cores import Core
 from edgekd.microcontrollers.c.model import CLASSES, HEADER, MODEL, class_names
+from edgekd.microcontrollers.c.packages import place
 from edgekd.microcontrollers.c.toolchain import CROSS_COMPILER, EMULATOR, FLAGS, emulator_arguments, linked_for
 
 GOLDEN_HEADER = "golden.h"
@@ -61,24 +62,44 @@ def golden_header(recordings: NDArray[np.int16], scores: NDArray[np.int32]) -> s
     """`golden.h`: recordings `(N, S)` and scores `(N, K)` in units of 1 / EDGEKD_ONE."""
     clips = len(recordings)
     arrays = "\n".join(
-        [
-            *(array(f"golden_pcm_{number}", samples) for number, samples in enumerate(recordings)),
-            *(array(f"golden_scores_{number}", expected) for number, expected in enumerate(scores)),
-        ]
+        _of_clip(number, array(f"golden_pcm_{number}", samples) + array(f"golden_scores_{number}", expected))
+        for number, (samples, expected) in enumerate(zip(recordings, scores, strict=True))
     )
-    pcm, expected = (", ".join(f"golden_{what}_{number}" for number in range(clips)) for what in ("pcm", "scores"))
-    return (
-        "/* Recordings, and the scores that they get. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
-        f"#define GOLDEN_CLIPS {clips}\n\n{arrays}\n"
-        f"static const int16_t *const golden_pcm[GOLDEN_CLIPS] = {{{pcm}}};\n"
-        f"static const int32_t *const golden_scores[GOLDEN_CLIPS] = {{{expected}}};\n\n#endif\n"
+    lists = "".join(
+        f"static const {kind} *const golden_{what}[GOLDEN_CLIPS] = {{\n"
+        + "".join(_of_clip(number, f"    golden_{what}_{number},\n") for number in range(clips))
+        + "};\n"
+        for kind, what in (("int16_t", "pcm"), ("int32_t", "scores"))
     )
+    return _GOLDEN.format(clips=clips, arrays=arrays, lists=lists)
+
+
+def _of_clip(number: int, text: str) -> str:
+    """What is left out where fewer clips are asked for."""
+    return text if number == 0 else f"#if GOLDEN_CLIPS > {number}\n{text}#endif\n"
+
+
+_GOLDEN = """\
+/* Recordings, and the scores that they get. Where flash holds fewer, define GOLDEN_CLIPS. */
+#ifndef GOLDEN_H
+#define GOLDEN_H
+
+#include <stdint.h>
+
+#ifndef GOLDEN_CLIPS
+#define GOLDEN_CLIPS {clips}
+#endif
+
+{arrays}
+{lists}
+#endif
+"""
 
 
 def makefile(core: Core | None) -> str:
     """`make verify` and `make stream` on this machine; for a `core`, `make library` and `make emulate` too."""
-    sources = " ".join((*LIBRARY, MODEL))
-    headers = " ".join((*HEADERS, HEADER))
+    sources = " ".join(map(place, (*LIBRARY, MODEL)))
+    headers = " ".join(map(place, (*HEADERS, HEADER)))
     parts = [_MAKEFILE.format(flags=" ".join(FLAGS), sources=sources, headers=headers)]
     if core is not None:
         parts.append(
@@ -86,7 +107,7 @@ def makefile(core: Core | None) -> str:
                 name=core.name,
                 compiler=CROSS_COMPILER,
                 flags=" ".join(("-mthumb", *core.flags)),
-                linked=" ".join(linked_for(core, "emulator.ld")),
+                linked=" ".join(linked_for(core, place("emulator.ld"))),
                 emulator=" ".join((EMULATOR, *emulator_arguments(core))),
             )
         )
@@ -99,15 +120,18 @@ _MAKEFILE = """\
 CFLAGS = {flags}
 SOURCES = {sources}
 HEADERS = {headers}
+VERIFY = examples/Verify/main_verify.c
+GOLDEN = examples/Verify/golden.h examples/Verify/edgekd_report.h
+PATHS = -Isrc -Iexamples/Verify
 
 verify: verify-host
 \t./verify-host
 
-verify-host: main_verify.c host.c golden.h edgekd_report.h $(SOURCES) $(HEADERS)
-\t$(CC) $(CFLAGS) -o $@ main_verify.c host.c $(SOURCES) -lm
+verify-host: $(VERIFY) extras/host.c $(GOLDEN) $(SOURCES) $(HEADERS)
+\t$(CC) $(CFLAGS) $(PATHS) -o $@ $(VERIFY) extras/host.c $(SOURCES) -lm
 
-stream: main_stream.c edgekd_classes.h $(SOURCES) $(HEADERS)
-\t$(CC) $(CFLAGS) -o $@ main_stream.c $(SOURCES) -lm
+stream: extras/main_stream.c src/edgekd_classes.h $(SOURCES) $(HEADERS)
+\t$(CC) $(CFLAGS) $(PATHS) -o $@ extras/main_stream.c $(SOURCES) -lm
 
 clean:
 \trm -f verify-host stream verify.elf libedgekd.a *.o
@@ -123,13 +147,13 @@ library: libedgekd.a
 
 libedgekd.a: $(SOURCES) $(HEADERS)
 \t$(CROSS_CC) $(CFLAGS) $(CORE) -ffunction-sections -fdata-sections -c $(SOURCES)
-\t$(CROSS_CC:gcc=ar) rcs $@ $(SOURCES:.c=.o)
+\t$(CROSS_CC:gcc=ar) rcs $@ $(notdir $(SOURCES:.c=.o))
 
 emulate: verify.elf
 \t{emulator} -kernel verify.elf
 
-verify.elf: main_verify.c emulator.c emulator.ld golden.h edgekd_report.h $(SOURCES) $(HEADERS)
-\t$(CROSS_CC) $(CFLAGS) $(CORE) {linked} -o $@ main_verify.c emulator.c $(SOURCES) -lm
+verify.elf: $(VERIFY) extras/emulator.c extras/emulator.ld $(GOLDEN) $(SOURCES) $(HEADERS)
+\t$(CROSS_CC) $(CFLAGS) $(CORE) $(PATHS) {linked} -o $@ $(VERIFY) extras/emulator.c $(SOURCES) -lm
 
 .PHONY: library emulate
 """

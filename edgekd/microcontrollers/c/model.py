@@ -23,6 +23,7 @@ MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
 _BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
+_FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
@@ -55,10 +56,12 @@ def sizes_of(header: str) -> dict[str, int]:
     return {name: int(value) for name, value in _SIZE.findall(header)}
 
 
-def header_of(sizes: Mapping[str, int], hop_samples: int) -> str:
-    """`edgekd_model.h` of a model with these `sizes`, whose windows begin every `hop_samples`."""
+def header_of(sizes: Mapping[str, int], hop_samples: int, *, for_cpp: bool = True) -> str:
+    """`edgekd_model.h` of a model with these `sizes`, whose windows begin every `hop_samples`; as it was when it was
+    for C alone where it is not `for_cpp`."""
     defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
-    return _HEADER.format(sizes=defined, hop=hop_samples)
+    begin, end = _FOR_CPP if for_cpp else ("", "")
+    return _HEADER.format(sizes=defined, hop=hop_samples, begin=begin, end=end)
 
 
 def state_bytes(sizes: Mapping[str, int]) -> int:
@@ -129,10 +132,10 @@ _HEADER = """\
 #endif
 #define EDGEKD_WINDOWS ((EDGEKD_WINDOW_SAMPLES + EDGEKD_HOP_SAMPLES - 1) / EDGEKD_HOP_SAMPLES)
 
-extern const edgekd_log_mel edgekd_model_log_mel;
+{begin}extern const edgekd_log_mel edgekd_model_log_mel;
 extern const edgekd_network edgekd_model_network;
 
-#endif
+{end}#endif
 """
 _CLASSES = """\
 /* The classes, in the order of the scores. */

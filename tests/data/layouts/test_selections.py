@@ -78,7 +78,7 @@ def test_background_is_kept_evenly_and_that_is_told(root: Path) -> None:
     assert {name for name, _ in places(index, "background")} == {"n/a.wav", "n/b.wav"}
     assert index == read(root)
     note = index.notes[0]
-    assert note.kind == "labels"
+    assert note.kind == "windows"
     assert note.message == (
         "2 tables (n/a.Table.1.selections.txt, ...): windows: owl 1, tug 3, background 6 of 16 "
         "(data.selections.background_ratio)."

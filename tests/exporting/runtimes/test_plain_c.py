@@ -14,14 +14,15 @@ import torch
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.export import export
+from edgekd.exporting.kept_rejection import Rejection
 from edgekd.exporting.manifest import Bundle, Check, read_bundle
 from edgekd.exporting.predict import open_predictor
-from edgekd.exporting.rejection import Rejection
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.c.model import HEADER, MODEL
+from edgekd.microcontrollers.c.packages import place
 from edgekd.progress import silent
 from edgekd.resources import named_resources
 from edgekd.runs.run import Run
@@ -48,7 +49,12 @@ def like_m4f(tmp_path: Path, old: str, new: str) -> str:
 
 
 def test_a_bundle_holds_all_that_its_programs_need(bundle: Bundle) -> None:
-    assert {*LIBRARY, *HEADERS, MODEL, HEADER, "golden.h", "Makefile", "README.md"} < set(bundle.manifest.files)
+    library = {f"src/{name}" for name in (*LIBRARY, *HEADERS, MODEL, HEADER, "edgekd_classes.h")}
+    names = {name for name in bundle.manifest.files if name.startswith("src/")}
+    assert names == library  # what Arduino and PlatformIO compile: nothing with a main
+    assert {"examples/Verify/golden.h", "Makefile", "README.md"} < set(bundle.manifest.files)
+    written = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()}
+    assert written == {*bundle.manifest.files, "manifest.json"}
     assert bundle.manifest.parity.agreement == 1
     assert bundle.manifest.float_operators.network == ()
 
@@ -57,10 +63,11 @@ def test_make_verify_agrees_and_notices_another_score(copy: Path) -> None:
     make = ["make", "-C", str(copy), "verify", "CFLAGS=-std=c99 -O1 -g -fsanitize=address,undefined -ffp-contract=off"]
     done = subprocess.run(make, capture_output=True, text=True, check=False)
     assert "this board agrees" in done.stdout, done.stdout + done.stderr
-    text = (copy / "golden.h").read_text()
+    golden = copy / "examples" / "Verify" / "golden.h"
+    text = golden.read_text()
     scores = text.index("golden_scores_0[")
     number = text.index("\n    ", scores) + 5
-    (copy / "golden.h").write_text(text[:number] + "1" + text[number:])
+    golden.write_text(text[:number] + "1" + text[number:])
     (copy / "verify-host").unlink()
     changed = subprocess.run([*make[:-1], "CFLAGS=-std=c99"], capture_output=True, text=True, check=False)
     assert changed.returncode
@@ -108,7 +115,7 @@ def test_without_the_emulator_the_check_is_said_to_be_left_out(
 
 def further_checks(bundle: Bundle, board: str) -> list[Check]:
     """What an export of the same classifier for `board` has checked beside its classes."""
-    files = {name: (bundle.folder / name).read_bytes() for name in (MODEL, HEADER)}
+    files = {place(name): (bundle.folder / place(name)).read_bytes() for name in (MODEL, HEADER)}
     clips = 0.1 * torch.randn(2, bundle.manifest.classifier.clip_samples)
     return list(PlainC().checks(files, None, None, clips, load_target(board), silent))  # type: ignore[arg-type]
 
@@ -206,13 +213,14 @@ def test_a_run_that_tells_the_unknown_is_refused(tiny_run: Run, tmp_path: Path) 
     ],
 )
 def test_code_among_the_numbers_of_a_bundle_is_not_compiled(copy: Path, name: str, old: str, new: str) -> None:
-    text = (copy / name).read_text()
-    (copy / name).write_text(text.replace(old, new, 1))
+    path = copy / place(name)
+    path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=f"{name} is not one that this edgekd wrote"):
         RUNTIMES["c"].open(copy)
 
 
 def test_a_bundle_that_was_changed_is_refused(copy: Path) -> None:
-    (copy / MODEL).write_text((copy / MODEL).read_text().replace("1, ", "2, ", 1))
-    with pytest.raises(InputError, match="changed since the bundle was written"):
+    path = copy / place(MODEL)
+    path.write_text(path.read_text().replace("1, ", "2, ", 1))
+    with pytest.raises(InputError, match=f"{place(MODEL)}: changed since the bundle was written"):
         read_bundle(copy)

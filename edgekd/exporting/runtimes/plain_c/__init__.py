@@ -69,13 +69,15 @@ class PlainC:
 
     def models(self, _target: Target) -> dict[Precision, str]:
         from edgekd.microcontrollers.c.model import MODEL
+        from edgekd.microcontrollers.c.packages import place
 
-        return {"int8": MODEL}
+        return {"int8": place(MODEL)}
 
     def emit(
         self, deployables: Mapping[Precision, Deployable], _target: Target, _progress: Progress
     ) -> dict[str, bytes]:
         from edgekd.microcontrollers.c.model import model_files, whole_frames
+        from edgekd.microcontrollers.c.packages import placed
 
         deployable = deployables["int8"]
         if deployable.reject is not None:
@@ -85,7 +87,7 @@ class PlainC:
         student, network, samples = deployable.student, deployable.network, deployable.clip_samples
         assert network is not None
         hop = whole_frames(samples // 2, student.frontend.config)
-        return {name: text.encode() for name, text in model_files(student, network, samples, hop).items()}
+        return _encoded(placed(model_files(student, network, samples, hop)))
 
     def check(
         self, _files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], _target: Target
@@ -100,7 +102,7 @@ class PlainC:
         from edgekd.exporting.budget import Figures
         from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 
-        sizes = sizes_of(files[HEADER].decode())
+        sizes = sizes_of(_texts(files)[HEADER])
         return Figures(
             model_bytes=sizes["CONSTANT_BYTES"],
             parameters=sizes["PARAMETERS"],
@@ -140,22 +142,22 @@ class PlainC:
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples) -> dict[str, bytes]:
         from edgekd.microcontrollers.c import folder, host
+        from edgekd.microcontrollers.c.packages import packages, placed
 
         clips = folder.how_many(manifest.classifier.clip_samples, len(golden.waveform))
         recordings = host.in_16_bits(golden.clips()[:clips])
         scores = host.scores(_compiled(_texts(files)), recordings)
-        classes, core = manifest.classifier.classes, _core(manifest.target)
-        texts = folder.all_sources(classes, manifest.detection.open, core, recordings, scores)
-        return {name: text.encode() for name, text in texts.items()}
+        classifier, core = manifest.classifier, _core(manifest.target)
+        texts = folder.all_sources(classifier.classes, manifest.detection.open, core, recordings, scores)
+        beside = packages(manifest.provenance.run, len(classifier.classes), classifier.sample_rate)
+        return _encoded({**placed(texts), **beside})
 
     def usage(self, manifest: Manifest) -> str:
-        from edgekd.microcontrollers.c import toolchain
+        from edgekd.exporting.runtimes.plain_c.usage import usage
+        from edgekd.microcontrollers.c.packages import MICROPHONE_RATES
 
-        core = _core(manifest.target)
-        emulate = "" if core is None else _EMULATE.format(core=core.name)
-        flags = "" if core is None else " " + " ".join(("-mthumb", *core.flags))
-        compiler = "cc" if core is None else toolchain.CROSS_COMPILER
-        return _USAGE.format(rate=manifest.classifier.sample_rate, emulate=emulate, flags=flags, compiler=compiler)
+        rate = manifest.classifier.sample_rate
+        return usage(rate, _core(manifest.target), rate in MICROPHONE_RATES)
 
     def open(self, folder: Path, _threads: int = 1) -> Classify:
         from edgekd.microcontrollers.c import host
@@ -191,7 +193,14 @@ def _core(target: Target) -> Core | None:
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: content.decode() for name, content in files.items()}
+    """By name, without the places in a bundle."""
+    from edgekd.microcontrollers.c.packages import by_name
+
+    return by_name(files)
+
+
+def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: content.encode() for name, content in files.items()}
 
 
 def _compiled(model: Mapping[str, str]) -> HostClassifier:
@@ -253,56 +262,3 @@ def _check_board(flash: int, ram: int, target: Target) -> None:
                 f"The classifier takes {needed:,} bytes of {what}; target '{target.name}' allows {limit:,} ({key}). "
                 "Use a smaller student ('edgekd students'), a smaller --width, or another board."
             )
-
-
-_EMULATE = """
-    make emulate         # for a {core}: arm-none-eabi-gcc, newlib and qemu-system-arm"""
-_USAGE = """\
-## Check
-
-    make verify          # with the C compiler here{emulate}
-
-hears the recordings of `golden.h` in uneven pieces and compares every score with that found at export. Exit code 0: all
-are the same, bit for bit; 4: one is not. On your board, compile `main_verify.c` with an `edgekd_report` of your own.
-
-## Use
-
-Compile `edgekd.c`, `edgekd_kernels.c`, `edgekd_log_mel.c`, `edgekd_network.c` and `edgekd_model.c` into your program:
-
-    {compiler} -std=c99 -O2 -ffp-contract=off{flags} -c edgekd*.c
-
-Without `-ffp-contract=off` products and sums are fused, and the last bits of the log-mel differ.
-
-```c
-#include "edgekd.h"
-#include "edgekd_classes.h"
-
-static edgekd_t classifier;                  /* all that it needs beside the stack */
-static int16_t buffer[2][EDGEKD_FRAME_HOP];  /* the DMA fills one while the other is heard */
-static volatile int full = -1;
-static const int32_t heard_from[] = EDGEKD_HEARD_FROM;
-
-void microphone_half_done(void) {{ full = 0; }}  /* called by your driver: {rate} Hz, one channel, 16 bits */
-void microphone_done(void) {{ full = 1; }}
-
-int main(void) {{
-    int32_t scores[EDGEKD_CLASSES];
-    edgekd_init(&classifier);
-    for (;;) {{
-        while (full < 0) sleep_until_interrupt();
-        int half = full;
-        full = -1;
-        if (edgekd_push(&classifier, buffer[half], EDGEKD_FRAME_HOP)) {{
-            edgekd_scores(&classifier, scores);
-            for (int k = 0; k < EDGEKD_CLASSES; k++)
-                if (scores[k] >= heard_from[k]) report(k);
-        }}
-    }}
-}}
-```
-
-The microphone's rate has to be {rate} Hz: nothing is resampled. Windows overlap by half; `EDGEKD_HOP_SAMPLES` of
-`edgekd_model.h` says so, and is yours to change. `make stream` makes a program for this machine that does the same:
-
-    arecord -f S16_LE -r {rate} -t raw | ./stream
-"""
