@@ -60,21 +60,22 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
         constant_bytes=sizes["CONSTANT_BYTES"],
         state_bytes=state_bytes(sizes),
     )
-    core, missing = CORES.get(target.c.core), toolchain.missing_for_emulation()
+    core = CORES.get(target.c.core)
     if core is None:
         return found.model_copy(update={"not_counted": NO_EMULATOR})
+    lacking = toolchain.lacking(core)
     figures: dict[str, object] = {}
     try:
-        if missing != toolchain.CROSS_COMPILER:
+        if toolchain.CROSS_COMPILER not in lacking:
             pieces = measure.footprint(model, core)
             figures |= {key: pieces[key] for key in ("flash_bytes", "stack_bytes")}
             figures["ram_bytes"] = found.state_bytes + pieces["stack_bytes"]
-        if missing is None:
+        if not lacking:
             counted = instructions(model, core, host.in_16_bits(example.numpy())[0])
             figures |= _of_a_second(counted, core, target.c)
         else:
-            figures["not_counted"] = f"{missing} is not installed"
-    except GateError as failure:  # an emulator that is too old for the board, say
+            figures["not_counted"] = next(iter(lacking.values()))
+    except GateError as failure:
         figures["not_counted"] = str(failure)
     return found.model_copy(update=figures)
 

@@ -35,7 +35,13 @@ class HostClassifier:
             parts = [folder / MODEL, *(SOURCES / source for source in LIBRARY)]
             flags = (*_LIBRARY_FLAGS, f"-I{folder}", f"-I{SOURCES}")
             toolchain.build(parts, folder / "classifier.so", flags)
-            self.library = ctypes.CDLL(str(folder / "classifier.so"))
+            try:
+                self.library = ctypes.CDLL(str(folder / "classifier.so"))
+            except OSError as failure:
+                raise InputError(
+                    f"What {toolchain.host_compiler()[0]} compiled cannot be loaded here: {failure}. Name a C compiler "
+                    "of this machine in $CC, and in $TMPDIR a folder where programs may lie."
+                ) from None
         size = ctypes.c_size_t.in_dll(self.library, "edgekd_bytes").value
         self.state = np.zeros(size // 8 + 1, np.uint64)  # as aligned as anything in it
         self.library.edgekd_init.argtypes = [ctypes.c_void_p]

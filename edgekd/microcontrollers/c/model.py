@@ -6,6 +6,7 @@ All else that computes with them is the same for every student (`edgekd/device/c
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 
@@ -24,6 +25,7 @@ CLASSES = "edgekd_classes.h"
 _BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
+_ALL = "NAMES"  # of EDGEKD_CLASS_NAMES
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
@@ -163,12 +165,13 @@ def _text(name: str) -> str:
 
 
 def _identifiers(classes: Sequence[str]) -> list[str]:
-    """The classes in the letters that C has, in capitals; of those that come out alike, each with its number."""
+    """The classes in the letters that C has, in capitals; of those that come out alike, each with its number. None is
+    `NAMES`, which is what all are called."""
     names = [re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_") for name in classes]
-    found: list[str] = []
+    alike, found = Counter(names), dict.fromkeys([_ALL])
     for number, name in enumerate(names):
-        mine = name if name and names.count(name) == 1 else f"{name}_{number}".lstrip("_")
+        mine = name if name and alike[name] == 1 else f"{name}_{number}".lstrip("_")
         while mine in found:
             mine += "_"
-        found.append(mine)
-    return found
+        found[mine] = None
+    return list(found)[1:]

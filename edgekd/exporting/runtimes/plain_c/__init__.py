@@ -57,12 +57,17 @@ class PlainC:
     first_command: str = "make verify"
 
     def check_target(self, target: Target) -> None:
+        from edgekd.exporting.runtimes.plain_c.settings import ARCHITECTURES
+
         if target.precisions != ("int8",):
             raise ValueError(f"precisions = {list(target.precisions)}: C is written of int8 students; write ['int8']")
         if target.frontend != "graph":
             raise ValueError(f"frontend = '{target.frontend}': the log-mel is part of the C; write 'graph'")
         if target.c is None:
             raise ValueError("[c] is missing: runtime 'c' needs the core, as core = 'cortex-m4'")
+        has = ARCHITECTURES[target.c.core]
+        if target.architecture not in has:
+            raise ValueError(f"architecture = '{target.architecture}': a {target.c.core} has '{has[0]}'")
 
     def describe(self, target: Target) -> str:
         return f"{self.title} for {_settings(target).core}"
@@ -121,7 +126,8 @@ class PlainC:
             return torch.from_numpy(answer(waveforms.numpy()))
 
         compiler = toolchain.host_compiler()
-        return Checker(f"C compiled by {compiler} {toolchain.version(compiler)}", classify)
+        name = Path(compiler[0]).name
+        return Checker(f"C compiled by {name} {toolchain.version(compiler[0])}", classify)
 
     def checks(
         self,
@@ -177,10 +183,9 @@ def require_emulator(target: Target) -> None:
     if core is None:
         why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
         raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
-    missing = toolchain.missing_for_emulation()
-    if missing is not None:
-        packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
-        raise InputError(f"--require-emulator: {missing} is not installed. Next: apt install {packages}.")
+    for why in toolchain.lacking(core).values():
+        step = f"apt install {toolchain.PACKAGES}" if "not installed" in why else "install a newer one"
+        raise InputError(f"--require-emulator: {why}. Next: {step}.")
 
 
 def _settings(target: Target) -> PlainCSettings:
@@ -223,9 +228,9 @@ def _core_checks(
     from edgekd.microcontrollers.c import folder, host, measure, toolchain
     from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 
-    missing = toolchain.missing_for_emulation()
-    if missing == toolchain.CROSS_COMPILER:
-        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=f"{missing} is not installed")
+    lacking = toolchain.lacking(core)
+    if toolchain.CROSS_COMPILER in lacking:
+        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
     else:
         progress("core", 0, 2, core=core.name)
         figures = measure.footprint(model, core)
@@ -233,8 +238,9 @@ def _core_checks(
         _check_board(figures["flash_bytes"], ram, target)
         by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
         yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
-    if missing is not None:
-        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=f"{missing} is not installed")
+    if lacking:
+        why = lacking.get(toolchain.EMULATOR, lacking.get(toolchain.CROSS_COMPILER))
+        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=why)
         return
     progress("core", 1, 2, core=core.name)
     recordings = host.in_16_bits(clips)
