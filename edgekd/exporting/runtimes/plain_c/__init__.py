@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.errors import GateError, InputError, UsageError
+from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes.runtime import Checker, Classify
 from edgekd.microcontrollers.c.cores import CORES, Core
 
@@ -141,10 +141,14 @@ class PlainC:
         from edgekd.exporting.manifest import Check
 
         core, settings = _core(target), _settings(target)
+        needed = self.figures(files, target)
+        if core is None:
+            _check_board(needed, None, target)
         if core is None and settings.core != HOST:
             yield Check(by=settings.core, precision="int8", not_run=NO_EMULATOR)
         if core is not None:
-            yield from _core_checks(_texts(files), core, waveforms[:EMULATED_CLIPS].numpy(), target, progress)
+            clips = waveforms[:EMULATED_CLIPS].numpy()
+            yield from _core_checks(_texts(files), needed, core, clips, target, progress)
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples) -> dict[str, bytes]:
         from edgekd.microcontrollers.c import folder, host
@@ -221,21 +225,26 @@ def _compiled_once(model: tuple[tuple[str, str], ...]) -> HostClassifier:
 
 
 def _core_checks(
-    model: Mapping[str, str], core: Core, clips: NDArray[np.float32], target: Target, progress: Progress
+    model: Mapping[str, str],
+    needed: Figures,
+    core: Core,
+    clips: NDArray[np.float32],
+    target: Target,
+    progress: Progress,
 ) -> Iterator[Check]:
     """Flash, stack and memory on `core`, and the scores of `clips` under an emulator."""
     from edgekd.exporting.manifest import Check
     from edgekd.microcontrollers.c import folder, host, measure, toolchain
-    from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 
     lacking = toolchain.lacking(core)
     if toolchain.CROSS_COMPILER in lacking:
+        _check_board(needed, None, target)
         yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
     else:
         progress("core", 0, 2, core=core.name)
         figures = measure.footprint(model, core)
-        ram = state_bytes(sizes_of(model[HEADER])) + figures["stack_bytes"]
-        _check_board(figures["flash_bytes"], ram, target)
+        ram = needed.activation_bytes + figures["stack_bytes"]
+        _check_board(needed, figures, target)
         by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
         yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
     if lacking:
@@ -256,15 +265,31 @@ def _core_checks(
     yield Check(by=by, precision="int8", figures={"clips": len(clips), "scores_that_differ": 0})
 
 
-def _check_board(flash: int, ram: int, target: Target) -> None:
-    """Raise `GateError` where the board has less."""
-    allowed = _settings(target).flash_bytes
-    for what, needed, limit, key in (
-        ("flash", flash, allowed, "c.flash_bytes"),
-        ("RAM", ram, target.memory_bytes, "memory_bytes"),
-    ):
-        if limit is not None and needed > limit:
-            raise GateError(
-                f"The classifier takes {needed:,} bytes of {what}; target '{target.name}' allows {limit:,} ({key}). "
-                "Use a smaller student ('edgekd students'), a smaller --width, or another board."
+def _check_board(needed: Figures, measured: Mapping[str, int] | None, target: Target) -> None:
+    """Raise `TooLarge` where the board has less than the constants and an `edgekd_t` take, with the code and the stack
+    that were `measured`, where they were. Of other students these are the same, but for some bytes."""
+    from edgekd.exporting.budget import TooLarge
+
+    code, stack = (
+        (0, 0) if measured is None else (measured["flash_bytes"] - needed.model_bytes, measured["stack_bytes"])
+    )
+    limits = (_settings(target).flash_bytes, target.memory_bytes)
+    keys, at_least = ("c.flash_bytes", "memory_bytes"), "at least " if measured is None else ""
+
+    def takes(figures: Figures) -> tuple[tuple[str, int], ...]:
+        return ("flash", figures.model_bytes + code), ("RAM", figures.activation_bytes + stack)
+
+    def fits(figures: Figures) -> bool:
+        return all(limit is None or have <= limit for (_, have), limit in zip(takes(figures), limits, strict=True))
+
+    def words(figures: Figures) -> str:
+        return at_least + ", ".join(f"{have:,} bytes of {what}" for what, have in takes(figures))
+
+    for (what, have), limit, key in zip(takes(needed), limits, keys, strict=True):
+        if limit is not None and have > limit:
+            raise TooLarge(
+                f"The classifier takes {at_least}{have:,} bytes of {what}; target '{target.name}' allows {limit:,} "
+                f"({key}).",
+                fits,
+                words,
             )
