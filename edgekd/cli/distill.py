@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import options
+from edgekd.losses.terms import TERMS
 
 Flag = typer.Option
 NOTHING_WRITTEN = "No run was begun: start it again with the same command."
 
 
 def distill(
+    ctx: typer.Context,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
     unlabelled: options.Unlabelled = None,
@@ -36,8 +38,7 @@ def distill(
         str | None,
         Flag(
             envvar="EDGEKD_TERMS",
-            help="Loss terms, by comma: classification,statistical,structural,distillation,embedding. Alone, "
-            "classification trains on labels without a teacher.",
+            help=f"Loss terms, by comma: {','.join(TERMS)}. Alone, classification trains on labels without a teacher.",
         ),
     ] = None,
     epochs: options.Epochs = None,
@@ -93,12 +94,8 @@ def distill(
     }
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: pass one of them.")
-    if resume and config is None:
-        if out is None:
-            raise UsageError("--resume: say which run is to go on, with --out FOLDER.")
-        from edgekd.runs.run import Run, to_resume
-
-        config = Run.open(to_resume(out)).folder / "config.toml"
+    if resume:
+        config = options.config_of_run(ctx, config, out)
     taught, chosen = with_default_teacher(options.combine(config, flags, set_, trust, frontend_preset))
     resolved = settled(with_default_student(taught))
     first = options.is_first_process()
@@ -120,8 +117,7 @@ def distill(
     def advice() -> str:
         if not can_go_on(resolved):
             return NOTHING_WRITTEN
-        only_float = " --no-quantize" if no_quantize else ""  # it is no setting, so a run does not remember it
-        more = only_float + trust_flags(resolved)
+        more = trust_flags(resolved)
         return f"Go on with: {options.called('distill')} --out {quote(str(resolved.out))} --resume{more}"
 
     with options.interruptible(advice), options.lost_process(advice), ConsoleProgress(quiet or not first) as progress:

@@ -175,6 +175,19 @@ def thresholds(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
     return everywhere, by_class
 
 
+def config_of_run(ctx: typer.Context, config: Path | None, out: Path | None) -> Path:
+    """The file of the run in `out`, which is to be resumed, unless the command line names another: the one that
+    EDGEKD_CONFIG names is for new runs. Raises as `Run.open` does, `UsageError` without `out`."""
+    from edgekd.runs.run import Run, to_resume
+
+    source = ctx.get_parameter_source("config")
+    if config is not None and source is not None and source.name == "COMMANDLINE":
+        return config
+    if out is None:
+        raise UsageError("--resume: say what is to go on, with --out FOLDER.")
+    return Run.open(to_resume(out)).folder / "config.toml"
+
+
 def resolve(
     config_file: Path | None,
     flags: Mapping[str, Any],

@@ -15,6 +15,7 @@ NOTHING_WRITTEN = "Nothing was begun: start it again with the same command."
 
 
 def pretrain(
+    ctx: typer.Context,
     unlabelled: options.Unlabelled = None,
     dataset: options.Dataset = None,
     data_dir: Annotated[
@@ -58,12 +59,8 @@ def pretrain(
 
     if resume and overwrite:
         raise UsageError("--resume goes on and --overwrite replaces: pass one of them.")
-    if resume and config is None:
-        if out is None:
-            raise UsageError("--resume: say which pre-training is to go on, with --out FOLDER.")
-        from edgekd.runs.run import Run, to_resume
-
-        config = Run.open(to_resume(out)).folder / "config.toml"
+    if resume:
+        config = options.config_of_run(ctx, config, out)
     flags = {
         "data.unlabelled": unlabelled or None,
         "data.dataset": dataset,

@@ -25,7 +25,8 @@ def distill_and_quantize(
     overwrite: bool = False,
     teacher_run: Run | None = None,
 ) -> Run:
-    """A student as `distill` trains it and, with `int8`, its int8 student; `resume` goes on with either.
+    """A student as `distill` trains it and, with `int8`, its int8 student; `resume` goes on with either, and makes no
+    int8 student of a run that was begun without.
 
     Processes that `torchrun --max-restarts` has started again go on with the run that they had begun. Raises what
     `distill` and `quantize` raise.
@@ -34,7 +35,7 @@ def distill_and_quantize(
         if _restarted() and processes.from_first(lambda: can_go_on(config)):
             resume, overwrite = True, False
         run = distill(config, progress, resume=resume, overwrite=overwrite, teacher_run=teacher_run, quantized=int8)
-        if int8:
+        if int8 and not (resume and _ends_in_float(run)):
             quantize(run, progress=progress, resume=resume)
     return run
 
@@ -65,6 +66,11 @@ def quantize_mixed(run: Run, config: QuantizeConfig, max_drop: float, progress: 
     mixed = auto_mixed(run, max_drop, config.recipe, progress)
     quantize(run, config.model_copy(update={"keep_float": mixed.keep_float}), progress)
     return mixed
+
+
+def _ends_in_float(run: Run) -> bool:
+    """Whether the run was begun without an int8 student, and nobody has begun one since."""
+    return processes.from_first(lambda: bool(run.report().get("only_float")))
 
 
 def _restarted() -> bool:

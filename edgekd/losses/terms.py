@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgekd.config import LossConfig
 from edgekd.errors import UsageError, unknown_name
 from edgekd.task import SINGLE, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from edgekd.config import LossConfig
 
 Need = Literal["logits", "embedding", "tap"]
 """What a term needs of the teacher: its logits, the embedding that they are made of, or its early feature map."""

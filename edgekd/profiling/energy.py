@@ -21,6 +21,7 @@ from typing import Literal
 
 from edgekd.errors import UsageError
 from edgekd.number_formats import power, setting
+from edgekd.profiling.machine import text_of
 from edgekd.report.results import Battery, Cost, Energy, PrecisionName
 
 SAMPLES_PER_SECOND = 25  # of a power sensor; an INA3221 converts about as often
@@ -260,7 +261,7 @@ def battery(
 def _rapl_packages(root: Path) -> list[Path]:
     """Folders of the CPU packages' counters; cores and memory, which are parts of them or apart, left out."""
     folders = sorted(root.glob("sys/class/powercap/intel-rapl:*"))  # AMD's too
-    return [folder for folder in folders if (_text(folder / "name") or "").startswith("package")]
+    return [folder for folder in folders if (text_of(folder / "name") or "").startswith("package")]
 
 
 def _rapl(root: Path) -> Meter | None:
@@ -292,10 +293,10 @@ def _rails(root: Path) -> dict[str, Callable[[], float | None]]:
     for label in sorted(drivers.glob("ina3221*/*/hwmon/hwmon*/in[123]_label")):
         number = label.name[2]
         volts, amperes = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
-        found[_text(label) or label.name] = _product(volts, amperes)
+        found[text_of(label) or label.name] = _product(volts, amperes)
     for label in sorted(drivers.glob("ina3221*/*/iio:device*/rail_name_*")):
         power = label.with_name(f"in_power{label.name.removeprefix('rail_name_')}_input")
-        found[_text(label) or label.name] = _milli(power)
+        found[text_of(label) or label.name] = _milli(power)
     return found
 
 
@@ -363,15 +364,8 @@ def _torch_gpu() -> str | None:
     return f"GPU-{torch.cuda.get_device_properties().uuid}" if torch.cuda.is_available() else None
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:  # also a sensor that is switched off, or a counter for root alone
-        return None
-
-
 def _number(path: Path) -> float | None:
     try:
-        return float(_text(path) or "")
+        return float(text_of(path) or "")
     except ValueError:
         return None

@@ -115,7 +115,7 @@ def _machine(
 
 
 def _load_average(root: Path) -> float | None:
-    text = _text(root / "proc/loadavg")
+    text = text_of(root / "proc/loadavg")
     if text is not None:
         return float(text.split()[0])
     return round(os.getloadavg()[0], 2) if root == Path("/") and hasattr(os, "getloadavg") else None
@@ -123,7 +123,7 @@ def _load_average(root: Path) -> float | None:
 
 def _busy_seconds(root: Path) -> float | None:
     """CPU time all processes and guests have used since the machine started; None without Linux's `/proc/stat`."""
-    text = _text(root / "proc/stat")
+    text = text_of(root / "proc/stat")
     if text is None:
         return None
     user, nice, system, _idle, _wait, interrupt, soft, steal = (int(field) for field in text.split()[1:9])
@@ -138,7 +138,7 @@ def _own_seconds() -> float:
 def _quota_periods(root: Path) -> dict[Path, tuple[int, int]]:
     """Periods of its CPU quota and those in which it was stopped, of this process's control group and those above."""
     found = {}
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (text_of(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -147,7 +147,7 @@ def _quota_periods(root: Path) -> dict[Path, tuple[int, int]]:
         for folder in (group, *group.parents):
             if not folder.is_relative_to(mount):
                 break
-            counts = dict(entry.split()[:2] for entry in (_text(folder / "cpu.stat") or "").splitlines())
+            counts = dict(entry.split()[:2] for entry in (text_of(folder / "cpu.stat") or "").splitlines())
             if "nr_periods" in counts and "nr_throttled" in counts:
                 found[folder] = int(counts["nr_periods"]), int(counts["nr_throttled"])
     return found
@@ -159,8 +159,9 @@ def _gpu_name() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """What the kernel says in a file of its own; None where it says nothing."""
     try:
         return path.read_text().strip()
-    except OSError:
+    except OSError:  # also a sensor that is switched off, or a counter for root alone
         return None

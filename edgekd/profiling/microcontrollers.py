@@ -17,7 +17,7 @@ from edgekd.exporting.runtimes.plain_c import NO_EMULATOR, PlainC
 from edgekd.exporting.runtimes.plain_c.settings import PlainCSettings, Power
 from edgekd.microcontrollers.c import host, measure, toolchain
 from edgekd.microcontrollers.c.bounds import read_model
-from edgekd.microcontrollers.c.cores import CORES, Core
+from edgekd.microcontrollers.c.cores import CORES, Core, core_of
 from edgekd.microcontrollers.c.count import Instructions, instructions
 from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 from edgekd.report.results import Microcontroller
@@ -60,7 +60,7 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
         constant_bytes=sizes["CONSTANT_BYTES"],
         state_bytes=state_bytes(sizes),
     )
-    core = CORES.get(target.c.core)
+    core = core_of(target.c.core, target.c.fpu)
     if core is None:
         return found.model_copy(update={"not_counted": NO_EMULATOR})
     lacking = toolchain.lacking(core)

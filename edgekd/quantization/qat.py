@@ -79,6 +79,7 @@ def quantize(
     student.network = network
 
     def begin() -> None:
+        run.forget("only_float")
         if not resume:
             _give_up_old_student(run)
         write_text(run.stage_folder("int8") / "quantize.toml", to_toml(settled.model_dump(mode="json")))

@@ -118,6 +118,8 @@ def print_run(run: Run) -> None:
     if "int8" in test:
         named = quote(str(run.folder)) + trust_flags(run.config, taught=False)
         line(f"Next: edgekd export {named} --target NAME   (edgekd targets lists the boards)")
+    elif "student" in test:
+        line(f"Next: edgekd quantize {quote(str(run.folder))}{trust_flags(run.config)}")
 
 
 def print_pretraining(run: Run) -> None:
@@ -245,7 +247,8 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
             line(f"  not checked by {by}: {reason}")
     floats = manifest.float_operators
     if manifest.precision == "int8":
-        line(f"  in float: the front end and {len(floats.network)} operators after it (manifest.json)")
+        front_end = "the front end and " if floats.frontend else ""
+        line(f"  in float: {front_end}{len(floats.network)} operators after it (manifest.json)")
     for check in manifest.checks:
         fallen = [name for name, kind in check.layers.items() if kind != "int8"]
         if fallen:

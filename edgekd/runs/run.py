@@ -297,7 +297,7 @@ def check_folder(config: DistillConfig, resume: bool, overwrite: bool) -> None:
         if changed:
             raise UsageError(
                 f"{folder}: --resume goes on with the settings of the run, but these differ: {', '.join(changed)}. "
-                "Leave them out, or start another run."
+                "Leave them out (options, EDGEKD_* variables), or start another run."
             )
     elif folder.exists() and not (folder.is_dir() and _is_scrap(folder, config)):
         if not overwrite:

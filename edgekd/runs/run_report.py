@@ -93,6 +93,7 @@ class _Report(_Part):
     audit: _Audit = _Audit()
     warnings: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
+    only_float: bool = False
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from edgekd.data.splits import check_no_leak, make_split, read_splits, write_spl
 from edgekd.data.unlabelled import load_unlabelled
 from edgekd.data.walk import told
 from edgekd.errors import UsageError
+from edgekd.files.whole import write_json
 from edgekd.losses.terms import Need, check_classes, check_task, check_terms, check_unlabelled, needs_of, needs_teacher
 from edgekd.losses.total import SSATKDLoss
 from edgekd.models.build import check_models, new_student
@@ -232,6 +233,8 @@ def _begin(
         with Run.beginning(config, index.classes, _devices(device), resume=resume) as run:
             write_splits(run.folder / "splits.csv", index, split)
             run.update_report("audit", audited.to_dict())
+            if not quantized and not resume:
+                write_json(run.folder / "report.json", {**run.report(), "only_float": True})
             for warning in (*let_pass, left_out, unknown, *notes, *cancelled, *taken):
                 if warning is not None:
                     run.warn(warning)

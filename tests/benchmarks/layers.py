@@ -25,7 +25,7 @@ from edgekd.device.c import SOURCES
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.constants import array, network_constants
 from edgekd.microcontrollers.c.cores import CORES, Core
-from edgekd.microcontrollers.integer.fixed_point import factors
+from edgekd.microcontrollers.integer.fixed_point import CONVOLUTION_EXPONENT, factors
 from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Map, Means
 from edgekd.microcontrollers.integer.memory import plan
 from edgekd.microcontrollers.integer.reference import every_map
@@ -36,12 +36,15 @@ NAMES = (
     *(f"depthwise-{channels}" for channels in CHANNELS),
     *("conv-16", "conv-32", "stem-8"),
 )
+PLAIN = Path(__file__).with_name("plain_kernels.c")
 _HOOKS = """\
 #include <stdint.h>
+#include "edgekd_network.h"
+extern const edgekd_network measured;
 extern uint32_t taken, since;
 uint32_t edgekd_count(void);
 #define EDGEKD_LAYER_BEGINS(number) (since = edgekd_count())
-#define EDGEKD_LAYER_ENDS(number) (taken += (number) ? 0 : edgekd_count() - since)
+#define EDGEKD_LAYER_ENDS(number) (taken += (number) == measured.layers - 1 ? 0 : edgekd_count() - since)
 """
 _MAIN = """\
 #include <string.h>
@@ -53,16 +56,16 @@ uint32_t taken, since;
 static uint32_t memory[%(words)d];
 
 int main(void) {
-    const edgekd_map *map = &layer.map[1];
-    int length = layer.map[0].columns * layer.map[0].channels, wide = map->columns * map->channels, made = 0;
-    const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + layer.progress);
+    const edgekd_map *map = &measured.map[measured.maps - 2];
+    int length = measured.map[0].columns * measured.map[0].channels, wide = map->columns * map->channels, made = 0;
+    const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + measured.progress);
     edgekd_count_start();
-    edgekd_network_start(&layer, memory);
-    for (int row = 0; row < layer.map[0].rows; row++) {
-        memcpy(edgekd_network_entry(&layer, memory), values + row * length, (size_t)length);
-        edgekd_network_step(&layer, memory);
-        if (made < written[1] - map->ring) made = written[1] - map->ring;
-        for (; made < written[1]; made++) {
+    edgekd_network_start(&measured, memory);
+    for (int row = 0; row < measured.map[0].rows; row++) {
+        memcpy(edgekd_network_entry(&measured, memory), values + row * length, (size_t)length);
+        edgekd_network_step(&measured, memory);
+        for (; made < written[measured.maps - 2]; made++) {
+            if (made < written[measured.maps - 2] - map->ring) continue;
             const int8_t *there = (const int8_t *)memory + map->place +
                 (made %% map->ring) * (map->left + map->columns + map->right) * map->channels;
             if (memcmp(there + map->left * map->channels, expected + made * wide, (size_t)wide)) return 1;
@@ -90,23 +93,19 @@ class Alone:
 
     @property
     def network(self) -> IntegerNetwork:
-        """The layer, with means and a classifier that no one asks for."""
-        target = self.layer.target
-        vector = Map("vector", 1, 1, target.channels, 1.0, 0)
-        means = Means(
-            target,
-            vector,
-            0,
-            ((0, target.rows),),
-            ((0, target.columns),),
-            None,
-            np.zeros(target.channels, np.int32),
-            factors(np.full(target.channels, 1 / target.rows / target.columns)),
-        )
-        classifier = Classifier(
-            vector, np.ones((2, target.channels), np.int8), np.zeros(2, np.int32), factors([0.1, 0.1])
-        )
-        return IntegerNetwork(self.layer.source, (self.layer, means), classifier)
+        return with_an_end(self.layer)
+
+
+def with_an_end(*layers: Convolution) -> IntegerNetwork:
+    """The layers, one behind the other, with means and a classifier that no one asks for."""
+    last = layers[-1].target
+    vector = Map("vector", 1, 1, last.channels, 1.0, 0)
+    by = factors(np.full(last.channels, 1 / last.rows / last.columns))
+    cells = ((0, last.rows),), ((0, last.columns),)
+    means = Means(last, vector, 0, *cells, None, np.zeros(last.channels, np.int32), by)
+    weight = np.ones((2, last.channels), np.int8)
+    classifier = Classifier(vector, weight, np.zeros(2, np.int32), factors([0.1, 0.1]))
+    return IntegerNetwork(layers[0].source, (*layers, means), classifier)
 
 
 def alone(name: str) -> Alone:
@@ -125,7 +124,7 @@ def alone(name: str) -> Alone:
         target=Map("target", rows // step, columns // step, channels, 1.0, -128),
         weight=weight,
         bias=(bias - source.zero_point * weight.reshape(channels, -1).sum(axis=1, dtype=np.int32)).astype(np.int32),
-        factors=factors(real),
+        factors=factors(real, CONVOLUTION_EXPONENT),
         stride=(step, step),
         padding=(0, 0, 0, 0) if size == 1 else (1, 1, 1, 1) if step == 1 else (1, 0, 1, 0),
         low=-128,
@@ -138,9 +137,20 @@ def alone(name: str) -> Alone:
     return Alone(layer, values, expected.astype(np.int8), bias, real)
 
 
-def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",)) -> float:
-    """Of the whole layer. Raises `GateError` where a value is not numpy's."""
-    network = layer.network
+def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",), kernels: Path | None = None) -> float:
+    """Of the whole layer, with our kernels or another file's. Raises `GateError` where a value is not numpy's."""
+    return counted(layer.network, layer.values, layer.expected, core, flags, kernels)
+
+
+def counted(
+    network: IntegerNetwork,
+    values: NDArray[np.int8],
+    expected: NDArray[np.int8],
+    core: Core,
+    flags: Sequence[str],
+    kernels: Path | None = None,
+) -> float:
+    """Instructions of all layers but the last, of which the one before makes what is `expected`."""
     memory = plan(network)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -148,14 +158,17 @@ def instructions(layer: Alone, core: Core, flags: Sequence[str] = ("-O2",)) -> f
             if source.suffix in (".c", ".h", ".ld"):
                 (folder / source.name).write_bytes(source.read_bytes())
         constants = [
-            network_constants(network, memory, "layer"),
-            array("values", layer.values),
-            array("expected", layer.expected),
+            network_constants(network, memory, "measured"),
+            array("values", values),
+            array("expected", expected),
         ]
         (folder / "main.c").write_text(_MAIN % {"constants": "\n".join(constants), "words": memory.size // 4})
         (folder / "hooks.h").write_text(_HOOKS)
+        if kernels is not None:
+            (folder / "edgekd_kernels.c").write_bytes(kernels.read_bytes())
         sources = [folder / file for file in ("main.c", "edgekd_network.c", "edgekd_kernels.c", "emulator.c")]
-        toolchain.cross_build(sources, folder / "layer.elf", core, [*flags, "-include", str(folder / "hooks.h")])
+        hooks = ["-include", str(folder / "hooks.h"), f"-I{folder}"]
+        toolchain.cross_build(sources, folder / "layer.elf", core, [*flags, *hooks])
         (ticks,) = re.findall(r"\d+", toolchain.emulate(folder / "layer.elf", core))
     return int(ticks) * core.emulated.instructions_a_tick
 
@@ -172,8 +185,7 @@ def main() -> None:
         for core in options.cores:
             flags = [f"-{options.optimise}"]
             plain, own = (
-                instructions(layer, CORES[core], [*flags, *more]) / layer.layer.macs
-                for more in (["-DEDGEKD_PLAIN=1"], [])
+                instructions(layer, CORES[core], flags, kernels) / layer.layer.macs for kernels in (PLAIN, None)
             )
             print(f"{name:<15}{core:<15}{plain:>7.2f}{own:>9.2f}", flush=True)
 

@@ -1,15 +1,16 @@
 """Instructions of a frame's log-mel in C under the emulator, beside kissfft and CMSIS-DSP built the same way.
 
     python -m tests.benchmarks.log_mel_instructions [--kissfft FOLDER] [--cmsis-dsp FOLDER] [--cores cortex-m4]
-        [--points 512 1024] [--optimisation O2]
+        [--points 512 1024] [--convention yamnet] [--without-fpu] [--optimisation O2]
 
 The folders hold sources that are not in this project: those of kissfft (Debian's source package `kissfft`), and the
 unpacked source distribution of `cmsisdsp` on PyPI, whose C it is. All are compiled with the same flags, and counted by
 SysTick over 20 frames:
 
-    row            ours, window, transform, powers, mel filters and logarithms
-    no mels        ours, window, transform and powers
-    kiss_fftr      kissfft's transform of real samples, alone
+    row            ours in float: window, transform, powers, mel filters and logarithms
+    no mels        ours in float: window, transform and powers
+    fixed, no mels    the same two in fixed point
+    kiss_fftr      kissfft's transform of real samples, alone, in float and (32, 16) with so many bits
     rfft_f32       CMSIS-DSP's arm_rfft_fast_f32, alone
     f32, q31       CMSIS-DSP: 16-bit samples widened, window, transform and powers, in float and in 32 bits
 """
@@ -27,9 +28,10 @@ import numpy as np
 from edgekd.device.c import SOURCES
 from edgekd.front_end import FrontendConfig
 from edgekd.microcontrollers.c import toolchain
-from edgekd.microcontrollers.c.cores import CORES, Core
-from edgekd.microcontrollers.c.front_end import log_mel_constants
+from edgekd.microcontrollers.c.cores import CORES, Core, core_of
+from edgekd.microcontrollers.c.front_end import fixed_log_mel_constants, log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.log_mel import fixed_log_mel
 
 FRAMES = 20
 _KISSFFT = ("kiss_fft.c", "kiss_fftr.c")
@@ -123,17 +125,26 @@ static void tell(void) {
 }
 """
 _OURS = """\
-#include "edgekd_log_mel.h"
+#include "edgekd_model.h"
+#if EDGEKD_FIXED_POINT
+#define ROW edgekd_fixed_log_mel_row
+typedef edgekd_fixed_log_mel log_mel;
+typedef int32_t level;
+#else
+#define ROW edgekd_log_mel_row
+typedef edgekd_log_mel log_mel;
+typedef float level;
+#endif
 %(constants)s
-static float spectrum[POINTS + 2], row[64];
+static level spectrum[POINTS + 2], row[64];
 
-static void rows_of(const edgekd_log_mel *front_end) {
-    for (int i = 0; i < FRAMES; i++) edgekd_log_mel_row(front_end, samples, POINTS, 0, 0, 0, spectrum, row);
+static void rows_of(const log_mel *front_end) {
+    for (int i = 0; i < FRAMES; i++) ROW(front_end, samples, POINTS, 0, 0, 0, spectrum, row);
     tell();
 }
 
 int main(void) {
-    edgekd_log_mel bare = front_end;
+    log_mel bare = front_end;
     bare.mels = 0;
     begin();
     rows_of(&front_end);
@@ -144,7 +155,7 @@ int main(void) {
 _OF_KISSFFT = """\
 #include <stddef.h>
 #include "kiss_fftr.h"
-static float heard[POINTS];
+static kiss_fft_scalar heard[POINTS];
 static kiss_fft_cpx bins[POINTS / 2 + 1];
 static double memory[8192];
 
@@ -210,6 +221,8 @@ def counted(main: str, sources: Iterable[Path], points: int, core: Core, flags: 
         folder = Path(name)
         for source in SOURCES.glob("*.[chl]*"):
             (folder / source.name).write_bytes(source.read_bytes())
+        fixed = int("edgekd_fixed_log_mel front_end" in main)
+        (folder / "edgekd_model.h").write_text(f'#define EDGEKD_FIXED_POINT {fixed}\n#include "edgekd_log_mel.h"\n')
         (folder / "main.c").write_text(_COUNTED % {"points": points, "frames": FRAMES} + main)
         (folder / "cmsis_compiler.h").write_text(_CMSIS_COMPILER)
         every = [folder / "main.c", folder / "emulator.c", *sources]
@@ -219,11 +232,16 @@ def counted(main: str, sources: Iterable[Path], points: int, core: Core, flags: 
     return [round(int(each) * core.emulated.instructions_a_tick / FRAMES) for each in ticks]
 
 
-def ours(points: int) -> str:
+def ours(points: int, convention: str, fixed: bool) -> str:
     rate, mels = 32_000 * points // 1024, 64
-    config = FrontendConfig(n_fft=points, hop_length=points // 2, n_mels=mels, f_max=rate * 0.45)
-    entry = Map("entry", 1, mels, 1, 1.0, 0)
-    constants = log_mel_constants(config, rate, 1.0, np.ones(mels), np.zeros(mels), entry, "front_end")
+    settings = {"n_fft": points, "window_length": points, "hop_length": points // 2, "n_mels": mels}
+    config = FrontendConfig.model_validate({**settings, "convention": convention, "f_max": rate * 0.45}).at(rate)
+    entry = Map("entry", 1, mels, 1, 0.5, 0)
+    ones, zeros = np.ones(mels), np.zeros(mels)
+    if fixed:
+        constants = fixed_log_mel_constants(fixed_log_mel(config, rate, 1.0, ones, zeros, entry), "front_end")
+    else:
+        constants = log_mel_constants(config, rate, 1.0, ones, zeros, entry, "front_end")
     return _OURS % {"constants": constants}
 
 
@@ -233,18 +251,33 @@ def main() -> None:
     parser.add_argument("--cmsis-dsp", type=Path)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=["cortex-m4", "cortex-m55"])
     parser.add_argument("--points", nargs="+", type=int, default=[512, 1024])
+    parser.add_argument("--convention", choices=["panns", "yamnet"], default="panns")
+    parser.add_argument("--without-fpu", action="store_true", help="cores as they are without one")
     parser.add_argument("--optimisation", default="O2")
     options = parser.parse_args()
     kissfft, dsp = options.kissfft, options.cmsis_dsp
-    names = ["row", "no mels", *(["kiss_fftr"] if kissfft else []), *(["rfft_f32", "f32", "q31"] if dsp else [])]
+    names = [
+        "row",
+        "no mels",
+        "fixed",
+        "no mels",
+        *(["kiss_fftr", "32", "16"] if kissfft else []),
+        *(["rfft_f32", "f32", "q31"] if dsp else []),
+    ]
     print(f"{'core':<14}{'points':>7}" + "".join(f"{name:>11}" for name in names))
     for core in options.cores:
+        here = core_of(core, fpu=False if options.without_fpu else None)
+        assert here is not None
         for points in options.points:
-            flags, here = (f"-{options.optimisation}",), CORES[core]
-            found = counted(ours(points), [SOURCES / "edgekd_log_mel.c"], points, here, flags)
+            flags, found = (f"-{options.optimisation}",), []
+            for fixed, source in ((False, "edgekd_log_mel.c"), (True, "edgekd_log_mel_fixed.c")):
+                mine = (*flags, f"-I{SOURCES}")
+                found += counted(ours(points, options.convention, fixed), [SOURCES / source], points, here, mine)
             if kissfft:
                 sources = [kissfft.resolve() / name for name in _KISSFFT]
-                found += counted(_OF_KISSFFT, sources, points, here, (*flags, f"-I{kissfft.resolve()}"))
+                for kind in ((), ("-DFIXED_POINT=32",), ("-DFIXED_POINT=16",)):
+                    theirs = (*flags, f"-I{kissfft.resolve()}", *kind)
+                    found += counted(_OF_KISSFFT, sources, points, here, theirs)
             if dsp:
                 sources = [each for name in _CMSIS_DSP if (each := dsp.resolve() / "Source" / name).exists()]
                 places = [f"-I{dsp.resolve() / each}" for each in ("Include", "PrivateInclude")]

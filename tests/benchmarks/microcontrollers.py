@@ -5,7 +5,7 @@
 BUNDLE was exported for a target of runtime `c`. Each core (all where none is named) runs a window of the first golden
 recording under QEMU, which counts instructions, not cycles. Prints a line a core and kernel: instructions of a window,
 log-mel and all; of a frame of the log-mel; of the network, and these a MAC; then instructions a MAC of each layer, or
-thousands where a layer has no MACs. "plain" is what the compiler makes of the C that all cores have.
+thousands where a layer has no MACs. "plain" is what the compiler makes of the simplest C.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
 from edgekd.microcontrollers.c.packages import find
 
 FRAMES = 20
-PLAIN = "#define EDGEKD_PLAIN 1\n"
+PLAIN = Path(__file__).with_name("plain_kernels.c")
 HOOKS = """\
 #include <stdint.h>
 extern uint32_t ticks[64], since;
@@ -52,7 +52,7 @@ static void say(const char *what, uint32_t number) {
 
 int main(void) {
     const edgekd_network *network = &edgekd_model_network;
-    uint32_t begun;
+    uint32_t begun, spent;
     edgekd_count_start();
     begun = edgekd_count();
     edgekd_init(&classifier);
@@ -60,17 +60,20 @@ int main(void) {
     say("window", edgekd_count() - begun);
     begun = edgekd_count();
     for (int i = 0; i < FRAMES; i++)
-        edgekd_log_mel_row(&edgekd_model_log_mel, golden_pcm[0] + i * EDGEKD_FRAME_SAMPLES, EDGEKD_FRAME_SAMPLES, 0, 0,
-                           0, classifier.spectrum, classifier.row);
+        EDGEKD_ROW(&edgekd_model_log_mel, golden_pcm[0] + i * EDGEKD_FRAME_SAMPLES, EDGEKD_FRAME_SAMPLES, 0, 0, 0,
+                   classifier.spectrum, classifier.row);
     say("frames", edgekd_count() - begun);
     memset(ticks, 0, sizeof ticks);
-    edgekd_network_start(network, memory);
     begun = edgekd_count();
+    edgekd_network_start(network, memory);
+    spent = edgekd_count() - begun;
     for (int row = 0; row < network->map[0].rows; row++) {
         memcpy(edgekd_network_entry(network, memory), golden_pcm[0] + 32 * row, EDGEKD_BINS);
+        begun = edgekd_count();
         edgekd_network_step(network, memory);
+        spent += edgekd_count() - begun;
     }
-    say("network", edgekd_count() - begun);
+    say("network", spent);
     for (int i = 0; i < network->layers; i++) say("layer", ticks[i]);
     return 0;
 }
@@ -84,7 +87,9 @@ def counted(bundle: Path, core: Core, optimise: str, plain: bool, hooked: bool) 
         folder = Path(name)
         shipped = {file: find(bundle, file).read_text() for file in (MODEL, HEADER, GOLDEN_HEADER)}
         ours = {file: text(file) for file in (*LIBRARY, *HEADERS, "edgekd_report.h", "emulator.c", "emulator.ld")}
-        before = (PLAIN if plain else "") + (HOOKS if hooked else "")
+        if plain:
+            ours["edgekd_kernels.c"] = PLAIN.read_text()
+        before = HOOKS if hooked else ""
         write(folder, {**ours, **shipped, "main.c": MAIN, "before.h": before})
         sources = [folder / file for file in ("main.c", "emulator.c", *LIBRARY, MODEL)]
         flags = [f"-{optimise}", "-include", str(folder / "before.h")]

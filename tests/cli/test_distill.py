@@ -58,6 +58,9 @@ def test_int8_can_be_left_out_and_made_up_for(
     out = tmp_path / "run"
     found = quick("--data-dir", recordings, "--out", out, "--no-quantize", "--json").json()
     assert set(found["test"]) == {"student"}
+    again = edgekd("distill", "--out", out, "--resume", "--quiet")
+    assert again.out.splitlines()[-1] == f"Next: edgekd quantize {out}"
+    assert not (out / "int8").exists()
     line = edgekd("export", out, "--target", "cpu").refusal(3)
     assert line == f"{out}: this run has no int8 student. First: edgekd quantize {out}"
     assert set(edgekd("quantize", out, "--json", "--quiet").json()["test"]) == {"student", "int8"}
@@ -199,6 +202,19 @@ def test_resuming_with_other_settings_names_them(edgekd: Callable, run: Path) ->
     line = edgekd("distill", "--out", run, "--resume", "--epochs", "30", "--seed", "5").refusal(2)
     assert "these differ: seed, training.epochs." in line
     assert contents(run) == before
+
+
+def test_resuming_a_run_means_its_own_file(
+    edgekd: Callable, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.toml").write_text("[training]\nepochs = 30\n")
+    monkeypatch.setenv("EDGEKD_CONFIG", str(tmp_path / "other.toml"))
+    assert edgekd("distill", "--out", run, "--resume", "--quiet").code == 0
+    named = ("--config", tmp_path / "other.toml")
+    assert "training.epochs" in edgekd("distill", "--out", run, "--resume", *named).refusal(2)
+    monkeypatch.setenv("EDGEKD_EPOCHS", "30")
+    line = edgekd("distill", "--out", run, "--resume").refusal(2)
+    assert "these differ: training.epochs. Leave them out (options, EDGEKD_* variables)" in line
 
 
 def test_resuming_and_overwriting_exclude_each_other(edgekd: Callable, run: Path) -> None:
@@ -357,12 +373,12 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(edgekd: Callable, recording
     finally:
         process.kill()
     assert (process.returncode, shown) == (130, "")
-    assert said.splitlines()[-1] == f"Interrupted. Go on with: edgekd distill --out '{out}' --resume --no-quantize"
+    assert said.splitlines()[-1] == f"Interrupted. Go on with: edgekd distill --out '{out}' --resume"
     assert "Traceback" not in said
     assert unfinished(out) == []
     epochs = len((out / "metrics.csv").read_text().splitlines()) - 1
     assert 1 <= epochs < 15
-    done = edgekd("distill", "--out", out, "--resume", "--no-quantize", "--quiet", "--json")
+    done = edgekd("distill", "--out", out, "--resume", "--quiet", "--json")
     assert set(done.json()["test"]) == {"student"}
     assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 15
 

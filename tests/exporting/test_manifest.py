@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,12 +89,33 @@ def test_a_manifest_of_another_shape_is_refused_even_when_its_digest_is_right(to
         read_bundle(folder)
 
 
-def test_a_manifest_cannot_point_outside_its_folder(toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place", ["../secret", "a/../../secret", "/secret", "a//secret", "a/.secret", "a/" * 9 + "secret"]
+)
+def test_a_manifest_cannot_point_outside_its_folder(place: str, toy: Toy, tmp_path: Path) -> None:
     folder = toy.write(tmp_path / "bundle").folder
     contents = json.loads((folder / "manifest.json").read_text())
-    contents["files"]["../secret"] = "0" * 64
+    contents["files"][place] = "0" * 64
     resign(folder, contents)
-    with pytest.raises(InputError, match=r"files\..*secret"):
+    with pytest.raises(InputError, match=r"files\..*secret.*not the name of a file in the bundle"):
+        read_bundle(folder)
+
+
+def test_files_of_a_bundle_may_lie_in_folders(toy: Toy, tmp_path: Path) -> None:
+    files = {"src/model.h": b"int a;\n", "a/b/c.txt": b"c"}
+    folder = toy.write(tmp_path / "bundle").folder
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    contents = json.loads((folder / "manifest.json").read_text())
+    contents["files"] |= {name: edgekd_runner.file_digest(folder / name) for name in files}
+    resign(folder, contents)
+    assert set(files) < set(read_bundle(folder).manifest.files)
+    (folder / "src" / "model.h").write_text("int b;\n")
+    with pytest.raises(InputError, match=r"src/model\.h: changed since the bundle was written"):
+        read_bundle(folder)
+    shutil.rmtree(folder / "src")
+    with pytest.raises(InputError, match=r"src/model\.h: No such file"):
         read_bundle(folder)
 
 

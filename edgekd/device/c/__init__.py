@@ -4,7 +4,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent
 
-LIBRARY = ("edgekd.c", "edgekd_kernels.c", "edgekd_log_mel.c", "edgekd_network.c")
+LIBRARY = ("edgekd.c", "edgekd_kernels.c", "edgekd_log_mel.c", "edgekd_log_mel_fixed.c", "edgekd_network.c")
 HEADERS = (
     "edgekd.h",
     "edgekd_exact.h",

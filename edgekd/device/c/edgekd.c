@@ -30,13 +30,22 @@ static void begin(edgekd_window *window) {
     edgekd_network_start(&edgekd_model_network, window->memory);
 }
 
+/* To the nearest integer, halves upwards. */
+#if EDGEKD_FIXED_POINT
+static int8_t rounded(int32_t value) {
+    int bits = edgekd_model_log_mel.fraction_bits;
+    value = (value + (1 << (bits - 1))) >> bits;
+    return (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+}
+#else
 static int8_t rounded(float value) {
     return (int8_t)(value <= -128.0f ? -128 : value >= 127.0f ? 127 : (int32_t)(value + 128.5f) - 128);
 }
+#endif
 
 /* A row of the log-mel: returns 1 when it completes the window. */
 static int hear_row(edgekd_t *classifier, edgekd_window *window) {
-    const float *row = classifier->row;
+    const edgekd_level *row = classifier->row;
     int8_t *entry;
     window->frame++;
 #if EDGEKD_FRAMES_PER_STEP > 1
@@ -62,9 +71,9 @@ static int hear_frames(edgekd_t *classifier) {
             uint32_t back = window->seen - (uint32_t)start;
             int inside = start >= 0 && after <= 0;
             if (!(inside && shared))
-                edgekd_log_mel_row(&edgekd_model_log_mel, classifier->samples, LENGTH,
-                                   (int)((classifier->at + 2 * LENGTH - back) % LENGTH), start < 0 ? -start : 0,
-                                   after > 0 ? after : 0, classifier->spectrum, classifier->row);
+                EDGEKD_ROW(&edgekd_model_log_mel, classifier->samples, LENGTH,
+                           (int)((classifier->at + 2 * LENGTH - back) % LENGTH), start < 0 ? -start : 0,
+                           after > 0 ? after : 0, classifier->spectrum, classifier->row);
             shared = inside;
             if (hear_row(classifier, window)) {
                 edgekd_network_scores(&edgekd_model_network, window->memory, classifier->scores);

@@ -27,12 +27,20 @@
 extern "C" {
 #endif
 
+#if EDGEKD_FIXED_POINT /* of the log-mel; all else is in integers anyway */
+typedef int32_t edgekd_level;
+#define EDGEKD_ROW edgekd_fixed_log_mel_row
+#else
+typedef float edgekd_level;
+#define EDGEKD_ROW edgekd_log_mel_row
+#endif
+
 typedef struct {
     uint32_t seen;  /* samples of this window; those before it count as none */
     uint32_t frame; /* the next one */
     uint8_t active;
 #if EDGEKD_FRAMES_PER_STEP > 1
-    float sums[EDGEKD_BINS];
+    edgekd_level sums[EDGEKD_BINS];
 #endif
     uint32_t memory[EDGEKD_MEMORY_WORDS];
 } edgekd_window;
@@ -41,8 +49,8 @@ typedef struct {
     uint32_t until_next; /* samples before the next window begins */
     uint32_t at;         /* where the next sample goes */
     int16_t samples[EDGEKD_FRAME_SAMPLES];
-    float spectrum[EDGEKD_SPECTRUM];
-    float row[EDGEKD_BINS];
+    edgekd_level spectrum[EDGEKD_SPECTRUM];
+    edgekd_level row[EDGEKD_BINS];
     int32_t scores[EDGEKD_CLASSES];
     edgekd_window windows[EDGEKD_WINDOWS];
 } edgekd_t;

@@ -2,8 +2,7 @@
 
 #include <string.h>
 
-#if EDGEKD_PLAIN /* for comparison */
-#elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #define HELIUM 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 #define DSP 1
@@ -11,88 +10,85 @@
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
 
-static inline uint32_t word_at(const int8_t *values) {
-    uint32_t word;
-    memcpy(&word, values, sizeof word);
-    return word;
-}
-
 /* In plain C: on cores without such instructions, and for what those have no code for. */
 
-#if defined(__GNUC__)
-#define APART __attribute__((noinline)) /* inlined, inner loops would run out of registers */
-#else
-#define APART
-#endif
-
-/* The values under the kernel at one pixel, row by row, each filled to words. */
-static void gather(const int8_t *const *rows, int kernel_rows, int length, int at, int8_t *patch) {
+/* The values under the kernel at two pixels, row by row, each filled to words; of both pixels in one word, the second's
+ * above the first's. */
+static void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
     for (int ky = 0; ky < kernel_rows; ky++) {
-        const int8_t *from = rows[ky] + at;
-        for (int i = 0; i < length; i += 4, patch += 4) {
-            uint32_t word = word_at(from + i);
-            memcpy(patch, &word, sizeof word);
-        }
+        const int8_t *value = rows[ky] + at, *end = value + length;
+        for (; value != end; value++) *pairs++ = (uint32_t)value[0] + ((uint32_t)value[apart] << 16);
     }
 }
 
-/* Adds to two sums the products of `weights` with the values of two pixels, which lie one behind the other. */
-static APART void add_products(const int8_t *weights, const int8_t *values, int length, int32_t sums[2]) {
-    const int8_t *end = weights + length, *others = values + length;
-    int32_t first = sums[0], second = sums[1];
+/* Adds to two sums the products of `weights` with the values of two pixels. A product of 32 bits is one with each of a
+ * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF below keeps the first from
+ * borrowing of the second. */
+#define HALF 0x8000u
+static APART void add_products(const int8_t *weights, const uint32_t *pairs, int length, uint32_t sums[2]) {
+    const int8_t *end = weights + length;
+    uint32_t first = sums[0] - HALF * ((uint32_t)length / 2), second = sums[1];
     do {
-        int32_t weight = *weights++;
-        first += weight * *values++;
-        second += weight * *others++;
+        uint32_t both = (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1] + HALF;
+        uint32_t more = (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3] + HALF;
+        first += both & 0xFFFF;
+        second += (uint32_t)((int32_t)both >> 16);
+        first += more & 0xFFFF;
+        second += (uint32_t)((int32_t)more >> 16);
+        weights += 4, pairs += 4;
     } while (weights != end);
     sums[0] = first, sums[1] = second;
 }
 
 static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
-                     const edgekd_rounding *by, int8_t *patches, int8_t *out) {
+                     const edgekd_rounding *by, uint32_t *pairs, int8_t *out) {
     int length = EDGEKD_WORDS(layer->kernel_columns * channels), all = layer->kernel_rows * length;
     int step = layer->stride_columns * channels;
     for (int x = 0; x < columns; x += 2, out += 2 * outputs) {
         int both = x + 1 < columns;
         const int8_t *weights = layer->weights;
+        const int32_t *parameters = layer->parameters;
         int8_t *other = both ? out + outputs : out;
-        gather(rows, layer->kernel_rows, length, x * step, patches);
-        gather(rows, layer->kernel_rows, length, (x + both) * step, patches + all);
-        for (int o = 0; o < outputs; o++, weights += all) {
-            int32_t mantissa = layer->parameters[2 * o + 1], sums[2];
-            sums[0] = sums[1] = layer->parameters[2 * o];
-            add_products(weights, patches, all, sums);
-            other[o] = edgekd_rounded(sums[1], mantissa, by);
-            out[o] = edgekd_rounded(sums[0], mantissa, by);
+        pair(rows, layer->kernel_rows, length, x * step, both * step, pairs);
+        for (int o = 0; o < outputs; o++, weights += all, parameters += 2) {
+            uint32_t sums[2] = {(uint32_t)parameters[0], (uint32_t)parameters[0]};
+            add_products(weights, pairs, all, sums);
+            other[o] = edgekd_rounded((int32_t)sums[1], parameters[1], by);
+            out[o] = edgekd_rounded((int32_t)sums[0], parameters[1], by);
         }
     }
 }
 
-/* The sum of one channel under a kernel, whose weights lie four channels apart. */
-static APART int32_t channel_sum(const int8_t *weight, const int8_t *const *rows, int at, int channels, int kernel_rows,
-                                 int kernel_columns, int32_t sum) {
-    const int8_t *const *end = rows + kernel_rows;
-    for (; rows != end; rows++) {
-        const int8_t *value = *rows + at;
-        int left = kernel_columns;
+/* Adds to the sums of four channels their products under a kernel. Of channels that are not there weights are 0. */
+static APART void add_four_channels(const int8_t *weights, const int8_t *const *rows, int at, int channels,
+                                    int kernel_rows, int kernel_columns, int32_t sums[4]) {
+    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    for (const int8_t *const *end_of_rows = rows + kernel_rows; rows != end_of_rows; rows++) {
+        const int8_t *value = *rows + at, *end = value + kernel_columns * channels;
         do {
-            sum += *weight * *value;
-            weight += 4;
+            a += weights[0] * value[0];
+            b += weights[1] * value[1];
+            c += weights[2] * value[2];
+            d += weights[3] * value[3];
+            weights += 4;
             value += channels;
-        } while (--left);
+        } while (value != end);
     }
-    return sum;
+    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
 }
 
 static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                const edgekd_rounding *by, int8_t *out) {
     int step = layer->stride_columns * channels, taps = 4 * layer->kernel_rows * layer->kernel_columns;
     for (int x = 0, at = 0; x < columns; x++, at += step) {
-        for (int c = 0; c < channels; c++) {
-            const int32_t *parameters = layer->parameters + 2 * c;
-            int32_t sum = channel_sum(layer->weights + (c >> 2) * taps + (c & 3), rows, at + c, channels,
-                                      layer->kernel_rows, layer->kernel_columns, parameters[0]);
-            *out++ = edgekd_rounded(sum, parameters[1], by);
+        const int8_t *weights = layer->weights;
+        const int32_t *parameters = layer->parameters;
+        for (int c = 0; c < channels; c += 4, weights += taps) {
+            int left = channels - c < 4 ? channels - c : 4;
+            int32_t sums[4] = {0, 0, 0, 0};
+            add_four_channels(weights, rows, at + c, channels, layer->kernel_rows, layer->kernel_columns, sums);
+            for (const int32_t *sum = sums; left > 0; left--, sum++, parameters += 2)
+                *out++ = edgekd_rounded(parameters[0] + *sum, parameters[1], by);
         }
     }
 }
@@ -105,15 +101,17 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
-    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM
-    if (has_quick_convolution(layer, outputs)) {
+    edgekd_rounding by;
+#if DSP
+    if (has_quick_convolution(layer, columns)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
     }
-#elif DSP
-    if (has_quick_convolution(&by, columns)) {
-        convolve_quickly(layer, rows, channels, columns, outputs, &by, scratch, out);
+#endif
+    by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
+#if HELIUM
+    if (has_quick_convolution(layer, outputs)) {
+        convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
     }
 #endif
@@ -122,15 +120,17 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
-    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM
+    edgekd_rounding by;
+#if DSP
     if (has_quick_depthwise(layer, channels)) {
-        depthwise_quickly(layer, rows, columns, channels, &by, out);
+        depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;
     }
-#elif DSP
-    if (has_quick_depthwise(layer, channels, &by)) {
-        depthwise_quickly(layer, rows, columns, channels, &by, out);
+#endif
+    by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
+#if HELIUM
+    if (has_quick_depthwise(channels)) {
+        depthwise_quickly(layer, rows, columns, channels, &by, zero_point, out);
         return;
     }
 #endif

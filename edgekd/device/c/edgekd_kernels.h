@@ -3,9 +3,51 @@
 #ifndef EDGEKD_KERNELS_H
 #define EDGEKD_KERNELS_H
 
+#include <string.h>
+
 #include "edgekd_network.h"
 
 #define EDGEKD_WORDS(count) (((count) + 3) & ~3)
+
+#if defined(__GNUC__)
+#define APART __attribute__((noinline)) /* inlined, loops would run out of registers */
+#else
+#define APART
+#endif
+
+/* Cores as the Cortex-M0+ read no words but at multiples of 4, and have no product of 64 bits. */
+#if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB == 1
+#define EDGEKD_SMALL_CORE 1
+#else
+#define EDGEKD_SMALL_CORE 0
+#endif
+
+/* Whether four values can be read as a word there, and after so many others. */
+static inline int edgekd_has_words(const int8_t *values, int apart) {
+    return !EDGEKD_SMALL_CORE || (((uintptr_t)values | (uintptr_t)apart) & 3) == 0;
+}
+
+/* Four values, the first in the lowest byte. */
+static inline uint32_t edgekd_word_at(const int8_t *values) {
+    uint32_t word;
+#if EDGEKD_SMALL_CORE
+    memcpy(&word, __builtin_assume_aligned(values, 4), sizeof word);
+#else
+    memcpy(&word, values, sizeof word);
+#endif
+    return word;
+}
+
+/* Two of 16 bits. */
+static inline uint32_t edgekd_two_at(const uint16_t *values) {
+#if EDGEKD_SMALL_CORE
+    return values[0] | (uint32_t)values[1] << 16;
+#else
+    uint32_t word;
+    memcpy(&word, values, sizeof word);
+    return word;
+#endif
+}
 
 /* What brings the sums of a layer to another scale. */
 typedef struct {
@@ -24,11 +66,23 @@ static inline edgekd_rounding edgekd_rounding_of(int exponent, int32_t zero_poin
     return by;
 }
 
+/* The upper word of a product of 64 bits. */
+static inline int32_t edgekd_upper_product(int32_t a, int32_t b) {
+#if EDGEKD_SMALL_CORE
+    int32_t a_low = a & 0xFFFF, a_high = a >> 16, b_low = b & 0xFFFF, b_high = b >> 16;
+    int32_t one = a_high * b_low + (int32_t)((uint32_t)a_low * (uint32_t)b_low >> 16);
+    int32_t other = a_low * b_high + (one & 0xFFFF);
+    return a_high * b_high + (one >> 16) + (other >> 16);
+#else
+    return (int32_t)(((int64_t)a * b) >> 32);
+#endif
+}
+
 /* A sum times mantissa * 2^-(32 + exponent), rounded once, halves upwards, plus the zero point: for what the shift by 32
  * leaves out cannot reach a half. */
 static inline int32_t edgekd_scaled(int32_t sum, int32_t mantissa, const edgekd_rounding *by) {
     int32_t shifted = (int32_t)((uint32_t)sum << by->left);
-    return ((int32_t)(((int64_t)shifted * mantissa) >> 32) + by->offset) >> by->right;
+    return (edgekd_upper_product(shifted, mantissa) + by->offset) >> by->right;
 }
 
 static inline int8_t edgekd_rounded(int32_t sum, int32_t mantissa, const edgekd_rounding *by) {
@@ -37,7 +91,8 @@ static inline int8_t edgekd_rounded(int32_t sum, int32_t mantissa, const edgekd_
 }
 
 /* One row of a convolution. `rows` (kernel rows), each at the first column that is used, of `channels` values a column;
- * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words. */
+ * `out` (columns, outputs); `scratch` holds 8 bytes for each value under the kernel, whose rows are filled to words;
+ * of up to 12 values 28 bytes for each output, at most 16 of them, if that is more. */
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out);
 

@@ -1,7 +1,8 @@
 #include "edgekd_exact.h"
 
-#include "edgekd_log_mel.h"
+#include "edgekd_model.h"
 
+#if !EDGEKD_FIXED_POINT
 #include <math.h>
 #include <string.h>
 
@@ -174,3 +175,4 @@ void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples,
         row[step] = front_end->factor[step] * sum + front_end->offset[step];
     }
 }
+#endif

@@ -37,6 +37,37 @@ typedef struct {
 void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
                         int after, float *spectrum, float *row);
 
+/* The same in integers of 32 bits, for cores without an FPU. A frame times its window is shifted to so many `bits` that
+ * nothing overflows, whatever is heard: quiet sound is as exact as loud sound. Products are those of 32 bits and 16, rounded
+ * once, halves upwards; powers are exact, in 64 bits. */
+typedef struct {
+    uint16_t points, window_length, mels, bins_per_step;
+    uint8_t stages, of_magnitudes;
+    uint8_t bits;          /* of a magnitude, before the transform */
+    uint8_t fraction_bits; /* of a row */
+    const uint8_t *radices;
+    const uint16_t *order;     /* as above */
+    const uint16_t *window;    /* (window_length,), in 1 / 65535 */
+    const int16_t *twiddles;   /* in 2^-15, stage by stage: of an odd radix its roots, then (L - 1, radix - 1) */
+    const int16_t *rotations;  /* in 2^-15, (M / 2,) complex: exp(-pi i k / M), from k = 1 on */
+    const uint16_t *logarithms; /* (65,): log2(1 + n / 64) in 2^-16 */
+    const uint16_t *roots;      /* (97,): sqrt(1 + n / 32) in 2^-15, of magnitudes */
+    const uint16_t *first;      /* the bins that a filter hears; of powers, that of the first filter, */
+    const uint16_t *count;      /* and (mels + 1,): how many lie between two edges */
+    const uint16_t *rising, *falling; /* (mels + 1,), in 2^-16 bins: of the first bin from the edge before it, and of the
+                                         last from that behind it */
+    const uint16_t *up, *down;  /* (mels,): the slopes of a filter times 2^shift */
+    const int8_t *shift;
+    const uint16_t *filters;    /* of magnitudes, in 2^-16, filter by filter */
+    int32_t least;              /* a logarithm, in 2^-16; of magnitudes, a number of 16 bits times 2^least_exponent */
+    int8_t least_exponent;
+    const int16_t *factor;      /* (mels / bins_per_step,), in 2^-15, and */
+    const int32_t *offset;      /* in 2^-fraction_bits: a row is factor * logarithm + offset, in 2^-fraction_bits */
+} edgekd_fixed_log_mel;
+
+void edgekd_fixed_log_mel_row(const edgekd_fixed_log_mel *front_end, const int16_t *samples, int ring, int start,
+                              int before, int after, int32_t *spectrum, int32_t *row);
+
 #ifdef __cplusplus
 }
 #endif

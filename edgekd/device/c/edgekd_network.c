@@ -5,8 +5,8 @@
 #include "edgekd_exp.h"
 #include "edgekd_kernels.h"
 
-/* What has been made so far: rows of each map (of a map in parts, parts), then rows that each layer has done, and those
- * of its source that it waits for. */
+/* What has been made so far: rows of each map, then rows that each layer has done, and those of its sources that it waits
+ * for. */
 static uint16_t *rows_written(const edgekd_network *network, void *memory) {
     return (uint16_t *)(void *)((uint8_t *)memory + network->progress);
 }
@@ -25,39 +25,73 @@ static int8_t *row_at(const edgekd_map *map, void *memory, int row) {
     return (int8_t *)memory + map->place + (row % map->ring) * row_length(map);
 }
 
+static int8_t *values_at(const edgekd_map *map, void *memory, int row) {
+    return row_at(map, memory, row) + map->left * map->channels;
+}
+
 int8_t *edgekd_network_entry(const edgekd_network *network, void *memory) {
-    const edgekd_map *map = &network->map[0];
-    return row_at(map, memory, rows_written(network, memory)[0]) + map->left * map->channels;
+    return values_at(&network->map[0], memory, rows_written(network, memory)[0]);
+}
+
+/* Whether a layer gives one vector when it has seen all rows. */
+static int sums_up(const edgekd_layer *layer) {
+    return layer->kind >= EDGEKD_MEANS && layer->kind <= EDGEKD_DEVIATIONS;
 }
 
 static int layer_rows(const edgekd_network *network, const edgekd_layer *layer) {
-    return network->map[layer->kind == EDGEKD_MEANS ? layer->source : layer->target].rows;
+    return network->map[sums_up(layer) ? layer->source : layer->target].rows;
 }
 
-/* The rows, or parts of rows, of its source that a layer needs for its row number `row`. */
+/* The rows of its source that a layer needs for its row number `row`. */
 static uint16_t awaited(const edgekd_network *network, const edgekd_layer *layer, int row) {
     const edgekd_map *source = &network->map[layer->source];
     int needed = row + 1;
     if (row >= layer_rows(network, layer)) return UINT16_MAX; /* it has done all */
-    if (layer->kind != EDGEKD_MEANS) {
+    if (layer->kind <= EDGEKD_MAX_POOL) {
         needed = row * layer->stride_rows - layer->top + layer->kernel_rows;
         if (needed > source->rows) needed = source->rows;
     }
-    return (uint16_t)(needed * source->parts);
+    return (uint16_t)needed;
 }
 
+/* Whether the second source has what it takes beside so many rows of the first: as many, or the one that it has. */
+static int other_is_there(const edgekd_network *network, const edgekd_layer *layer, const uint16_t *written, int rows) {
+    if (layer->kind < EDGEKD_ADD) return 1;
+    return written[layer->other] >= (network->map[layer->other].rows == 1 ? 1 : rows);
+}
+
+/* The rows of a map that all layers have written that write a part of it. */
+static uint16_t whole_rows(const edgekd_network *network, void *memory, int target) {
+    const uint16_t *done = rows_done(network, memory);
+    int least = UINT16_MAX;
+    for (int i = 0; i < network->layers; i++) {
+        const edgekd_layer *layer = &network->layer[i];
+        int given = sums_up(layer) ? done[i] == layer_rows(network, layer) : done[i];
+        if (layer->target == target && given < least) least = given;
+    }
+    return (uint16_t)least;
+}
+
+/* The values of a map are written before they are read; what is not: padding at the sides of its rows, and sums. */
 void edgekd_network_start(const edgekd_network *network, void *memory) {
-    memset(memory, 0, network->memory_bytes);
+    uint32_t begin = 0;
     for (int i = 0; i < network->maps; i++) {
         const edgekd_map *map = &network->map[i];
-        if (map->beyond)
-            for (int row = 0; row < map->ring; row++) memcpy(row_at(map, memory, row), map->beyond, row_length(map));
+        int left = map->left * map->channels, right = map->right * map->channels;
+        for (int row = 0; row < map->ring && left + right; row++) {
+            int8_t *values = row_at(map, memory, row);
+            memset(values, map->zero_point, (size_t)left);
+            memset(values + left + map->columns * map->channels, map->zero_point, (size_t)right);
+        }
+        begin = map->place + (uint32_t)(map->ring * row_length(map));
     }
+    memset((uint8_t *)memory + begin, 0, network->scratch - begin);
     for (int i = 0; i < network->layers; i++)
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows, int8_t *out) {
+static APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
+                               int8_t *out) {
     int channels = target->channels;
     for (int x = 0; x < target->columns; x++) {
         for (int c = 0; c < channels; c++, out++) {
@@ -72,10 +106,10 @@ static void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, co
     }
 }
 
-static void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
-    int8_t *out = row_at(target, memory, row) + target->left * target->channels;
+    int8_t *out = values_at(target, memory, row);
     int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
     for (int ky = 0; ky < layer->kernel_rows; ky++) {
         int y = first + ky;
@@ -90,38 +124,161 @@ static void window_row(const edgekd_network *network, const edgekd_layer *layer,
         max_pool_row(layer, target, rows, out);
 }
 
-static void add_values(const edgekd_layer *layer, const int8_t *value, int channels, int32_t *sums) {
-    if (!layer->table) {
-        for (int c = 0; c < channels; c++) sums[c] += value[c];
-        return;
+#define MOST_COLUMNS 256 /* whose values, as add_values takes them, have a sum of 16 bits */
+
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
+static APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, sums += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t first_and_third = 0, others = 0;
+        do {
+            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
+            first_and_third += word & 0x00FF00FF;
+            others += word >> 8 & 0x00FF00FF;
+            column += channels;
+        } while (column != end_of_columns);
+        sums[0] += first_and_third & 0xFFFF;
+        sums[1] += others & 0xFFFF;
+        sums[2] += first_and_third >> 16;
+        sums[3] += others >> 16;
     }
-    for (int c = 0; c < channels; c++, sums += layer->bins) {
-        const uint16_t *told = layer->table + ((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins;
-        for (int k = 0; k < layer->bins; k++) sums[k] += told[k];
+    for (; value != end; value++, sums++)
+        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
+}
+
+/* The same of what a table says of the values of one column, for each of its bins. */
+static APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const uint16_t *table = layer->table + 128 * layer->bins;
+    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
+        const uint16_t *told = table + *value * bins;
+        int left = bins;
+        for (; left >= 4; left -= 4, told += 4, sums += 4) {
+            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
+            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
+            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
+        }
+        for (; left > 0; left--) *sums++ += *told++;
     }
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
-static void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void means_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
-    const int8_t *values = row_at(source, memory, row) + source->left * source->channels;
-    int32_t *sums = (int32_t *)(void *)((uint8_t *)memory + layer->place);
+    const int8_t *values = values_at(source, memory, row);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
-    int8_t *out = row_at(target, memory, 0) + target->left * target->channels + layer->start;
+    int32_t begin = 0; /* of a sum: less what was added to values */
+    int8_t *out = values_at(target, memory, 0) + layer->start;
     for (int cy = 0; cy < layer->row_cells; cy++) {
         if (row < layer->row_edges[2 * cy] || row >= layer->row_edges[2 * cy + 1]) continue;
-        for (int cx = 0; cx < layer->column_cells; cx++)
-            for (int x = layer->column_edges[2 * cx]; x < layer->column_edges[2 * cx + 1]; x++)
-                add_values(layer, values + x * source->channels, source->channels,
-                           sums + (cy * layer->column_cells + cx) * each);
+        for (int cx = 0; cx < layer->column_cells; cx++) {
+            int x = layer->column_edges[2 * cx], end = layer->column_edges[2 * cx + 1];
+            uint32_t *into = sums + (cy * layer->column_cells + cx) * each;
+            int some = layer->table ? 1 : MOST_COLUMNS;
+            for (; x < end; x += some) {
+                const int8_t *value = values + x * source->channels;
+                if (layer->table)
+                    add_told(layer, value, source->channels, into);
+                else
+                    add_values(value, source->channels, end - x < some ? end - x : some, into);
+            }
+        }
     }
     if (row + 1 < source->rows) return;
+    if (!layer->table)
+        begin = -128 * (layer->row_edges[1] - layer->row_edges[0]) * (layer->column_edges[1] - layer->column_edges[0]);
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded(sums[cell * each + i] + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded((int32_t)sums[cell * each + i] + begin + parameters[0], parameters[1], &by);
+}
+
+static uint32_t root_of(uint64_t square) {
+    uint64_t root = 0;
+    for (uint64_t bit = (uint64_t)1 << 62; bit; bit >>= 2) {
+        uint64_t tried = root + bit;
+        root >>= 1;
+        if (square < tried) continue;
+        square -= tried;
+        root += bit;
+    }
+    return (uint32_t)root;
+}
+
+static int32_t largest_of(const int8_t *value, int columns, int channels) {
+    int32_t largest = INT8_MIN;
+    for (const int8_t *end = value + columns * channels; value != end; value += channels)
+        if (*value > largest) largest = *value;
+    return largest;
+}
+
+static int32_t sum_of(const int8_t *value, int columns, int channels) {
+    int32_t sum = 0;
+    for (const int8_t *end = value + columns * channels; value != end; value += channels) sum += *value;
+    return sum;
+}
+
+/* Of each channel the largest value so far, 128 more than it is, for all begins at 0; or what a deviation takes: the sum
+ * of all values, and that of the squares of the rows' sums, in two words, for memory is aligned to words of 32 bits. */
+static APART void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const int8_t *values = values_at(source, memory, row);
+    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
+    int8_t *out = values_at(target, memory, 0) + layer->start;
+    int channels = source->channels, last = row + 1 == source->rows;
+    for (int c = 0; c < channels; c++, values++, parameters += 2) {
+        int32_t found;
+        if (layer->kind == EDGEKD_MAXIMA) {
+            found = largest_of(values, source->columns, channels);
+            if (found < (int32_t)kept[0] - 128) found = (int32_t)kept[0] - 128;
+            *kept++ = (uint32_t)(found + 128);
+        } else {
+            int64_t sum = sum_of(values, source->columns, channels), all = (int32_t)kept[0] + sum;
+            uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
+            *kept++ = (uint32_t)all, *kept++ = (uint32_t)squares, *kept++ = (uint32_t)(squares >> 32);
+            if (!last) continue;
+            squares = (source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings;
+            found = (int32_t)root_of(squares);
+            if (found < (int32_t)layer->least) found = (int32_t)layer->least;
+        }
+        if (last) out[c] = edgekd_rounded(found + parameters[0], parameters[1], &by);
+    }
+}
+
+/* A table of each value, or a sum or product of two. */
+static APART void pointwise_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const edgekd_map *second = &network->map[layer->other];
+    const int8_t *a = values_at(source, memory, row), *b = values_at(second, memory, second->rows > 1 ? row : 0);
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, layer->low, layer->high);
+    const int32_t *parameters = layer->parameters;
+    int8_t *out = values_at(target, memory, row) + layer->start;
+    int channels = source->channels, back = second->columns == 1 ? channels : 0;
+    for (int x = 0; x < source->columns; x++, a += channels, out += target->channels) {
+        if (layer->kind == EDGEKD_LOOK_UP) {
+            const int8_t *table = layer->weights + 128;
+            for (int c = 0; c < channels; c++, table += layer->shared ? 0 : 256) out[c] = table[a[c]];
+            continue;
+        }
+        if (layer->kind == EDGEKD_ADD) {
+            for (int c = 0; c < channels; c++) {
+                int32_t sum = (parameters[0] + a[c] * parameters[1] + b[c] * parameters[2]) >> layer->exponent;
+                out[c] = (int8_t)(sum < layer->low ? layer->low : sum > layer->high ? layer->high : sum);
+            }
+        } else {
+            const uint16_t *table = layer->table + 128, *others = table + 256;
+            for (int c = 0; c < channels; c++)
+                out[c] = edgekd_rounded((int16_t)table[a[c]] * (int16_t)others[b[c]], parameters[1], &by);
+        }
+        b += channels - back;
+    }
 }
 
 #ifndef EDGEKD_LAYER_BEGINS /* what counts the work of each layer may stand here */
@@ -132,23 +289,34 @@ static void means_row(const edgekd_network *network, const edgekd_layer *layer, 
 int edgekd_network_step(const edgekd_network *network, void *memory) {
     uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
     uint16_t *waits = rows_awaited(network, memory);
-    int whole;
+    int whole, latest = 0; /* no map beyond that has got a row */
     written[0]++;
     for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
         const edgekd_layer *layer = &network->layer[i];
-        while (written[layer->source] >= waits[i]) {
+        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue;
+        while (written[layer->source] >= waits[i] && other_is_there(network, layer, written, waits[i])) {
             EDGEKD_LAYER_BEGINS(i);
-            if (layer->kind == EDGEKD_MEANS)
-                means_row(network, layer, memory, done[i]);
-            else
+            if (layer->kind <= EDGEKD_MAX_POOL)
                 window_row(network, layer, memory, done[i]);
+            else if (layer->kind == EDGEKD_MEANS)
+                means_row(network, layer, memory, done[i]);
+            else if (layer->kind <= EDGEKD_DEVIATIONS)
+                extent_row(network, layer, memory, done[i]);
+            else
+                pointwise_row(network, layer, memory, done[i]);
             EDGEKD_LAYER_ENDS(i);
             done[i]++;
             waits[i] = awaited(network, layer, done[i]);
-            if (layer->kind != EDGEKD_MEANS || done[i] == layer_rows(network, layer)) written[layer->target]++;
+            if (sums_up(layer) && waits[i] != UINT16_MAX) continue;
+            if (layer->target > latest) latest = layer->target;
+            if (!sums_up(layer) && network->map[layer->target].parts == 1)
+                written[layer->target]++;
+            else
+                written[layer->target] = whole_rows(network, memory, layer->target);
         }
     }
-    whole = written[0] == network->map[0].rows;
+    if (written[0] < network->map[0].rows) return 0;
+    whole = 1;
     for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
     return whole;
 }
@@ -174,7 +342,7 @@ static int32_t sigmoid(int32_t logit) {
 void edgekd_network_scores(const edgekd_network *network, void *memory, int32_t *scores) {
     const edgekd_map *source = &network->map[network->source];
     const edgekd_rounding by = edgekd_rounding_of(network->exponent, 0, 0, 0);
-    const int8_t *values = row_at(source, memory, 0) + source->left * source->channels, *weight = network->weights;
+    const int8_t *values = values_at(source, memory, 0), *weight = network->weights;
     int filled = EDGEKD_WORDS(source->channels) - source->channels;
     int32_t largest = INT32_MIN;
     uint64_t total = 0;

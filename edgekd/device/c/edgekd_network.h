@@ -16,35 +16,42 @@
 extern "C" {
 #endif
 
-enum { EDGEKD_CONVOLUTION, EDGEKD_DEPTHWISE, EDGEKD_MAX_POOL, EDGEKD_MEANS };
+enum {
+    EDGEKD_CONVOLUTION, EDGEKD_DEPTHWISE, EDGEKD_MAX_POOL,  /* a row from some rows */
+    EDGEKD_MEANS, EDGEKD_MAXIMA, EDGEKD_DEVIATIONS,         /* a part of a vector from all rows */
+    EDGEKD_LOOK_UP, EDGEKD_ADD, EDGEKD_MULTIPLY             /* value by value; the last two of two maps */
+};
 
 typedef struct {
     uint16_t rows, columns, channels;
     uint16_t left, right; /* columns of padding that lie in each row of the ring */
     uint16_t ring;        /* rows that are kept */
-    uint16_t parts;       /* layers that write each row; a row is there when all have */
+    uint16_t parts;       /* layers that write each row; it is there when all have */
     int8_t zero_point;
     const int8_t *beyond; /* a row of padding, as long as one of the ring, and some bytes */
     uint32_t place;       /* of the ring in the memory */
 } edgekd_map;
 
 typedef struct {
-    uint8_t kind, source, target;
+    uint8_t kind, source, target, other; /* other: the second source of a sum or product */
     uint8_t kernel_rows, kernel_columns, stride_rows, stride_columns;
     uint8_t top, left; /* padding above, and columns of the source's padding that are used */
     int8_t low, high;
     int8_t exponent;
+    uint8_t doublings; /* of deviations: how often the root is doubled */
     /* of a convolution (outputs, kernel rows, kernel columns * inputs), each row filled with zeros to a multiple of 4;
-     * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros */
+     * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros; of a look-up (1 or channels, 256) */
     const int8_t *weights;
-    const int32_t *parameters; /* (outputs, 2): what a sum begins with, and its mantissa; of means (channels, 2) */
-    /* of means */
-    const uint16_t *table; /* (1 or channels, 256, bins), or none */
-    uint16_t bins, start;
-    uint16_t shared;           /* whether one table serves all channels */
+    /* (outputs, 2): what a sum begins with, and its mantissa; over all rows and of products likewise; of a sum of two
+     * maps that, and both mantissas */
+    const int32_t *parameters;
+    const uint16_t *table; /* of means (1 or channels, 256, bins), or none; of a product int16 (2, 256) */
+    uint16_t bins, start;  /* start: the first channel of the target that is written */
+    uint16_t shared;       /* whether one table serves all channels */
     uint8_t row_cells, column_cells;
     const uint16_t *row_edges, *column_edges; /* the first and the one past the last of each cell */
     uint32_t place;                           /* of the sums in the memory */
+    uint32_t least;                           /* of a deviation's root */
 } edgekd_layer;
 
 typedef struct {

@@ -1,5 +1,5 @@
 /* How many instructions does a hop of sound take, and how many of them the log-mel? Linked with
- * -Wl,--wrap=edgekd_log_mel_row; for the emulator, whose counter counts instructions. Windows are as far along as they are
+ * -Wl,--wrap of the function that computes it; for the emulator, whose counter counts instructions. Windows are as far along as they are
  * in an endless stream: they have heard a whole one before anything is counted. */
 #include "edgekd.h"
 #include "edgekd_report.h"
@@ -8,13 +8,25 @@
 static edgekd_t classifier;
 static uint32_t log_mel, rows;
 
-void __real_edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int length, int at, int before,
-                               int after, float *spectrum, float *row);
+#if EDGEKD_FIXED_POINT
+#define REAL __real_edgekd_fixed_log_mel_row
+#define WRAP __wrap_edgekd_fixed_log_mel_row
+typedef edgekd_fixed_log_mel tables;
+#else
+#define REAL __real_edgekd_log_mel_row
+#define WRAP __wrap_edgekd_log_mel_row
+typedef edgekd_log_mel tables;
+#endif
 
-void __wrap_edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int length, int at, int before,
-                               int after, float *spectrum, float *row) {
+void REAL(const tables *front_end, const int16_t *samples, int length, int at, int before, int after,
+          edgekd_level *spectrum, edgekd_level *row);
+void WRAP(const tables *front_end, const int16_t *samples, int length, int at, int before, int after,
+          edgekd_level *spectrum, edgekd_level *row);
+
+void WRAP(const tables *front_end, const int16_t *samples, int length, int at, int before, int after,
+          edgekd_level *spectrum, edgekd_level *row) {
     uint32_t start = edgekd_count();
-    __real_edgekd_log_mel_row(front_end, samples, length, at, before, after, spectrum, row);
+    REAL(front_end, samples, length, at, before, after, spectrum, row);
     log_mel += edgekd_count() - start;
     rows++;
 }

@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.microcontrollers.integer.fixed_point import Factors
-from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Layer, Map, Means
+from edgekd.microcontrollers.integer.layers import (
+    Addition,
+    Classifier,
+    Convolution,
+    Deviations,
+    IntegerNetwork,
+    Layer,
+    Lookup,
+    Map,
+    Maxima,
+    Means,
+    Pointwise,
+    sources,
+)
 from edgekd.microcontrollers.integer.memory import SLACK, Memory, padded
 
 _TYPES = {
@@ -91,7 +104,12 @@ def _map(each: Map, memory: Memory, name: str) -> str:
 
 def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str) -> tuple[list[str], str]:
     """Arrays, and the fields of the structure that names them."""
-    ends = f".source = {maps.index(layer.source)}, .target = {maps.index(layer.target)}"
+    read = [maps.index(source) for source in sources(layer)]
+    ends = f".source = {read[0]}, .target = {maps.index(layer.target)}, .other = {read[-1]}"
+    if isinstance(layer, Maxima | Deviations):
+        return _extent(layer, ends, memory.sums[number], name)
+    if isinstance(layer, Pointwise):
+        return _pointwise(layer, ends, name)
     if isinstance(layer, Means):
         edges = {"row": layer.row_cells, "column": layer.column_cells}
         arrays = [array(f"{name}_{side}s", np.array(cells, np.uint16)) for side, cells in edges.items()]
@@ -122,11 +140,33 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
     )
 
 
+def _extent(layer: Maxima | Deviations, ends: str, place: int, name: str) -> tuple[list[str], str]:
+    fields = f"{ends}, .start = {layer.start}, .place = {place}, {_parameters(name, layer.factors)}"
+    kind = "MAXIMA"
+    if isinstance(layer, Deviations):
+        kind, fields = "DEVIATIONS", f"{fields}, .doublings = {layer.doublings}, .least = {layer.least}"
+    return [array(f"{name}_parameters", _pairs(layer))], f".kind = EDGEKD_{kind}, {fields}"
+
+
+def _pointwise(layer: Pointwise, ends: str, name: str) -> tuple[list[str], str]:
+    if isinstance(layer, Lookup):
+        shared = int(len(layer.table) == 1)
+        fields = f"{ends}, .start = {layer.start}, .weights = {name}_table, .shared = {shared}"
+        return [array(f"{name}_table", layer.table)], f".kind = EDGEKD_LOOK_UP, {fields}"
+    ends = f"{ends}, .low = {layer.low}, .high = {layer.high}, .parameters = {name}_parameters"
+    if isinstance(layer, Addition):
+        numbers = np.array([layer.bias, *layer.mantissas], np.int32)
+        return [array(f"{name}_parameters", numbers)], f".kind = EDGEKD_ADD, {ends}, .exponent = {layer.exponent}"
+    numbers = np.array([0, layer.factors.mantissa[0]], np.int32)
+    arrays = [array(f"{name}_parameters", numbers), array(f"{name}_table", layer.tables.view(np.uint16))]
+    return arrays, f".kind = EDGEKD_MULTIPLY, {ends}, .table = {name}_table, .exponent = {layer.factors.exponent}"
+
+
 def _parameters(name: str, by: Factors) -> str:
     return f".parameters = {name}_parameters, .exponent = {by.exponent}"
 
 
-def _pairs(layer: Convolution | Means | Classifier) -> NDArray[np.int32]:
+def _pairs(layer: Convolution | Means | Maxima | Deviations | Classifier) -> NDArray[np.int32]:
     """`(C, 2)`: what each sum begins with, and its mantissa."""
     return np.stack([layer.bias, layer.factors.mantissa], axis=-1)
 

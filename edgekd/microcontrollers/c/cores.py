@@ -13,7 +13,7 @@ many of them as the board's clock has nanoseconds a period.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,17 @@ CORES = {
         ),
     )
 }
+
+SOFT = {"cortex-m4": "cortex-m4", "cortex-m7": "cortex-m7+nofp", "cortex-m33": "cortex-m33+nofp"}
+"""Cores that are sold without an FPU too, and what GCC calls them then."""
+
+
+def core_of(name: str, fpu: bool | None = None) -> Core | None:
+    """The core of this name, with its FPU or without; None for one that is not compiled for here.
+
+    `fpu`: where it is not as most are of that name, for those in `SOFT`.
+    """
+    core = CORES.get(name)
+    if core is None or fpu is None or fpu == core.fpu:
+        return core
+    return replace(core, flags=(f"-mcpu={SOFT[name]}", "-mfloat-abi=soft"), fpu=False)

@@ -45,7 +45,8 @@ def instructions(model: Mapping[str, str], core: Core, recording: NDArray[np.int
         folder.write(place, files)
         sources = [place / source for source in (COUNTING, "emulator.c", *LIBRARY, MODEL)]
         program = place / "count.elf"
-        toolchain.cross_build(sources, program, core, ("-Wl,--wrap=edgekd_log_mel_row",))
+        wrapped = ("-Wl,--wrap=edgekd_log_mel_row", "-Wl,--wrap=edgekd_fixed_log_mel_row")
+        toolchain.cross_build(sources, program, core, wrapped)
         said = toolchain.emulate(program, core)
     counted = dict(line.rsplit(maxsplit=1) for line in said.splitlines())
     seconds = int(counted["samples"]) / sizes["SAMPLE_RATE"]

@@ -61,7 +61,7 @@ def structures() -> dict[str, dict[str, Field]]:
 @lru_cache(maxsize=1)
 def enumerated() -> dict[str, int]:
     """The numbers that have names in the headers."""
-    lists = re.findall(r"enum \{([^}]*)\}", "".join(map(text, _INCLUDED)))
+    lists = re.findall(r"enum \{([^}]*)\}", _REMARK.sub("", "".join(map(text, _INCLUDED))))
     return {name.strip(): number for each in lists for number, name in enumerate(each.split(","))}
 
 
@@ -148,3 +148,15 @@ def _structure(
                 raise ValueError(f"{name}.{field} points to no {of.kind}")
             values[field] = arrays[word] if word in arrays else listed[word]
     return SimpleNamespace(**values)
+
+
+def need(true: object, what: str) -> None:
+    """Raise `ValueError` with what is wrong where something is not `true`."""
+    if not true:
+        raise ValueError(what)
+
+
+def has_length(array: Array | None, length: int, what: str) -> None:
+    """Raise `ValueError` where a pointer does not lead to an array of `length` numbers."""
+    have = 0 if array is None else len(array)
+    need(have == length, f"{what} has {have:,} numbers where {length:,} are read")

@@ -1,12 +1,9 @@
 """The log-mel of a student as constants of C: what `edgekd/device/c/edgekd_log_mel.h` has a structure for.
 
-A transform of `2 M` real samples is one of `M` complex numbers, by stages. With radices `r_1 ... r_s`, executed in that
-order, the n-th number enters at the place that reads its digits backwards: `n mod r_s` is the block of the last stage,
-and so on inside the block. Stage i, which makes blocks of `L r_i` numbers of those of `L`, has the twiddle factors
-`exp(-2 pi i q j / (L r_i))`, for j below L and q from 1 to r_i - 1.
-
-Folded in: the gain, the scale of 16-bit samples and a half into the window; the normalisation of mel bins, averages and
-the first rounding into `factor * log2(mel) + offset`, in steps of the network's entry.
+A transform of `2 M` real samples is one of `M` complex numbers, by stages
+(`edgekd.microcontrollers.integer.transform`). Folded in: the gain, the scale of 16-bit samples and a half into the
+window; the normalisation of mel bins, averages and the first rounding into `factor * log2(mel) + offset`, in steps of
+the network's entry.
 """
 
 from __future__ import annotations
@@ -17,14 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.errors import GateError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import MAGNITUDE_OFFSET, POWER_FLOOR, mel_filterbank
 from edgekd.microcontrollers.c.constants import array
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.log_mel import FULL_SCALE, FixedLogMel, PowerFilters, heard_bins
+from edgekd.microcontrollers.integer.transform import order_of, radices_of
 
-FULL_SCALE = 1 << 15  # what stands for 1 in 16-bit samples
-LARGEST_RADIX = 16
 _Floats = NDArray[np.float64]
 
 
@@ -39,7 +35,7 @@ def log_mel_constants(
     points = config.n_fft // 2
     radices = radices_of(points)
     window = torch.hann_window(config.window_length, dtype=torch.float64).numpy() * gain / FULL_SCALE / 2
-    first, filters = _heard(mel_filterbank(config, sample_rate).double().numpy())
+    first, filters = heard_bins(mel_filterbank(config, sample_rate).double().numpy())
     of_magnitudes = config.convention == "yamnet"
     unit = math.log(2) if of_magnitudes else 10 * math.log10(2)
     averaged = config.bins_per_step * config.frames_per_step
@@ -69,29 +65,46 @@ def log_mel_constants(
     )
 
 
-def radices_of(points: int) -> list[int]:
-    """The stages of a transform, those of radix 4 first. Raises `GateError` for a prime factor above 16."""
-    rest, radices = points, []
-    for radix in (4, 2, 3, 5, 7, 11, 13):
-        while rest % radix == 0:
-            radices.append(radix)
-            rest //= radix
-    if rest > 1:
-        raise GateError(
-            f"A transform of {2 * points} samples has no form in C: {rest} is a factor of its half, {LARGEST_RADIX} at "
-            "most. Distil at another --sample-rate, or with another frontend.n_fft."
-        )
-    return radices
-
-
-def order_of(radices: list[int]) -> NDArray[np.uint16]:
-    """`(M,)`: the place at which each number enters."""
-    place, rest, block = np.zeros(math.prod(radices), np.int64), np.arange(math.prod(radices)), math.prod(radices)
-    for radix in reversed(radices):
-        block //= radix
-        place += rest % radix * block
-        rest //= radix
-    return place.astype(np.uint16)
+def fixed_log_mel_constants(front_end: FixedLogMel, name: str) -> str:
+    """The definitions that `const edgekd_fixed_log_mel NAME` takes, and it."""
+    filters = front_end.filters
+    of_powers = isinstance(filters, PowerFilters)
+    turns = [
+        part.ravel()
+        for radix, roots, twiddles in zip(front_end.radices, front_end.roots, front_end.twiddles, strict=True)
+        for part in ((twiddles,) if radix in (2, 4) else (roots, twiddles))
+    ]
+    arrays: dict[str, NDArray[np.generic]] = {
+        "radices": np.array(front_end.radices, np.uint8),
+        "order": front_end.order,
+        "window": front_end.window,
+        "twiddles": np.concatenate(turns),
+        "rotations": front_end.rotations,
+        "logarithms": front_end.logarithms,
+        "factor": front_end.factor,
+        "offset": front_end.offset,
+        "count": filters.count,
+    }
+    if isinstance(filters, PowerFilters):
+        own = ("rising", "falling", "up", "down", "shift")
+        arrays |= {"first": np.array([filters.first], np.uint16)} | {each: getattr(filters, each) for each in own}
+        least_exponent = 0
+    else:
+        arrays |= {"first": filters.first, "filters": filters.filters, "roots": front_end.square_roots}
+        least_exponent = filters.least_exponent
+    fields = ", ".join(f".{field} = {name}_{field}" for field in arrays)
+    return "\n".join(
+        [
+            *(array(f"{name}_{field}", values) for field, values in arrays.items()),
+            f"const edgekd_fixed_log_mel {name} = {{\n"
+            f"    .points = {front_end.points}, .window_length = {len(front_end.window)}, .mels = {front_end.mels}, "
+            f".bins_per_step = {front_end.bins_per_step}, .stages = {len(front_end.radices)},\n"
+            f"    .of_magnitudes = {int(not of_powers)}, .bits = {front_end.bits}, "
+            f".fraction_bits = {front_end.fraction_bits}, .least = {filters.least}, "
+            f".least_exponent = {least_exponent},\n"
+            f"    {fields},\n}};\n",
+        ]
+    )
 
 
 def _twiddles(radices: list[int]) -> NDArray[np.float32]:
@@ -109,14 +122,3 @@ def _twiddles(radices: list[int]) -> NDArray[np.float32]:
 def _complex(angles: _Floats) -> NDArray[np.float32]:
     """`exp(i angle)`: real and imaginary parts in turn."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).ravel().astype(np.float32)
-
-
-def _heard(filters: _Floats) -> tuple[list[int], list[_Floats]]:
-    """Of each filter `(n_fft/2+1,)` the first bin that it hears, and its weights from there to the last."""
-    first, weights = [], []
-    for column in filters.T:
-        (heard,) = column.nonzero()
-        start, end = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, 0)
-        first.append(start)
-        weights.append(column[start:end])
-    return first, weights

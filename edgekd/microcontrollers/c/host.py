@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgekd.device.c import LIBRARY, SOURCES
 from edgekd.errors import InputError
 from edgekd.microcontrollers.c import toolchain
-from edgekd.microcontrollers.c.front_end import FULL_SCALE
 from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
 from edgekd.microcontrollers.integer.layers import SHARE
+from edgekd.microcontrollers.integer.log_mel import FULL_SCALE
 
 Samples = NDArray[np.int16]
 _LIBRARY_FLAGS = ("-shared", "-fPIC")

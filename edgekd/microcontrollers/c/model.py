@@ -13,8 +13,9 @@ from math import ceil
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
-from edgekd.microcontrollers.c.front_end import log_mel_constants
+from edgekd.microcontrollers.c.front_end import fixed_log_mel_constants, log_mel_constants
 from edgekd.microcontrollers.integer.layers import SHARE, Convolution, IntegerNetwork
+from edgekd.microcontrollers.integer.log_mel import fixed_log_mel
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.memory import Memory, padded, plan
 from edgekd.models.students.student import Student
@@ -22,28 +23,37 @@ from edgekd.quantization.prepare import QuantizedNetwork
 
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
-_BYTES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "edgekd_map": 24, "edgekd_layer": 44}
+_NUMBER_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "float": 4}
+_BYTES = {**_NUMBER_BYTES, "edgekd_map": 24, "edgekd_layer": 52}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
 _ALL = "NAMES"  # of EDGEKD_CLASS_NAMES
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
-def model_files(student: Student, network: QuantizedNetwork, clip_samples: int, hop_samples: int) -> dict[str, str]:
+def model_files(
+    student: Student, network: QuantizedNetwork, clip_samples: int, hop_samples: int, fixed_point: bool = False
+) -> dict[str, str]:
     """The constants of a student with the quantised `network` in place of its own, by file.
 
-    Windows of `clip_samples` begin every `hop_samples`. Raises `GateError` for what has no form in C.
+    Windows of `clip_samples` begin every `hop_samples`; `fixed_point`: the log-mel is in integers too. Raises
+    `GateError` for what has no form in C.
     """
     config = student.frontend.config
     integers = lower(network, *config.shape(clip_samples), several=student.task.several)
     memory = plan(integers)
     scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
     rate, gain = student.frontend.sample_rate, float(student.gain)
-    front_end = log_mel_constants(config, rate, gain, scale, shift, integers.entry, "edgekd_model_log_mel")
+    name = "edgekd_model_log_mel"
+    if fixed_point:
+        front_end = fixed_log_mel_constants(fixed_log_mel(config, rate, gain, scale, shift, integers.entry), name)
+    else:
+        front_end = log_mel_constants(config, rate, gain, scale, shift, integers.entry, name)
     numbers = network_constants(integers, memory, "edgekd_model_network")
     model = f'#include "{HEADER}"\n\n{front_end}\n{numbers}'
     sizes = {
         **_sizes(config, rate, integers, memory, clip_samples),
+        "FIXED_POINT": int(fixed_point),
         "PARAMETERS": sum(layer.weight.size for layer in integers.layers if isinstance(layer, Convolution))
         + integers.classifier.weight.size,
         "MACS": sum(layer.macs for layer in integers.layers if isinstance(layer, Convolution))
@@ -63,7 +73,12 @@ def header_of(sizes: Mapping[str, int], hop_samples: int, *, for_cpp: bool = Tru
     for C alone where it is not `for_cpp`."""
     defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
     begin, end = _FOR_CPP if for_cpp else ("", "")
-    return _HEADER.format(sizes=defined, hop=hop_samples, begin=begin, end=end)
+    return _HEADER.format(sizes=defined, hop=hop_samples, log_mel=log_mel_type(sizes), begin=begin, end=end)
+
+
+def log_mel_type(sizes: Mapping[str, int]) -> str:
+    """The structure of the log-mel's constants."""
+    return "edgekd_fixed_log_mel" if sizes.get("FIXED_POINT") else "edgekd_log_mel"
 
 
 def state_bytes(sizes: Mapping[str, int]) -> int:
@@ -134,7 +149,7 @@ _HEADER = """\
 #endif
 #define EDGEKD_WINDOWS ((EDGEKD_WINDOW_SAMPLES + EDGEKD_HOP_SAMPLES - 1) / EDGEKD_HOP_SAMPLES)
 
-{begin}extern const edgekd_log_mel edgekd_model_log_mel;
+{begin}extern const {log_mel} edgekd_model_log_mel;
 extern const edgekd_network edgekd_model_network;
 
 {end}#endif

@@ -11,7 +11,9 @@ cannot reach a half. The upper word is one instruction on an Arm core with DSP (
 `1 - exponent`, and the exponent counts as 1.
 
 The largest mantissa has 31 bits. That those of small factors have fewer costs nothing: what is lost of a mantissa is
-less than a quarter of a step of the result, times 2^-exponent.
+less than a quarter of a step of the result, times 2^-exponent, even where a sum is as large as 32 bits hold. So
+convolutions have exponents up to 1 only: then the shift to the right is always one place, which an Arm core with DSP
+does as it saturates (SSAT), and Helium as it takes the upper word.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
 LARGEST_EXPONENT = 20  # with a zero point shifted by so much all stays within 32 bits
+CONVOLUTION_EXPONENT = 1  # the largest of a convolution
 _MANTISSA_BITS = 31
 
 
@@ -48,11 +51,11 @@ class Factors:
         return np.ldexp(self.mantissa.astype(np.float64), -32 - self.exponent)
 
 
-def factors(real: ArrayLike) -> Factors:
-    """The nearest factors to `real (C,)`, of any sign."""
+def factors(real: ArrayLike, largest_exponent: int = LARGEST_EXPONENT) -> Factors:
+    """The nearest factors to `real (C,)`, of any sign, whose exponent is not larger."""
     wanted = np.atleast_1d(np.asarray(real, np.float64))
     _, power = np.frexp(np.abs(wanted).max())  # the largest is a fraction of 0.5 to 1, times 2^power
-    exponent = int(np.clip(_MANTISSA_BITS - 32 - power, -_MANTISSA_BITS, LARGEST_EXPONENT))
+    exponent = int(np.clip(_MANTISSA_BITS - 32 - power, -_MANTISSA_BITS, largest_exponent))
     mantissa = np.rint(np.ldexp(wanted, 32 + exponent))
     if np.abs(mantissa).max() >= 2.0**_MANTISSA_BITS:  # a fraction that was rounded up to 1
         exponent -= 1

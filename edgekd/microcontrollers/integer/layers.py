@@ -119,7 +119,103 @@ class Means:
         return (bottom - top) * (right - left)
 
 
-Layer = Convolution | MaxPool | Means
+@dataclass(frozen=True)
+class Maxima:
+    """The largest value of each channel over a whole map, into `target` from channel `start` on; `bias` and `factors`
+    as of `Means`."""
+
+    source: Map
+    target: Map
+    start: int
+    bias: NDArray[np.int32]
+    factors: Factors
+
+    @property
+    def outputs(self) -> int:
+        return self.source.channels
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """How far each channel's mean over the columns deviates over the rows, into `target` from channel `start` on.
+
+    With `S` the sum over the columns of a row and `R` rows, all in integers,
+
+        square = R sum(S^2) - sum(S)^2,    root = max(least, floor(sqrt(square * 4^doublings))),
+
+    and `root + bias` is brought to the target's scale by `factors`: rounded once, as all else. `doublings` make the
+    floor of a root small beside a step of the target.
+    """
+
+    source: Map
+    target: Map
+    start: int
+    bias: NDArray[np.int32]
+    factors: Factors
+    least: int
+    doublings: int
+
+    @property
+    def outputs(self) -> int:
+        return self.source.channels
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a table int8 `(1 or channels, 256)` says of each value `q`, in row `q + 128`, into channels of `target` from
+    `start` on: a function of single values, or another scale."""
+
+    source: Map
+    target: Map
+    start: int
+    table: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """The sum of two maps of one shape, kept within `low` and `high`: `(bias + q m + q' m') >> exponent`, where `bias`
+    has the zero points and the half that rounds."""
+
+    source: Map
+    other: Map
+    target: Map
+    bias: int
+    mantissas: tuple[int, int]
+    exponent: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of what two tables int16 `(2, 256)` say of the values of two maps, brought to the target's scale.
+
+    `other` has the source's shape, or one row and one column: one factor for each channel.
+    """
+
+    source: Map
+    other: Map
+    target: Map
+    tables: NDArray[np.int16]
+    factors: Factors
+    low: int
+    high: int
+
+
+Window = Convolution | MaxPool  # a row of the target from some rows of the source
+Summary = Means | Maxima | Deviations  # a part of a vector, once the whole source is known
+Pointwise = Lookup | Addition | Product  # value by value
+Layer = Window | Summary | Pointwise
+
+
+def sources(layer: Layer) -> tuple[Map, ...]:
+    """The maps that a layer reads."""
+    return (layer.source, layer.other) if isinstance(layer, Addition | Product) else (layer.source,)
+
+
+def place_in_target(layer: Layer) -> int:
+    """The first of the target's channels that a layer writes."""
+    return layer.start if isinstance(layer, Means | Maxima | Deviations | Lookup) else 0
 
 
 @dataclass(frozen=True)

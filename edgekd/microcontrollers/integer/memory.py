@@ -7,14 +7,27 @@ map's columns, those of the padding that its readers ask for, which are written 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.errors import GateError
-from edgekd.microcontrollers.integer.layers import LOWEST, Convolution, IntegerNetwork, Layer, Map, MaxPool, Means
+from edgekd.microcontrollers.integer.layers import (
+    LOWEST,
+    Convolution,
+    Deviations,
+    IntegerNetwork,
+    Layer,
+    Map,
+    MaxPool,
+    Summary,
+    Window,
+    sources,
+)
 
 LARGEST_KERNEL = 16  # rows
 PATCHES = 8  # bytes for each value under a kernel: of four pixels, widened to 16 bits
+FEW_VALUES = 12  # under a kernel: where there are no more, weights may be widened instead,
+FEW_OUTPUTS, FEW_WEIGHTS = 16, 28  # those of so many outputs at once, each to so many bytes with what rounds it
 SLACK = 16  # bytes behind the rows of a map that may be read, and count for nothing
 _WORD = 4
 
@@ -44,7 +57,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class Memory:
-    """All that changes while a window is computed. Places are in bytes: `sums` of each layer that takes means,
+    """All that changes while a window is computed. Places are in bytes: `sums` of each layer that sums over a map,
     `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
 
     rings: tuple[Ring, ...]
@@ -59,12 +72,12 @@ class Memory:
 
 def plan(network: IntegerNetwork) -> Memory:
     """The memory of `network`. Raises `GateError` for a kernel that is too high, and padding that a map lacks."""
-    parts = {each: sum(layer.target == each for layer in network.layers) or 1 for each in network.maps}
-    rows = _rows_kept(network, parts)
+    writers = {each: [n for n, layer in enumerate(network.layers) if layer.target == each] for each in network.maps}
+    rows = _rows_kept(network, writers)
     place, rings, sums = 0, [], {}
     for each in network.maps:
-        readers = [layer for layer in network.layers if layer.source == each and not isinstance(layer, Means)]
-        paddings = [layer.padding for layer in readers if not isinstance(layer, Means)]
+        readers = [layer for layer in network.layers if isinstance(layer, Window) and layer.source == each]
+        paddings = [layer.padding for layer in readers]
         _check(each, readers)
         ring = Ring(
             map=each,
@@ -72,19 +85,24 @@ def plan(network: IntegerNetwork) -> Memory:
             left=max([0, *(padding[2] for padding in paddings)]),
             right=max([0, *(padding[3] for padding in paddings)]),
             padded=any(any(padding) for padding in paddings),
-            parts=parts[each],
+            parts=len(writers[each]) or 1,
             place=place,
         )
         rings.append(ring)
         place += padded(ring.rows * ring.row_bytes)
     for number, layer in enumerate(network.layers):
-        if isinstance(layer, Means):
+        if isinstance(layer, Summary):
             sums[number] = place
-            place += _WORD * layer.outputs
+            place += _WORD * sums_of(layer)
     progress = place
     place += padded(2 * (len(network.maps) + 2 * len(network.layers)))
     scratch = max(SLACK, padded(network.classifier.source.size), *(_patches(layer) for layer in network.layers))
     return Memory(tuple(rings), sums, progress, place, place + scratch)
+
+
+def sums_of(layer: Summary) -> int:
+    """The words in which a layer sums; of a deviation the sum, and the sum of squares in two words."""
+    return 3 * layer.outputs if isinstance(layer, Deviations) else layer.outputs
 
 
 def padded(size: int) -> int:
@@ -95,13 +113,14 @@ def padded(size: int) -> int:
 def _patches(layer: Layer) -> int:
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
-    rows, columns, inputs = layer.weight.shape[1:]
-    return PATCHES * rows * padded(columns * inputs)
+    outputs, rows, columns, inputs = layer.weight.shape
+    values = rows * padded(columns * inputs)
+    few = FEW_WEIGHTS * min(outputs, FEW_OUTPUTS) if values <= FEW_VALUES else 0
+    return max(PATCHES * values, few)
 
 
-def _check(source: Map, readers: Sequence[Layer]) -> None:
+def _check(source: Map, readers: Sequence[Window]) -> None:
     for layer in readers:
-        assert not isinstance(layer, Means)
         if layer.kernel[0] > LARGEST_KERNEL:
             raise GateError(
                 f"The student cannot be computed row by row: a kernel of '{layer.target.name}' spans {layer.kernel[0]} "
@@ -119,45 +138,51 @@ def _check(source: Map, readers: Sequence[Layer]) -> None:
             )
 
 
-def _rows_kept(network: IntegerNetwork, parts: dict[Map, int]) -> dict[Map, int]:
+def _rows_kept(network: IntegerNetwork, writers: Mapping[Map, Sequence[int]]) -> dict[Map, int]:
     """How many rows of each map are needed at once, at most."""
-    written, done = dict.fromkeys(network.maps, 0), [0] * len(network.layers)
+    layers = network.layers
+    written, done = dict.fromkeys(network.maps, 0), [0] * len(layers)
     kept = dict.fromkeys(network.maps, 1)
 
-    def write(target: Map) -> None:
-        oldest = [_first(layer, row) for layer, row in zip(network.layers, done, strict=True) if layer.source == target]
+    def write(target: Map, row: int) -> None:
+        readers = [number for number, layer in enumerate(layers) if target in sources(layer)]
+        oldest = [_first(layers[number], target, done[number]) for number in readers]
         if target.rows > 1:
-            kept[target] = max(kept[target], written[target] - max(0, min(oldest, default=written[target])) + 1)
-        written[target] += 1
+            kept[target] = max(kept[target], row - max(0, min(oldest, default=row)) + 1)
 
-    for _ in range(network.entry.rows):
-        write(network.entry)
-        for number, layer in enumerate(network.layers):
+    for row in range(network.entry.rows):
+        write(network.entry, row)
+        written[network.entry] += 1
+        for number, layer in enumerate(layers):
             while done[number] < _rows(layer):
-                if written[layer.source] < parts[layer.source] * _needed(layer, done[number]):
+                if any(written[source] < _needed(layer, source, done[number]) for source in sources(layer)):
                     break
-                if not isinstance(layer, Means):
-                    write(layer.target)
-                elif done[number] + 1 == _rows(layer):
-                    written[layer.target] += 1
+                if not isinstance(layer, Summary):
+                    write(layer.target, done[number])
                 done[number] += 1
+                written[layer.target] = min(_given(layers[writer], done[writer]) for writer in writers[layer.target])
     return kept
 
 
 def _rows(layer: Layer) -> int:
     """How many steps a layer takes."""
-    return layer.source.rows if isinstance(layer, Means) else layer.target.rows
+    return layer.source.rows if isinstance(layer, Summary) else layer.target.rows
 
 
-def _first(layer: Layer, row: int) -> int:
-    """The first row of its source that a layer needs from its row number `row` on."""
+def _given(layer: Layer, steps: int) -> int:
+    """How many rows of its target, or of its part of it, a layer has written in so many steps."""
+    return int(steps == _rows(layer)) if isinstance(layer, Summary) else steps
+
+
+def _first(layer: Layer, source: Map, row: int) -> int:
+    """The first row of a source that a layer needs from its row number `row` on."""
     if row >= _rows(layer):
-        return layer.source.rows
-    return row if isinstance(layer, Means) else row * layer.stride[0] - layer.padding[0]
+        return source.rows
+    return row * layer.stride[0] - layer.padding[0] if isinstance(layer, Window) else row
 
 
-def _needed(layer: Layer, row: int) -> int:
-    """How many rows of its source must be there for a layer's row number `row`."""
-    if isinstance(layer, Means):
-        return row + 1
-    return min(layer.source.rows, row * layer.stride[0] - layer.padding[0] + layer.kernel[0])
+def _needed(layer: Layer, source: Map, row: int) -> int:
+    """How many rows of a source must be there for a layer's row number `row`."""
+    if isinstance(layer, Window):
+        return min(source.rows, row * layer.stride[0] - layer.padding[0] + layer.kernel[0])
+    return min(source.rows, row + 1)

@@ -6,6 +6,7 @@ Products are summed in float64, which holds every integer below 2^53 and has BLA
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isqrt
 
 import numpy as np
 import torch
@@ -18,13 +19,20 @@ from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOWEST,
     SHARE,
+    Addition,
     Classifier,
     Convolution,
+    Deviations,
     IntegerNetwork,
     Layer,
+    Lookup,
     Map,
+    Maxima,
     MaxPool,
     Means,
+    Product,
+    place_in_target,
+    sources,
 )
 from edgekd.microcontrollers.integer.tables import sigmoid, softmax
 
@@ -50,8 +58,8 @@ def every_map(network: IntegerNetwork, values: Values) -> dict[str, Values]:
     for layer in network.layers:
         target = layer.target
         into = maps.setdefault(target.name, np.zeros((len(values), *target.shape), np.int8))
-        found = _RULES[type(layer)](layer, maps[layer.source.name])
-        start = layer.start if isinstance(layer, Means) else 0
+        found = _RULES[type(layer)](layer, *(maps[source.name] for source in sources(layer)))
+        start = place_in_target(layer)
         into[..., start : start + found.shape[-1]] = found
     return maps
 
@@ -115,10 +123,56 @@ def _told(table: NDArray[np.uint16] | None, values: Values) -> NDArray[np.int64]
     return table[channels, values.astype(np.int64) - LOWEST].astype(np.int64)
 
 
-_RULES: dict[type, Callable[[Layer, Values], Values]] = {
+def _maxima(layer: Layer, values: Values) -> Values:
+    assert isinstance(layer, Maxima)
+    return _vector(layer, values.max(axis=(1, 2)).astype(np.int64))
+
+
+def _deviations(layer: Layer, values: Values) -> Values:
+    assert isinstance(layer, Deviations)
+    sums = values.astype(np.int64).sum(axis=2)  # (B, rows, channels)
+    squares = sums.shape[1] * (sums * sums).sum(axis=1) - sums.sum(axis=1) ** 2
+    roots = np.vectorize(isqrt, otypes=[np.int64])(squares << (2 * layer.doublings))
+    return _vector(layer, np.maximum(roots, layer.least))
+
+
+def _vector(layer: Maxima | Deviations, sums: NDArray[np.int64]) -> Values:
+    """`(B, channels)` rounded: `(B, 1, 1, channels)`."""
+    steps = scaled(sums + layer.bias, layer.factors) + layer.target.zero_point
+    return np.clip(steps, LOWEST, HIGHEST).astype(np.int8)[:, None, None]
+
+
+def _lookup(layer: Layer, values: Values) -> Values:
+    assert isinstance(layer, Lookup)
+    channels = np.arange(values.shape[-1]) if len(layer.table) > 1 else 0
+    found: Values = layer.table[channels, values.astype(np.int64) - LOWEST]
+    return found
+
+
+def _addition(layer: Layer, values: Values, others: Values) -> Values:
+    assert isinstance(layer, Addition)
+    first, second = layer.mantissas
+    sums = layer.bias + first * values.astype(np.int64) + second * others.astype(np.int64)
+    return np.clip(sums >> layer.exponent, layer.low, layer.high).astype(np.int8)
+
+
+def _product_of_maps(layer: Layer, values: Values, others: Values) -> Values:
+    assert isinstance(layer, Product)
+    first, second = layer.tables.astype(np.int64)
+    products = first[values.astype(np.int64) - LOWEST] * second[others.astype(np.int64) - LOWEST]
+    steps = scaled(products, layer.factors) + layer.target.zero_point
+    return np.clip(steps, layer.low, layer.high).astype(np.int8)
+
+
+_RULES: dict[type, Callable[..., Values]] = {
     Convolution: _convolution,
     MaxPool: _max_pool,
     Means: _means,
+    Maxima: _maxima,
+    Deviations: _deviations,
+    Lookup: _lookup,
+    Addition: _addition,
+    Product: _product_of_maps,
 }
 
 

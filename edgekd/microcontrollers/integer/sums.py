@@ -1,152 +1,196 @@
-"""What lies in a network between a layer and the quantiser after it, and the integer layers that the two make.
-
-A sum that nobody has rounded yet becomes a layer once there is a map to be rounded to.
-"""
+"""From values that nobody has rounded yet, and the map that they are rounded to, to the layers that do it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edgekd.errors import GateError
-from edgekd.microcontrollers.integer.fixed_point import Factors, factors, fits
+from edgekd.microcontrollers.integer.fixed_point import (
+    CONVOLUTION_EXPONENT,
+    LARGEST_EXPONENT,
+    Factors,
+    Integers,
+    factors,
+    fits,
+)
 from edgekd.microcontrollers.integer.layers import (
     HIGHEST,
     LOGIT_BITS,
     LOWEST,
     SHARE,
+    Addition,
     Classifier,
     Convolution,
+    Deviations,
+    Lookup,
     Map,
+    Maxima,
     Means,
+    Product,
+    Summary,
+)
+from edgekd.microcontrollers.integer.values import (
+    Added,
+    DeviationsOf,
+    MaximaOf,
+    MeansOf,
+    Multiplied,
+    Numbers,
+    Pair,
+    Statistic,
+    Sum,
+    Told,
 )
 from edgekd.quantization.fake_quant import QuantizedLayer
 
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The log-mel, before it is rounded."""
-
-    rows: int
-    columns: int
-
-
-@dataclass(frozen=True)
-class Sum:
-    """What a convolution gives before it is rounded, `above` a real value that it is cut off at."""
-
-    layer: QuantizedLayer
-    source: Map
-    shape: tuple[int, int, int]
-    padding: tuple[int, int, int, int]
-    relu: bool = False
-    above: float | None = None
-
-
-@dataclass(frozen=True)
-class MeansOf:
-    """Means of a map or of what a table says of it, then `factor * mean + offset` for each channel."""
-
-    source: Map
-    table: NDArray[np.uint16] | None = None
-    row_cells: tuple[Pair, ...] = ()
-    column_cells: tuple[Pair, ...] = ()
-    factor: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
-    offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-
-    @property
-    def outputs(self) -> int:
-        bins = 1 if self.table is None else self.table.shape[2]
-        return self.source.channels * bins * len(self.row_cells) * len(self.column_cells)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a table says of each value of a map, everywhere."""
-
-    source: Map
-    table: NDArray[np.uint16]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Means side by side in one vector."""
-
-    parts: tuple[MeansOf, ...]
+ADDITION_BITS = 21  # of the larger mantissa of a sum of two maps: 512 of them and the zero point stay below 2^31
+ROOT_BITS = 24  # of a deviation, where doublings are needed for that many
+_TABLE_MOST = (1 << 15) - 1
 
 
 def convolution(value: Sum, target: Map) -> Convolution:
-    """`value` rounded to `target`. Raises `GateError` where a sum may not fit into 32 bits, as do the next two."""
-    inner = value.layer.layer
-    assert isinstance(inner, nn.Conv2d)
-    weight = value.layer.integer_weight().numpy().transpose(0, 2, 3, 1)
-    above = HIGHEST if value.above is None else target.zero_point + round(value.above / target.scale)
-    bias, by = _bias_and_factors(value.layer, weight, value.source, target.scale)
+    """`value` rounded to `target`. Raises `GateError` where a sum may not fit into 32 bits, as do all others here."""
+    bias, by = _bias_and_factors(value.bias, value.unit, value.weight, value.source, target.scale)
+    low, high = _range(value, target)
     return Convolution(
         source=value.source,
         target=target,
-        weight=np.ascontiguousarray(weight),
+        weight=np.ascontiguousarray(value.weight),
         bias=bias,
         factors=by,
-        stride=pair(inner.stride),
+        stride=value.stride,
         padding=value.padding,
-        low=target.zero_point if value.relu else LOWEST,
-        high=min(HIGHEST, above),
-        depthwise=inner.groups > 1,
+        low=low,
+        high=high,
+        depthwise=value.depthwise,
     )
 
 
 def classifier(layer: QuantizedLayer, source: Map, several: bool) -> Classifier:
     """The linear layer that makes the logits."""
     weight = layer.integer_weight().numpy()
-    bias, by = _bias_and_factors(layer, weight, source, 2.0**-LOGIT_BITS)
+    bias, by = _bias_and_factors(*stored(layer, source), weight, source, 2.0**-LOGIT_BITS)
     return Classifier(source, weight, bias, by, several)
 
 
+def stored(layer: QuantizedLayer, source: Map) -> tuple[Integers, Numbers]:
+    """The bias of a layer `(outputs,)`, in units of its sums, and what each unit stands for."""
+    bias = layer.integer_bias(torch.tensor(source.scale))
+    unit = source.scale * layer.weight_quant.scale.double().numpy()
+    return (np.zeros(len(unit), np.int64) if bias is None else bias.numpy().astype(np.int64)), unit
+
+
 def _bias_and_factors(
-    layer: QuantizedLayer, weight: NDArray[np.int8], source: Map, scale: float
+    stored_bias: Integers, unit: Numbers, weight: NDArray[np.int8], source: Map, scale: float
 ) -> tuple[NDArray[np.int32], Factors]:
     """The bias with what the zero point adds, and what brings a sum to `scale`."""
     rows = weight.reshape(len(weight), -1).astype(np.int64)
-    stored = layer.integer_bias(torch.tensor(source.scale))
-    bias = np.zeros(len(rows), np.int64) if stored is None else stored.numpy().astype(np.int64)
-    bias -= source.zero_point * rows.sum(axis=1)
-    by = factors(source.scale * layer.weight_quant.scale.double().numpy() / scale)
+    bias = stored_bias - source.zero_point * rows.sum(axis=1)
+    by = factors(unit / scale, CONVOLUTION_EXPONENT)
     if not fits(np.abs(bias) - LOWEST * np.abs(rows).sum(axis=1), by):
         raise no_form("a sum of one of its layers does not fit into 32 bits")
     return bias.astype(np.int32), by
 
 
-def means(part: MeansOf, target: Map, start: int) -> Means:
-    """`part` rounded to `target`, into it from channel `start` on."""
-    source, channels = part.source, part.source.channels
-    (top, bottom), (left, right) = part.row_cells[0], part.column_cells[0]
+def _range(value: Sum | Added | Multiplied, target: Map) -> Pair:
+    """Where values are cut off: by a ReLU, and by 8 bits."""
+    above = HIGHEST if value.above is None else target.zero_point + round(value.above / target.scale)
+    return target.zero_point if value.relu else LOWEST, min(HIGHEST, above)
+
+
+def addition(value: Added, target: Map) -> Addition:
+    """The sum of two maps, rounded to `target`."""
+    real = np.array([term.scale / target.scale for term in value.terms])
+    _, power = np.frexp(real.max())
+    exponent = int(min(ADDITION_BITS - power, LARGEST_EXPONENT))
+    if exponent < 1:
+        raise no_form(f"'{target.name}' is too small beside what it is the sum of")
+    first, second = (int(each) for each in np.rint(np.ldexp(real, exponent)))
+    zero_points = first * value.terms[0].zero_point + second * value.terms[1].zero_point
+    bias = (target.zero_point << exponent) + (1 << (exponent - 1)) - zero_points
+    return Addition(*value.terms, target, bias, (first, second), exponent, *_range(value, target))
+
+
+def product(value: Multiplied, target: Map) -> Product:
+    """The product of functions of two maps, rounded to `target`."""
+    (first, unit), (second, other) = (_whole_steps(term) for term in value.terms)
+    by = factors(unit * other / target.scale)
+    if not fits(_TABLE_MOST**2, by):
+        raise no_form(f"'{target.name}' is too small beside what it is the product of")
+    low, high = _range(value, target)
+    sources = value.terms[0].source, value.terms[1].source
+    return Product(*sources, target, np.stack([first, second]), by, low, high)
+
+
+def _whole_steps(term: Told) -> tuple[NDArray[np.int16], float]:
+    """A function of a map as multiples of a number."""
+    if len(term.values) > 1:
+        raise no_form(f"a function of '{term.source.name}' that differs by channel is multiplied")
+    unit = float(np.abs(term.values).max() or 1.0) / _TABLE_MOST
+    return np.rint(term.values[0] / unit).astype(np.int16), unit
+
+
+def lookup(value: Told, target: Map, start: int = 0) -> Lookup:
+    """A function of a map, rounded to `target`, into it from channel `start` on."""
+    steps = np.rint(value.values / target.scale) + target.zero_point
+    return Lookup(value.source, target, start, np.clip(steps, LOWEST, HIGHEST).astype(np.int8))
+
+
+def summary(value: Statistic, target: Map, start: int) -> Summary:
+    """A statistic of a map, rounded to `target`, into it from channel `start` on."""
+    if isinstance(value, MeansOf):
+        return _means(value, target, start)
+    source = value.source
+    if isinstance(value, MaximaOf):
+        bias, by = _shifted(value, source.scale, -source.zero_point, -LOWEST, target)
+        return Maxima(source, target, start, bias, by)
+    assert isinstance(value, DeviationsOf)
+    places = source.rows * source.columns
+    most = places * -LOWEST  # of the sum of all; no root is larger
+    if most >= 1 << 31:
+        raise no_form(f"the deviation over time of '{source.name}' does not fit into 64 bits")
+    doublings = max(0, ROOT_BITS - most.bit_length())
+    unit = source.scale / places / 2**doublings
+    bias, by = _shifted(value, unit, 0.0, most << doublings, target)
+    least = round(value.least**0.5 / unit)
+    if least >= 1 << 31 or not fits(np.abs(bias.astype(np.int64)) + least, by):
+        raise no_form(f"the deviation over time of '{source.name}' does not fit into 32 bits")
+    return Deviations(source, target, start, bias, by, least, doublings)
+
+
+def _means(value: MeansOf, target: Map, start: int) -> Means:
+    (top, bottom), (left, right) = value.row_cells[0], value.column_cells[0]
     places = (bottom - top) * (right - left)
-    unit, largest, below = (source.scale, 128, source.zero_point) if part.table is None else (1 / SHARE, SHARE, 0)
-    factor, offset = (np.broadcast_to(each, channels) for each in (part.factor, part.offset))
-    by = factors(factor * unit / places / target.scale)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bias = np.where(factor == 0, 0, offset / (factor * unit / places)) - places * below
-    if not ((offset[factor == 0] == 0).all() and fits(np.abs(bias) + places * largest, by)):
-        raise no_form("a mean of one of its maps does not fit into 32 bits")
+    largest = places * (-LOWEST if value.table is None else SHARE)
+    bias, by = _shifted(value, value.unit / places, -places * value.zero, largest, target)
     return Means(
-        source=source,
+        source=value.source,
         target=target,
         start=start,
-        row_cells=part.row_cells,
-        column_cells=part.column_cells,
-        table=part.table,
-        bias=np.rint(bias).astype(np.int32),
+        row_cells=value.row_cells,
+        column_cells=value.column_cells,
+        table=value.table,
+        bias=bias,
         factors=by,
     )
+
+
+def _shifted(
+    value: Statistic, unit: float, more: float, largest: int, target: Map
+) -> tuple[NDArray[np.int32], Factors]:
+    """What is added to each sum of size up to `largest`, of which 1 stands for `unit`, and its factors."""
+    factor, offset = (np.broadcast_to(each, value.source.channels) for each in (value.factor, value.offset))
+    by = factors(factor * unit / target.scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bias = np.rint(np.where(factor == 0, 0, offset / (factor * unit)) + more)
+    if not ((offset[factor == 0] == 0).all() and fits(np.abs(bias) + largest, by)):
+        raise no_form(f"a mean, maximum or deviation of '{value.source.name}' does not fit into 32 bits")
+    return bias.astype(np.int32), by
 
 
 def pair(size: Any) -> Pair:

@@ -1,4 +1,4 @@
-"""Functions of an int8 value as tables: the histogram layer's shares, a sigmoid; and the softmax in integers.
+"""The histogram layer of an int8 value as a table; softmax and sigmoid of the logits in integers.
 
 A histogram layer sees 256 values and no more, so what it says of each is known beforehand: the normalised responses of
 all its bins, to 1/32768. Nothing is left of its exponentials but a look-up and a sum.
@@ -13,10 +13,10 @@ each factor a table in units of 2^-30, each product cut off; the scores, in unit
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgekd.microcontrollers.integer.layers import LOGIT_BITS, LOWEST, SHARE, Map
+from edgekd.microcontrollers.integer.layers import LOGIT_BITS, SHARE, Map
+from edgekd.microcontrollers.integer.values import told
 from edgekd.models.histogram import FLOOR, HistogramLayer
 
 EXP_BITS = 30
@@ -57,21 +57,7 @@ def _shares_of(parts: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np
 
 def histogram_table(layer: HistogramLayer, source: Map) -> NDArray[np.uint16]:
     """What `layer` says of each value of `source`: uint16 `(C, 256, bins)`, in units of 1 / SHARE."""
-    values = _values(source)[None, :, None]
+    values = told(source).values[:, :, None]
     centres, widths = (each.detach().double().cpu().numpy()[:, None, :] for each in (layer.mu, layer.gamma))
     responses = np.exp(-((widths * (values - centres)) ** 2))
-    return _in_shares(responses / (responses.sum(axis=2, keepdims=True) + FLOOR))
-
-
-def sigmoid_table(source: Map) -> NDArray[np.uint16]:
-    """The sigmoid of each value of `source`, for all channels: uint16 `(1, 256, 1)`, in units of 1 / SHARE."""
-    return _in_shares(torch.from_numpy(_values(source)).sigmoid().numpy()[None, :, None])
-
-
-def _values(source: Map) -> NDArray[np.float64]:
-    """What the values of `source` from -128 on stand for."""
-    return source.scale * (np.arange(LOWEST, LOWEST + 256) - source.zero_point).astype(np.float64)
-
-
-def _in_shares(fractions: NDArray[np.float64]) -> NDArray[np.uint16]:
-    return np.rint(SHARE * fractions).astype(np.uint16)
+    return np.rint(SHARE * (responses / (responses.sum(axis=2, keepdims=True) + FLOOR))).astype(np.uint16)

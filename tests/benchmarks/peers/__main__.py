@@ -1,4 +1,4 @@
-"""The int8 network of a student in C beside the same in tflite-micro, and beside ExecuTorch's export for Cortex-M.
+"""The int8 network of a student in C beside the same in tflite-micro, bakenn, and ExecuTorch's export for Cortex-M.
 
     python -m tests.benchmarks.peers RUN [--rounds 100] [--environments FOLDER] [--json]
 
@@ -9,7 +9,12 @@ tflite-micro: reference kernels on this machine, which has none of the cores tha
 same weights and scales; a histogram layer is a table of float there, and logits are int8. Both compute the clips of the
 verification side from the same quantised log-mels, in one process, by turns. Printed: processor milliseconds a window
 (medians) and their ratio, the memory that changes (the arena; a plan of C), on how many clips the class is that of the
-integer reference.
+integer reference, and by how much a score is another at most.
+
+bakenn, which compiles to C as well, has no histogram: its part are the convolutions one behind the other, on emulated
+cores, with the same weights and scales, as plain C, as C for a Cortex-M4, and with CMSIS-NN. Printed: instructions a
+MAC (QEMU counts no cycles), memory for maps with those that enter and come out, and what share of the values is
+another than ours, which are rounded once, and by how many steps at most.
 
 ExecuTorch: the float student goes through its own quantiser (`CortexMQuantizer`), calibrated on clips, and its passes
 for the core. Printed: bytes of the program, planned memory, the operators that remain in float.
@@ -33,14 +38,18 @@ from torch import Tensor, nn
 
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.export import verification_rows
+from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.toolchain import lacking
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import quantised
 from edgekd.runs.run import Run
 from tests.benchmarks.measure import ratio
 from tests.benchmarks.peers.network import write
+from tests.benchmarks.peers.on_cores import beside
 
 HERE = Path(__file__).parent
 TFLITE_MICRO = ("numpy", "flatbuffers", "tflite-micro")
+BAKENN = ("bakenn[tflite]==1.0.0",)
 EXECUTORCH = (
     "executorch==1.5.1",
     "torchao==0.18.0",
@@ -115,12 +124,21 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        memory = write(folder, network, quantised(log_mel, network.entry))
+        values = quantised(log_mel, network.entry)
+        memory = write(folder, network, values)
         np.save(folder / "log_mel.npy", log_mel[:CORE_CLIPS])
         python = environment(environments / "tflite-micro", TFLITE_MICRO)
         if isinstance(python, Path):
             python = answer(python, "in_tflite_micro.py", str(folder), str(options.rounds))
         found["tflite-micro"], found["c"] = python, {"memory_bytes": memory.size}
+        python = environment(environments / "bakenn", BAKENN)
+        if isinstance(python, Path):
+            python = answer(python, "in_bakenn.py", str(folder))
+        absent = next(iter(lacking(CORES["cortex-m4"]).values()), None)
+        if absent or isinstance(python, str):
+            found["bakenn"] = absent or python
+        else:
+            found["bakenn"] = beside(network, values[0], python)
         floats = deployable_of(run, "fp32")
         model = Logits(floats.student.network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = torch.from_numpy(log_mel[:1]).to(memory_format=torch.channels_last)  # else convolutions stay in float
@@ -148,7 +166,17 @@ def _text(found: dict[str, Any]) -> str:
             f"largest difference of a logit {micro['largest_logit_difference']:.3f}, of which int8 has steps of "
             f"{micro['logit_step']:.3f}; gaps between the two first classes where they differ: "
             f"{[round(each, 3) for each in micro['closest_where_class_differs']]}",
+            f"largest difference of a score {micro['largest_score_difference']:.4f}; "
             f"model {micro['model_bytes']:,} bytes",
+        ]
+    baked = found["bakenn"]
+    if isinstance(baked, str):
+        lines.append(f"bakenn: left out: {baked}")
+    else:
+        lines += [
+            f"convolutions on {each['core']}, {each['form']}: {each['a_mac']:.2f} a MAC, {each['memory_bytes']:,} bytes"
+            + (f", {100 * each['differ']:.1f} % differ by {each['largest']} at most" if "differ" in each else "")
+            for each in baked
         ]
     torched = found["executorch"]
     if isinstance(torched, str):

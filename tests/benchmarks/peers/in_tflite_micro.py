@@ -2,8 +2,8 @@
 
     python in_tflite_micro.py FOLDER ROUNDS
 
-In FOLDER lie `network.npz` (what `tests.benchmarks.peers.network` writes), `network.so`, and the model is written
-there as `network.tflite`. Prints a line of JSON.
+In FOLDER lie `network.npz` (what `tests.benchmarks.peers.network` writes), `network.so`, and the models are
+written there, `network.tflite` and `convolutions.tflite`. Prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as sch
 
 INT8, INT32, FLOAT = schema.TensorType.INT8, schema.TensorType.INT32, schema.TensorType.FLOAT32
 OPERATOR = schema.BuiltinOperator
+VERSIONS = {OPERATOR.PAD: 2, OPERATOR.CONV_2D: 3, OPERATOR.DEPTHWISE_CONV_2D: 3}  # those that take int8
 LOGIT_STEPS = 120  # of an int8 logit's 127, for the largest that the clips have
 
 
@@ -77,49 +78,48 @@ class Model:
         model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], self.buffers, []
         for code in self.codes:
             made = schema.OperatorCodeT()
-            made.builtinCode, made.deprecatedBuiltinCode, made.version = code, min(code, 127), 1
+            made.builtinCode, made.deprecatedBuiltinCode, made.version = code, min(code, 127), VERSIONS.get(code, 1)
             model.operatorCodes.append(made)
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
 
-def model_of(facts: Mapping[str, Any], arrays: Mapping[str, Any], logit_scale: float) -> bytes:
-    """The network with the same weights and scales; the last layer's results are rounded to `logit_scale`."""
-    model = Model()
-    maps = {
+def _maps(model: Model, facts: Mapping[str, Any]) -> dict[str, int]:
+    return {
         each["name"]: model.tensor(each["name"], (1, *each["shape"]), INT8, each["scale"], each["zero_point"])
         for each in facts["maps"]
     }
+
+
+def convolutions_of(facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
+    """The convolutions one behind the other that the first means are taken of, with the same weights and scales."""
+    model, layers = Model(), facts["layers"]
+    end = next(layer["source"] for layer in layers if layer["kind"] == "means")
+    wanted, names = end, {end}
+    for layer in reversed(layers):
+        if layer["target"] == wanted:
+            wanted = layer["source"]
+            names.add(wanted)
+    kept = [each for each in facts["maps"] if each["name"] in names]
+    maps, known = _maps(model, {"maps": kept}), {each["name"]: each for each in kept}
+    for number, layer in enumerate(layers):
+        if layer["target"] in names:
+            _convolution(model, number, layer, arrays, known, maps)
+    return model.pack(maps[wanted], maps[end])
+
+
+def model_of(facts: Mapping[str, Any], arrays: Mapping[str, Any], logit_scale: float) -> bytes:
+    """The network with the same weights and scales; the last layer's results are rounded to `logit_scale`."""
+    model = Model()
+    maps = _maps(model, facts)
     known = {each["name"]: each for each in facts["maps"]}
     parts: dict[str, list[tuple[int, int]]] = {}
     for number, layer in enumerate(facts["layers"]):
-        source, target = known[layer["source"]], known[layer["target"]]
         if layer["kind"] == "convolution":
-            entry = _padded(model, layer, source, target, maps)
-            weight = arrays[f"{number}_weight"]
-            factor = arrays[f"{number}_factor"] * target["scale"] / source["scale"]
-            if layer["depthwise"]:
-                weight = weight[..., 0].transpose(1, 2, 0)[None]
-            filters = model.tensor(f"w{number}", weight.shape, INT8, factor, data=weight)
-            if layer["depthwise"]:
-                model.depthwise_axis(filters)
-            bias = arrays[f"{number}_bias"].astype(np.int64) + source["zero_point"] * arrays[f"{number}_sums"]
-            biases = model.tensor(f"b{number}", bias.shape, INT32, source["scale"] * factor, data=bias.astype(np.int32))
-            kind = {"kind": "DepthwiseConv2DOptions", "depthMultiplier": 1} if layer["depthwise"] else {}
-            model.operator(
-                "DEPTHWISE_CONV_2D" if layer["depthwise"] else "CONV_2D",
-                [entry, filters, biases],
-                maps[layer["target"]],
-                **{"kind": "Conv2DOptions", **kind},
-                strideH=layer["stride"][0],
-                strideW=layer["stride"][1],
-                dilationHFactor=1,
-                dilationWFactor=1,
-                padding=schema.Padding.VALID if entry != maps[layer["source"]] else schema.Padding.SAME,
-            )
+            _convolution(model, number, layer, arrays, known, maps)
         else:
-            made = _means(model, number, layer, arrays, source, target, maps)
+            made = _means(model, number, layer, arrays, known[layer["source"]], known[layer["target"]], maps)
             parts.setdefault(layer["target"], []).append((layer["start"], made))
     joined = known[facts["source"]]
     (name, found), *others = parts.items()
@@ -148,6 +148,33 @@ def model_of(facts: Mapping[str, Any], arrays: Mapping[str, Any], logit_scale: f
         padding=schema.Padding.VALID,
     )
     return model.pack(maps[facts["maps"][0]["name"]], logits)
+
+
+def _convolution(model: Model, number: int, layer: Any, arrays: Any, known: Any, maps: Mapping[str, int]) -> None:
+    source, target = known[layer["source"]], known[layer["target"]]
+    entry = _padded(model, layer, source, target, maps)
+    weight = arrays[f"{number}_weight"]
+    factor = arrays[f"{number}_factor"] * target["scale"] / source["scale"]
+    if layer["depthwise"]:
+        weight = weight[..., 0].transpose(1, 2, 0)[None]
+    filters = model.tensor(f"w{number}", weight.shape, INT8, factor, data=weight)
+    if layer["depthwise"]:
+        model.depthwise_axis(filters)
+    bias = arrays[f"{number}_bias"].astype(np.int64) + source["zero_point"] * arrays[f"{number}_sums"]
+    scales = np.float64(np.float32(source["scale"])) * factor.astype(np.float32)  # as the numbers of the file have it
+    biases = model.tensor(f"b{number}", bias.shape, INT32, scales, data=bias.astype(np.int32))
+    kind = {"kind": "DepthwiseConv2DOptions", "depthMultiplier": 1} if layer["depthwise"] else {}
+    model.operator(
+        "DEPTHWISE_CONV_2D" if layer["depthwise"] else "CONV_2D",
+        [entry, filters, biases],
+        maps[layer["target"]],
+        **{"kind": "Conv2DOptions", **kind},
+        strideH=layer["stride"][0],
+        strideW=layer["stride"][1],
+        dilationHFactor=1,
+        dilationWFactor=1,
+        padding=schema.Padding.VALID if entry != maps[layer["source"]] else schema.Padding.SAME,
+    )
 
 
 def _padded(model: Model, layer: Any, source: Any, target: Any, maps: Mapping[str, int]) -> int:
@@ -234,6 +261,13 @@ def arena_of(interpreter: Any) -> int:
     return int(found[1])
 
 
+def _shares(logits: Any, facts: Mapping[str, Any]) -> Any:
+    if facts["several"]:
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def main(folder: Path, rounds: int) -> None:
     stored = np.load(folder / "network.npz")
     facts, arrays = json.loads(str(stored["facts"])), {name: stored[name] for name in stored.files}
@@ -246,6 +280,7 @@ def main(folder: Path, rounds: int) -> None:
     logits = arrays["logits"] * 2.0**-12
     model = model_of(facts, arrays, float(np.abs(logits).max() / LOGIT_STEPS))
     (folder / "network.tflite").write_bytes(model)
+    (folder / "convolutions.tflite").write_bytes(convolutions_of(facts, arrays))
     interpreter = runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
     found = np.zeros((len(values), facts["classes"]), np.int8)
     spent: dict[str, list[float]] = {"tflite-micro": [], "c": []}
@@ -277,6 +312,9 @@ def main(folder: Path, rounds: int) -> None:
                 "c_as_numpy": bool((scores == arrays["scores"]).all()),
                 "equal_class": int((~differ).sum()),
                 "largest_logit_difference": float(np.abs(found * np.abs(logits).max() / LOGIT_STEPS - logits).max()),
+                "largest_score_difference": float(
+                    np.abs(_shares(found * np.abs(logits).max() / LOGIT_STEPS, facts) - arrays["scores"] / 32768).max()
+                ),
                 "logit_step": float(np.abs(logits).max() / LOGIT_STEPS),
                 "closest_where_class_differs": (ordered[:, -1] - ordered[:, -2])[differ].tolist(),
             }

@@ -88,4 +88,5 @@ def _facts(network: IntegerNetwork) -> tuple[dict[str, Any], dict[str, NDArray[A
         "layers": layers,
         "source": classifier.source.name,
         "classes": len(classifier.weight),
+        "several": classifier.several,
     }, arrays

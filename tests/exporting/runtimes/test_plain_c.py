@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from edgekd.device import edgekd_runner
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
 from edgekd.exporting.budget import TooLarge, untrained
@@ -22,7 +24,9 @@ from edgekd.exporting.predict import open_predictor
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
-from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.bounds import check_model
+from edgekd.microcontrollers.c.cores import CORES, core_of
+from edgekd.microcontrollers.c.host import HostClassifier
 from edgekd.microcontrollers.c.measure import footprint
 from edgekd.microcontrollers.c.model import HEADER, MODEL
 from edgekd.microcontrollers.c.packages import by_name, place
@@ -44,8 +48,8 @@ def copy(bundle: Bundle, tmp_path: Path) -> Path:
     return shutil.copytree(bundle.folder, tmp_path / "bundle")
 
 
-def like_m4f(tmp_path: Path, old: str, new: str) -> str:
-    text = named_resources("targets")["cortex-m4f"].read_text()
+def like_m4f(tmp_path: Path, old: str, new: str, board: str = "cortex-m4f") -> str:
+    text = named_resources("targets")[board].read_text()
     assert old in text
     (tmp_path / "board.toml").write_text(text.replace(old, new))
     return str(tmp_path / "board.toml")
@@ -98,6 +102,57 @@ def test_the_core_is_measured_and_its_scores_are_those_of_this_machine(bundle: B
     assert 200 < compiled.figures["stack_bytes"] < 4_000  # type: ignore[operator]
     assert "mps2-an386" in emulated.by
     assert emulated.figures == {"clips": 2, "scores_that_differ": 0}
+
+
+TIES = ("agreement = 0.97", "agreement = 0.9")  # a student that has hardly learned takes one class for another
+
+
+@needs_emulator
+def test_a_core_without_an_fpu_has_its_log_mel_in_fixed_point(bundle: Bundle, tiny_run: Run, tmp_path: Path) -> None:
+    fixed = export(tiny_run, like_m4f(tmp_path, *TIES, board="cortex-m0plus"), tmp_path / "bundle")
+    manifest = fixed.manifest
+    assert manifest.float_operators.frontend == {}
+    assert manifest.parity.clips >= 64
+    assert manifest.parity.largest_difference < 0.03
+    _, against_float, compiled, emulated = manifest.checks
+    figures = against_float.figures
+    assert figures is not None
+    assert figures["frames"] > 2_000  # type: ignore[operator]
+    assert 0 < figures["db_of_99_in_100"] < figures["largest_db"] < 0.25  # type: ignore[operator]
+    assert 0 < figures["inputs_that_differ"] < 0.02  # type: ignore[operator]
+    assert compiled.figures is not None
+    assert emulated.figures == {"clips": 2, "scores_that_differ": 0}
+    assert "#define EDGEKD_FIXED_POINT 1\n" in (fixed.folder / place(HEADER)).read_text()
+    assert "#define EDGEKD_FIXED_POINT 0\n" in (bundle.folder / place(HEADER)).read_text()
+    assert "float" not in (fixed.folder / place(MODEL)).read_text()
+
+
+def test_a_board_without_the_fpu_of_its_core_has_no_float_either(tmp_path: Path) -> None:
+    target = load_target(like_m4f(tmp_path, 'core = "cortex-m4"', 'core = "cortex-m4"\nfpu = false'))
+    assert target.c is not None
+    assert target.c.fixed_point
+    core = core_of(target.c.core, target.c.fpu)
+    assert core is not None
+    assert "-mfloat-abi=soft" in core.flags
+
+
+def test_a_log_mel_that_is_too_far_off_is_refused(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.exporting.runtimes.plain_c.log_mel_error.MOST_NEAR_DB", 1e-4)
+    board = like_m4f(tmp_path, *TIES, board="cortex-m0plus")
+    with pytest.raises(GateError, match=r"The log-mel in fixed point at 4000 Hz is 0\.\d+ dB off .*board with an FPU"):
+        export(tiny_run, board, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_from_before_the_fixed_point_is_still_read(bundle: Bundle) -> None:
+    texts = {name: (bundle.folder / place(name)).read_text() for name in (MODEL, HEADER)}
+    texts[HEADER] = texts[HEADER].replace("#define EDGEKD_FIXED_POINT 0\n", "")
+    check_model(texts, "here")
+    clip = np.round(3_000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
+    now = {**texts, HEADER: (bundle.folder / place(HEADER)).read_text()}
+    assert np.array_equal(HostClassifier(texts).window(clip), HostClassifier(now).window(clip))
 
 
 @needs_emulator
@@ -237,6 +292,8 @@ def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, 
         ("batch = 1", 'frontend = "external"', "the log-mel is part of the C; write 'graph'"),
         ('core = "cortex-m4"', 'core = "cortex-m9"', "c.core"),
         ("flash_bytes = 262_144", "flash_bytes = 12", "c.flash_bytes"),
+        ('core = "cortex-m4"', 'core = "cortex-m0plus"\nfpu = true', "fpu = true: a cortex-m0plus has none; leave it"),
+        ('core = "cortex-m4"', 'core = "cortex-m55"\nfpu = false', "fpu = false: a cortex-m55 has one; leave it out"),
         ("clock_hz = 80_000_000", "power = { volts = 3.0, milliamperes = [1.0, 2.0] }", "clock_hz, which is missing"),
         (
             "clock_hz = 80_000_000",
@@ -269,6 +326,24 @@ def test_code_among_the_numbers_of_a_bundle_is_not_compiled(copy: Path, name: st
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=f"{name} is not one that this edgekd wrote"):
         RUNTIMES["c"].open(copy)
+
+
+def test_a_bundle_from_when_all_lay_in_one_folder_is_opened(copy: Path) -> None:
+    clips = 0.1 * np.random.default_rng(0).standard_normal((2, 2_000)).astype(np.float32)
+    contents = json.loads((copy / "manifest.json").read_text())
+    clips = np.resize(clips, (2, contents["classifier"]["clip_samples"]))
+    expected = RUNTIMES["c"].open(copy)(clips)
+    guards = '#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n"
+    header = (copy / place(HEADER)).read_text()
+    assert all(guard in header for guard in guards)
+    (copy / place(HEADER)).write_text(header.replace(guards[0], "").replace(guards[1], ""))
+    flat = [(copy / path).rename(copy / Path(path).name) for path in contents["files"]]
+    contents["files"] = {path.name: edgekd_runner.file_digest(path) for path in flat}
+    contents["sha256"] = edgekd_runner.manifest_digest(contents)
+    (copy / "manifest.json").write_text(json.dumps(contents))
+    bundle = read_bundle(copy)
+    assert (bundle.model, bundle.model.exists()) == (copy / MODEL, True)
+    np.testing.assert_array_equal(RUNTIMES["c"].open(copy)(clips), expected)
 
 
 def test_a_bundle_that_was_changed_is_refused(copy: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 from edgekd.errors import InputError
 from edgekd.exporting.budget import untrained
 from edgekd.front_end import FrontendConfig
-from edgekd.microcontrollers.c.bounds import check_model, check_network
+from edgekd.microcontrollers.c.bounds import check_model
 from edgekd.microcontrollers.c.constants import network_constants
 from edgekd.microcontrollers.c.definitions import read
 from edgekd.microcontrollers.c.model import HEADER, MODEL, model_files
+from edgekd.microcontrollers.c.network_bounds import check_network
 from edgekd.microcontrollers.integer.memory import plan
 from tests.microcontrollers.integer.random_networks import random_network
 
@@ -22,10 +23,10 @@ YAMNET = FrontendConfig(convention="yamnet", n_mels=32, f_min=50, f_max=1_900, f
 RATE, SAMPLES = 4_000, 3_000
 
 
-def files_of(config: FrontendConfig) -> dict[str, str]:
+def files_of(config: FrontendConfig, *, fixed_point: bool = False) -> dict[str, str]:
     deployable = untrained(("hltdnn_micro", 0.5), 5, config.at(RATE), RATE, SAMPLES, "int8")
     assert deployable.network is not None
-    return model_files(deployable.student, deployable.network, SAMPLES, SAMPLES)
+    return model_files(deployable.student, deployable.network, SAMPLES, SAMPLES, fixed_point=fixed_point)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,10 @@ def model() -> dict[str, str]:
     return files_of(PANNS)
 
 
+@pytest.mark.parametrize("fixed_point", [False, True])
 @pytest.mark.parametrize("config", [PANNS, YAMNET])
-def test_what_was_written_passes(config: FrontendConfig) -> None:
-    check_model(files_of(config), "bundle")
+def test_what_was_written_passes(config: FrontendConfig, fixed_point: bool) -> None:
+    check_model(files_of(config, fixed_point=fixed_point), "bundle")
 
 
 def test_networks_of_all_shapes_pass() -> None:

@@ -56,6 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in SOURCES.iterdir():
         if source.suffix in (".c", ".h", ".ld"):
             (place / source.name).write_bytes(source.read_bytes())
+    (place / "edgekd_model.h").write_text('#include "edgekd_log_mel.h"\n')
     return place
 
 

@@ -15,8 +15,9 @@ from edgekd.errors import GateError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import LogMel
 from edgekd.microcontrollers.c import toolchain
-from edgekd.microcontrollers.c.front_end import log_mel_constants, radices_of
+from edgekd.microcontrollers.c.front_end import log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.transform import radices_of
 from tests.microcontrollers.c.programs import needs_host
 
 GAIN = 1.7
@@ -31,7 +32,8 @@ class InC:
         ones, zeros = np.ones(self.bins), np.zeros(self.bins)
         constants = log_mel_constants(config, rate, GAIN, ones, zeros, entry, "front_end")
         (folder / "front_end.c").write_text(f'#include "edgekd_log_mel.h"\n{constants}')
-        flags = ("-shared", "-fPIC", "-Werror", f"-I{SOURCES}")
+        (folder / "edgekd_model.h").write_text('#include "edgekd_log_mel.h"\n')
+        flags = ("-shared", "-fPIC", "-Werror", f"-I{SOURCES}", f"-I{folder}")
         toolchain.build([folder / "front_end.c", SOURCES / "edgekd_log_mel.c"], folder / "front_end.so", flags)
         library = ctypes.CDLL(str(folder / "front_end.so"))
         self.row_of, self.front_end = (

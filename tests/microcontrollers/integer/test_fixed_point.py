@@ -8,7 +8,14 @@ from math import floor
 import numpy as np
 import pytest
 
-from edgekd.microcontrollers.integer.fixed_point import LARGEST_EXPONENT, Factors, factors, fits, scaled
+from edgekd.microcontrollers.integer.fixed_point import (
+    CONVOLUTION_EXPONENT,
+    LARGEST_EXPONENT,
+    Factors,
+    factors,
+    fits,
+    scaled,
+)
 
 
 @pytest.mark.parametrize("largest", [2.0, 0.3, 0.01, 1e-4])
@@ -37,6 +44,14 @@ def test_what_is_lost_of_a_small_factor_is_far_below_a_step() -> None:
     by = factors([0.01, 1e-9])
     lost = abs(by.real()[1] - 1e-9) * 2.0**31  # of the largest sum
     assert lost < 0.25 * 2.0**-by.exponent
+
+
+@pytest.mark.parametrize("real", [0.24, 0.01, 2**-9, 1e-4])
+def test_with_the_exponent_of_a_convolution_little_is_lost_of_the_largest_sum(real: float) -> None:
+    by = factors(real, CONVOLUTION_EXPONENT)
+    assert (by.exponent, by.left, by.right) == (1, 0, 1)
+    assert abs(by.real()[0] - real) * 2.0**31 <= 0.125  # of a step
+    assert factors(100.0, CONVOLUTION_EXPONENT).exponent < 0
 
 
 @pytest.mark.parametrize("real", [0.0, 1e-30])

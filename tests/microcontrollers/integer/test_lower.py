@@ -2,105 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgekd.errors import GateError
-from edgekd.microcontrollers.integer.layers import LOGIT_BITS, Convolution, IntegerNetwork, MaxPool, Means
-from edgekd.microcontrollers.integer.lower import lower
-from edgekd.microcontrollers.integer.reference import every_map, logits, quantised
-from edgekd.models.blocks import SameConv2d
-from edgekd.models.outputs import StudentOutput
-from edgekd.quantization.calibration import CalibrationRecipe, calibrate
-from edgekd.quantization.fake_quant import set_flavour
-from edgekd.quantization.prepare import QuantizedNetwork, prepare
-
-LOG_MEL = torch.randn(4, 1, 9, 8, generator=torch.Generator().manual_seed(0))
+from tests.microcontrollers.integer.small_networks import Network, in_integers, quantised_network
 
 
-class Network(nn.Module):
-    """A stem, `middle`, a mean and a linear layer."""
+class Calling(nn.Module):
+    """A part of a network that calls `name`."""
 
-    def __init__(self, middle: nn.Module, channels: int = 4) -> None:
+    def __init__(self, name: str, *arguments: object) -> None:
         super().__init__()
-        self.stem, self.relu, self.middle = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), middle
-        self.classifier = nn.Linear(channels, 3)
+        self.name, self.arguments = name, arguments
 
-    def forward(self, log_mel: Tensor) -> StudentOutput:
-        tap = self.relu(self.stem(log_mel))
-        return StudentOutput(self.classifier(self.middle(tap).mean(dim=(2, 3))), tap)
+    def forward(self, maps: Tensor) -> Tensor:
+        found: Tensor = getattr(torch, self.name)(maps, *self.arguments)
+        return found
 
 
-class Residual(nn.Module):
+class Positive(nn.Module):
+    """The root of what is positive, in a map of both signs."""
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Conv2d(4, 4, 1)
+        nn.init.constant_(self.layer.bias, 10.0)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.layer(maps) + maps
+        return torch.sqrt(self.layer(maps))
 
 
-def quantised_network(network: nn.Module, keep_float: Collection[str] = ()) -> QuantizedNetwork:
-    torch.manual_seed(0)
-    prepared = prepare(network, LOG_MEL, keep_float)
-    calibrate(prepared, [LOG_MEL], CalibrationRecipe(observer="absmax"))
-    set_flavour(prepared, "onnxruntime")
-    return prepared
+class ByColumn(nn.Module):
+    """A sum of a map and a column."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, (1, 8))
 
-def in_integers(network: QuantizedNetwork) -> IntegerNetwork:
-    return lower(network, 9, 8)
-
-
-@pytest.mark.parametrize(
-    ("middle", "kind"),
-    [
-        (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.BatchNorm2d(4), nn.ReLU6()), Convolution),
-        (nn.Sequential(nn.Conv2d(4, 4, (5, 3), stride=(2, 1), padding=(2, 0))), Convolution),
-        (nn.Conv2d(4, 4, 3, padding="same"), Convolution),
-        (SameConv2d(4, 4, 3, stride=2), Convolution),
-        (nn.Sequential(nn.Dropout(0.5), nn.MaxPool2d((3, 2), stride=(2, 1), padding=(1, 0))), MaxPool),
-        (nn.Identity(), Means),
-    ],
-)
-def test_a_network_in_integers_is_what_it_was(middle: nn.Module, kind: type) -> None:
-    prepared = quantised_network(Network(middle))
-    network = in_integers(prepared)
-    assert any(type(layer) is kind for layer in network.layers)
-    maps = every_map(network, quantised(LOG_MEL.numpy(), network.entry))
-    found = logits(network.classifier, maps[network.classifier.source.name]) / (1 << LOGIT_BITS)
-    with torch.no_grad():
-        expected = prepared(LOG_MEL)[0].numpy()
-    step = network.classifier.source.scale * float(prepared.layers()[-1][0].weight_quant.scale.max()) * 127
-    assert np.abs(found - expected).max() < 2 * step + 2.0**-LOGIT_BITS
-
-
-def test_what_a_relu_6_cuts_off_is_cut_off() -> None:
-    network = Network(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU6()))
-    with torch.no_grad():
-        network.middle[0].weight.mul_(50)
-    prepared = quantised_network(network)
-    middle = in_integers(prepared).layers[1]
-    assert isinstance(middle, Convolution)
-    assert (middle.low, middle.high) == (-128, -1)  # 127 steps of 6 / 127 above -128
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.one(maps) + self.two(maps)
 
 
 @pytest.mark.parametrize(
     ("network", "cause"),
     [
-        (Network(Residual()), "it calls add"),
-        (Network(nn.Conv2d(4, 4, 3, padding=1, groups=2)), r"'middle' is a convolution with dilation, in groups"),
-        (Network(nn.Conv2d(4, 8, 3, groups=4), 8), r"'middle' is a convolution with dilation, in groups"),
-        (Network(nn.Conv2d(4, 4, 3, padding=2, dilation=2)), r"'middle' is a convolution with dilation"),
-        (Network(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), r"or padded with something else"),
+        (
+            Network(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+            r"'middle' is a convolution that is padded with",
+        ),
         (Network(nn.MaxPool2d(2, ceil_mode=True)), r"'middle' is a pooling with dilation, rounded up"),
-        (Network(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Hardswish())), r"'middle.1' is a Hardswish"),
+        (Network(nn.AvgPool2d(3, padding=1, count_include_pad=False)), r"'middle' is a pooling rounded up, or divided"),
         (Network(nn.AdaptiveAvgPool2d(2)), r"'middle' is a pooling to 2"),
+        (Network(nn.PReLU()), r"'middle' is a PReLU"),
+        (Network(nn.Softmax(dim=1)), r"'middle' is a Softmax"),
+        (Network(Calling("cumsum", 2)), r"'cumsum' calls cumsum"),
+        (Network(Positive()), r"'sqrt' is no function of single values, or has none for some"),
+        (Network(Calling("mean", 1, True), 1), r"'mean' is a mean of what is not rounded to int8, or not over frames"),
+        (Network(Calling("amax", 1, True), 1), r"'amax' is a maximum of what is not rounded to int8, or not over"),
+        (Network(ByColumn()), r"'add' adds something else than two int8 maps of one shape"),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_what_has_no_form_in_integers_is_refused(network: nn.Module, cause: str) -> None:
     prepared = quantised_network(network)

@@ -17,6 +17,7 @@ from edgekd.microcontrollers.integer.fixed_point import factors
 from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Map, MaxPool
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import classifier_of, every_map, quantised
+from edgekd.models.teachers.yamnet import OWN_FRONT_END, OWN_RATE
 from edgekd.quantization.fake_quant import set_flavour
 from edgekd.runs.run import Run
 
@@ -24,7 +25,13 @@ RATE, SAMPLES = 4_000, 4_000
 FRONT_END = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
 
 
+CUT = "yamnet-cut5"
+CUT_FRONT_END = OWN_FRONT_END.model_copy(update={"hop_length": 320, "bins_per_step": 2})
+
+
 def student(name: str) -> Deployable:
+    if name == CUT:
+        return untrained((name, 0.25), 5, CUT_FRONT_END, OWN_RATE, OWN_RATE // 2, "int8")
     return untrained((name, 1.0), 5, FRONT_END, RATE, SAMPLES, "int8")
 
 
@@ -33,8 +40,8 @@ def lowered(deployable: Deployable) -> IntegerNetwork:
     return lower(deployable.network, *deployable.student.frontend.config.shape(deployable.clip_samples))
 
 
-def sounds(clips: int) -> torch.Tensor:
-    return 0.1 * torch.randn(clips, SAMPLES, generator=torch.Generator().manual_seed(1))
+def sounds(clips: int, samples: int) -> torch.Tensor:
+    return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -75,7 +82,7 @@ def test_a_max_pool_is_that_of_pytorch() -> None:
     assert torch.equal(_channels_first(_through(layer, values)), expected)
 
 
-@pytest.mark.parametrize("name", ["hltdnn_micro", "hltdnn_ds", "hltdnn"])
+@pytest.mark.parametrize("name", ["hltdnn_micro", "hltdnn_ds", "hltdnn", CUT])
 def test_the_maps_of_a_student_are_those_of_its_quantised_network(name: str) -> None:
     deployable = student(name)
     network, quantised_network = lowered(deployable), deployable.network
@@ -84,7 +91,7 @@ def test_the_maps_of_a_student_are_those_of_its_quantised_network(name: str) -> 
     seen: dict[str, torch.Tensor] = {}
     for quantiser, module in quantised_network.quantisers().items():
         module.register_forward_hook(lambda _module, _, out, name=quantiser: _keep(seen, name, out))
-    log_mel = deployable.student.log_mel(sounds(2)).detach()
+    log_mel = deployable.student.log_mel(sounds(2, deployable.clip_samples)).detach()
     quantised_network(log_mel)
     found = every_map(network, quantised(log_mel.numpy(), network.entry))
     for each in network.maps:
@@ -96,10 +103,10 @@ def test_the_maps_of_a_student_are_those_of_its_quantised_network(name: str) -> 
         assert (there == expected).double().mean() > 0.98, each.name
 
 
-@pytest.mark.parametrize("name", ["hltdnn_micro", "hltdnn_ds", "hltdnn"])
+@pytest.mark.parametrize("name", ["hltdnn_micro", "hltdnn_ds", "hltdnn", CUT])
 def test_a_student_scores_as_in_onnx_runtime(name: str) -> None:
     deployable = student(name)
-    clips = sounds(8)
+    clips = sounds(8, deployable.clip_samples)
     scores = classifier_of(lowered(deployable), deployable.student.log_mel)(clips)
     expected = in_onnxruntime(onnx_of(deployable, "onnxruntime"))(clips)
     assert (scores - expected).abs().max() < 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from edgekd.microcontrollers.integer.layers import LOGIT_BITS, SHARE, Map
-from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid, sigmoid_table, softmax
+from edgekd.microcontrollers.integer.tables import histogram_table, sigmoid, softmax
 from edgekd.models.histogram import HistogramLayer
 
 
@@ -41,10 +41,3 @@ def test_a_histogram_is_a_table_of_its_256_values() -> None:
             entered = torch.full((1, 3, 2, 2), source.scale * (value - zero_point))
             said = layer(entered).reshape(3, 5, 4)[..., 0].detach().numpy()
             assert np.abs(table[:, value + 128] / SHARE - said).max() < 0.51 / SHARE + 1e-6
-
-
-def test_a_sigmoid_is_a_table_of_its_256_values() -> None:
-    table = sigmoid_table(Map("features", 1, 1, 3, 0.05, 0))
-    assert table.shape == (1, 256, 1)
-    assert table[0, 128, 0] == SHARE / 2
-    assert table[0, 255, 0] == round(SHARE / (1 + np.exp(-127 * 0.05)))

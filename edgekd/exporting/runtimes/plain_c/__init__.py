@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes.runtime import Checker, Classify
-from edgekd.microcontrollers.c.cores import CORES, Core
+from edgekd.microcontrollers.c.cores import Core, core_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ class PlainC:
         return {"int8": place(MODEL)}
 
     def emit(
-        self, deployables: Mapping[Precision, Deployable], _target: Target, _progress: Progress
+        self, deployables: Mapping[Precision, Deployable], target: Target, _progress: Progress
     ) -> dict[str, bytes]:
         from edgekd.microcontrollers.c.model import model_files, whole_frames
         from edgekd.microcontrollers.c.packages import placed
@@ -92,16 +92,18 @@ class PlainC:
         student, network, samples = deployable.student, deployable.network, deployable.clip_samples
         assert network is not None
         hop = whole_frames(samples // 2, student.frontend.config)
-        return _encoded(placed(model_files(student, network, samples, hop)))
+        fixed_point = _settings(target).fixed_point
+        return _encoded(placed(model_files(student, network, samples, hop, fixed_point)))
 
     def check(
-        self, _files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], _target: Target
+        self, _files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], target: Target
     ) -> FloatOperators:
         from edgekd.exporting.manifest import FloatOperators
 
         network = deployables["int8"].network
         assert network is not None
-        return FloatOperators(frontend={"log-mel": 1}, on_integers=tuple(network.layer_names()))
+        frontend = {} if _settings(target).fixed_point else {"log-mel": 1}
+        return FloatOperators(frontend=frontend, on_integers=tuple(network.layer_names()))
 
     def figures(self, files: Mapping[str, bytes], _target: Target) -> Figures:
         from edgekd.exporting.budget import Figures
@@ -132,18 +134,21 @@ class PlainC:
     def checks(
         self,
         files: Mapping[str, bytes],
-        _deployable: Deployable,
+        deployable: Deployable,
         _trained: Probabilities,
         waveforms: Tensor,
         target: Target,
         progress: Progress,
     ) -> Iterator[Check]:
         from edgekd.exporting.manifest import Check
+        from edgekd.microcontrollers.c.model import HEADER, sizes_of
 
         core, settings = _core(target), _settings(target)
         needed = self.figures(files, target)
         if core is None:
             _check_board(needed, None, target)
+        if sizes_of(_texts(files)[HEADER]).get("FIXED_POINT"):
+            yield _log_mel_check(deployable, waveforms)
         if core is None and settings.core != HOST:
             yield Check(by=settings.core, precision="int8", not_run=NO_EMULATOR)
         if core is not None:
@@ -183,7 +188,7 @@ def require_emulator(target: Target) -> None:
     """Raise `UsageError` for a `target` that is not emulated, and `InputError` where a program for it is missing."""
     from edgekd.microcontrollers.c import toolchain
 
-    core = None if target.c is None else CORES.get(target.c.core)
+    core = None if target.c is None else _core(target)
     if core is None:
         why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
         raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
@@ -198,7 +203,8 @@ def _settings(target: Target) -> PlainCSettings:
 
 
 def _core(target: Target) -> Core | None:
-    return CORES.get(_settings(target).core)
+    settings = _settings(target)
+    return core_of(settings.core, settings.fpu)
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -222,6 +228,18 @@ def _compiled_once(model: tuple[tuple[str, str], ...]) -> HostClassifier:
     from edgekd.microcontrollers.c.host import HostClassifier
 
     return HostClassifier(dict(model))
+
+
+def _log_mel_check(deployable: Deployable, waveforms: Tensor) -> Check:
+    """The log-mel in fixed point against PyTorch's. Raises `GateError` where it is too far off."""
+    from dataclasses import asdict
+
+    from edgekd.exporting.manifest import Check
+    from edgekd.exporting.runtimes.plain_c.log_mel_error import log_mel_error
+
+    error = log_mel_error(deployable, waveforms)
+    error.check(deployable.student.frontend.sample_rate)
+    return Check(by="PyTorch, of the log-mel in fixed point", precision="int8", figures=asdict(error))
 
 
 def _core_checks(

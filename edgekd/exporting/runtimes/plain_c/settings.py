@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgekd.microcontrollers.c.cores import CORES, SOFT
 from edgekd.section import Section
 
 CoreName = Literal["host", "cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "xtensa-lx7"]
@@ -39,9 +40,27 @@ class PlainCSettings(Section):
     """The table `[c]` of a board: what the C is compiled for."""
 
     core: CoreName = Field(description="host: the machine it is exported on; others are emulated where that can be")
+    fpu: bool | None = Field(
+        None,
+        description="without one the log-mel is in fixed point; not given: as most of that core have it",
+    )
     flash_bytes: int | None = Field(None, ge=1 << 10, description="for code and constants; more is refused")
     clock_hz: int | None = Field(None, ge=1_000_000, description="of the core, for estimates of time")
     power: Power | None = Field(None, description="for estimates of energy")
+
+    @property
+    def fixed_point(self) -> bool:
+        """Whether the log-mel is computed in integers, for want of an FPU."""
+        core = CORES.get(self.core)
+        return not self.fpu if self.fpu is not None else core is not None and not core.fpu
+
+    @model_validator(mode="after")
+    def _is_made_so(self) -> Self:
+        core = CORES.get(self.core)
+        if core is not None and self.fpu is not None and self.fpu != core.fpu and self.core not in SOFT:
+            has = "has one" if core.fpu else "has none"
+            raise ValueError(f"fpu = {str(self.fpu).lower()}: a {self.core} {has}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _power_has_a_clock(self) -> Self:
