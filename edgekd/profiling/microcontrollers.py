@@ -117,12 +117,16 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
             f"({core.manual}) at {settings.clock_hz / 1e6:g} MHz, and no wait for flash or memory."
             f"{_current(settings.power)}{_late(found.milliseconds)}"
         )
-    notes += [
-        f"{name}: for comparison, MLPerf Tiny's keyword spotting, another network, measured on a {found.core}: "
+    published = "; ".join(
         f"{each.milliseconds:g} ms{'' if each.millijoules is None else f' and {each.millijoules:g} mJ'} an inference "
-        f"({each.board}; {each.where})."
+        f"({each.board}; {each.where})"
         for each in PUBLISHED.get(found.core, ())
-    ]
+    )
+    if published:
+        notes.append(
+            f"{name}: for comparison, MLPerf Tiny's keyword spotting, another network and of 1 s, measured on a "
+            f"{found.core}: {published}."
+        )
     return notes
 
 

@@ -15,6 +15,7 @@ from edgekd.microcontrollers.c.constants import network_constants
 from edgekd.microcontrollers.c.definitions import read
 from edgekd.microcontrollers.c.model import HEADER, MODEL, model_files
 from edgekd.microcontrollers.c.network_bounds import check_network
+from edgekd.microcontrollers.integer.layers import IntegerNetwork
 from edgekd.microcontrollers.integer.memory import plan
 from tests.microcontrollers.integer.random_networks import random_network
 
@@ -46,15 +47,52 @@ def test_networks_of_all_shapes_pass() -> None:
         network, _ = random_network(random)
         memory = plan(network)
         constants = read(network_constants(network, memory, "n"), {"n": "edgekd_network"})["n"]
-        entry = network.entry
-        sizes = {
-            "CLASSES": len(network.classifier.weight),
-            "MEMORY_WORDS": memory.size // 4,
-            "FRAMES": entry.rows,
-            "FRAMES_PER_STEP": 1,
-            "BINS": entry.columns * entry.channels,
-        }
-        check_network(constants, sizes)
+        check_network(constants, sizes_for(network))
+
+
+def sizes_for(network: IntegerNetwork) -> dict[str, int]:
+    """What `edgekd_model.h` would say of a network."""
+    return {
+        "CLASSES": len(network.classifier.weight),
+        "MEMORY_WORDS": plan(network).size // 4,
+        "FRAMES": network.entry.rows,
+        "FRAMES_PER_STEP": 1,
+        "BINS": network.entry.columns * network.entry.channels,
+    }
+
+
+OTHERS = {
+    "MAXIMA": [("start", "9000", "makes more than its map has"), ("place", "0", "lies where something else does")],
+    "DEVIATIONS": [("doublings", "40", "doubles a root too often"), ("parameters", "0", "parameters has 0")],
+    "LOOK_UP": [("start", "9000", "makes more than its map has"), ("weights", "0", "table has 0 numbers")],
+    "ADD": [
+        ("exponent", "-1", "exponent out of range"),
+        ("other", "200", "goes from map 200"),
+        ("start", "1", "makes"),
+    ],
+    "MULTIPLY": [("table", "0", "table has 0 numbers where 512 are read"), ("parameters", "0", "parameters has 0")],
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_layers_of_every_kind_are_looked_at(kind: str) -> None:
+    random = np.random.default_rng(0)
+    network, text = next(
+        (network, text)
+        for network, _ in iter(lambda: random_network(random), None)
+        for text in (network_constants(network, plan(network), "n"),)
+        if f"EDGEKD_{kind}," in text
+    )
+    sizes = sizes_for(network)
+    check_network(read(text, {"n": "edgekd_network"})["n"], sizes)
+    begin = text.index(f"EDGEKD_{kind},")
+    end = text.index("}", begin)
+    for field, to, wrong in OTHERS[kind]:
+        line, count = re.subn(rf"\.{field} = [\w-]+", f".{field} = {to}", text[begin:end])
+        line = line if count else f"{line}, .{field} = {to}"
+        constants = read(text[:begin] + line + text[end:], {"n": "edgekd_network"})["n"]
+        with pytest.raises(ValueError, match=wrong):
+            check_network(constants, sizes)
 
 
 def changed(model: dict[str, str], pattern: str, to: str) -> dict[str, str]:
