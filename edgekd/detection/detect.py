@@ -18,7 +18,7 @@ from edgekd.detection.journal import Journal
 from edgekd.detection.listening import Heard, hear, hear_file
 from edgekd.detection.piped import NAME, Pcm, PipedSound
 from edgekd.detection.recordings import Source, check_tables, find
-from edgekd.device.runner.detection import Rule, hop_note
+from edgekd.device.runner.detection import DEFAULT_OPEN, Rule, hop_note
 from edgekd.device.runner.stream import STREAM_FORMATS
 from edgekd.errors import InputError, UsageError
 from edgekd.events.event import Event
@@ -104,7 +104,13 @@ def detect(
     times = beginnings([source.name for source in sources], pattern, zone)
     predictor = open_predictor(Path(model))
     rule = predictor.rule(hop_s=hop_s, thresholds=pairs, minimum_s=minimum_s, gap_s=gap_s, exclusive=exclusive)
-    notes = (*predictor.notes, *times.notes, *_odd(sources, times), *_moved(hop_s, rule))
+    notes = (
+        *predictor.notes,
+        *_unchosen(model, predictor, pairs),
+        *times.notes,
+        *_odd(sources, times),
+        *_moved(hop_s, rule),
+    )
 
     def tell_all() -> None:  # after what is wrong, and before anything is listened to
         for note in notes:
@@ -155,7 +161,8 @@ def detect_piped(
         raise UsageError(f"{out}: already exists. Choose another --out, or replace what is there: --overwrite.")
     predictor = open_predictor(Path(model))
     rule = predictor.rule(**asked)
-    notes = (*predictor.notes, *_moved(asked.get("hop_s"), rule))
+    unchosen = _unchosen(model, predictor, asked.get("thresholds") or ())
+    notes = (*predictor.notes, *unchosen, *_moved(asked.get("hop_s"), rule))
     for words in notes:
         note(words)
     rate, encoding, channels = pcm
@@ -174,6 +181,16 @@ def detect_piped(
 def _moved(hop_s: float | None, rule: Rule) -> tuple[str, ...]:
     """What is to be said of a hop that was asked for, as on a device."""
     return tuple(filter(None, [hop_note(hop_s, rule.hop / rule.rate)]))
+
+
+def _unchosen(model: Path | str, predictor: Predictor, asked: Sequence[object]) -> tuple[str, ...]:
+    """What is to be said of a model for which nobody has chosen thresholds, as those of older versions."""
+    if asked or (predictor.detection is not None and predictor.detection.chosen is not None):
+        return ()
+    return (
+        f"{model}: no thresholds were chosen, so each class is heard from {DEFAULT_OPEN:g} on. 'edgekd thresholds RUN'"
+        " chooses them.",
+    )
 
 
 def _one_table(out: Path, format_: Format, heard: Sequence[Heard]) -> tuple[Path, ...]:

@@ -50,6 +50,7 @@ class Findings:
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = field(default_factory=FloatOperators)
     steps: Steps | None = None
+    unwritten: str | None = None
 
 
 def write_bundle(
@@ -86,6 +87,7 @@ def write_bundle(
         checks=findings.checks,
         float_operators=findings.float_operators,
         steps=findings.steps,
+        unwritten=findings.unwritten,
         files={},
         sha256="0" * 64,
     )
@@ -212,6 +214,7 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
     }
     return _README.format(
         title=markdown_text(target.title),
+        whole="It goes into your project whole." if sixteen else "Copy it to the device whole.",
         usage=runtime.usage(manifest),
         notes="".join(
             ("\n## Notes\n\n", *(f"- {markdown_text(note)}\n" for note in target.notes)) if target.notes else ()
@@ -246,7 +249,7 @@ def _unknown(reject: Reject | None) -> dict[str, str]:
 _README = """\
 # An audio classifier for {title}
 
-This folder is all that is needed. Copy it to the device whole.
+This folder is all that is needed. {whole}
 
 {usage}{notes}
 ## Facts

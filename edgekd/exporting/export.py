@@ -22,6 +22,7 @@ from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of, with_hops
 from edgekd.exporting.golden import choose_golden
+from edgekd.exporting.graph import unwritten
 from edgekd.exporting.kept_rejection import Rejection, kept_rejection
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
 from edgekd.exporting.rejection import fit_rest, fits, keep_rejection, rejecting
@@ -146,7 +147,11 @@ def _export(
         detection=detection.model_copy(update={"reject": main.reject}),
         provenance=_provenance(run, data, shipped_score(shipped, data, progress)),
         findings=Findings(
-            Parity.model_validate(checks[0].figures), tuple(checks), floats, None if steps is None else steps.described
+            Parity.model_validate(checks[0].figures),
+            tuple(checks),
+            floats,
+            None if steps is None else steps.described,
+            next((words for graph in _graphs(files) if (words := unwritten(graph)) is not None), None),
         ),
         golden=choose_golden(
             trained[target.precision], float_student, data, target.tolerance, full_scale=runtime.hears_16_bits
@@ -158,6 +163,10 @@ def _export(
     fit_rest(run, data, progress)
     progress("export", 5, STEPS, step="done")
     return bundle
+
+
+def _graphs(files: Mapping[str, bytes]) -> list[bytes]:
+    return [content for name, content in files.items() if name.endswith(".onnx")]
 
 
 def _float_student(run: Run, deployables: Mapping[Precision, Deployable]) -> Student:

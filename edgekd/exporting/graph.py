@@ -39,6 +39,7 @@ INPUTS: dict[LogMelPlace, str] = {"graph": "waveform", "external": "log_mel"}
 OUTPUT, KNOWN_OUTPUT = "probabilities", "known"
 FRONT_END, KNOWN = f"{FRONT_END_SCOPE}/", f"{KNOWN_SCOPE}/"  # how the names of their nodes begin
 OPSETS = range(13, 21)  # per-channel DequantizeLinear is of 13; above 20 ONNX Runtime fails on zero-point-0 graphs
+_UNKNOWN = "edgekd.unwritten"  # metadata of a graph
 _LOWEST_WRITTEN = 18  # older ones are made of this
 
 
@@ -89,11 +90,11 @@ def float_onnx(
     """
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
     module = DeployableModule(student, student.network, form.log_mel, half=half, known=known)
-    model = _written(module, shape, form)
-    if model is None:
-        model = simplified(_exported(module, shape, form), half=half)
+    model, unknown = _written(module, shape, form)
+    if unknown:
+        model = simplified(model, half=half)
     model = _lowered(model, module, form)
-    return _serialised(model, {"edgekd.precision": "fp16" if half else "fp32"})
+    return _serialised(model, {"edgekd.precision": "fp16" if half else "fp32", **unknown})
 
 
 def quantized_onnx(
@@ -111,9 +112,9 @@ def quantized_onnx(
     """
     shape = input_shape(student.frontend.config, clip_samples, form.log_mel)
     module = integer_module(student, network, flavour, form.log_mel, known)
-    model = _written(module, shape, form) or _exported(module, shape, form)
+    model, unknown = _written(module, shape, form)
     model = _lowered(model, module, form)
-    return _serialised(model, {"edgekd.precision": "int8", "edgekd.flavour": flavour})
+    return _serialised(model, {"edgekd.precision": "int8", "edgekd.flavour": flavour, **unknown})
 
 
 def input_shape(config: FrontendConfig, clip_samples: int, log_mel: LogMelPlace) -> tuple[int, ...]:
@@ -141,12 +142,21 @@ def _nodes_of(model_bytes: bytes, scopes: tuple[str, ...]) -> list[str]:
     return [node.name for node in nodes if node.name.startswith(scopes) and node.op_type not in rounding]
 
 
-def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto | None:
-    """The graph of `module`; None where it has a layer that the writer does not know."""
+def unwritten(model_bytes: bytes) -> str | None:
+    """What the writer did not know of a graph, so that PyTorch's exporter wrote it; None where it knew all."""
+    import onnx
+
+    told = {entry.key: entry.value for entry in onnx.load_from_string(model_bytes).metadata_props}
+    return told.get(_UNKNOWN)
+
+
+def _written(module: DeployableModule, shape: tuple[int, ...], form: Form) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph of `module`, and what is to be noted in it where it has a layer that the writer does not know: then it
+    is as PyTorch's exporter writes it."""
     try:
-        return write(module, *_asked(module, shape, form))
-    except Unknown:
-        return None
+        return write(module, *_asked(module, shape, form)), {}
+    except Unknown as failure:
+        return export_module(module, *_asked(module, shape, form)), {_UNKNOWN: str(failure)}
 
 
 def _lowered(model: onnx.ModelProto, module: DeployableModule, form: Form) -> onnx.ModelProto:
@@ -154,10 +164,6 @@ def _lowered(model: onnx.ModelProto, module: DeployableModule, form: Form) -> on
     if form.computes_weights and isinstance(module.frontend, ExportLogMel):
         model = with_computed_weights(model, module.frontend, FRONT_END_SCOPE)
     return lowered(model, form.opset)
-
-
-def _exported(module: DeployableModule, shape: tuple[int, ...], form: Form) -> onnx.ModelProto:
-    return export_module(module, *_asked(module, shape, form))
 
 
 def _asked(

@@ -203,6 +203,10 @@ class Manifest(Section):
     checks: tuple[Check, ...] = ()
     float_operators: FloatOperators = FloatOperators()
     steps: Steps | None = Field(None, description="null: windows are computed whole")
+    unwritten: str | None = Field(
+        None,
+        description="what edgekd's writer does not know of the graph, which PyTorch's exporter wrote; null: nothing",
+    )
     files: dict[FilePath, Sha256] = Field(description="every other file, by its place in the folder")
     sha256: Sha256
 

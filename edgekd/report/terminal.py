@@ -249,6 +249,8 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     if manifest.precision == "int8":
         front_end = "the front end and " if floats.frontend else ""
         line(f"  in float: {front_end}{len(floats.network)} operators after it (manifest.json)")
+    if manifest.unwritten is not None:
+        line(f"  written by PyTorch's exporter, as edgekd's own does not know this: {manifest.unwritten}")
     for check in manifest.checks:
         fallen = [name for name, kind in check.layers.items() if kind != "int8"]
         if fallen:

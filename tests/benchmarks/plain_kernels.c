@@ -87,3 +87,28 @@ void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     convolve_depthwise(layer, rows, columns, channels, &by, out);
 }
+
+void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    for (int x = 0; x < columns; x++)
+        for (int c = 0; c < channels; c++) sums[c] += (uint32_t)(*value++ + 128);
+}
+
+void edgekd_add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    for (int c = 0; c < channels; c++)
+        for (int k = 0; k < layer->bins; k++)
+            *sums++ += layer->table[((layer->shared ? 0 : c * 256) + value[c] + 128) * layer->bins + k];
+}
+
+void edgekd_max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out) {
+    for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels) {
+        for (int c = 0; c < channels; c++, out++) {
+            int8_t largest = INT8_MIN;
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + at + c;
+                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
+                    if (*value > largest) largest = *value;
+            }
+            *out = largest;
+        }
+    }
+}

@@ -364,3 +364,16 @@ def test_odd_names_of_recordings_are_found_again(
     meant = [(known.find(event.recording), event.label) for event in read_events(tmp_path / "tables")]
     expected = [(event.recording.removeprefix(f"{tmp_path}/rec/"), event.label) for event in found.events]
     assert sorted(meant, key=str) == sorted(expected, key=str)
+
+
+def test_where_nobody_has_chosen_thresholds_it_is_told(tiny_copy: Run, recordings: Path) -> None:
+    """As of a run of an older version."""
+    assert detect(tiny_copy.folder, [recordings]).notes == ()
+    (tiny_copy.folder / "int8" / "thresholds.json").unlink()
+    told: list[str] = []
+    detect(tiny_copy.folder, [recordings], tell=told.append)
+    assert told == [
+        f"{tiny_copy.folder}: no thresholds were chosen, so each class is heard from 0.5 on. 'edgekd thresholds RUN'"
+        " chooses them."
+    ]
+    assert detect(tiny_copy.folder, [recordings], thresholds={"tug": 0.7}).notes == ()

@@ -13,11 +13,12 @@ import pytest
 
 from edgekd.device import runner
 from edgekd.errors import GateError, InputError, UsageError
-from edgekd.exporting.bundle import _readme
-from edgekd.exporting.manifest import Detection, Reject, read_bundle
+from edgekd.exporting.bundle import Findings, _readme
+from edgekd.exporting.manifest import Check, Detection, Reject, read_bundle
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import load_target
 from edgekd.files import folders
+from edgekd.report.terminal import print_bundle
 
 if TYPE_CHECKING:
     from tests.exporting.conftest import Toy
@@ -197,3 +198,14 @@ def test_the_readme_says_how_events_are_found_and_from_which_scores(toy: Toy, tm
     text = _readme(bundle.manifest.model_copy(update={"detection": detection}), RUNTIMES["onnxruntime"])
     assert "| Heard from a score of | tug 0.25 (best F1) |" in text
     assert "| Unknown | where known, the second output (energy), is below 2.5: " in text
+
+
+@pytest.mark.parametrize("unwritten", [None, "Swish"])
+def test_who_wrote_a_graph_is_in_its_bundle(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], unwritten: str | None
+) -> None:
+    checks = (Check(by="onnxruntime", precision="int8", figures={}),)
+    bundle = toy.write(tmp_path / "bundle", findings=Findings(toy.PARITY, checks, unwritten=unwritten))
+    assert bundle.manifest.unwritten == unwritten
+    print_bundle(bundle)
+    assert ("written by PyTorch's exporter" in capsys.readouterr().out) == (unwritten is not None)

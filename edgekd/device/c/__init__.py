@@ -12,6 +12,7 @@ HEADERS = (
     "edgekd_kernels.h",
     "edgekd_kernels_dsp.h",
     "edgekd_kernels_helium.h",
+    "edgekd_kernels_thumb.h",
     "edgekd_log_mel.h",
     "edgekd_network.h",
 )

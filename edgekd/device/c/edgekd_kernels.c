@@ -6,6 +6,8 @@
 #define HELIUM 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 #define DSP 1
+#elif EDGEKD_SMALL_CORE && defined(__GNUC__)
+#define THUMB 1
 #endif
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
@@ -14,30 +16,30 @@
 
 /* The values under the kernel at two pixels, row by row, each filled to words; of both pixels in one word, the second's
  * above the first's. */
-static void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
-    for (int ky = 0; ky < kernel_rows; ky++) {
-        const int8_t *value = rows[ky] + at, *end = value + length;
-        for (; value != end; value++) *pairs++ = (uint32_t)value[0] + ((uint32_t)value[apart] << 16);
+static APART void pair(const int8_t *const *rows, int kernel_rows, int length, int at, int apart, uint32_t *pairs) {
+    for (const int8_t *const *end_of_rows = rows + kernel_rows; rows != end_of_rows; rows++) {
+        const int8_t *value = *rows + at, *other = value + apart;
+        for (int i = 0; i < length; i++) *pairs++ = (uint32_t)value[i] + ((uint32_t)other[i] << 16);
     }
 }
 
 /* Adds to two sums the products of `weights` with the values of two pixels. A product of 32 bits is one with each of a
- * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF below keeps the first from
- * borrowing of the second. */
+ * pair; those of two weights have sums of 16 bits each, for no weight is -128, and HALF keeps the first from borrowing of
+ * the second. What all of them sum up to, less the sum of the second ones, is that of the first. */
 #define HALF 0x8000u
 static APART void add_products(const int8_t *weights, const uint32_t *pairs, int length, uint32_t sums[2]) {
     const int8_t *end = weights + length;
-    uint32_t first = sums[0] - HALF * ((uint32_t)length / 2), second = sums[1];
+    uint32_t all = 0u - HALF * ((uint32_t)length / 2), second = 0;
     do {
-        uint32_t both = (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1] + HALF;
-        uint32_t more = (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3] + HALF;
-        first += both & 0xFFFF;
+        uint32_t both = HALF + (uint32_t)weights[0] * pairs[0] + (uint32_t)weights[1] * pairs[1];
+        uint32_t more = HALF + (uint32_t)weights[2] * pairs[2] + (uint32_t)weights[3] * pairs[3];
+        all += both;
         second += (uint32_t)((int32_t)both >> 16);
-        first += more & 0xFFFF;
+        all += more;
         second += (uint32_t)((int32_t)more >> 16);
         weights += 4, pairs += 4;
     } while (weights != end);
-    sums[0] = first, sums[1] = second;
+    sums[0] += all - (second << 16), sums[1] += second;
 }
 
 static void convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
@@ -93,46 +95,103 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
     }
 }
 
+#if !HELIUM
+static void max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                     int8_t *out) {
+    for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels) {
+        for (int c = 0; c < channels; c++, out++) {
+            int8_t largest = INT8_MIN;
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + at + c;
+                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
+                    if (*value > largest) largest = *value;
+            }
+            *out = largest;
+        }
+    }
+}
+
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
+static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, sums += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t first_and_third = 0, others = 0;
+        do {
+            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
+            first_and_third += word & 0x00FF00FF;
+            others += word >> 8 & 0x00FF00FF;
+            column += channels;
+        } while (column != end_of_columns);
+        sums[0] += first_and_third & 0xFFFF;
+        sums[1] += others & 0xFFFF;
+        sums[2] += first_and_third >> 16;
+        sums[3] += others >> 16;
+    }
+    for (; value != end; value++, sums++)
+        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
+}
+
+/* The same of what a table says of the values of one column, for each of its bins. */
+static void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const uint16_t *table = layer->table + 128 * layer->bins;
+    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
+        const uint16_t *told = table + *value * bins;
+        int left = bins;
+        for (; left >= 4; left -= 4, told += 4, sums += 4) {
+            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
+            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
+            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
+        }
+        for (; left > 0; left--) *sums++ += *told++;
+    }
+}
+#endif
+
 #if HELIUM
 #include "edgekd_kernels_helium.h"
 #elif DSP
 #include "edgekd_kernels_dsp.h"
+#elif THUMB
+#include "edgekd_kernels_thumb.h"
 #endif
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
     edgekd_rounding by;
-#if DSP
-    if (has_quick_convolution(layer, columns)) {
+#if HELIUM || DSP || THUMB
+    if (has_quick_convolution(layer, columns, outputs)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
     }
 #endif
     by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM
-    if (has_quick_convolution(layer, outputs)) {
-        convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
-        return;
-    }
-#endif
     convolve(layer, rows, channels, columns, outputs, &by, scratch, out);
 }
 
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
     edgekd_rounding by;
-#if DSP
+#if HELIUM || DSP || THUMB
     if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;
     }
 #endif
     by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
-#if HELIUM
-    if (has_quick_depthwise(channels)) {
-        depthwise_quickly(layer, rows, columns, channels, &by, zero_point, out);
-        return;
-    }
-#endif
     convolve_depthwise(layer, rows, columns, channels, &by, out);
+}
+
+void edgekd_max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out) {
+    max_pool(layer, rows, columns, channels, out);
+}
+
+void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    add_values(value, channels, columns, sums);
+}
+
+void edgekd_add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    add_told(layer, value, channels, sums);
 }

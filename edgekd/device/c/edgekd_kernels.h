@@ -100,4 +100,15 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out);
 
+/* The largest of the values under a window, of each channel. */
+void edgekd_max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out);
+
+#define EDGEKD_MOST_COLUMNS 256 /* whose values, as they are added, have a sum of 16 bits */
+
+/* Adds to the sum of each channel its values in so many columns, each 128 more than it is. */
+void edgekd_add_values(const int8_t *value, int channels, int columns, uint32_t *sums);
+
+/* The same of what the table of `layer` says of the values of one column, for each of its bins. */
+void edgekd_add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums);
+
 #endif

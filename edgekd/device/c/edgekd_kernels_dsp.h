@@ -12,19 +12,6 @@
 #define SAVE "str r7, [r0]\n"
 #define RESTORE "ldr r7, [r0]\n"
 
-/* Of four bytes the first and third, and the second and fourth, as two pairs of 16 bits. */
-static inline uint32_t even(uint32_t bytes) {
-    uint32_t pair;
-    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(bytes));
-    return pair;
-}
-
-static inline uint32_t odd(uint32_t bytes) {
-    uint32_t pair;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
-    return pair;
-}
-
 /* A sum, brought to the scale of the result and kept within 8 bits, as edgekd_rounded does where the exponent is 1 and
  * all 256 values are allowed. */
 static int rounds_quickly(const edgekd_layer *layer) {
@@ -37,15 +24,25 @@ static int32_t offset_of(int32_t zero_point) { return 2 * zero_point + 1; }
     "smmla " sum ", " sum ", " mantissa ", " offset "\n"       \
     "ssat " sum ", #8, " sum ", asr #1\n"
 
-/* The values under the kernel at one of four pixels, widened; the four lie in turn, two words of each. */
-static void widen(const int8_t *const *rows, int kernel_rows, int length, int at, uint32_t *wide) {
-    for (int ky = 0; ky < kernel_rows; ky++) {
-        const int8_t *from = rows[ky] + at, *end = from + length;
-        for (; from != end; from += 4, wide += 2 * PIXELS) {
-            uint32_t word = edgekd_word_at(from);
-            wide[0] = even(word), wide[1] = odd(word);
-        }
-    }
+#define WIDEN(pixel)                            \
+    "ldr %[even], [" pixel "], #4\n"           \
+    "sxtb16 %[odd], %[even], ror #8\n"         \
+    "sxtb16 %[even], %[even]\n"                \
+    "strd %[even], %[odd], [%[wide]], #8\n"
+
+/* The values in a row under the kernel at four pixels, widened: four of each pixel in two words, then of the next. */
+static APART uint32_t *widen(const int8_t *a, int step, int length, uint32_t *wide) {
+    const int8_t *b = a + step, *c = b + step, *d = c + step, *end = a + length;
+    uint32_t even, odd;
+    __asm__ volatile(
+        "1:\n" WIDEN("%[a]") WIDEN("%[b]") WIDEN("%[c]") WIDEN("%[d]")
+        "cmp %[a], %[end]\n"
+        "bne 1b\n"
+        : [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [d] "+&r"(d), [wide] "+&r"(wide), [even] "=&r"(even),
+          [odd] "=&r"(odd)
+        : [end] "r"(end)
+        : "cc", "memory");
+    return wide;
 }
 
 /* Four weights of an output, and their products with the widened values of four pixels: 16 in 13 instructions. A sum
@@ -273,7 +270,8 @@ static void convolve_few(const edgekd_layer *layer, const int8_t *const *rows, i
     }
 }
 
-static int has_quick_convolution(const edgekd_layer *layer, int columns) {
+static int has_quick_convolution(const edgekd_layer *layer, int columns, int outputs) {
+    (void)outputs;
     return rounds_quickly(layer) && columns >= PIXELS;
 }
 
@@ -291,7 +289,8 @@ static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *row
         int8_t *to = out + from * outputs;
         four_pixels given = {0,    layer->weights, layer->parameters, 0,           offset_of(zero_point),
                              wide, all,            to,                outputs, to + outputs};
-        for (int p = 0; p < PIXELS; p++) widen(rows, layer->kernel_rows, length, (from + p) * step, wide + 2 * p);
+        uint32_t *end = wide;
+        for (int ky = 0; ky < layer->kernel_rows; ky++) end = widen(rows[ky] + from * step, step, length, end);
         convolve_four_pixels(&given);
     }
 }

@@ -45,6 +45,15 @@ static quick_rounding quick_rounding_of(const edgekd_layer *layer, int32_t zero_
     "vmladav.s8 " a ", q4, q0\n"    \
     "vmladav.s8 " b ", q4, q2\n"
 
+/* Where a compiler knows how long weights are, no instruction of its own goes to the next. */
+#define KNOWN_AT_TWO(a, b, next)         \
+    "vldrb.8 q5, [r3, #16]\n"            \
+    "vldrb.8 q4, [r3], #" next "\n"      \
+    "vmladav.s8 " a ", q4, q0\n"         \
+    "vmladav.s8 " b ", q4, q2\n"         \
+    "vmladava.s8 " a ", q5, q1\n"        \
+    "vmladava.s8 " b ", q5, q3\n"
+
 #define THIRTY_TWO_AT_TWO(a, b, next) \
     "vldrb.8 q4, [r3]\n"           \
     "vmladav.s8 " a ", q4, q0\n"     \
@@ -64,12 +73,14 @@ typedef struct {
     int32_t rest, quads; /* of a pixel's values in the last vector; of outputs */
     int32_t offset, shift;
     uint32_t places[4]; /* of an output at four pixels */
+    const int8_t *rows[4]; /* where values are to be gathered first: from where in each row of a word, and to where */
+    int8_t *patches;
+    uint8_t words[VECTOR]; /* where four pixels' words lie in a row */
 } pixels;
 
 /* The weights of an output, of up to 16 values, times those of four pixels. */
-#define OUTPUT_AT_FOUR(sums)           \
-    "vldrb.8 q4, [r3]\n"              \
-    "add r3, r6\n"                    \
+#define OUTPUT_AT_FOUR(sums, weights)  \
+    weights                            \
     "vmladav.s8 r2, q4, q0\n"         \
     "vmladav.s8 r8, q4, q2\n"         \
     "vmladav.s8 r4, q4, q1\n"         \
@@ -82,52 +93,100 @@ typedef struct {
     "vqadd.s32 " sums ", " sums ", r9\n"   \
     "vqshl.s32 " sums ", r11\n"
 
+/* Values that lie in a row; r8 and r1 become where those of the next four pixels and their outputs lie. */
+#define VALUES_AT_FOUR            \
+    "add r2, r8, r10\n"           \
+    "add r3, r2, r10\n"           \
+    "add r4, r3, r10\n"           \
+    "vpstttt\n"                   \
+    "vldrbt.8 q0, [r8]\n"         \
+    "vldrbt.8 q1, [r2]\n"         \
+    "vldrbt.8 q2, [r3]\n"         \
+    "vldrbt.8 q3, [r4]\n"         \
+    "add r8, r4, r10\n"
+
+/* Values of up to four rows, a word of each: four pixels' words at once, and a vector for each pixel. */
+#define WORDS_AT_FOUR                                   \
+    "add r4, r12, #84\n"                                \
+    "vldrb.8 q0, [r4]\n"                                \
+    "ldrd r2, r3, [r12, #64]\n"                         \
+    "vldrb.u8 q4, [r2, q0]\n"                           \
+    "vldrb.u8 q5, [r3, q0]\n"                           \
+    "add r2, r2, r10, lsl #2\n"                         \
+    "add r3, r3, r10, lsl #2\n"                         \
+    "strd r2, r3, [r12, #64]\n"                         \
+    "ldrd r2, r3, [r12, #72]\n"                         \
+    "vldrb.u8 q6, [r2, q0]\n"                           \
+    "vldrb.u8 q7, [r3, q0]\n"                           \
+    "add r2, r2, r10, lsl #2\n"                         \
+    "add r3, r3, r10, lsl #2\n"                         \
+    "strd r2, r3, [r12, #72]\n"                         \
+    "ldr r8, [r12, #80]\n"                              \
+    "vst40.32 {q4, q5, q6, q7}, [r8]\n"                 \
+    "vst41.32 {q4, q5, q6, q7}, [r8]\n"                 \
+    "vst42.32 {q4, q5, q6, q7}, [r8]\n"                 \
+    "vst43.32 {q4, q5, q6, q7}, [r8]\n"                 \
+    "vpstttt\n"                                         \
+    "vldrbt.8 q0, [r8]\n"                               \
+    "vldrbt.8 q1, [r8, #16]\n"                          \
+    "vldrbt.8 q2, [r8, #32]\n"                          \
+    "vldrbt.8 q3, [r8, #48]\n"
+
+#define BY_FOURS(values, weights)                                                                                       \
+    __asm__ volatile(                                                                                         \
+        "ldr r6, [r12, #20]\n"                                                                                \
+        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */                                                   \
+        "2:\n"                                                                                                \
+        "ldrd r8, r0, [r12]\n"      /* values and out */                                                      \
+        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */                                                   \
+        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */                                                      \
+        "add r1, r0, r1, lsl #2\n"                                                                            \
+        "vctp.8 r4\n"                                                                                         \
+        "dls lr, r2\n" values                                                                                 \
+        "strd r8, r1, [r12]\n"                                                                                \
+        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */                                              \
+        "1:\n" OUTPUT_AT_FOUR("q5", weights) OUTPUT_AT_FOUR("q6", weights)                                     \
+        OUTPUT_AT_FOUR("q7", weights) OUTPUT_AT_FOUR("q4", weights)           \
+        "vsri.32 q7, q5, #16\n"                                                                               \
+        "vsri.32 q4, q6, #16\n"                                                                               \
+        "vldrw.32 q5, [r12, #48]\n"                                                                           \
+        "vsri.16 q4, q7, #8\n"                                                                                \
+        "vstrw.32 q4, [r0, q5]\n"                                                                             \
+        "add r0, #4\n"                                                                                        \
+        "le lr, 1b\n"                                                                                         \
+        "ldr r2, [r12, #16]\n"                                                                                \
+        "sub r2, #4\n"                                                                                        \
+        "str r2, [r12, #16]\n"                                                                                \
+        "cmp r2, #4\n"                                                                                        \
+        "bge 2b\n"                                                                                            \
+        : "+r"(work)                                                                                          \
+        :                                                                                                     \
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3",   \
+          "q4", "q5", "q6", "q7", "cc", "memory")
+
+#define KNOWN(length) "vldrb.8 q4, [r3], #" length "\n"
+#define UNKNOWN "vldrb.8 q4, [r3]\n" "add r3, r6\n"
+
 /* All outputs at pixels of up to 16 values, four at once; leaves what is less than four. Registers are those that loads
  * and sums may use, and r7, which debuggers want, stays as it is. */
 static WRITTEN_OUT void convolve_by_fours(pixels *row) {
     register pixels *work __asm__("r12") = row;
-    __asm__ volatile(
-        "ldr r6, [r12, #20]\n"
-        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */
-        "2:\n"
-        "ldrd r8, r0, [r12]\n"      /* values and out */
-        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */
-        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */
-        "vctp.8 r4\n"
-        "dls lr, r2\n"
-        "add r2, r8, r10\n"
-        "add r3, r2, r10\n"
-        "add r4, r3, r10\n"
-        "vpstttt\n"
-        "vldrbt.8 q0, [r8]\n"
-        "vldrbt.8 q1, [r2]\n"
-        "vldrbt.8 q2, [r3]\n"
-        "vldrbt.8 q3, [r4]\n"
-        "add r8, r4, r10\n"
-        "add r1, r0, r1, lsl #2\n"
-        "strd r8, r1, [r12]\n"
-        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */
-        "1:\n" OUTPUT_AT_FOUR("q5") OUTPUT_AT_FOUR("q6") OUTPUT_AT_FOUR("q7") OUTPUT_AT_FOUR("q4")
-        "vsri.32 q7, q5, #16\n"
-        "vsri.32 q4, q6, #16\n"
-        "vldrw.32 q5, [r12, #48]\n"
-        "vsri.16 q4, q7, #8\n"
-        "vstrw.32 q4, [r0, q5]\n"
-        "add r0, #4\n"
-        "le lr, 1b\n"
-        "ldr r2, [r12, #16]\n"
-        "sub r2, #4\n"
-        "str r2, [r12, #16]\n"
-        "cmp r2, #4\n"
-        "bge 2b\n"
-        : "+r"(work)
-        :
-        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", "q4", "q5",
-          "q6", "q7", "cc", "memory");
+    if (work->length == 8)
+        BY_FOURS(VALUES_AT_FOUR, KNOWN("8"));
+    else
+        BY_FOURS(VALUES_AT_FOUR, UNKNOWN);
+}
+
+static WRITTEN_OUT void convolve_words_by_fours(pixels *row) {
+    register pixels *work __asm__("r12") = row;
+    if (work->length == 12)
+        BY_FOURS(WORDS_AT_FOUR, KNOWN("12"));
+    else
+        BY_FOURS(WORDS_AT_FOUR, UNKNOWN);
 }
 
 /* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). */
-#define BY_TWOS(values, products)                                       \
+#define BY_TWOS(values, products, ahead, back, next)                                       \
     __asm__ volatile(                                                  \
         "ldr r6, [r12, #20]\n"                                         \
         "ldrd r9, r11, [r12, #40]\n" /* offset and shift */            \
@@ -150,12 +209,12 @@ static WRITTEN_OUT void convolve_by_fours(pixels *row) {
         "vctp.8 r4\n" values                                           \
         "dls lr, r2\n"                                                 \
         "1:\n"                                                         \
-        products("r2", "r8", "add r3, r3, r6, lsl #1\n")               \
-        products("r4", "r10", "sub r3, r6\n")                          \
+        products("r2", "r8", ahead)               \
+        products("r4", "r10", back)                          \
         "vmov q6[2], q6[0], r2, r4\n"                                  \
         "vmov q7[2], q7[0], r8, r10\n"                                 \
-        products("r2", "r8", "add r3, r3, r6, lsl #1\n")               \
-        products("r4", "r10", "add r3, r6\n")                          \
+        products("r2", "r8", ahead)               \
+        products("r4", "r10", next)                          \
         "vmov q6[3], q6[1], r2, r4\n"                                  \
         "vmov q7[3], q7[1], r8, r10\n"                                 \
         "vld20.32 {q4, q5}, [r5]\n"                                    \
@@ -176,22 +235,32 @@ static WRITTEN_OUT void convolve_by_fours(pixels *row) {
         : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", \
           "q4", "q5", "q6", "q7", "cc", "memory")
 
+#define SIXTEEN_OF_TWO         \
+    "vpstt\n"                  \
+    "vldrbt.8 q0, [r8]\n"      \
+    "vldrbt.8 q2, [r10]\n"
+
+#define THIRTY_TWO_OF_TWO           \
+    "vldrb.8 q0, [r8], #16\n"       \
+    "vldrb.8 q2, [r10], #16\n"      \
+    "vpstt\n"                       \
+    "vldrbt.8 q1, [r8]\n"           \
+    "vldrbt.8 q3, [r10]\n"
+
+#define AHEAD "add r3, r3, r6, lsl #1\n"
+#define BACK "sub r3, r6\n"
+#define NEXT "add r3, r6\n"
+
 static WRITTEN_OUT void convolve_by_twos(pixels *row) {
     register pixels *work __asm__("r12") = row;
     if (work->length <= VECTOR)
-        BY_TWOS(
-            "vpstt\n"
-            "vldrbt.8 q0, [r8]\n"
-            "vldrbt.8 q2, [r10]\n",
-            SIXTEEN_AT_TWO);
+        BY_TWOS(SIXTEEN_OF_TWO, SIXTEEN_AT_TWO, AHEAD, BACK, NEXT);
+    else if (work->length == 24)
+        BY_TWOS(THIRTY_TWO_OF_TWO, KNOWN_AT_TWO, "48", "-24", "24");
+    else if (work->length == 32)
+        BY_TWOS(THIRTY_TWO_OF_TWO, KNOWN_AT_TWO, "64", "-32", "32");
     else
-        BY_TWOS(
-            "vldrb.8 q0, [r8], #16\n"
-            "vldrb.8 q2, [r10], #16\n"
-            "vpstt\n"
-            "vldrbt.8 q1, [r8]\n"
-            "vldrbt.8 q3, [r10]\n",
-            THIRTY_TWO_AT_TWO);
+        BY_TWOS(THIRTY_TWO_OF_TWO, THIRTY_TWO_AT_TWO, AHEAD, BACK, NEXT);
 }
 
 /* The weights of an output, of up to 48 or 64 values, times those of a pixel. */
@@ -316,20 +385,8 @@ static void gather_rows(const int8_t *const *rows, int kernel_rows, int length, 
     }
 }
 
-/* The same at four pixels, of up to four rows of a word each: a vector a pixel. */
-static inline void gather_words(const int8_t *const *rows, int kernel_rows, uint8x16_t places, int at, int8_t *patches) {
-    const uint8_t *first = (const uint8_t *)rows[0] + at; /* or anything in place of a row that there is not */
-    uint32x4x4_t words;
-    words.val[0] = vreinterpretq_u32_u8(vldrbq_gather_offset_u8(first, places));
-    words.val[1] = vreinterpretq_u32_u8(vldrbq_gather_offset_u8((const uint8_t *)rows[1] + at, places));
-    words.val[2] = vreinterpretq_u32_u8(
-        vldrbq_gather_offset_u8(kernel_rows > 2 ? (const uint8_t *)rows[2] + at : first, places));
-    words.val[3] = vreinterpretq_u32_u8(
-        vldrbq_gather_offset_u8(kernel_rows > 3 ? (const uint8_t *)rows[3] + at : first, places));
-    vst4q_u32((uint32_t *)(void *)patches, words);
-}
-
-static int has_quick_convolution(const edgekd_layer *layer, int outputs) {
+static int has_quick_convolution(const edgekd_layer *layer, int columns, int outputs) {
+    (void)columns;
     return rounds_quickly(layer) && outputs % 4 == 0;
 }
 
@@ -338,45 +395,52 @@ static void convolve_few(pixels *work) {
     if (work->columns > 0) convolve_by_twos(work);
 }
 
+typedef void convolve_pixels(pixels *);
+
+/* Where values under the kernel lie in several rows. */
+static APART void convolve_patches(const edgekd_layer *layer, const int8_t *const *rows, int words, int8_t *patches,
+                                   pixels *work, convolve_pixels *convolve_gathered) {
+    int step = work->apart, columns = work->columns, kernel_rows = layer->kernel_rows;
+    if (words == 4 && kernel_rows <= 4 && step <= 4 && columns % 4 == 0) { /* as of one channel */
+        const uint8x16_t numbers = vidupq_n_u8(0, 1);
+        const uint8x16_t pixel = vshrq_n_u8(numbers, 2), within = vandq_u8(numbers, vdupq_n_u8(3));
+        vst1q_u8(work->words, vaddq_u8(vmulq_n_u8(pixel, (uint8_t)step), within));
+        for (int ky = 0; ky < 4; ky++) work->rows[ky] = rows[ky < kernel_rows ? ky : 0];
+        work->patches = patches;
+        convolve_words_by_fours(work);
+        return;
+    }
+    work->apart = work->length;
+    for (int x = 0; x < columns; x += 2) {
+        work->values = patches;
+        work->columns = columns - x < 2 ? 1 : 2;
+        for (int i = 0; i < work->columns; i++)
+            gather_rows(rows, kernel_rows, words, (x + i) * step, patches + i * work->length);
+        convolve_gathered(work);
+    }
+}
+
 static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns,
                              int outputs, int32_t zero_point, int8_t *patches, int8_t *out) {
     const quick_rounding by = quick_rounding_of(layer, zero_point);
     int words = EDGEKD_WORDS(layer->kernel_columns * channels), length = layer->kernel_rows * words;
-    int step = layer->stride_columns * channels;
-    pixels work = {rows[0], out, step, outputs, columns, length, layer->weights, layer->parameters,
-                   (length - 1) % VECTOR + 1, outputs / 4, by.offset, by.shift,
-                   {0, outputs, 2 * outputs, 3 * outputs}};
-    void (*const convolve_pixels)(pixels *) = length <= 2 * VECTOR   ? convolve_few
-                                              : length <= 4 * VECTOR ? convolve_by_ones
-                                                                     : convolve_in_turns;
-    if (layer->kernel_rows == 1) {
-        convolve_pixels(&work);
-    } else if (words == 4 && layer->kernel_rows <= 4 && step <= 4) { /* as where one channel enters */
-        const uint8x16_t numbers = vidupq_n_u8(0, 1);
-        const uint8x16_t places =
-            vaddq_u8(vmulq_n_u8(vshrq_n_u8(numbers, 2), (uint8_t)step), vandq_u8(numbers, vdupq_n_u8(3)));
-        work.apart = VECTOR;
-        for (int x = 0; x < columns; x += 4) {
-            gather_words(rows, layer->kernel_rows, places, x * step, patches);
-            work.values = patches;
-            work.columns = columns - x < 4 ? columns - x : 4;
-            convolve_few(&work);
-        }
-    } else {
-        work.apart = length;
-        for (int x = 0; x < columns; x += 2) {
-            work.values = patches;
-            work.columns = columns - x < 2 ? 1 : 2;
-            for (int i = 0; i < work.columns; i++)
-                gather_rows(rows, layer->kernel_rows, words, (x + i) * step, patches + i * length);
-            convolve_pixels(&work);
-        }
-    }
+    convolve_pixels *const convolve_them = length <= 2 * VECTOR   ? convolve_few
+                                           : length <= 4 * VECTOR ? convolve_by_ones
+                                                                  : convolve_in_turns;
+    pixels work;
+    work.values = rows[0], work.out = out, work.apart = layer->stride_columns * channels, work.outputs = outputs;
+    work.columns = columns, work.length = length, work.weights = layer->weights, work.parameters = layer->parameters;
+    work.rest = (length - 1) % VECTOR + 1, work.quads = outputs / 4, work.offset = by.offset, work.shift = by.shift;
+    vst1q_u32(work.places, vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)outputs));
+    if (layer->kernel_rows == 1)
+        convolve_them(&work);
+    else
+        convolve_patches(layer, rows, words, patches, &work, convolve_them);
 }
 
 /* One place under the kernel at two pixels, in q6 and q7; weights in q4. */
 #define TAP(next, from_a, a, from_b, b)        \
-    "vldrb.s16 q4, [%[w]], #" next "\n" from_a \
+    "vldrb.s16 q4, [r0], #" next "\n" from_a \
     "vldrb.s16 q5, [" a "]\n"                 \
     "vmul.i16 q6, q5, q4\n" from_b            \
     "vldrb.s16 q5, [" b "]\n"                 \
@@ -384,7 +448,7 @@ static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *row
 
 /* One more: two products have a sum of 16 bits. */
 #define ADD_TAP(from_a, a, from_b, b)       \
-    "vldrb.s16 q4, [%[w]], #8\n" from_a    \
+    "vldrb.s16 q4, [r0], #8\n" from_a    \
     "vldrb.s16 q5, [" a "]\n"              \
     "vmul.i16 q5, q5, q4\n"                \
     "vadd.i16 q6, q6, q5\n" from_b         \
@@ -403,78 +467,81 @@ static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *row
     "vadd.i32 q3, q3, q5\n"
 
 /* Where the first, second and third column of a row lie. */
-#define LEFT(row) "", row, "add %[t], " row ", %[step]\n", "%[t]"
-#define MIDDLE(row) "add %[t], " row ", %[channels]\n", "%[t]", "add %[t], %[step]\n", "%[t]"
-#define RIGHT(row) "add %[t], " row ", %[channels], lsl #1\n", "%[t]", "add %[t], %[step]\n", "%[t]"
+#define LEFT(row) "", row, "add r4, " row ", r9\n", "r4"
+#define MIDDLE(row) "add r4, " row ", r8\n", "r4", "add r4, r9\n", "r4"
+#define RIGHT(row) "add r4, " row ", r8, lsl #1\n", "r4", "add r4, r9\n", "r4"
 #define EXPANDED(macro, ...) macro(__VA_ARGS__)
 
-/* Eight channels of three rows and columns, two pixels a turn. Sums of channels with even numbers are in q0 and q2, of
- * odd ones in q1 and q3. */
-static WRITTEN_OUT void nine_taps(const int8_t *weights, const int8_t *const *rows, int at, const int32_t *parameters,
-                            int channels, int step, int pairs, int some, const quick_rounding *by, int8_t *out) {
-    /* what values are loaded by has to be in one of the first eight registers */
-    register const int8_t *w __asm__("r0") = weights, *top __asm__("r1") = rows[0] + at;
-    register const int8_t *middle __asm__("r2") = rows[1] + at, *bottom __asm__("r3") = rows[2] + at;
-    register int32_t t __asm__("r4") = pairs;
+/* Eight channels of three rows; the order is that of the registers from r0 on, but for r7. */
+typedef struct {
+    const int8_t *weights, *rows[3];
+    int32_t pairs; /* of pixels */
+    int8_t *out;
+    const int32_t *parameters;
+    int32_t channels, step, offset, shift, some;
+} taps;
+
+/* Two pixels a turn. Sums of channels with even numbers are in q0 and q2, of odd ones in q1 and q3. */
+static WRITTEN_OUT void nine_taps(const taps *row) {
+    register const taps *work __asm__("r12") = row;
     __asm__ volatile(
-        "dls lr, %[t]\n"
-        "ldr %[t], %[some]\n"
-        "vctp.16 %[t]\n"
+        "ldm r12, {r0-r6, r8-r11}\n"
+        "dls lr, r4\n"
+        "ldr r4, [r12, #44]\n"
+        "vctp.16 r4\n"
         "1:\n"
-        EXPANDED(TAP, "8", LEFT("%[top]")) EXPANDED(ADD_TAP, MIDDLE("%[top]"))
+        EXPANDED(TAP, "8", LEFT("r1")) EXPANDED(ADD_TAP, MIDDLE("r1"))
         "vmovlb.s16 q0, q6\n"
         "vmovlt.s16 q1, q6\n"
         "vmovlb.s16 q2, q7\n"
         "vmovlt.s16 q3, q7\n"
-        EXPANDED(TAP, "8", RIGHT("%[top]")) EXPANDED(ADD_TAP, LEFT("%[middle]")) WIDEN
-        EXPANDED(TAP, "8", MIDDLE("%[middle]")) EXPANDED(ADD_TAP, RIGHT("%[middle]")) WIDEN
-        EXPANDED(TAP, "8", LEFT("%[bottom]")) EXPANDED(ADD_TAP, MIDDLE("%[bottom]")) WIDEN
-        EXPANDED(TAP, "-64", RIGHT("%[bottom]")) WIDEN
-        "vld40.32 {q4, q5, q6, q7}, [%[p]]\n" /* beginnings and mantissas of even ones, of odd ones */
-        "vld41.32 {q4, q5, q6, q7}, [%[p]]\n"
-        "vld42.32 {q4, q5, q6, q7}, [%[p]]\n"
-        "vld43.32 {q4, q5, q6, q7}, [%[p]]\n"
-        "vadd.i32 q0, q0, q4\n" ROUND("q0", "q5", "%[offset]", "%[shift]")
-        "vadd.i32 q1, q1, q6\n" ROUND("q1", "q7", "%[offset]", "%[shift]")
-        "vadd.i32 q2, q2, q4\n" ROUND("q2", "q5", "%[offset]", "%[shift]")
-        "vadd.i32 q3, q3, q6\n" ROUND("q3", "q7", "%[offset]", "%[shift]")
+        EXPANDED(TAP, "8", RIGHT("r1")) EXPANDED(ADD_TAP, LEFT("r2")) WIDEN
+        EXPANDED(TAP, "8", MIDDLE("r2")) EXPANDED(ADD_TAP, RIGHT("r2")) WIDEN
+        EXPANDED(TAP, "8", LEFT("r3")) EXPANDED(ADD_TAP, MIDDLE("r3")) WIDEN
+        EXPANDED(TAP, "-64", RIGHT("r3")) WIDEN
+        "vld40.32 {q4, q5, q6, q7}, [r6]\n" /* beginnings and mantissas of even ones, of odd ones */
+        "vld41.32 {q4, q5, q6, q7}, [r6]\n"
+        "vld42.32 {q4, q5, q6, q7}, [r6]\n"
+        "vld43.32 {q4, q5, q6, q7}, [r6]\n"
+        "vadd.i32 q0, q0, q4\n" ROUND("q0", "q5", "r10", "r11")
+        "vadd.i32 q1, q1, q6\n" ROUND("q1", "q7", "r10", "r11")
+        "vadd.i32 q2, q2, q4\n" ROUND("q2", "q5", "r10", "r11")
+        "vadd.i32 q3, q3, q6\n" ROUND("q3", "q7", "r10", "r11")
         "vsri.32 q1, q0, #16\n"
         "vsri.32 q3, q2, #16\n"
         "vshr.s16 q1, q1, #8\n"
         "vshr.s16 q3, q3, #8\n"
-        "mov %[t], %[out]\n"
+        "mov r4, r5\n"
         "vpst\n"
-        "vstrbt.16 q1, [%[t]]\n"
-        "add %[t], %[channels]\n"
+        "vstrbt.16 q1, [r4]\n"
+        "add r4, r8\n"
         "vpst\n"
-        "vstrbt.16 q3, [%[t]]\n"
-        "add %[out], %[t], %[channels]\n"
-        "add %[top], %[top], %[step], lsl #1\n"
-        "add %[middle], %[middle], %[step], lsl #1\n"
-        "add %[bottom], %[bottom], %[step], lsl #1\n"
+        "vstrbt.16 q3, [r4]\n"
+        "add r5, r4, r8\n"
+        "add r1, r1, r9, lsl #1\n"
+        "add r2, r2, r9, lsl #1\n"
+        "add r3, r3, r9, lsl #1\n"
         "le lr, 1b\n"
-        : [w] "+r"(w), [top] "+r"(top), [middle] "+r"(middle), [bottom] "+r"(bottom), [out] "+&r"(out), [t] "+r"(t)
-        : [p] "r"(parameters), [channels] "r"(channels), [step] "r"(step), [some] "m"(some),
-          [offset] "r"(by->offset), [shift] "r"(by->shift)
-        : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory");
+        : "+r"(work)
+        :
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", "q4", "q5",
+          "q6", "q7", "memory");
 }
 
 static void nine_taps_a_row(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                             int32_t zero_point, int8_t *out) {
     const quick_rounding by = quick_rounding_of(layer, zero_point);
+    int32_t eights[20], filled[16]; /* weights of eight channels at once, where they lie by fours */
     int step = layer->stride_columns * channels;
-    for (int c = 0; c < channels; c += 8) {
-        int32_t eights[20], filled[16]; /* weights of eight channels at once, where they lie by fours */
-        const int32_t *parameters = layer->parameters + 2 * c;
-        const int8_t *four = layer->weights + 9 * c, *others = four;
-        int some = 8;
+    taps work = {(const int8_t *)eights, {0}, 0, out, layer->parameters, channels, step, by.offset, by.shift, 8};
+    for (int c = 0; c < channels; c += 8, out += 8) {
+        const int8_t *four = layer->weights + 9 * c, *others = four + 36;
         if (channels - c < 8) {
-            some = 4;
+            work.some = 4;
+            others = four;
             memset(filled, 0, sizeof filled);
-            memcpy(filled, parameters, sizeof filled / 2);
-            parameters = filled;
-        } else {
-            others += 36;
+            memcpy(filled, work.parameters, sizeof filled / 2);
+            work.parameters = filled;
         }
         for (int i = 0; i < 32; i += 16) {
             int32x4x2_t words = {{vreinterpretq_s32_s8(vldrbq_s8(four + i)), vreinterpretq_s32_s8(vldrbq_s8(others + i))}};
@@ -482,15 +549,24 @@ static void nine_taps_a_row(const edgekd_layer *layer, const int8_t *const *rows
         }
         memcpy(eights + 16, four + 32, 4);
         memcpy(eights + 17, others + 32, 4);
-        for (int x = 0, pairs = columns / 2; x < columns; x += 2 * pairs, pairs = 1) {
-            int from = columns - x < 2 ? columns - 2 : x, at = c + from * step;
-            nine_taps((const int8_t *)eights, rows, at, parameters, channels, step, pairs, some, &by,
-                      out + c + from * channels);
+        work.pairs = columns / 2;
+        work.out = out;
+        for (int ky = 0; ky < 3; ky++) work.rows[ky] = rows[ky] + c;
+        nine_taps(&work);
+        if (columns & 1) { /* the last one, with the one before it again */
+            work.pairs = 1;
+            work.out = out + (columns - 2) * channels;
+            for (int ky = 0; ky < 3; ky++) work.rows[ky] = rows[ky] + c + (columns - 2) * step;
+            nine_taps(&work);
         }
+        work.parameters += 16;
     }
 }
 
-static int has_quick_depthwise(int channels) { return channels % 4 == 0; }
+static int has_quick_depthwise(const edgekd_layer *layer, int channels) {
+    (void)layer;
+    return channels % 4 == 0;
+}
 
 /* Four sums, brought to the scale of the result and kept within its range. */
 static inline int32x4_t rounded_four(int32x4_t sums, int32x4_t mantissas, const edgekd_rounding *by) {
@@ -499,14 +575,12 @@ static inline int32x4_t rounded_four(int32x4_t sums, int32x4_t mantissas, const 
     return vminq_s32(vmaxq_s32(values, vdupq_n_s32(by->low)), vdupq_n_s32(by->high));
 }
 
-static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
-                              const edgekd_rounding *by, int32_t zero_point, int8_t *out) {
+/* Kernels of any size, four channels at once. */
+static void depthwise_by_fours(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                               int32_t zero_point, int8_t *out) {
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, zero_point, layer->low, layer->high);
     int step = layer->stride_columns * channels, taps = 4 * layer->kernel_rows * layer->kernel_columns;
     const int8_t *weights = layer->weights;
-    if (layer->kernel_rows == 3 && layer->kernel_columns == 3 && columns > 1 && rounds_quickly(layer)) {
-        nine_taps_a_row(layer, rows, columns, channels, zero_point, out);
-        return;
-    }
     for (int c = 0; c < channels; c += 4, weights += taps) {
         const int32x4x2_t parameters = vld2q_s32(layer->parameters + 2 * c);
         for (int x = 0, at = c; x < columns; x++, at += step) {
@@ -517,8 +591,59 @@ static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *ro
                 for (int kx = layer->kernel_columns; kx > 0; kx--, weight += 4, value += channels)
                     sums = vaddq_s32(sums, vmulq_s32(vldrbq_s32(weight), vldrbq_s32(value)));
             }
-            vstrbq_s32(out + x * channels + c, rounded_four(sums, parameters.val[1], by));
+            vstrbq_s32(out + x * channels + c, rounded_four(sums, parameters.val[1], &by));
         }
+    }
+}
+
+static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
+                              int32_t zero_point, int8_t *out) {
+    int nine = layer->kernel_rows == 3 && layer->kernel_columns == 3 && columns > 1 && rounds_quickly(layer);
+    (nine ? nine_taps_a_row : depthwise_by_fours)(layer, rows, columns, channels, zero_point, out);
+}
+
+static void max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels, int8_t *out) {
+    for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels, out += channels) {
+        for (int c = 0; c < channels; c += VECTOR) {
+            const mve_pred16_t some = vctp8q((uint32_t)(channels - c));
+            int8x16_t largest = vdupq_n_s8(INT8_MIN);
+            for (int ky = 0; ky < layer->kernel_rows; ky++) {
+                const int8_t *value = rows[ky] + at + c;
+                for (int kx = layer->kernel_columns; kx > 0; kx--, value += channels)
+                    largest = vmaxq_s8(largest, vldrbq_z_s8(value, some));
+            }
+            vstrbq_p_s8(out + c, largest, some);
+        }
+    }
+}
+
+static void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
+    for (int left = channels; left > 0; left -= 4, value += 4, sums += 4) {
+        const mve_pred16_t some = vctp32q((uint32_t)left);
+        int32x4_t sum = vaddq_n_s32(vldrwq_z_s32((const int32_t *)sums, some), 128 * columns);
+        const int8_t *column = value;
+        for (int x = columns; x > 0; x--, column += channels) sum = vaddq_s32(sum, vldrbq_z_s32(column, some));
+        vstrwq_p_s32((int32_t *)sums, sum, some);
+    }
+}
+
+static void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
+    const int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
+    const uint16_t *table = layer->table + 128 * bins;
+    for (const int8_t *end = value + channels; value != end; value++, table += apart, sums += bins) {
+        const uint16_t *told = table + *value * bins;
+        uint32_t *sum = sums;
+        __asm__ volatile(
+            "dlstp.32 lr, %[bins]\n"
+            "1:\n"
+            "vldrh.u32 q0, [%[told]], #8\n"
+            "vldrw.32 q1, [%[sum]]\n"
+            "vadd.i32 q0, q0, q1\n"
+            "vstrw.32 q0, [%[sum]], #16\n"
+            "letp lr, 1b\n"
+            : [told] "+l"(told), [sum] "+r"(sum)
+            : [bins] "r"(bins)
+            : "lr", "q0", "q1", "memory");
     }
 }
 

@@ -38,24 +38,25 @@ void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples,
                         int after, float *spectrum, float *row);
 
 /* The same in integers of 32 bits, for cores without an FPU. A frame times its window is shifted to so many `bits` that
- * nothing overflows, whatever is heard: quiet sound is as exact as loud sound. Products are those of 32 bits and 16, rounded
- * once, halves upwards; powers are exact, in 64 bits. */
+ * nothing overflows, whatever is heard: quiet sound is as exact as loud sound. Products are those of 32 bits and 16,
+ * rounded once, halves upwards; powers are exact, in 64 bits. */
 typedef struct {
     uint16_t points, window_length, mels, bins_per_step;
     uint8_t stages, of_magnitudes;
     uint8_t bits;          /* of a magnitude, before the transform */
     uint8_t fraction_bits; /* of a row */
+    uint8_t count_bits;    /* of the largest count, of powers */
     const uint8_t *radices;
     const uint16_t *order;     /* as above */
     const uint16_t *window;    /* (window_length,), in 1 / 65535 */
-    const int16_t *twiddles;   /* in 2^-15, stage by stage: of an odd radix its roots, then (L - 1, radix - 1) */
-    const int16_t *rotations;  /* in 2^-15, (M / 2,) complex: exp(-pi i k / M), from k = 1 on */
+    const int16_t *twiddles;   /* in 2^-15, stage by stage: of an odd radix its roots, then (radix - 1, L - 1) */
+    const int16_t *rotations;  /* in 2^-15, ((M - 1) / 2,) complex: exp(-pi i k / M), from k = 1 on */
     const uint16_t *logarithms; /* (65,): log2(1 + n / 64) in 2^-16 */
     const uint16_t *roots;      /* (97,): sqrt(1 + n / 32) in 2^-15, of magnitudes */
     const uint16_t *first;      /* the bins that a filter hears; of powers, that of the first filter, */
     const uint16_t *count;      /* and (mels + 1,): how many lie between two edges */
-    const uint16_t *rising, *falling; /* (mels + 1,), in 2^-16 bins: of the first bin from the edge before it, and of the
-                                         last from that behind it */
+    const uint16_t *rising, *falling; /* (mels + 1,), in 2^-16 bins: how far the first bin is from the edge before it,
+                                         and the last from that behind it */
     const uint16_t *up, *down;  /* (mels,): the slopes of a filter times 2^shift */
     const int8_t *shift;
     const uint16_t *filters;    /* of magnitudes, in 2^-16, filter by filter */

@@ -6,8 +6,17 @@
 #define LARGEST_RADIX 16
 
 /* Cores that have no product of 64 bits take two of 32 in its place: the same number. */
-#if !defined(EDGEKD_NARROW) && defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB == 1
+#if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB == 1
 #define EDGEKD_NARROW 1
+#if defined(__OPTIMIZE__) && !defined(EDGEKD_PLAIN) /* GCC and clang; without -O registers are too few */
+#define THUMB_1 1
+#endif
+#endif
+
+#ifdef __GNUC__
+#define ALONE __attribute__((noinline)) /* with registers of its own: the loops need them all */
+#else
+#define ALONE
 #endif
 
 static int length_of(uint32_t x) {
@@ -29,53 +38,82 @@ static inline int32_t share(int32_t value, int32_t w) {
 #endif
 }
 
-/* z[0] + i z[1], times w[0] + i w[1] over 2^15, each part rounded once; a magnitude below 2^30. */
-static inline void turn(int32_t *z, int32_t re, int32_t im, int32_t w_r, int32_t w_i) {
-#if EDGEKD_NARROW
-    int32_t re_low = re & 0x7FFF, im_low = im & 0x7FFF;
-    re >>= 15, im >>= 15;
-    z[0] = re * w_r - im * w_i + ((re_low * w_r - im_low * w_i + 0x4000) >> 15);
-    z[1] = re * w_i + im * w_r + ((re_low * w_i + im_low * w_r + 0x4000) >> 15);
+/* Numbers z[0] + i z[1], each `stride` bytes beyond the one before it and less than `bytes` beyond the first, times
+ * w[0] + i w[1] over 2^15, each part rounded once; magnitudes below 2^30. From one to the next w goes on by `w_stride`
+ * bytes. */
+#if THUMB_1
+/* r1, r2: the number; r3, r4: its lower 15 bits; r6, r7: w. A shift leaves the bit to be rounded by in the carry. */
+__attribute__((naked, noinline)) static void turns(int32_t *z, int bytes, int stride, const int16_t *w, int w_stride) {
+    (void)z, (void)bytes, (void)stride, (void)w, (void)w_stride;
+    __asm__(".syntax unified\n"
+            "push {r4-r7, lr}\nmov r4, r8\nmov r5, r9\nmov r6, r10\nmov r7, r11\npush {r4-r7}\n"
+            "ldr r4, [sp, #36]\nadds r1, r1, r0\nmov r8, r1\nmov r9, r2\nmov r10, r3\nmov r11, r4\n"
+            "1: mov r5, r10\nmovs r7, #0\n"
+            "ldrsh r6, [r5, r7]\nmovs r7, #2\nldrsh r7, [r5, r7]\nadd r5, r11\nmov r10, r5\nldr r1, [r0]\n"
+            "ldr r2, [r0, #4]\nlsls r3, r1, #17\nlsrs r3, r3, #17\nasrs r1, r1, #15\nlsls r4, r2, #17\n"
+            "lsrs r4, r4, #17\nasrs r2, r2, #15\nmovs r5, r7\nmuls r5, r4, r5\nmuls r4, r6, r4\nmov r12, r5\n"
+            "movs r5, r7\nmuls r5, r3, r5\nmuls r3, r6, r3\nadds r4, r4, r5\nmov r5, r12\nsubs r3, r3, r5\n"
+            "movs r5, r7\nmuls r5, r1, r5\nmuls r1, r6, r1\nasrs r4, r4, #15\nadcs r4, r4, r5\nmovs r5, r7\n"
+            "muls r5, r2, r5\nsubs r1, r1, r5\nmuls r2, r6, r2\nadds r2, r2, r4\nasrs r3, r3, #15\n"
+            "adcs r1, r1, r3\nstr r1, [r0]\nstr r2, [r0, #4]\nadd r0, r9\ncmp r0, r8\nbcc 1b\npop {r4-r7}\n"
+            "mov r8, r4\nmov r9, r5\nmov r10, r6\nmov r11, r7\npop {r4-r7, pc}");
+}
 #else
-    z[0] = (int32_t)(((int64_t)re * w_r - (int64_t)im * w_i + 0x4000) >> 15);
-    z[1] = (int32_t)(((int64_t)re * w_i + (int64_t)im * w_r + 0x4000) >> 15);
+static void turns(int32_t *z, int bytes, int stride, const int16_t *w, int w_stride) {
+    for (int at = 0, turn = 0; at < bytes / 4; at += stride / 4, turn += w_stride / 2) {
+        int32_t re = z[at], im = z[at + 1], w_r = w[turn], w_i = w[turn + 1];
+#if EDGEKD_NARROW
+        int32_t low_r = re & 0x7FFF, low_i = im & 0x7FFF;
+        re >>= 15, im >>= 15;
+        z[at] = re * w_r - im * w_i + ((low_r * w_r - low_i * w_i + 0x4000) >> 15);
+        z[at + 1] = re * w_i + im * w_r + ((low_r * w_i + low_i * w_r + 0x4000) >> 15);
+#else
+        z[at] = (int32_t)(((int64_t)re * w_r - (int64_t)im * w_i + 0x4000) >> 15);
+        z[at + 1] = (int32_t)(((int64_t)re * w_i + (int64_t)im * w_r + 0x4000) >> 15);
 #endif
+    }
+}
+#endif
+
+/* A sample times the window, to where the transform wants it. Returns what bits its magnitude has. */
+static inline uint32_t weigh(int16_t sample, uint16_t window, int32_t *to) {
+    int32_t value = *to = sample * (int32_t)window;
+    return (uint32_t)(value ^ (value >> 31));
 }
 
-/* Samples of the frame, times the window, where the transform wants them. Returns the bits that their magnitudes have. */
-static int load(const edgekd_fixed_log_mel *front_end, const int16_t *samples, int ring, int start, int before, int after,
-                int32_t *spectrum) {
-    const uint16_t *window = front_end->window, *order = front_end->order;
+/* Samples `n` to `end` of the frame, that lie in a row from `from` on. */
+ALONE static uint32_t weigh_all(const edgekd_fixed_log_mel *front_end, const int16_t *from, int n, int end,
+                                int32_t *z) {
+    const uint16_t *window = front_end->window + n, *order = front_end->order + n / 2, *last = window + (end - n);
+    uint32_t bits = 0;
+    if (n & 1 && n < end) bits = weigh(*from++, *window++, z + 2 * *order++ + 1);
+    for (last--; window < last; from += 2, window += 2) {
+        int32_t *to = z + 2 * *order++;
+        bits |= weigh(from[0], window[0], to) | weigh(from[1], window[1], to + 1);
+    }
+    if (window == last) bits |= weigh(*from, *window, z + 2 * *order);
+    return bits;
+}
+
+/* Samples of the frame, times the window, where the transform wants them. Returns how many bits the largest has. */
+static int load(const edgekd_fixed_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
+                int after, int32_t *z) {
     int length = front_end->window_length, last = length - 1 - after;
-    uint32_t all = 0;
-    if (length < 2 * front_end->points) memset(spectrum, 0, 2u * front_end->points * sizeof *spectrum);
+    uint32_t bits = 0;
+    if (length < 2 * front_end->points) memset(z, 0, 2u * front_end->points * sizeof *z);
     if (before == 0 && after == 0) {
-        const int16_t *from = samples + start, *end = samples + ring;
-        for (int left = length; left > 0; left -= 2, order++) {
-            int32_t *to = spectrum + 2 * *order;
-            int32_t value = *from++ * (int32_t)*window++;
-            if (from == end) from = samples;
-            all |= (uint32_t)(value ^ (value >> 31));
-            to[0] = value;
-            if (left == 1) break;
-            value = *from++ * (int32_t)*window++;
-            if (from == end) from = samples;
-            all |= (uint32_t)(value ^ (value >> 31));
-            to[1] = value;
-        }
-        return length_of(all);
+        int run = ring - start < length ? ring - start : length;
+        bits = weigh_all(front_end, samples + start, 0, run, z);
+        return length_of(bits | weigh_all(front_end, samples, run, length, z));
     }
     for (int n = 0; n < length; n++) {
         int place = n < before ? 2 * before - n : n > last ? 2 * last - n : n;
-        int32_t value;
         place += start; /* one sample beyond the frame's other end may be meant */
         if (place >= ring) place -= ring;
         if (place < 0) place += ring;
-        value = samples[place] * (int32_t)window[n];
-        all |= (uint32_t)(value ^ (value >> 31));
-        spectrum[2 * order[n >> 1] + (n & 1)] = value;
+        bits |= weigh(samples[place], front_end->window[n], z + 2 * front_end->order[n >> 1] + (n & 1));
     }
-    return length_of(all);
+    return length_of(bits);
 }
 
 /* Over 2^exponent, rounded. */
@@ -88,7 +126,28 @@ static void scale(int32_t *z, int points, int exponent) {
 }
 
 /* All butterflies of radix 4 of a stage, without factors. */
-static void quarters(int32_t *z, int points, int length) {
+#if THUMB_1
+/* r0 to r3: the first of four numbers, and by how many bytes the others are beyond it; r10: where the block's first
+ * quarter ends; r11: where all end. Real parts first, then imaginary ones. */
+__attribute__((naked, noinline)) static void quarters(int32_t *z, int points, int length) {
+    (void)z, (void)points, (void)length;
+    __asm__(".syntax unified\n"
+            "push {r4-r7, lr}\nmov r4, r8\nmov r5, r9\nmov r6, r10\nmov r7, r11\npush {r4-r7}\n"
+            "lsls r1, r1, #3\nadds r1, r1, r0\nmov r11, r1\nlsls r1, r2, #3\nlsls r2, r2, #4\n"
+            "adds r3, r1, r2\n1: adds r4, r0, r1\nmov r10, r4\n2: ldr r4, [r0]\nldr r5, [r0, r2]\n"
+            "adds r6, r4, r5\nsubs r4, r4, r5\nldr r5, [r0, r1]\nldr r7, [r0, r3]\nadds r7, r7, r5\n"
+            "lsls r5, r5, #1\nsubs r5, r7, r5\nadds r6, r6, r7\nstr r6, [r0]\nlsls r7, r7, #1\n"
+            "subs r6, r6, r7\nstr r6, [r0, r2]\nmov r8, r4\nmov r9, r5\nadds r0, #4\nldr r4, [r0]\n"
+            "ldr r5, [r0, r2]\nadds r6, r4, r5\nsubs r4, r4, r5\nldr r5, [r0, r1]\nldr r7, [r0, r3]\n"
+            "adds r7, r7, r5\nlsls r5, r5, #1\nsubs r5, r5, r7\nadds r6, r6, r7\nstr r6, [r0]\n"
+            "lsls r7, r7, #1\nsubs r6, r6, r7\nstr r6, [r0, r2]\nmov r6, r9\nadds r7, r4, r6\n"
+            "str r7, [r0, r1]\nsubs r7, r4, r6\nstr r7, [r0, r3]\nsubs r0, #4\nmov r6, r8\n"
+            "adds r7, r6, r5\nstr r7, [r0, r1]\nsubs r7, r6, r5\nstr r7, [r0, r3]\nadds r0, #8\n"
+            "cmp r0, r10\nbne 2b\nadds r0, r0, r3\ncmp r0, r11\nbne 1b\npop {r4-r7}\nmov r8, r4\n"
+            "mov r9, r5\nmov r10, r6\nmov r11, r7\npop {r4-r7, pc}");
+}
+#else
+ALONE static void quarters(int32_t *z, int points, int length) {
     int32_t *end = z + 2 * points;
     int step = 2 * length;
     for (; z < end; z += 3 * step)
@@ -102,6 +161,7 @@ static void quarters(int32_t *z, int points, int length) {
             b[0] = difference + turned_i, d[0] = difference - turned_i;
         }
 }
+#endif
 
 static void halves(int32_t *z, int points, int length) {
     int32_t *end = z + 2 * points;
@@ -141,15 +201,17 @@ static void odd(int32_t *z, int points, int radix, int length, const int16_t *ro
         }
 }
 
-/* Times the factors of a stage: those of the first number of each block are 1, and not among them. */
+/* Times the factors of a stage: those of the first number of each block are 1, and not among them. Along the blocks, or
+ * across them where they are more than a block has numbers. */
 static const int16_t *twist(int32_t *z, int points, int radix, int length, const int16_t *w) {
-    int step = 2 * length, block = radix * step;
-    int32_t *end = z + 2 * points;
-    for (int j = 1; j < length; j++)
-        for (int q = 1; q < radix; q++, w += 2) {
-            int32_t w_r = w[0], w_i = w[1];
-            for (int32_t *a = z + 2 * j + q * step; a < end; a += block) turn(a, a[0], a[1], w_r, w_i);
-        }
+    int words = 2 * points, block = 2 * radix * length, others = length - 1;
+    for (int q = 1; others && q < radix; q++, w += 2 * others) {
+        int first = 2 * (q * length + 1);
+        if (words / block < others)
+            for (; first < words; first += block) turns(z + first, 8 * others, 8, w, 4);
+        else
+            for (int j = 0; j < others; j++, first += 2) turns(z + first, 4 * (words - first), 4 * block, w + 2 * j, 0);
+    }
     return w;
 }
 
@@ -190,15 +252,19 @@ static inline void square(int32_t *into, int32_t re, int32_t im) {
 
 /* Powers of twice the real samples' spectrum, of bin k in z[2 k] and z[2 k + 1], from the transform of its halves. */
 static void powers(const edgekd_fixed_log_mel *front_end, int32_t *z) {
-    const int16_t *w = front_end->rotations;
     int points = front_end->points;
-    int32_t *a = z + 2, *b = z + 2 * (points - 1);
-    int32_t first = 2 * (z[0] + z[1]), last = 2 * (z[0] - z[1]);
-    for (; a <= b; a += 2, b -= 2, w += 2) {
-        int32_t even_r = a[0] + b[0], even_i = a[1] - b[1], turned[2];
-        turn(turned, a[1] + b[1], b[0] - a[0], w[0], w[1]);
-        square(b, even_r - turned[0], even_i - turned[1]);
-        square(a, even_r + turned[0], even_i + turned[1]);
+    int32_t first = 2 * (z[0] + z[1]), last = 2 * (z[0] - z[1]), *a, *b;
+    for (a = z + 2, b = z + 2 * (points - 1); a < b; a += 2, b -= 2) { /* of even samples in b, of odd ones in a */
+        int32_t re = a[0], im = a[1];
+        a[0] = im + b[1], a[1] = b[0] - re;
+        b[0] += re, b[1] = im - b[1];
+    }
+    turns(z + 2, (int)(a - (z + 2)) * 4, 8, front_end->rotations, 4);
+    if (a == b) square(a, 2 * a[0], 2 * a[1]); /* turned by -i, and its own other half */
+    while (a > z + 2) {
+        int32_t re, im;
+        a -= 2, b += 2, re = a[0], im = a[1];
+        square(a, b[0] + re, b[1] + im), square(b, b[0] - re, b[1] - im);
     }
     square(z, first, 0);
     square(z + 2 * points, last, 0);
@@ -211,9 +277,11 @@ static int32_t logarithm(const uint16_t *table, uint32_t x) {
     return (bits - 1) * 65536 + near[0] + (int32_t)(((uint32_t)(near[1] - near[0]) * ((x >> 9) & 0xFFFF)) >> 16);
 }
 
-/* A number of 64 bits as one of at most `most` and how many bits of it were left out. */
+/* x / 2^left_out, of which 32 bits are left. */
 static inline uint32_t high_bits(uint64_t x, int left_out) {
-    return left_out >= 32 ? (uint32_t)(x >> 32) >> (left_out - 32) : (uint32_t)(x >> left_out);
+    uint32_t high = (uint32_t)(x >> 32);
+    if (left_out >= 32) return high >> (left_out - 32);
+    return left_out ? high << (32 - left_out) | (uint32_t)x >> left_out : (uint32_t)x;
 }
 
 static inline int length_of_64(uint64_t x) {
@@ -230,60 +298,46 @@ static inline uint32_t portion(uint32_t value, uint32_t by) {
 #endif
 }
 
-/* What the two filters hear that share the bins from one edge to the next, in units of 2^left_out: the rise of one, in
- * which weights grow by 1 a bin, and the fall of the other. */
-typedef struct {
-    uint32_t rise, fall;
-    int left_out;
-} slopes;
-
-static slopes between_edges(const uint32_t *power, uint32_t count, uint32_t before, uint32_t behind) {
-    uint64_t sum = 0, falling = 0;
-    slopes found;
-    uint32_t all, part, most;
-    for (const uint32_t *end = power + 2 * count; power < end; power += 2) {
-        falling += sum;
-        sum += ((uint64_t)power[1] << 32) | power[0];
-    }
-    found.left_out = length_of_64(sum) + length_of(count) - 32;
-    if (found.left_out < 0) found.left_out = 0;
-    all = high_bits(sum, found.left_out);
-    part = high_bits(falling, found.left_out);
-    most = count ? (count - 1) * all : 0;
-    found.rise = (most > part ? most - part : 0) + portion(all, before);
-    found.fall = part + portion(all, behind);
-    return found;
-}
-
-/* Logarithms of what the filters hear of powers. */
-static void of_powers(const edgekd_fixed_log_mel *front_end, int mels, const int32_t *spectrum, int exponent,
-                      int32_t *row) {
+/* Logarithms of what the filters hear of powers: between two edges one rises, by weights that grow by 1 a bin, and the
+ * one before it falls. */
+ALONE static void of_powers(const edgekd_fixed_log_mel *front_end, int mels, const int32_t *spectrum, int exponent,
+                            int32_t *row) {
     const uint32_t *power = (const uint32_t *)spectrum + 2 * front_end->first[0];
-    const uint16_t *count = front_end->count;
-    slopes here = between_edges(power, count[0], front_end->rising[0], front_end->falling[0]), next;
-    for (int mel = 0, step = 0, each = 0; mel < mels; mel++, here = next) {
-        uint32_t rise = portion(here.rise, front_end->up[mel]), fall;
-        int left_out = here.left_out;
-        int32_t level = front_end->least;
-        power += 2 * count[mel];
-        next = between_edges(power, count[mel + 1], front_end->rising[mel + 1], front_end->falling[mel + 1]);
-        fall = portion(next.fall, front_end->down[mel]);
-        if (next.left_out > left_out) {
-            int less = next.left_out - left_out;
-            rise = less < 32 ? rise >> less : 0;
-            left_out = next.left_out;
-        } else {
-            int less = left_out - next.left_out;
-            fall = less < 32 ? fall >> less : 0;
+    int edge_bits = front_end->count_bits - 32, each = 0, before = 0;
+    uint32_t heard = 0; /* by the filter that rose between the two edges before, in units of 2^before */
+    for (int edge = 0; edge <= mels; edge++) {
+        uint64_t sum = 0, falling = 0;
+        uint32_t count = front_end->count[edge], all, part, most;
+        int left_out;
+        for (const uint32_t *end = power + 2 * count; power < end; power += 2) {
+            falling += sum;
+            sum += ((uint64_t)power[1] << 32) | power[0];
         }
-        rise += fall;
-        if (rise) {
-            int32_t heard = logarithm(front_end->logarithms, rise);
-            heard += (left_out + 2 * exponent - front_end->shift[mel]) * 65536;
-            if (heard > level) level = heard;
+        left_out = length_of_64(sum) + edge_bits;
+        if (left_out < 0) left_out = 0;
+        all = high_bits(sum, left_out);
+        part = high_bits(falling, left_out);
+        if (edge) {
+            uint32_t fall = portion(part + portion(all, front_end->falling[edge]), front_end->down[edge - 1]);
+            int32_t level = front_end->least;
+            int less = left_out - before;
+            if (less >= 0)
+                heard = less < 32 ? heard >> less : 0;
+            else
+                fall = less > -32 ? fall >> -less : 0;
+            heard += fall;
+            if (heard) {
+                int32_t found = logarithm(front_end->logarithms, heard);
+                found += ((less >= 0 ? left_out : before) + 2 * exponent - front_end->shift[edge - 1]) * 65536;
+                if (found > level) level = found;
+            }
+            *row += level;
+            if (++each == front_end->bins_per_step) each = 0, row++;
         }
-        row[step] += level;
-        if (++each == front_end->bins_per_step) each = 0, step++;
+        most = count ? (count - 1) * all : 0;
+        heard = (most > part ? most - part : 0) + portion(all, front_end->rising[edge]);
+        if (edge < mels) heard = portion(heard, front_end->up[edge]);
+        before = left_out;
     }
 }
 

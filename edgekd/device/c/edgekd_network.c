@@ -90,30 +90,20 @@ void edgekd_network_start(const edgekd_network *network, void *memory) {
         rows_awaited(network, memory)[i] = awaited(network, &network->layer[i], 0);
 }
 
-static APART void max_pool_row(const edgekd_layer *layer, const edgekd_map *target, const int8_t *const *rows,
-                               int8_t *out) {
-    int channels = target->channels;
-    for (int x = 0; x < target->columns; x++) {
-        for (int c = 0; c < channels; c++, out++) {
-            int8_t largest = INT8_MIN;
-            for (int ky = 0; ky < layer->kernel_rows; ky++) {
-                const int8_t *value = rows[ky] + x * layer->stride_columns * channels + c;
-                for (int kx = 0; kx < layer->kernel_columns; kx++, value += channels)
-                    if (*value > largest) largest = *value;
-            }
-            *out = largest;
-        }
-    }
-}
-
 static APART void window_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
     const int8_t *rows[EDGEKD_LARGEST_KERNEL];
     int8_t *out = values_at(target, memory, row);
-    int first = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
-    for (int ky = 0; ky < layer->kernel_rows; ky++) {
-        int y = first + ky;
-        rows[ky] = (y < 0 || y >= source->rows ? source->beyond : row_at(source, memory, y)) + skipped;
+    int y = row * layer->stride_rows - layer->top, skipped = (source->left - layer->left) * source->channels;
+    int length = row_length(source), kept = y < 0 ? 0 : y % source->ring;
+    const int8_t *ring = (const int8_t *)memory + source->place + skipped;
+    for (int ky = 0; ky < layer->kernel_rows; ky++, y++) {
+        if (y < 0 || y >= source->rows) {
+            rows[ky] = source->beyond + skipped;
+        } else {
+            rows[ky] = ring + kept * length;
+            if (++kept == source->ring) kept = 0;
+        }
     }
     if (layer->kind == EDGEKD_CONVOLUTION)
         edgekd_convolve(layer, rows, source->channels, target->columns, target->channels, target->zero_point,
@@ -121,47 +111,7 @@ static APART void window_row(const edgekd_network *network, const edgekd_layer *
     else if (layer->kind == EDGEKD_DEPTHWISE)
         edgekd_convolve_depthwise(layer, rows, target->columns, target->channels, target->zero_point, out);
     else
-        max_pool_row(layer, target, rows, out);
-}
-
-#define MOST_COLUMNS 256 /* whose values, as add_values takes them, have a sum of 16 bits */
-
-/* Adds to the sum of each channel its values in so many columns, each 128 more than it is; four channels at once. */
-static APART void add_values(const int8_t *value, int channels, int columns, uint32_t *sums) {
-    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
-    int length = columns * channels;
-    for (; value != last; value += 4, sums += 4) {
-        const int8_t *column = value, *end_of_columns = value + length;
-        uint32_t first_and_third = 0, others = 0;
-        do {
-            uint32_t word = edgekd_word_at(column) ^ 0x80808080;
-            first_and_third += word & 0x00FF00FF;
-            others += word >> 8 & 0x00FF00FF;
-            column += channels;
-        } while (column != end_of_columns);
-        sums[0] += first_and_third & 0xFFFF;
-        sums[1] += others & 0xFFFF;
-        sums[2] += first_and_third >> 16;
-        sums[3] += others >> 16;
-    }
-    for (; value != end; value++, sums++)
-        for (int at = 0; at < length; at += channels) *sums += (uint32_t)(value[at] + 128);
-}
-
-/* The same of what a table says of the values of one column, for each of its bins. */
-static APART void add_told(const edgekd_layer *layer, const int8_t *value, int channels, uint32_t *sums) {
-    const uint16_t *table = layer->table + 128 * layer->bins;
-    int bins = layer->bins, apart = layer->shared ? 0 : 256 * bins;
-    for (const int8_t *end = value + channels; value != end; value++, table += apart) {
-        const uint16_t *told = table + *value * bins;
-        int left = bins;
-        for (; left >= 4; left -= 4, told += 4, sums += 4) {
-            uint32_t first = edgekd_two_at(told), second = edgekd_two_at(told + 2);
-            sums[0] += first & 0xFFFF, sums[1] += first >> 16;
-            sums[2] += second & 0xFFFF, sums[3] += second >> 16;
-        }
-        for (; left > 0; left--) *sums++ += *told++;
-    }
+        edgekd_max_pool(layer, rows, target->columns, target->channels, out);
 }
 
 /* The sums lie by cells, channels, bins; the means by channels, bins, cells. */
@@ -179,13 +129,13 @@ static APART void means_row(const edgekd_network *network, const edgekd_layer *l
         for (int cx = 0; cx < layer->column_cells; cx++) {
             int x = layer->column_edges[2 * cx], end = layer->column_edges[2 * cx + 1];
             uint32_t *into = sums + (cy * layer->column_cells + cx) * each;
-            int some = layer->table ? 1 : MOST_COLUMNS;
+            int some = layer->table ? 1 : EDGEKD_MOST_COLUMNS;
             for (; x < end; x += some) {
                 const int8_t *value = values + x * source->channels;
                 if (layer->table)
-                    add_told(layer, value, source->channels, into);
+                    edgekd_add_told(layer, value, source->channels, into);
                 else
-                    add_values(value, source->channels, end - x < some ? end - x : some, into);
+                    edgekd_add_values(value, source->channels, end - x < some ? end - x : some, into);
             }
         }
     }
@@ -286,38 +236,41 @@ static APART void pointwise_row(const edgekd_network *network, const edgekd_laye
 #define EDGEKD_LAYER_ENDS(number)
 #endif
 
-int edgekd_network_step(const edgekd_network *network, void *memory) {
-    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory);
-    uint16_t *waits = rows_awaited(network, memory);
-    int whole, latest = 0; /* no map beyond that has got a row */
-    written[0]++;
-    for (int i = 0; i < network->layers; i++) { /* what a layer reads was written by one before it */
-        const edgekd_layer *layer = &network->layer[i];
-        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue;
-        while (written[layer->source] >= waits[i] && other_is_there(network, layer, written, waits[i])) {
-            EDGEKD_LAYER_BEGINS(i);
-            if (layer->kind <= EDGEKD_MAX_POOL)
-                window_row(network, layer, memory, done[i]);
-            else if (layer->kind == EDGEKD_MEANS)
-                means_row(network, layer, memory, done[i]);
-            else if (layer->kind <= EDGEKD_DEVIATIONS)
-                extent_row(network, layer, memory, done[i]);
-            else
-                pointwise_row(network, layer, memory, done[i]);
-            EDGEKD_LAYER_ENDS(i);
-            done[i]++;
-            waits[i] = awaited(network, layer, done[i]);
-            if (sums_up(layer) && waits[i] != UINT16_MAX) continue;
-            if (layer->target > latest) latest = layer->target;
-            if (!sums_up(layer) && network->map[layer->target].parts == 1)
-                written[layer->target]++;
-            else
-                written[layer->target] = whole_rows(network, memory, layer->target);
-        }
+/* Makes all rows of a layer that can be made. Returns the last map that has got a row: its target, or `latest`. */
+static APART int follow(const edgekd_network *network, const edgekd_layer *layer, void *memory, int number, int latest) {
+    uint16_t *written = rows_written(network, memory), *done = rows_done(network, memory) + number;
+    uint16_t *waits = rows_awaited(network, memory) + number;
+    while (written[layer->source] >= *waits && other_is_there(network, layer, written, *waits)) {
+        EDGEKD_LAYER_BEGINS(number);
+        if (layer->kind <= EDGEKD_MAX_POOL)
+            window_row(network, layer, memory, *done);
+        else if (layer->kind == EDGEKD_MEANS)
+            means_row(network, layer, memory, *done);
+        else if (layer->kind <= EDGEKD_DEVIATIONS)
+            extent_row(network, layer, memory, *done);
+        else
+            pointwise_row(network, layer, memory, *done);
+        EDGEKD_LAYER_ENDS(number);
+        *waits = awaited(network, layer, ++*done);
+        if (sums_up(layer) && *waits != UINT16_MAX) continue;
+        if (layer->target > latest) latest = layer->target;
+        if (network->map[layer->target].parts == 1)
+            written[layer->target]++;
+        else
+            written[layer->target] = whole_rows(network, memory, layer->target);
     }
-    if (written[0] < network->map[0].rows) return 0;
-    whole = 1;
-    for (int i = 0; i < network->layers; i++) whole &= waits[i] == UINT16_MAX;
+    return latest;
+}
+
+int edgekd_network_step(const edgekd_network *network, void *memory) {
+    uint16_t rows = ++*rows_written(network, memory);
+    int number = 0, latest = 0, whole = 1;
+    for (const edgekd_layer *layer = network->layer, *end = layer + network->layers; layer != end; layer++, number++) {
+        if (layer->source > latest && (layer->kind < EDGEKD_ADD || layer->other > latest)) continue; /* nothing new */
+        latest = follow(network, layer, memory, number, latest); /* what a layer reads was written by one before it */
+    }
+    if (rows < network->map[0].rows) return 0;
+    for (int i = 0; i < network->layers; i++) whole &= rows_awaited(network, memory)[i] == UINT16_MAX;
     return whole;
 }
 

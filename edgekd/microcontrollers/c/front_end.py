@@ -88,10 +88,10 @@ def fixed_log_mel_constants(front_end: FixedLogMel, name: str) -> str:
     if isinstance(filters, PowerFilters):
         own = ("rising", "falling", "up", "down", "shift")
         arrays |= {"first": np.array([filters.first], np.uint16)} | {each: getattr(filters, each) for each in own}
-        least_exponent = 0
+        least_exponent, count_bits = 0, filters.count_bits
     else:
         arrays |= {"first": filters.first, "filters": filters.filters, "roots": front_end.square_roots}
-        least_exponent = filters.least_exponent
+        least_exponent, count_bits = filters.least_exponent, 0
     fields = ", ".join(f".{field} = {name}_{field}" for field in arrays)
     return "\n".join(
         [
@@ -101,7 +101,7 @@ def fixed_log_mel_constants(front_end: FixedLogMel, name: str) -> str:
             f".bins_per_step = {front_end.bins_per_step}, .stages = {len(front_end.radices)},\n"
             f"    .of_magnitudes = {int(not of_powers)}, .bits = {front_end.bits}, "
             f".fraction_bits = {front_end.fraction_bits}, .least = {filters.least}, "
-            f".least_exponent = {least_exponent},\n"
+            f".least_exponent = {least_exponent}, .count_bits = {count_bits},\n"
             f"    {fields},\n}};\n",
         ]
     )

@@ -54,6 +54,11 @@ class PowerFilters:
     shift: NDArray[np.int8]
     least: int  # a logarithm
 
+    @property
+    def count_bits(self) -> int:
+        """Of the largest count."""
+        return int(self.count.max()).bit_length()
+
 
 @dataclass(frozen=True)
 class MagnitudeFilters:
@@ -79,7 +84,7 @@ class FixedLogMel:
     radices: list[int]
     order: NDArray[np.uint16]
     window: NDArray[np.uint16]
-    twiddles: list[NDArray[np.int16]]  # of each stage (L - 1, radix - 1, 2)
+    twiddles: list[NDArray[np.int16]]  # of each stage (radix - 1, L - 1, 2)
     roots: list[NDArray[np.int16]]  # of each stage (radix, 2)
     rotations: NDArray[np.int16]  # (M / 2, 2)
     filters: PowerFilters | MagnitudeFilters
@@ -138,7 +143,7 @@ def fixed_log_mel(
         order=order_of(radices),
         window=np.rint(torch.hann_window(config.window_length, dtype=torch.float64).numpy() * WINDOW).astype(np.uint16),
         twiddles=[
-            _turns(-2 * math.pi * np.arange(1, length)[:, None] * np.arange(1, radix) / (length * radix))
+            _turns(-2 * math.pi * np.arange(1, radix)[:, None] * np.arange(1, length) / (length * radix))
             for length, radix in zip(lengths, radices, strict=True)
         ],
         roots=[_turns(-2 * math.pi * np.arange(radix) / radix) for radix in radices],

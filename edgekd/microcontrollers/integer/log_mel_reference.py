@@ -59,7 +59,7 @@ def _transform(front_end: FixedLogMel, z: _Integers) -> _Integers:
     for radix, twiddles, roots in zip(front_end.radices, front_end.twiddles, front_end.roots, strict=True):
         blocks = z.reshape(batch, -1, radix, length, 2).copy()
         if length > 1:
-            blocks[:, :, 1:, 1:] = _turned(blocks[:, :, 1:, 1:], twiddles.transpose(1, 0, 2))
+            blocks[:, :, 1:, 1:] = _turned(blocks[:, :, 1:, 1:], twiddles)
         terms = [blocks[:, :, q] for q in range(radix)]
         rule = {4: _quarters, 2: _halves}.get(radix)
         made = rule(terms) if rule is not None else _odd(terms, roots.astype(np.int64))
@@ -112,7 +112,7 @@ def _of_powers(front_end: FixedLogMel, filters: PowerFilters, powers: _Integers,
     slopes = []
     start = filters.first
     for count, before, behind in zip(filters.count.tolist(), filters.rising, filters.falling, strict=True):
-        slopes.append(_slopes(powers[:, start : start + count], int(before), int(behind)))
+        slopes.append(_slopes(powers[:, start : start + count], filters.count_bits, int(before), int(behind)))
         start += count
     found = np.empty((len(powers), front_end.mels), np.int64)
     for mel in range(front_end.mels):
@@ -127,12 +127,12 @@ def _of_powers(front_end: FixedLogMel, filters: PowerFilters, powers: _Integers,
     return found
 
 
-def _slopes(powers: _Integers, before: int, behind: int) -> tuple[_Integers, _Integers, _Integers]:
+def _slopes(powers: _Integers, count_bits: int, before: int, behind: int) -> tuple[_Integers, _Integers, _Integers]:
     """Rise, fall, and the power of two `(B,)` that both were divided by, of the bins `(B, n)` between two edges."""
     count = powers.shape[1]
     total = powers.sum(axis=1)
     falling = (powers * np.arange(count - 1, -1, -1)).sum(axis=1)
-    left_out = np.maximum(_length_of(total) + count.bit_length() - 32, 0)
+    left_out = np.maximum(_length_of(total) + count_bits - 32, 0)
     everything, part = total >> left_out, falling >> left_out
     rise = np.maximum((count - 1) * everything - part, 0) if count else everything
     return rise + _portion(everything, before), part + _portion(everything, behind), left_out

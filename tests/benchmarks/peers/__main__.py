@@ -17,7 +17,9 @@ MAC (QEMU counts no cycles), memory for maps with those that enter and come out,
 another than ours, which are rounded once, and by how many steps at most.
 
 ExecuTorch: the float student goes through its own quantiser (`CortexMQuantizer`), calibrated on clips, and its passes
-for the core. Printed: bytes of the program, planned memory, the operators that remain in float.
+for the core; and once more the int8 student, with our weights and scales where the quantiser has a place for them.
+Printed: bytes of the program, planned memory, on how many clips the class is that of the integer reference, by how much
+a score is another, the operators, of which those named aten are in float, and what has scales of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import quantised
 from edgekd.runs.run import Run
 from tests.benchmarks.measure import ratio
+from tests.benchmarks.peers.as_float import as_float
 from tests.benchmarks.peers.network import write
 from tests.benchmarks.peers.on_cores import beside
 
@@ -56,7 +59,6 @@ EXECUTORCH = (
     "tosa-tools==2026.5.0",
     *("flatbuffers", "ruamel.yaml", "pyyaml", "tabulate", "packaging"),
 )
-CORE_CLIPS = 32  # that ExecuTorch's quantiser sees
 
 
 class Logits(nn.Module):
@@ -126,7 +128,7 @@ def main() -> None:
         folder = Path(name)
         values = quantised(log_mel, network.entry)
         memory = write(folder, network, values)
-        np.save(folder / "log_mel.npy", log_mel[:CORE_CLIPS])
+        np.save(folder / "log_mel.npy", log_mel)
         python = environment(environments / "tflite-micro", TFLITE_MICRO)
         if isinstance(python, Path):
             python = answer(python, "in_tflite_micro.py", str(folder), str(options.rounds))
@@ -142,8 +144,11 @@ def main() -> None:
         floats = deployable_of(run, "fp32")
         model = Logits(floats.student.network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = torch.from_numpy(log_mel[:1]).to(memory_format=torch.channels_last)  # else convolutions stay in float
-        exported = torch.export.export(model, (first,))
-        torch.export.save(exported, folder / "student.pt2")
+        torch.export.save(torch.export.export(model, (first,)), folder / "student.pt2")
+        int8, scales = as_float(deployable.network)
+        int8 = int8.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.export.save(torch.export.export(int8, (first,), strict=True), folder / "int8.pt2")
+        (folder / "scales.json").write_text(json.dumps(scales))
         python = environment(environments / "executorch", EXECUTORCH, ours=True)
         if isinstance(python, Path):
             python = answer(python, "in_executorch.py", str(folder))
@@ -182,15 +187,19 @@ def _text(found: dict[str, Any]) -> str:
     if isinstance(torched, str):
         lines.append(f"executorch: left out: {torched}")
     else:
-        lines += [
-            f"executorch {each['core']}: program {each['program_bytes']:,} bytes, "
-            f"planned {each['planned_bytes']:,} bytes, "
-            + ", ".join(f"{count} {name}" for name, count in each["operators"].items())
-            for each in torched["cores"]
-        ]
-        lines.append(
-            f"executorch: the float student's class on {torched['class_of_float']} of {torched['clips']} clips"
-        )
+        for name, of in (("its own int8", torched["student"]), ("our int8", torched["int8"])):
+            lines.append(
+                f"executorch, {name}: the class of the reference on {of['equal_class']} of {of['clips']} clips, "
+                f"largest difference of a score {of['largest_score_difference']:.4f}"
+            )
+            lines += [
+                f"executorch, {name}, {each['core']}: program {each['program_bytes']:,} bytes, "
+                f"planned {each['planned_bytes']:,} bytes"
+                for each in of["cores"]
+            ]
+        operators = torched["int8"]["cores"][0]["operators"].items()
+        lines.append("executorch calls " + ", ".join(f"{count} {name}" for name, count in operators))
+        lines.append("executorch keeps scales of its own for " + ", ".join(torched["int8"]["our_scales"]["its own"]))
     return "\n".join(lines)
 
 

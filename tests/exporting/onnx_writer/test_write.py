@@ -60,7 +60,7 @@ def own_student(network: nn.Module) -> Student:
 
 
 def described(model_bytes: bytes) -> list[Any]:
-    """All that a graph says but the names of its constants, which are numbered."""
+    """All that a graph says but who wrote it, and the names of its constants, which are numbered."""
     model = onnx.load_from_string(model_bytes)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     numbers: dict[str, int] = {}
@@ -72,7 +72,7 @@ def described(model_bytes: bytes) -> list[Any]:
         return numbers.setdefault(name, len(numbers)), array.dtype.name, array.shape, array.tobytes()
 
     lines: list[Any] = [(model.ir_version, [(each.domain, each.version) for each in model.opset_import])]
-    lines.append(sorted((entry.key, entry.value) for entry in model.metadata_props))
+    lines.append(sorted((entry.key, entry.value) for entry in model.metadata_props if entry.key != "edgekd.unwritten"))
     lines += [(each.name, each.type.SerializeToString()) for each in (*model.graph.input, *model.graph.output)]
     for node in model.graph.node:
         attributes = sorted(each.SerializeToString(deterministic=True) for each in node.attribute)
@@ -304,7 +304,10 @@ def test_what_the_exporter_writes_instead_is_right() -> None:
     torch.manual_seed(0)
     student, waveforms = own_student(Head(changed_in_place)), 0.1 * torch.randn(4, SAMPLES)
     expected = reference(student)(waveforms).numpy()
-    np.testing.assert_allclose(scores_of(float_onnx(student, SAMPLES), waveforms), expected, atol=1e-5)
+    exported = float_onnx(student, SAMPLES)
+    np.testing.assert_allclose(scores_of(exported, waveforms), expected, atol=1e-5)
+    assert graph.unwritten(exported) == "a change in place of a value that others may see"
+    assert graph.unwritten(float_onnx(own_student(Head(nn.Identity())), SAMPLES)) is None
 
 
 def test_what_does_nothing_is_left_out_and_keeps_no_norm_from_its_layer() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd.device.c import HEADERS
+from edgekd.device.c import HEADERS, SOURCES
 from edgekd.exporting.runtimes.plain_c.usage import usage
-from edgekd.microcontrollers.c import folder, host
+from edgekd.microcontrollers.c import folder, host, toolchain
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.c.model import model_files
 from edgekd.microcontrollers.c.packages import library_name, packages, placed
-from tests.microcontrollers.c.programs import needs_host
+from tests.microcontrollers.c.programs import needs_emulator, needs_host
 from tests.microcontrollers.c.test_host import PANNS, RATE, SAMPLES, quantised_student
 
 CLASSES = ('a "b" \\', "größe ??/", "int", "a-b", "a b")
@@ -89,7 +89,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = folder.all_sources(CLASSES, HEARD_FROM, CORES["cortex-m4"], recordings, scores)
     place = tmp_path_factory.mktemp("a bundle")
     files = {**placed({**model, **texts}), **packages("/runs/é è", len(CLASSES), 16_000)}
-    readme = usage(RATE, CORES["cortex-m4"], arduino=True)
+    readme = usage(RATE, CORES["cortex-m4"], fixed_point=False, arduino=True)
     for path, text in {**files, "README.md": readme, "stubs/Arduino.h": ARDUINO, "stubs/PDM.h": PDM}.items():
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).write_text(text, encoding="utf-8")
@@ -204,6 +204,23 @@ def test_cmake_builds_it_alone_and_compares(built: Path) -> None:
 
 
 @needs_cmake
+@needs_host
+def test_esp_idf_reads_it_as_a_script_and_as_a_component(built: Path, tmp_path: Path) -> None:
+    early = 'macro(idf_component_register)\n  message("${ARGV}")\n  return()\nendmacro()\n'
+    early += f'include("{built}/CMakeLists.txt")\n'
+    (tmp_path / "early.cmake").write_text(early)
+    said = subprocess.run(["cmake", "-P", tmp_path / "early.cmake"], capture_output=True, text=True, check=False)
+    assert (said.returncode, "edgekd_model.c" in said.stderr) == (0, True), said.stderr
+    function = 'function(idf_component_register)\n  cmake_parse_arguments(_ "" "" "SRCS;INCLUDE_DIRS" ${ARGN})\n'
+    function += "  add_library(mine STATIC ${__SRCS})\n  target_include_directories(mine PUBLIC ${__INCLUDE_DIRS})\n"
+    function += "  set(COMPONENT_LIB mine PARENT_SCOPE)\nendfunction()\n"
+    text = "cmake_minimum_required(VERSION 3.13)\nproject(app C)\n" + function
+    (tmp_path / "CMakeLists.txt").write_text(f'{text}add_subdirectory("{built}" edgekd)\n')
+    run("cmake", "-B", "build", "-G", "Unix Makefiles", at=tmp_path)
+    assert "-ffp-contract=off" in (tmp_path / "build/edgekd/CMakeFiles/mine.dir/flags.make").read_text()
+
+
+@needs_cmake
 @needs_cpp
 @needs_host
 def test_cmake_adds_it_to_a_program_in_cpp(built: Path, tmp_path: Path) -> None:
@@ -215,3 +232,13 @@ def test_cmake_adds_it_to_a_program_in_cpp(built: Path, tmp_path: Path) -> None:
     run("cmake", "-B", "build", "-G", "Unix Makefiles", at=tmp_path)
     run("cmake", "--build", "build", at=tmp_path)
     run("build/mine", at=tmp_path)
+
+
+@needs_emulator
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m55"])
+def test_kernels_compile_at_every_level(core: str, tmp_path: Path) -> None:
+    """Their assembly takes most registers: no frame pointer may be too much."""
+    for level in ("-O0", "-Os", "-O3"):
+        sources = [SOURCES / "edgekd_kernels.c", SOURCES / "edgekd_network.c"]
+        flags = ("-std=gnu11", level, "-fno-omit-frame-pointer", "-Werror")
+        toolchain.cross_objects(sources, tmp_path, CORES[core], flags)

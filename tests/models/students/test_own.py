@@ -192,6 +192,7 @@ def test_a_student_of_the_user_s_is_distilled_resumed_quantised_and_exported(
     bundle = export(run, "cpu", tmp_path / "bundle")  # checked by its own runner, or it would raise
     assert (bundle.manifest.classifier.student, bundle.manifest.classifier.width) == (name, 1.5)
     assert bundle.manifest.parity.agreement == 1.0
+    assert bundle.manifest.unwritten is None
 
 
 @pytest.mark.parametrize("quantized", [True, False])

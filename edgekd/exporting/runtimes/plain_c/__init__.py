@@ -172,7 +172,8 @@ class PlainC:
         from edgekd.microcontrollers.c.packages import MICROPHONE_RATES
 
         rate = manifest.classifier.sample_rate
-        return usage(rate, _core(manifest.target), rate in MICROPHONE_RATES)
+        fixed_point = _settings(manifest.target).fixed_point
+        return usage(rate, _core(manifest.target), fixed_point=fixed_point, arduino=rate in MICROPHONE_RATES)
 
     def open(self, folder: Path, _threads: int = 1) -> Classify:
         from edgekd.microcontrollers.c import host

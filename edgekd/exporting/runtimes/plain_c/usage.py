@@ -6,18 +6,33 @@ from edgekd.microcontrollers.c.cores import Core
 from edgekd.microcontrollers.c.toolchain import CROSS_COMPILER
 
 
-def usage(rate: int, core: Core | None, arduino: bool) -> str:
+def usage(rate: int, core: Core | None, *, fixed_point: bool, arduino: bool) -> str:
     """Markdown, for a classifier that hears `rate` samples a second on `core`, or where None on a machine with an
-    operating system. `arduino`: there is a sketch that hears a microphone."""
+    operating system. `fixed_point`: so is its log-mel. `arduino`: there is a sketch that hears a microphone."""
     emulate = "" if core is None else _EMULATE.format(core=core.name)
     flags = "" if core is None else " " + " ".join(("-mthumb", *core.flags))
     compiler = "cc" if core is None else CROSS_COMPILER
     microphone = "; `Microphone` hears the board's own microphone, by Arduino's PDM library" if arduino else ""
-    return _USAGE.format(rate=rate, emulate=emulate, flags=flags, compiler=compiler, microphone=microphone)
+    return _USAGE.format(
+        rate=rate,
+        emulate=emulate,
+        flags=flags,
+        compiler=compiler,
+        microphone=microphone,
+        bits=_IN_INTEGERS if fixed_point else _IN_FLOAT,
+    )
 
 
 _EMULATE = """
     make emulate         # for a {core}: arm-none-eabi-gcc, newlib and qemu-system-arm"""
+_IN_INTEGERS = """\
+All is in integers, the log-mel too: the bits are the same with every compiler, at every level of optimisation."""
+_IN_FLOAT = """\
+The log-mel is in floating point, and has the same bits on all processors only where no product is fused with a sum. GCC
+fuses unless told not to, and Arduino does not let a library tell it: so `src/edgekd_exact.h` does, for GCC and clang,
+and stops at `-ffast-math`. Of another compiler, and of a core whose floating point is not IEEE 754 (numbers below 1e-38
+taken for zero, divisions that are not rounded), only the check above tells. A score that differs by that alone is no
+fault of the network, which is in integers."""
 _USAGE = """\
 ## Check
 
@@ -34,7 +49,7 @@ Everything of the library lies in `src`. This folder is, as it is:
 
 | for | what you do |
 |---|---|
-| Arduino | put it into the sketchbook's `libraries`, `#include <edgekd.h>` |
+| Arduino | put it into the sketchbook's `libraries`, its name of letters, digits, `-`, `_`; `#include <edgekd.h>` |
 | PlatformIO | put it into the project's `lib`, or name it in `lib_deps` as `symlink://PATH` |
 | Zephyr | `-DEXTRA_ZEPHYR_MODULES=PATH` (before 3.4: `ZEPHYR_EXTRA_MODULES`), and `CONFIG_EDGEKD=y` |
 | ESP-IDF | put it into the project's `components`, under a name without spaces, and name that in `REQUIRES` |
@@ -46,11 +61,7 @@ Everything of the library lies in `src`. This folder is, as it is:
 The sketch `Scores` says how long the board takes for a second of sound, and scores samples from the serial
 port{microphone}.
 
-The log-mel is in floating point, and has the same bits on all processors only where no product is fused with a sum. GCC
-fuses unless told not to, and Arduino does not let a library tell it: so `src/edgekd_exact.h` does, for GCC and clang,
-and stops at `-ffast-math`. Of another compiler, and of a core whose floating point is not IEEE 754 (numbers below 1e-38
-taken for zero, divisions that are not rounded), only the check above tells. A score that differs by that alone is no
-fault of the network, which is in integers.
+{bits}
 
 ## Use
 
