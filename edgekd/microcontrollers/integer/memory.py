@@ -132,6 +132,11 @@ def _check(source: Map, readers: Sequence[Window]) -> None:
                 f"The student cannot be computed row by row: a kernel of '{layer.target.name}' spans {layer.kernel[0]} "
                 f"frames, {LARGEST_KERNEL} at most. Distil another student: 'edgekd students' lists them."
             )
+        if max(layer.padding[:2]) > layer.kernel[0] or max(layer.padding[2:]) > layer.kernel[1]:
+            raise GateError(
+                f"The student cannot be computed row by row: the padding of '{layer.target.name}' is larger than its "
+                "kernel. Distil another student: 'edgekd students' lists them."
+            )
         if isinstance(layer, MaxPool) and any(layer.padding) and source.zero_point != LOWEST:
             raise GateError(
                 f"The student cannot be computed row by row: '{layer.target.name}' pools values of both signs with "
