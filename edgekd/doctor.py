@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgekd.errors import InputError
 from edgekd.optional_modules import import_optional
 
 PACKAGES = ("torch", "torchaudio", "onnx", "onnxruntime", "onnxscript", "onnxsim", "soundfile")
@@ -35,6 +37,7 @@ PROGRAMS = {
     "trtexec": "for build_engine.sh, on the device: sudo apt install nvidia-jetpack",
     "qemu-aarch64-static": "runs bundles as on arm64, in a test: sudo apt install qemu-user-static",
 }
+C_COMPILER = "c compiler"
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "avxvnni", "asimddp")  # int8 dot products, on x86-64 and on arm64
 
 
@@ -51,6 +54,7 @@ def examine(
     facts["cuda"] = _cuda()
     facts |= {name: _module(module, advice) for name, (module, advice) in modules.items()}
     facts |= {name: _program(name, advice) for name, advice in programs.items()}
+    facts |= _c_compilers()
     facts["cache"] = _cache()
     return facts
 
@@ -90,6 +94,23 @@ def _program(name: str, advice: str) -> str:
     usual = Path("/usr/src/tensorrt/bin") / name
     place = shutil.which(name) or (str(usual) if os.access(usual, os.X_OK) else None)
     return place or f"not found; {advice}"
+
+
+def _c_compilers() -> dict[str, str]:
+    """What compiles the C of bundles for microcontrollers, and runs it on cores that are not here."""
+    from edgekd.microcontrollers.c import toolchain
+    from edgekd.microcontrollers.c.cores import CORES
+
+    try:
+        compiler = toolchain.host_compiler()
+        facts = {C_COMPILER: f"{shlex.join(compiler)}, {toolchain.version(compiler[0])}"}
+    except InputError as failure:
+        facts = {C_COMPILER: str(failure)}
+    lacking = toolchain.lacking(CORES["cortex-m55"])
+    for program in (toolchain.CROSS_COMPILER, toolchain.EMULATOR):
+        why, advice = lacking.get(program), f"checks C for a Cortex-M at export: apt install {toolchain.PACKAGES}"
+        facts[program] = toolchain.version(program) if why is None else f"{why}; {advice}"
+    return facts
 
 
 def _int8_flag() -> str | None:

@@ -50,3 +50,19 @@ def test_a_program_is_told_by_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_p
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert examine((), {})["trtexec"] == str(program)
+
+
+def test_compilers_of_c_are_told_by_version_and_absent_ones_with_what_they_are_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "my-cc"
+    program.write_text("#!/bin/sh\necho my-cc 3.14.15\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("CC", "my-cc -m32")
+    monkeypatch.setattr("edgekd.microcontrollers.c.toolchain.EMULATOR", "no-such-qemu")
+    facts = examine((), {}, {})
+    assert facts["c compiler"] == "my-cc -m32, 3.14.15"
+    assert facts["no-such-qemu"].startswith(
+        "no-such-qemu is not installed; checks C for a Cortex-M at export: apt install"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgekd import processes
 from edgekd.config import DistillConfig, QuantizeConfig
-from edgekd.exporting.rejection import fit_rest
+from edgekd.exporting.rejection import fit_answering
 from edgekd.progress import Progress, silent
 from edgekd.quantization import qat
 from edgekd.quantization.sensitivity import Mixed, auto_mixed
@@ -52,7 +52,7 @@ def quantize(
     """`edgekd.quantization.qat.quantize`; the new int8 student of a run that was exported with `--reject` rejects the
     unknown as the one before did."""
     qat.quantize(run, config, progress, resume=resume, trust=trust)
-    processes.from_first(lambda: fit_rest(run, progress=progress))
+    processes.from_first(lambda: fit_answering(run, progress=progress))
     return run
 
 

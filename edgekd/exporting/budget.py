@@ -7,8 +7,10 @@ in the graph, and not in the others, as in published comparisons (DCASE: at most
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.config import FrontendConfig
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from edgekd.exporting.deployable import Deployable
 
 Sized = tuple[str, float]  # a student's name and width
-WIDTHS = (1.0, 0.5)  # at which students that come in sizes are tried
+WIDTHS = (1.0, 0.75, 0.5, 0.25)  # at which students that come in sizes are tried
 UNITS = {"model_bytes": "bytes of model", "parameters": "parameters", "macs": "MACs", "activation_bytes": "bytes live"}
 
 
@@ -52,20 +54,49 @@ def figures_of(model: bytes) -> Figures:
     )
 
 
+class TooLarge(GateError):
+    """What was measured of a student is more than its board has: whether others fit is to be told.
+
+    `fits` says so of what another needs, and `words` what that comes to on the board.
+    """
+
+    def __init__(self, message: str, fits: Callable[[Figures], bool], words: Callable[[Figures], str]) -> None:
+        super().__init__(message)
+        self.fits, self.words = fits, words
+
+
 def check_budget(
-    needed: Figures, student: Sized, target: Target, others: Callable[[], Mapping[Sized, Figures]]
+    needed: Figures,
+    student: Sized,
+    target: Target,
+    others: Callable[[], Mapping[Sized, Figures]],
+    settings: Path | None = None,
 ) -> None:
     """Raise `GateError` where what the exported `student` needs is over a budget of `target`.
 
-    The message says by how much, and names the largest other student or width that fits at the same settings, or what
-    the smallest would need. `others` is called only then (see `other_students`): it takes seconds a student.
+    The message says by how much, and names the largest other student or width that fits at the same settings, those of
+    the file `settings` where it is given, or what the smallest would need. `others` is called only then (see
+    `other_students`): it takes seconds a student.
     """
     over = _excess(needed, target)
     if over:
-        raise GateError(
-            f"Student '{sized(*student)}' is over the budget of target '{target.name}': {'; '.join(over)}."
-            f" {_advice(others(), target)}"
+        otherwise = "Raise the budget in a copy of the target's TOML"
+        if _may_leave_out_the_log_mel(target) and (target.budget.model_bytes or target.budget.activation_bytes):
+            otherwise += ", or leave the log-mel to the host (frontend = 'external')"
+        told = nearest(
+            others(), lambda other: not _excess(other, target), lambda other: _words(other, target), settings, otherwise
         )
+        raise GateError(
+            f"Student '{sized(*student)}' is over the budget of target '{target.name}': {'; '.join(over)}. {told}"
+        )
+
+
+def _may_leave_out_the_log_mel(target: Target) -> bool:
+    try:
+        RUNTIMES[target.runtime].check_target(target.model_copy(update={"frontend": "external"}))
+    except ValueError:
+        return False
+    return target.frontend == "graph"
 
 
 def _excess(needed: Figures, target: Target) -> list[str]:
@@ -78,23 +109,23 @@ def _excess(needed: Figures, target: Target) -> list[str]:
     ]
 
 
-def _advice(others: Mapping[Sized, Figures], target: Target) -> str:
+def nearest(
+    others: Mapping[Sized, Figures],
+    fits: Callable[[Figures], bool],
+    words: Callable[[Figures], str],
+    settings: Path | None,
+    otherwise: str,
+) -> str:
+    """The largest of `others` that fits, with the command that trains it, or what the smallest takes and what to do."""
     by_size = sorted(others, key=lambda other: others[other].macs)
-    fitting = [other for other in by_size if not _excess(others[other], target)]
+    fitting = [other for other in by_size if fits(others[other])]
     if fitting:
         name, width = fitting[-1]
-        flags = name if width == 1 else f"{name} --width {width:g}"
-        fits = f"'{sized(name, width)}' fits ({_words(others[name, width], target)})"
-        return f"{fits}: edgekd distill --student {flags}."
-    advice = "Raise the budget in a copy of the target's TOML"
-    if target.frontend == "graph" and (target.budget.model_bytes or target.budget.activation_bytes):
-        advice += ", or leave the log-mel to the host (frontend = 'external')"
-    nearest = (
-        f"the smallest, '{sized(*by_size[0])}', takes {_words(others[by_size[0]], target)}"
-        if by_size
-        else "there is none"
-    )
-    return f"No other student fits: {nearest}. {advice}."
+        flags = name if width == 1 and settings is None else f"{name} --width {width:g}"
+        given = "" if settings is None else f"--config {shlex.quote(str(settings))} "
+        return f"'{sized(name, width)}' fits ({words(others[name, width])}): edgekd distill {given}--student {flags}."
+    least = f"the smallest, '{sized(*by_size[0])}', takes {words(others[by_size[0]])}" if by_size else "there is none"
+    return f"No other student fits: {least}. {otherwise}."
 
 
 def _words(needed: Figures, target: Target) -> str:

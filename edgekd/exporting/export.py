@@ -5,7 +5,8 @@ What depends on the board's runtime is asked of it (`edgekd.exporting.runtimes.r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.errors import InputError
+from edgekd.errors import GateError, InputError
 from edgekd.escaping import legible
-from edgekd.exporting.budget import Figures, Sized, check_budget, other_students
+from edgekd.exporting.budget import Figures, Sized, TooLarge, check_budget, nearest, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
 from edgekd.exporting.deployable import Deployable, deployable_of
 from edgekd.exporting.detection import detection_of, with_hops
@@ -24,7 +25,7 @@ from edgekd.exporting.golden import choose_golden
 from edgekd.exporting.graph import unwritten
 from edgekd.exporting.kept_rejection import Rejection, kept_rejection
 from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provenance
-from edgekd.exporting.rejection import fit_rest, fits, keep_rejection, rejecting
+from edgekd.exporting.rejection import fit_answering, fits, keep_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
 from edgekd.exporting.steps import SECONDS, stepped
@@ -41,6 +42,7 @@ from edgekd.scoring.probabilities import predict_probabilities
 
 MAX_CLIPS = 512  # more take memory and time and tell no more
 STEPS = 5
+SETTINGS = "config.toml"  # of a run
 
 
 def export(
@@ -101,7 +103,8 @@ def _export(
     progress("export", 2, STEPS, step="structure")
     floats = runtime.check(files, deployables, target)
     size = (main.student.name, main.student.width)
-    check_budget(runtime.figures(files, target), size, target, lambda: _others(run, main, target, progress))
+    others, settings = partial(_others, run, main, target, progress), run.folder / SETTINGS
+    check_budget(runtime.figures(files, target), size, target, others, settings)
     progress("export", 3, STEPS, step="verify")
     waveforms = data.waveforms(rows)
     if runtime.hears_16_bits:
@@ -123,7 +126,8 @@ def _export(
         tolerance, told = target.tolerance, deployable.reject
         parity = verify(classify, trained[precision], waveforms, tolerance, progress, run.task, told)
         checks.append(Check(by=by, precision=precision, figures=parity.model_dump(exclude_none=True)))
-        checks += runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
+        further = runtime.checks(files, deployable, trained[precision], waveforms, target, progress)
+        checks += _naming_others(further, run, main, target, progress)
     classifier = _classifier(run, main, target)
     steps = None
     if runtime.in_steps and main.reject is not None:
@@ -156,7 +160,7 @@ def _export(
         overwrite=overwrite,
     )
     keep_rejection(run, rejection, found)
-    fit_rest(run, data, progress)
+    fit_answering(run, data, progress)
     progress("export", 5, STEPS, step="done")
     return bundle
 
@@ -183,6 +187,18 @@ def _others(run: Run, deployable: Deployable, target: Target, progress: Progress
         target,
         progress=progress,
     )
+
+
+def _naming_others(
+    checks: Iterator[Check], run: Run, deployable: Deployable, target: Target, progress: Progress
+) -> Iterator[Check]:
+    """The `checks`; one that refuses the student for what was measured of it says which other fits."""
+    try:
+        yield from checks
+    except TooLarge as refused:
+        others = _others(run, deployable, target, progress)
+        fitting = nearest(others, refused.fits, refused.words, run.folder / SETTINGS, "Take a board with more")
+        raise GateError(f"{refused} {fitting}") from None
 
 
 def float_modules(run: Run, target: Target) -> dict[Precision, nn.Module]:

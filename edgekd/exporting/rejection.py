@@ -5,7 +5,7 @@ threshold is the highest that rejects no more than a share of the *validation* s
 of what is unknown there are no examples to weigh against. int8 training moves the weights, so each student is fitted
 and measured by itself, and what the float one says is shifted to have the same threshold.
 
-A run that was told to reject does so with all its students, those that are trained later, too (`fit_rest`).
+A run that was told to reject also does so with a student that is trained later (`fit_answering`).
 
     RUN/reject.json                which score, and the share (`kept_rejection`)
     RUN/student/known.npz          what was fitted and chosen for a student; it goes with the student that it is of
@@ -157,29 +157,29 @@ def keep_rejection(run: Run, rejection: Rejection | None, found: Mapping[Stage, 
         _keep(run, stage, fitted)
 
 
-def fit_rest(run: Run, data: RunData | None = None, progress: Progress = silent) -> None:
-    """Have each finished student of a `run` that rejects the unknown do so: those are fitted for which nothing has been
-    found as they are now, since they were trained later or never exported. `data`: the run's, else opened. Several
-    processes call it together."""
+def fit_answering(run: Run, data: RunData | None = None, progress: Progress = silent) -> None:
+    """Have the student that answers for a `run` (its int8 one, else its float one) reject the unknown where the run
+    does: it is fitted where nothing has been found of it as it is now, since it was trained later or never exported.
+    `data`: the run's, else opened. Several processes call it together."""
 
-    def unfitted() -> list[Precision]:
-        if _kept_before(run) is None:
-            return []
-        return [each for each, stage in _STAGES.items() if run.finished(stage) and not _is_fitted(run, stage)]
+    def unfitted() -> Precision | None:
+        precision = next((each for each, stage in _STAGES.items() if run.finished(stage)), None)
+        if _kept_before(run) is None or precision is None or _is_fitted(run, _STAGES[precision]):
+            return None
+        return precision
 
-    wanted = processes.from_first(unfitted)
-    if not wanted:
+    precision = processes.from_first(unfitted)
+    if precision is None:
         return
     opened = data or run.open_data(progress)
 
-    def fit_wanted() -> None:
+    def fit_it() -> None:
         rejection = _kept_before(run)
         assert rejection is not None
-        for precision in wanted:
-            student = as_it_computes(deployable_of(run, precision), OnnxRuntime.flavour)
-            _keep(run, _STAGES[precision], fit(student, rejection, opened, progress))
+        student = as_it_computes(deployable_of(run, precision), OnnxRuntime.flavour)
+        _keep(run, _STAGES[precision], fit(student, rejection, opened, progress))
 
-    processes.from_first(fit_wanted)
+    processes.from_first(fit_it)
 
 
 def forget_rejection(run: Run) -> None:

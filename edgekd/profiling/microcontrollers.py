@@ -16,10 +16,10 @@ from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes.plain_c import NO_EMULATOR, PlainC
 from edgekd.exporting.runtimes.plain_c.settings import PlainCSettings, Power
 from edgekd.microcontrollers.c import host, measure, toolchain
+from edgekd.microcontrollers.c.bounds import read_model
 from edgekd.microcontrollers.c.cores import CORES, Core, core_of
 from edgekd.microcontrollers.c.count import Instructions, instructions
 from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
-from edgekd.microcontrollers.c.packages import model_in
 from edgekd.report.results import Microcontroller
 
 
@@ -52,7 +52,7 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
     target = bundle.manifest.target
     if target.runtime != PlainC.name or target.c is None:
         return None
-    model = model_in(bundle.folder)
+    model = read_model(bundle.folder)
     sizes = sizes_of(model[HEADER])
     found = Microcontroller(
         core=target.c.core,
@@ -60,21 +60,22 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
         constant_bytes=sizes["CONSTANT_BYTES"],
         state_bytes=state_bytes(sizes),
     )
-    core, missing = core_of(target.c.core, target.c.fpu), toolchain.missing_for_emulation()
+    core = core_of(target.c.core, target.c.fpu)
     if core is None:
         return found.model_copy(update={"not_counted": NO_EMULATOR})
+    lacking = toolchain.lacking(core)
     figures: dict[str, object] = {}
     try:
-        if missing != toolchain.CROSS_COMPILER:
+        if toolchain.CROSS_COMPILER not in lacking:
             pieces = measure.footprint(model, core)
             figures |= {key: pieces[key] for key in ("flash_bytes", "stack_bytes")}
             figures["ram_bytes"] = found.state_bytes + pieces["stack_bytes"]
-        if missing is None:
+        if not lacking:
             counted = instructions(model, core, host.in_16_bits(example.numpy())[0])
             figures |= _of_a_second(counted, core, target.c)
         else:
-            figures["not_counted"] = f"{missing} is not installed"
-    except GateError as failure:  # an emulator that is too old for the board, say
+            figures["not_counted"] = next(iter(lacking.values()))
+    except GateError as failure:
         figures["not_counted"] = str(failure)
     return found.model_copy(update=figures)
 
@@ -116,12 +117,16 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
             f"({core.manual}) at {settings.clock_hz / 1e6:g} MHz, and no wait for flash or memory."
             f"{_current(settings.power)}{_late(found.milliseconds)}"
         )
-    notes += [
-        f"{name}: for comparison, MLPerf Tiny's keyword spotting, another network, measured on a {found.core}: "
+    published = "; ".join(
         f"{each.milliseconds:g} ms{'' if each.millijoules is None else f' and {each.millijoules:g} mJ'} an inference "
-        f"({each.board}; {each.where})."
+        f"({each.board}; {each.where})"
         for each in PUBLISHED.get(found.core, ())
-    ]
+    )
+    if published:
+        notes.append(
+            f"{name}: for comparison, MLPerf Tiny's keyword spotting, another network and of 1 s, measured on a "
+            f"{found.core}: {published}."
+        )
     return notes
 
 

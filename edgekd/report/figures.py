@@ -70,7 +70,10 @@ def row(subject: Subject) -> dict[str, Value]:
     }
 
 
-_ON_BOARD = ("flash_bytes", "ram_bytes", "stack_bytes", "instructions", "log_mel_instructions", "network_instructions")
+_ON_BOARD = (
+    *("constant_bytes", "flash_bytes", "state_bytes", "ram_bytes", "stack_bytes"),
+    *("instructions", "log_mel_instructions", "network_instructions"),
+)
 
 
 def _on_board(found: Microcontroller | None) -> dict[str, Value]:
@@ -177,7 +180,9 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("arithmetic_intensity", "MACs a byte", number),
     ),
     "On its microcontroller": (
-        Figure("board_flash_bytes", "flash", size, "low"),
+        Figure("board_constant_bytes", "constants", size, "low"),
+        Figure("board_flash_bytes", "flash: constants and code", size, "low"),
+        Figure("board_state_bytes", "an edgekd_t", size, "low"),
         Figure("board_ram_bytes", "RAM, stack included", size, "low"),
         Figure("board_stack_bytes", "stack", size),
         Figure("board_instructions", "instructions a second of sound", count, "low"),

@@ -247,8 +247,8 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
             line(f"  not checked by {by}: {reason}")
     floats = manifest.float_operators
     if manifest.precision == "int8":
-        front_end = "the front end and " if floats.frontend else ""
-        line(f"  in float: {front_end}{len(floats.network)} operators after it (manifest.json)")
+        where = "the front end and {} operators after it" if floats.frontend else "{} operators, none in the front end"
+        line(f"  in float: {where.format(len(floats.network))} (manifest.json)")
     if manifest.unwritten is not None:
         line(f"  written by PyTorch's exporter, as edgekd's own does not know this: {manifest.unwritten}")
     for check in manifest.checks:

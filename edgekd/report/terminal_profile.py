@@ -47,7 +47,9 @@ COST = {
 }
 
 BOARD = {
+    "constants": "board_constant_bytes",
     "flash": "board_flash_bytes",
+    "edgekd_t": "board_state_bytes",
     "RAM": "board_ram_bytes",
     "stack": "board_stack_bytes",
     "instr.": "board_instructions",

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekd.number_formats import interval, number, percent, points, ratio, real_time_factor, size
+from edgekd.number_formats import count, interval, number, percent, points, ratio, real_time_factor, size
 from edgekd.report.results import Estimate, Subject
 from edgekd.scoring.differences import AnyDifference
 
 
 def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, ...]:
-    """A sentence for each subject but the baseline; for the baseline itself where it is alone. Then one for each that
-    is sure of what is none of its classes; a teacher, which does not ship, is passed by."""
-    named = [sentence for subject in subjects if subject.role != "teacher" for sentence in _sure_of_nothing(subject)]
+    """A sentence for each subject but the baseline; for the baseline itself where it is alone. Then one for each bundle
+    of C, of its board, and one for each that is sure of what is none of its classes; a teacher, which does not ship, is
+    passed by."""
+    named = [sentence for subject in subjects for sentence in _on_board(subject)]
+    named += [sentence for subject in subjects if subject.role != "teacher" for sentence in _sure_of_nothing(subject)]
     if len(subjects) == 1 or baseline is None:
         return (*(_alone(subject) for subject in subjects), *named)
     gained = (
@@ -25,6 +27,29 @@ def verdict(subjects: tuple[Subject, ...], baseline: str | None) -> tuple[str, .
         if subject.name != baseline
     )
     return (*gained, *named)
+
+
+def _on_board(subject: Subject) -> Iterator[str]:
+    """What a bundle of C takes of its board: all times elsewhere are those of this machine."""
+    found = subject.microcontroller
+    if found is None:
+        return
+    memory = f"{size(found.constant_bytes)} of constants and {size(found.state_bytes)} of RAM, beside code and stack"
+    if found.flash_bytes is not None and found.ram_bytes is not None:
+        memory = f"{size(found.flash_bytes)} of flash and {size(found.ram_bytes)} of RAM"
+    takes = f"On its board, a {found.core}, {subject.name} takes {memory}"
+    if found.instructions is None:
+        yield f"{takes}; how long, was not counted."
+        return
+    of_them = f"log-mel {count(found.log_mel_instructions or 0)}, network {count(found.network_instructions or 0)}"
+    span = found.milliseconds
+    estimate = "" if span is None else f", {interval(*span, number)} ms by estimate"
+    yield f"{takes}; a second of sound is {count(found.instructions)} instructions ({of_them}){estimate}."
+
+
+def _here(subject: Subject) -> str:
+    """The name of a subject before what was timed of it."""
+    return subject.name if subject.microcontroller is None else f"{subject.name}, compiled for this machine,"
 
 
 def _sure_of_nothing(subject: Subject) -> Iterator[str]:
@@ -72,7 +97,7 @@ def _alone(subject: Subject) -> str:
         agrees = "agrees" if subject.golden.agrees else "does NOT agree"
         clauses.append(f"{agrees} with its golden examples")
     clauses.append(f"takes {size(subject.cost.file_bytes)}")
-    return f"{subject.name} {', '.join(clauses[:-1])} and {clauses[-1]}."
+    return f"{_here(subject)} {', '.join(clauses[:-1])} and {clauses[-1]}."
 
 
 def _compared(subject: Subject, baseline: str) -> str:
@@ -82,7 +107,7 @@ def _compared(subject: Subject, baseline: str) -> str:
     if versus.speedup is not None:
         clauses.append(f"{_speed(versus.speedup)} {baseline}{_interval(versus.speedup)}")
     clauses.append(_size(versus.smaller) + ("" if clauses else f" than {baseline}"))
-    gained = f"{subject.name} is {' and '.join(clauses)}"
+    gained = f"{_here(subject)} is {' and '.join(clauses)}"
     if versus.measured is None:
         return f"{gained}."
     return f"{gained}; {_accuracy(versus.measured)}."

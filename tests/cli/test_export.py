@@ -174,22 +174,3 @@ def test_a_run_that_rejects_says_so_and_how_to_end_it(edgekd: Callable, tiny_cop
     assert f"    as {tiny_copy.folder} was told before; --reject off ends it" in export("again").splitlines()
     assert "unknown" not in export("off", "--reject", "off")
     assert "unknown" not in export("plain")
-
-
-@pytest.mark.slow  # PyTorch's exporter is
-def test_a_graph_that_pytorch_wrote_is_told(
-    edgekd: Callable, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from edgekd.exporting import graph
-    from edgekd.exporting.onnx_writer.sheet import Unknown
-
-    def write(*_: object) -> None:
-        raise Unknown("Swish")
-
-    monkeypatch.setattr(graph, "write", write)
-    graph._onnx_of.cache_clear()
-    out = tmp_path / "bundle"
-    done = edgekd("export", tiny_run.folder, "--target", "cpu", "--out", out, "--quiet", "--precision", "fp32")
-    graph._onnx_of.cache_clear()
-    assert "  written by PyTorch's exporter, as edgekd's own does not know this: Swish" in done.out.splitlines()
-    assert json.loads((out / "manifest.json").read_text())["unwritten"] == "Swish"

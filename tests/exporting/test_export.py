@@ -253,3 +253,19 @@ def test_verification_of_a_large_test_side_takes_clips_from_all_over_it(clips: i
 def test_the_device_is_the_python_of_these_tests(device: Path) -> None:
     asked = [device, "-c", "import sys; print(sys.version)"]
     assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == sys.version
+
+
+@pytest.mark.slow  # PyTorch's exporter is
+def test_a_graph_that_pytorch_wrote_is_told(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekd.exporting import graph
+    from edgekd.exporting.onnx_writer.sheet import Unknown
+
+    def write(*_: object) -> None:
+        raise Unknown("Swish")
+
+    monkeypatch.setattr(graph, "write", write)
+    graph._onnx_of.cache_clear()
+    try:
+        assert export(tiny_run, "cpu", tmp_path / "bundle").manifest.unwritten == "Swish"
+    finally:
+        graph._onnx_of.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_a_reader_is_told_that_it_is_an_estimate(found: Profile, capsys: pytest.
     for words in ("an estimate, not a measurement", "1 to 2 cycles an instruction", "10.8 mA and 3 V", "MLPerf Tiny"):
         assert words in notes
     assert "keep up" not in notes
+    here, there = found.verdict[:2]
+    assert here.startswith("audiomoth, compiled for this machine, answers in ")
+    assert re.fullmatch(
+        r"On its board, a cortex-m4, audiomoth takes \S+ KiB of flash and \S+ KiB of RAM; a second of sound is \S+ "
+        r"[kM] instructions \(log-mel \S+ [kM], network \S+ [kM]\), \S+ to \S+ ms by estimate\.",
+        there,
+    ), there
     assert "at least" in report_markdown(found)
     assert "board_milliseconds_most" in report_csv(found)
     print_profile(found, None)

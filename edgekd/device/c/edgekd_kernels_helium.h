@@ -7,6 +7,7 @@
 #define EDGEKD_KERNELS_HELIUM_H
 
 #include <arm_mve.h>
+#include <stddef.h>
 
 #define VECTOR 16
 
@@ -17,9 +18,9 @@
 #define WRITTEN_OUT __attribute__((noipa, optimize("O2", "omit-frame-pointer")))
 #endif
 
-/* A product that is doubled, of which the upper word is taken, and half a step and the zero point added, are one
- * instruction; a shift to the left that saturates leaves in the topmost byte what 8 bits can hold of the result. That is
- * what edgekd_rounded gives where all 256 values are allowed. */
+/* A product that is doubled, its upper word, and half a step and the zero point added to that: one instruction. A shift
+ * to the left that saturates then leaves in the topmost byte what 8 bits can hold of the result. That is what
+ * edgekd_rounded gives where all 256 values are allowed. */
 typedef struct {
     int32_t offset, shift;
 } quick_rounding;
@@ -35,35 +36,12 @@ static quick_rounding quick_rounding_of(const edgekd_layer *layer, int32_t zero_
     return by;
 }
 
-#define ROUND(sums, mantissas, offset, shift)             \
+#define ROUND(sums, mantissas, offset, shift)            \
     "vqdmlash.s32 " sums ", " mantissas ", " offset "\n" \
     "vqshl.s32 " sums ", " shift "\n"
 
-/* The weights of an output, of up to 16 or 32 values, times those of two pixels, in q0 and q2 (q1 and q3 the rest). */
-#define SIXTEEN_AT_TWO(a, b, next)   \
-    "vldrb.8 q4, [r3]\n" next     \
-    "vmladav.s8 " a ", q4, q0\n"    \
-    "vmladav.s8 " b ", q4, q2\n"
-
-/* Where a compiler knows how long weights are, no instruction of its own goes to the next. */
-#define KNOWN_AT_TWO(a, b, next)         \
-    "vldrb.8 q5, [r3, #16]\n"            \
-    "vldrb.8 q4, [r3], #" next "\n"      \
-    "vmladav.s8 " a ", q4, q0\n"         \
-    "vmladav.s8 " b ", q4, q2\n"         \
-    "vmladava.s8 " a ", q5, q1\n"        \
-    "vmladava.s8 " b ", q5, q3\n"
-
-#define THIRTY_TWO_AT_TWO(a, b, next) \
-    "vldrb.8 q4, [r3]\n"           \
-    "vmladav.s8 " a ", q4, q0\n"     \
-    "vldrb.8 q5, [r3, #16]\n" next \
-    "vmladav.s8 " b ", q4, q2\n"     \
-    "vmladava.s8 " a ", q5, q1\n"    \
-    "vmladava.s8 " b ", q5, q3\n"
-
-/* What is left to do of a row: pixels whose values lie `apart`, four outputs at a time. The order is that of the code. Values are
- * filled with zeros to vectors; then the weights behind an output's count for nothing. */
+/* What is left to do of a row: pixels whose values lie `apart`, four outputs at a time. Values are filled with zeros to
+ * vectors; then what lies behind the weights of an output, though it is read, counts for nothing. */
 typedef struct {
     const int8_t *values;
     int8_t *out;
@@ -78,97 +56,101 @@ typedef struct {
     uint8_t words[VECTOR]; /* where four pixels' words lie in a row */
 } pixels;
 
+/* The code below has these places in numbers. */
+typedef char pixels_are_in_order[offsetof(pixels, places) == 48 && offsetof(pixels, words) == 84 ? 1 : -1];
+
 /* The weights of an output, of up to 16 values, times those of four pixels. */
-#define OUTPUT_AT_FOUR(sums, weights)  \
-    weights                            \
-    "vmladav.s8 r2, q4, q0\n"         \
-    "vmladav.s8 r8, q4, q2\n"         \
-    "vmladav.s8 r4, q4, q1\n"         \
-    "vmladav.s8 r10, q4, q3\n"        \
+#define OUTPUT_AT_FOUR(sums, weights)          \
+    weights                                    \
+    "vmladav.s8 r2, q4, q0\n"                  \
+    "vmladav.s8 r8, q4, q2\n"                  \
+    "vmladav.s8 r4, q4, q1\n"                  \
+    "vmladav.s8 r10, q4, q3\n"                 \
     "vmov " sums "[2], " sums "[0], r2, r8\n"  \
     "vmov " sums "[3], " sums "[1], r4, r10\n" \
-    "ldrd r2, r4, [r5], #8\n"         \
-    "vadd.i32 " sums ", " sums ", r2\n"    \
-    "vqdmulh.s32 " sums ", " sums ", r4\n" \
-    "vqadd.s32 " sums ", " sums ", r9\n"   \
+    "ldrd r2, r4, [r5], #8\n"                  \
+    "vadd.i32 " sums ", " sums ", r2\n"        \
+    "vqdmulh.s32 " sums ", " sums ", r4\n"     \
+    "vqadd.s32 " sums ", " sums ", r9\n"       \
     "vqshl.s32 " sums ", r11\n"
 
 /* Values that lie in a row; r8 and r1 become where those of the next four pixels and their outputs lie. */
-#define VALUES_AT_FOUR            \
-    "add r2, r8, r10\n"           \
-    "add r3, r2, r10\n"           \
-    "add r4, r3, r10\n"           \
-    "vpstttt\n"                   \
-    "vldrbt.8 q0, [r8]\n"         \
-    "vldrbt.8 q1, [r2]\n"         \
-    "vldrbt.8 q2, [r3]\n"         \
-    "vldrbt.8 q3, [r4]\n"         \
+#define VALUES_AT_FOUR    \
+    "add r2, r8, r10\n"   \
+    "add r3, r2, r10\n"   \
+    "add r4, r3, r10\n"   \
+    "vpstttt\n"           \
+    "vldrbt.8 q0, [r8]\n" \
+    "vldrbt.8 q1, [r2]\n" \
+    "vldrbt.8 q2, [r3]\n" \
+    "vldrbt.8 q3, [r4]\n" \
     "add r8, r4, r10\n"
 
 /* Values of up to four rows, a word of each: four pixels' words at once, and a vector for each pixel. */
-#define WORDS_AT_FOUR                                   \
-    "add r4, r12, #84\n"                                \
-    "vldrb.8 q0, [r4]\n"                                \
-    "ldrd r2, r3, [r12, #64]\n"                         \
-    "vldrb.u8 q4, [r2, q0]\n"                           \
-    "vldrb.u8 q5, [r3, q0]\n"                           \
-    "add r2, r2, r10, lsl #2\n"                         \
-    "add r3, r3, r10, lsl #2\n"                         \
-    "strd r2, r3, [r12, #64]\n"                         \
-    "ldrd r2, r3, [r12, #72]\n"                         \
-    "vldrb.u8 q6, [r2, q0]\n"                           \
-    "vldrb.u8 q7, [r3, q0]\n"                           \
-    "add r2, r2, r10, lsl #2\n"                         \
-    "add r3, r3, r10, lsl #2\n"                         \
-    "strd r2, r3, [r12, #72]\n"                         \
-    "ldr r8, [r12, #80]\n"                              \
-    "vst40.32 {q4, q5, q6, q7}, [r8]\n"                 \
-    "vst41.32 {q4, q5, q6, q7}, [r8]\n"                 \
-    "vst42.32 {q4, q5, q6, q7}, [r8]\n"                 \
-    "vst43.32 {q4, q5, q6, q7}, [r8]\n"                 \
-    "vpstttt\n"                                         \
-    "vldrbt.8 q0, [r8]\n"                               \
-    "vldrbt.8 q1, [r8, #16]\n"                          \
-    "vldrbt.8 q2, [r8, #32]\n"                          \
+#define WORDS_AT_FOUR                   \
+    "add r4, r12, #84\n"                \
+    "vldrb.8 q0, [r4]\n"                \
+    "ldrd r2, r3, [r12, #64]\n"         \
+    "vldrb.u8 q4, [r2, q0]\n"           \
+    "vldrb.u8 q5, [r3, q0]\n"           \
+    "add r2, r2, r10, lsl #2\n"         \
+    "add r3, r3, r10, lsl #2\n"         \
+    "strd r2, r3, [r12, #64]\n"         \
+    "ldrd r2, r3, [r12, #72]\n"         \
+    "vldrb.u8 q6, [r2, q0]\n"           \
+    "vldrb.u8 q7, [r3, q0]\n"           \
+    "add r2, r2, r10, lsl #2\n"         \
+    "add r3, r3, r10, lsl #2\n"         \
+    "strd r2, r3, [r12, #72]\n"         \
+    "ldr r8, [r12, #80]\n"              \
+    "vst40.32 {q4, q5, q6, q7}, [r8]\n" \
+    "vst41.32 {q4, q5, q6, q7}, [r8]\n" \
+    "vst42.32 {q4, q5, q6, q7}, [r8]\n" \
+    "vst43.32 {q4, q5, q6, q7}, [r8]\n" \
+    "vpstttt\n"                         \
+    "vldrbt.8 q0, [r8]\n"               \
+    "vldrbt.8 q1, [r8, #16]\n"          \
+    "vldrbt.8 q2, [r8, #32]\n"          \
     "vldrbt.8 q3, [r8, #48]\n"
 
-#define BY_FOURS(values, weights)                                                                                       \
-    __asm__ volatile(                                                                                         \
-        "ldr r6, [r12, #20]\n"                                                                                \
-        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */                                                   \
-        "2:\n"                                                                                                \
-        "ldrd r8, r0, [r12]\n"      /* values and out */                                                      \
-        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */                                                   \
-        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */                                                      \
-        "add r1, r0, r1, lsl #2\n"                                                                            \
-        "vctp.8 r4\n"                                                                                         \
-        "dls lr, r2\n" values                                                                                 \
-        "strd r8, r1, [r12]\n"                                                                                \
-        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */                                              \
-        "1:\n" OUTPUT_AT_FOUR("q5", weights) OUTPUT_AT_FOUR("q6", weights)                                     \
-        OUTPUT_AT_FOUR("q7", weights) OUTPUT_AT_FOUR("q4", weights)           \
-        "vsri.32 q7, q5, #16\n"                                                                               \
-        "vsri.32 q4, q6, #16\n"                                                                               \
-        "vldrw.32 q5, [r12, #48]\n"                                                                           \
-        "vsri.16 q4, q7, #8\n"                                                                                \
-        "vstrw.32 q4, [r0, q5]\n"                                                                             \
-        "add r0, #4\n"                                                                                        \
-        "le lr, 1b\n"                                                                                         \
-        "ldr r2, [r12, #16]\n"                                                                                \
-        "sub r2, #4\n"                                                                                        \
-        "str r2, [r12, #16]\n"                                                                                \
-        "cmp r2, #4\n"                                                                                        \
-        "bge 2b\n"                                                                                            \
-        : "+r"(work)                                                                                          \
-        :                                                                                                     \
-        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3",   \
+/* All outputs at pixels of up to 16 values, four at once; leaves what is less than four. A lane is a pixel; the topmost
+ * bytes of four outputs become a word of each. Registers are those that loads and sums may use, and r7, which debuggers
+ * want, stays as it is. (Of two lanes that a VMOV names, its first register goes to the second one.) */
+#define BY_FOURS(values, weights)                                                                           \
+    __asm__ volatile(                                                                                       \
+        "ldr r6, [r12, #20]\n"                                                                              \
+        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */                                                 \
+        "2:\n"                                                                                              \
+        "ldrd r8, r0, [r12]\n"      /* values and out */                                                    \
+        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */                                                 \
+        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */                                                    \
+        "add r1, r0, r1, lsl #2\n"                                                                          \
+        "vctp.8 r4\n"                                                                                       \
+        "dls lr, r2\n" values                                                                               \
+        "strd r8, r1, [r12]\n"                                                                              \
+        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */                                            \
+        "1:\n" OUTPUT_AT_FOUR("q5", weights) OUTPUT_AT_FOUR("q6", weights)                                  \
+        OUTPUT_AT_FOUR("q7", weights) OUTPUT_AT_FOUR("q4", weights)                                         \
+        "vsri.32 q7, q5, #16\n"                                                                             \
+        "vsri.32 q4, q6, #16\n"                                                                             \
+        "vldrw.32 q5, [r12, #48]\n"                                                                         \
+        "vsri.16 q4, q7, #8\n"                                                                              \
+        "vstrw.32 q4, [r0, q5]\n"                                                                           \
+        "add r0, #4\n"                                                                                      \
+        "le lr, 1b\n"                                                                                       \
+        "ldr r2, [r12, #16]\n"                                                                              \
+        "sub r2, #4\n"                                                                                      \
+        "str r2, [r12, #16]\n"                                                                              \
+        "cmp r2, #4\n"                                                                                      \
+        "bge 2b\n"                                                                                          \
+        : "+r"(work)                                                                                        \
+        :                                                                                                   \
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", \
           "q4", "q5", "q6", "q7", "cc", "memory")
 
 #define KNOWN(length) "vldrb.8 q4, [r3], #" length "\n"
 #define UNKNOWN "vldrb.8 q4, [r3]\n" "add r3, r6\n"
 
-/* All outputs at pixels of up to 16 values, four at once; leaves what is less than four. Registers are those that loads
- * and sums may use, and r7, which debuggers want, stays as it is. */
 static WRITTEN_OUT void convolve_by_fours(pixels *row) {
     register pixels *work __asm__("r12") = row;
     if (work->length == 8)
@@ -185,66 +167,89 @@ static WRITTEN_OUT void convolve_words_by_fours(pixels *row) {
         BY_FOURS(WORDS_AT_FOUR, UNKNOWN);
 }
 
-/* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). */
-#define BY_TWOS(values, products, ahead, back, next)                                       \
-    __asm__ volatile(                                                  \
-        "ldr r6, [r12, #20]\n"                                         \
-        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */            \
-        "2:\n"                                                         \
-        "ldrd r8, r0, [r12]\n"     /* values and out */                \
-        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */            \
-        "ldr r2, [r12, #16]\n"                                         \
-        "add r4, r8, r10, lsl #1\n"                                    \
-        "add r5, r0, r1, lsl #1\n"                                     \
-        "strd r4, r5, [r12]\n"                                         \
-        "subs r2, #2\n"                                                \
-        "str r2, [r12, #16]\n"                                         \
-        "itt mi\n"                                                     \
-        "movmi r10, #0\n"                                              \
-        "movmi r1, #0\n"                                               \
-        "add r10, r8\n"                                                \
-        "add r1, r0\n"                                                 \
-        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */       \
-        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */               \
-        "vctp.8 r4\n" values                                           \
-        "dls lr, r2\n"                                                 \
-        "1:\n"                                                         \
-        products("r2", "r8", ahead)               \
-        products("r4", "r10", back)                          \
-        "vmov q6[2], q6[0], r2, r4\n"                                  \
-        "vmov q7[2], q7[0], r8, r10\n"                                 \
-        products("r2", "r8", ahead)               \
-        products("r4", "r10", next)                          \
-        "vmov q6[3], q6[1], r2, r4\n"                                  \
-        "vmov q7[3], q7[1], r8, r10\n"                                 \
-        "vld20.32 {q4, q5}, [r5]\n"                                    \
-        "vld21.32 {q4, q5}, [r5]!\n"                                   \
-        "vadd.i32 q6, q6, q4\n"                                        \
-        "vadd.i32 q7, q7, q4\n"                                        \
-        ROUND("q6", "q5", "r9", "r11") ROUND("q7", "q5", "r9", "r11")  \
-        "vshr.s32 q6, q6, #24\n"                                       \
-        "vstrb.32 q6, [r0], #4\n"                                      \
-        "vshr.s32 q7, q7, #24\n"                                       \
-        "vstrb.32 q7, [r1], #4\n"                                      \
-        "le lr, 1b\n"                                                  \
-        "ldr r2, [r12, #16]\n"                                         \
-        "cmp r2, #0\n"                                                 \
-        "bgt 2b\n"                                                     \
-        : "+r"(work)                                                   \
-        :                                                              \
+/* The weights of an output, of up to 16 or 32 values, times those of two pixels, in q0 and q2 (q1 and q3 the rest). */
+#define SIXTEEN_AT_TWO(a, b, next) \
+    "vldrb.8 q4, [r3]\n" next      \
+    "vmladav.s8 " a ", q4, q0\n"   \
+    "vmladav.s8 " b ", q4, q2\n"
+
+#define THIRTY_TWO_AT_TWO(a, b, next) \
+    "vldrb.8 q4, [r3]\n"              \
+    "vmladav.s8 " a ", q4, q0\n"      \
+    "vldrb.8 q5, [r3, #16]\n" next    \
+    "vmladav.s8 " b ", q4, q2\n"      \
+    "vmladava.s8 " a ", q5, q1\n"     \
+    "vmladava.s8 " b ", q5, q3\n"
+
+/* The same where it is known how long weights are: no instruction of its own goes on to the next. */
+#define KNOWN_AT_TWO(a, b, next)    \
+    "vldrb.8 q5, [r3, #16]\n"       \
+    "vldrb.8 q4, [r3], #" next "\n" \
+    "vmladav.s8 " a ", q4, q0\n"    \
+    "vmladav.s8 " b ", q4, q2\n"    \
+    "vmladava.s8 " a ", q5, q1\n"   \
+    "vmladava.s8 " b ", q5, q3\n"
+
+/* All outputs at pixels of up to 32 values, two at once (of an odd number the last one twice). A lane is an output. */
+#define BY_TWOS(values, products, ahead, back, next)                                                        \
+    __asm__ volatile(                                                                                       \
+        "ldr r6, [r12, #20]\n"                                                                              \
+        "ldrd r9, r11, [r12, #40]\n" /* offset and shift */                                                 \
+        "2:\n"                                                                                              \
+        "ldrd r8, r0, [r12]\n"     /* values and out */                                                     \
+        "ldrd r10, r1, [r12, #8]\n" /* apart and outputs */                                                 \
+        "ldr r2, [r12, #16]\n"                                                                              \
+        "add r4, r8, r10, lsl #1\n"                                                                         \
+        "add r5, r0, r1, lsl #1\n"                                                                          \
+        "strd r4, r5, [r12]\n"                                                                              \
+        "subs r2, #2\n"                                                                                     \
+        "str r2, [r12, #16]\n"                                                                              \
+        "itt mi\n"                                                                                          \
+        "movmi r10, #0\n"                                                                                   \
+        "movmi r1, #0\n"                                                                                    \
+        "add r10, r8\n"                                                                                     \
+        "add r1, r0\n"                                                                                      \
+        "ldrd r3, r5, [r12, #24]\n" /* weights and parameters */                                            \
+        "ldrd r4, r2, [r12, #32]\n" /* rest and quads */                                                    \
+        "vctp.8 r4\n" values                                                                                \
+        "dls lr, r2\n"                                                                                      \
+        "1:\n"                                                                                              \
+        products("r2", "r8", ahead)                                                                         \
+        products("r4", "r10", back)                                                                         \
+        "vmov q6[2], q6[0], r2, r4\n"                                                                       \
+        "vmov q7[2], q7[0], r8, r10\n"                                                                      \
+        products("r2", "r8", ahead)                                                                         \
+        products("r4", "r10", next)                                                                         \
+        "vmov q6[3], q6[1], r2, r4\n"                                                                       \
+        "vmov q7[3], q7[1], r8, r10\n"                                                                      \
+        "vld20.32 {q4, q5}, [r5]\n"                                                                         \
+        "vld21.32 {q4, q5}, [r5]!\n"                                                                        \
+        "vadd.i32 q6, q6, q4\n"                                                                             \
+        "vadd.i32 q7, q7, q4\n"                                                                             \
+        ROUND("q6", "q5", "r9", "r11") ROUND("q7", "q5", "r9", "r11")                                       \
+        "vshr.s32 q6, q6, #24\n"                                                                            \
+        "vstrb.32 q6, [r0], #4\n"                                                                           \
+        "vshr.s32 q7, q7, #24\n"                                                                            \
+        "vstrb.32 q7, [r1], #4\n"                                                                           \
+        "le lr, 1b\n"                                                                                       \
+        "ldr r2, [r12, #16]\n"                                                                              \
+        "cmp r2, #0\n"                                                                                      \
+        "bgt 2b\n"                                                                                          \
+        : "+r"(work)                                                                                        \
+        :                                                                                                   \
         : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "q2", "q3", \
           "q4", "q5", "q6", "q7", "cc", "memory")
 
-#define SIXTEEN_OF_TWO         \
-    "vpstt\n"                  \
-    "vldrbt.8 q0, [r8]\n"      \
+#define SIXTEEN_OF_TWO    \
+    "vpstt\n"             \
+    "vldrbt.8 q0, [r8]\n" \
     "vldrbt.8 q2, [r10]\n"
 
-#define THIRTY_TWO_OF_TWO           \
-    "vldrb.8 q0, [r8], #16\n"       \
-    "vldrb.8 q2, [r10], #16\n"      \
-    "vpstt\n"                       \
-    "vldrbt.8 q1, [r8]\n"           \
+#define THIRTY_TWO_OF_TWO      \
+    "vldrb.8 q0, [r8], #16\n"  \
+    "vldrb.8 q2, [r10], #16\n" \
+    "vpstt\n"                  \
+    "vldrbt.8 q1, [r8]\n"      \
     "vldrbt.8 q3, [r10]\n"
 
 #define AHEAD "add r3, r3, r6, lsl #1\n"
@@ -264,39 +269,39 @@ static WRITTEN_OUT void convolve_by_twos(pixels *row) {
 }
 
 /* The weights of an output, of up to 48 or 64 values, times those of a pixel. */
-#define FORTY_EIGHT(sum)              \
-    "vldrb.8 q4, [%[w]]\n"           \
-    "vmladav.s8 " sum ", q4, q0\n"   \
-    "vldrb.8 q5, [%[w], #16]\n"      \
-    "vmladava.s8 " sum ", q5, q1\n"  \
-    "vldrb.8 q4, [%[w], #32]\n"      \
-    "vmladava.s8 " sum ", q4, q2\n"  \
+#define FORTY_EIGHT(sum)            \
+    "vldrb.8 q4, [%[w]]\n"          \
+    "vmladav.s8 " sum ", q4, q0\n"  \
+    "vldrb.8 q5, [%[w], #16]\n"     \
+    "vmladava.s8 " sum ", q5, q1\n" \
+    "vldrb.8 q4, [%[w], #32]\n"     \
+    "vmladava.s8 " sum ", q4, q2\n" \
     "add %[w], %[length]\n"
 
-#define SIXTY_FOUR(sum)               \
-    "vldrb.8 q4, [%[w]]\n"           \
-    "vmladav.s8 " sum ", q4, q0\n"   \
-    "vldrb.8 q5, [%[w], #16]\n"      \
-    "vmladava.s8 " sum ", q5, q1\n"  \
-    "vldrb.8 q4, [%[w], #32]\n"      \
-    "vmladava.s8 " sum ", q4, q2\n"  \
-    "vldrb.8 q5, [%[w], #48]\n"      \
-    "add %[w], %[length]\n"          \
+#define SIXTY_FOUR(sum)             \
+    "vldrb.8 q4, [%[w]]\n"          \
+    "vmladav.s8 " sum ", q4, q0\n"  \
+    "vldrb.8 q5, [%[w], #16]\n"     \
+    "vmladava.s8 " sum ", q5, q1\n" \
+    "vldrb.8 q4, [%[w], #32]\n"     \
+    "vmladava.s8 " sum ", q4, q2\n" \
+    "vldrb.8 q5, [%[w], #48]\n"     \
+    "add %[w], %[length]\n"         \
     "vmladava.s8 " sum ", q5, q3\n"
 
-#define FOUR_ROUNDED                        \
-    "vld20.32 {q4, q5}, [%[p]]\n"          \
-    "vld21.32 {q4, q5}, [%[p]]!\n"         \
-    "vmov q6[2], q6[0], %[a0], %[a2]\n"    \
-    "vmov q6[3], q6[1], %[a1], %[a3]\n"    \
-    "vadd.i32 q6, q6, q4\n"                \
-    ROUND("q6", "q5", "%[offset]", "%[shift]")                       \
-    "vshr.s32 q6, q6, #24\n"               \
+#define FOUR_ROUNDED                           \
+    "vld20.32 {q4, q5}, [%[p]]\n"              \
+    "vld21.32 {q4, q5}, [%[p]]!\n"             \
+    "vmov q6[2], q6[0], %[a0], %[a2]\n"        \
+    "vmov q6[3], q6[1], %[a1], %[a3]\n"        \
+    "vadd.i32 q6, q6, q4\n"                    \
+    ROUND("q6", "q5", "%[offset]", "%[shift]") \
+    "vshr.s32 q6, q6, #24\n"                   \
     "vstrb.32 q6, [%[out]], #4\n"
 
-#define AT_ONE(products)                                                               \
-    "dls lr, %[a0]\n"                                                                 \
-    "1:\n" products("%[a0]") products("%[a1]") products("%[a2]") products("%[a3]")    \
+#define AT_ONE(products)                                                           \
+    "dls lr, %[a0]\n"                                                              \
+    "1:\n" products("%[a0]") products("%[a1]") products("%[a2]") products("%[a3]") \
     FOUR_ROUNDED "le lr, 1b\n"
 
 /* All outputs at pixels of 33 to 64 values. */
@@ -439,31 +444,31 @@ static void convolve_quickly(const edgekd_layer *layer, const int8_t *const *row
 }
 
 /* One place under the kernel at two pixels, in q6 and q7; weights in q4. */
-#define TAP(next, from_a, a, from_b, b)        \
+#define TAP(next, from_a, a, from_b, b)      \
     "vldrb.s16 q4, [r0], #" next "\n" from_a \
-    "vldrb.s16 q5, [" a "]\n"                 \
-    "vmul.i16 q6, q5, q4\n" from_b            \
-    "vldrb.s16 q5, [" b "]\n"                 \
+    "vldrb.s16 q5, [" a "]\n"                \
+    "vmul.i16 q6, q5, q4\n" from_b           \
+    "vldrb.s16 q5, [" b "]\n"                \
     "vmul.i16 q7, q5, q4\n"
 
 /* One more: two products have a sum of 16 bits. */
-#define ADD_TAP(from_a, a, from_b, b)       \
-    "vldrb.s16 q4, [r0], #8\n" from_a    \
-    "vldrb.s16 q5, [" a "]\n"              \
-    "vmul.i16 q5, q5, q4\n"                \
-    "vadd.i16 q6, q6, q5\n" from_b         \
-    "vldrb.s16 q5, [" b "]\n"              \
-    "vmul.i16 q5, q5, q4\n"                \
+#define ADD_TAP(from_a, a, from_b, b) \
+    "vldrb.s16 q4, [r0], #8\n" from_a \
+    "vldrb.s16 q5, [" a "]\n"         \
+    "vmul.i16 q5, q5, q4\n"           \
+    "vadd.i16 q6, q6, q5\n" from_b    \
+    "vldrb.s16 q5, [" b "]\n"         \
+    "vmul.i16 q5, q5, q4\n"           \
     "vadd.i16 q7, q7, q5\n"
 
-#define WIDEN                     \
-    "vmovlb.s16 q4, q6\n"        \
-    "vadd.i32 q0, q0, q4\n"      \
-    "vmovlt.s16 q5, q6\n"        \
-    "vadd.i32 q1, q1, q5\n"      \
-    "vmovlb.s16 q4, q7\n"        \
-    "vadd.i32 q2, q2, q4\n"      \
-    "vmovlt.s16 q5, q7\n"        \
+#define WIDEN               \
+    "vmovlb.s16 q4, q6\n"   \
+    "vadd.i32 q0, q0, q4\n" \
+    "vmovlt.s16 q5, q6\n"   \
+    "vadd.i32 q1, q1, q5\n" \
+    "vmovlb.s16 q4, q7\n"   \
+    "vadd.i32 q2, q2, q4\n" \
+    "vmovlt.s16 q5, q7\n"   \
     "vadd.i32 q3, q3, q5\n"
 
 /* Where the first, second and third column of a row lie. */
@@ -544,7 +549,9 @@ static void nine_taps_a_row(const edgekd_layer *layer, const int8_t *const *rows
             work.parameters = filled;
         }
         for (int i = 0; i < 32; i += 16) {
-            int32x4x2_t words = {{vreinterpretq_s32_s8(vldrbq_s8(four + i)), vreinterpretq_s32_s8(vldrbq_s8(others + i))}};
+            int32x4x2_t words;
+            words.val[0] = vreinterpretq_s32_s8(vldrbq_s8(four + i));
+            words.val[1] = vreinterpretq_s32_s8(vldrbq_s8(others + i));
             vst2q_s32(eights + i / 2, words);
         }
         memcpy(eights + 16, four + 32, 4);

@@ -6,9 +6,9 @@
 #define LARGEST_RADIX 16
 
 /* Cores that have no product of 64 bits take two of 32 in its place: the same number. */
-#if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB == 1
+#if defined(__thumb__) && !defined(__thumb2__)
 #define EDGEKD_NARROW 1
-#if defined(__OPTIMIZE__) && !defined(EDGEKD_PLAIN) /* GCC and clang; without -O registers are too few */
+#ifdef __GNUC__
 #define THUMB_1 1
 #endif
 #endif

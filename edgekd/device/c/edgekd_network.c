@@ -121,6 +121,7 @@ static APART void means_row(const edgekd_network *network, const edgekd_layer *l
     uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
+    int32_t doubled = 1 << layer->doublings;
     int each = source->channels * layer->bins, cells = layer->row_cells * layer->column_cells;
     int32_t begin = 0; /* of a sum: less what was added to values */
     int8_t *out = values_at(target, memory, 0) + layer->start;
@@ -145,7 +146,8 @@ static APART void means_row(const edgekd_network *network, const edgekd_layer *l
     for (int c = 0, i = 0; c < source->channels; c++, parameters += 2)
         for (int k = 0; k < layer->bins; k++, i++)
             for (int cell = 0; cell < cells; cell++)
-                *out++ = edgekd_rounded((int32_t)sums[cell * each + i] + begin + parameters[0], parameters[1], &by);
+                *out++ = edgekd_rounded(((int32_t)sums[cell * each + i] + begin) * doubled + parameters[0], parameters[1],
+                                        &by);
 }
 
 static uint32_t root_of(uint64_t square) {
@@ -160,45 +162,70 @@ static uint32_t root_of(uint64_t square) {
     return (uint32_t)root;
 }
 
-static int32_t largest_of(const int8_t *value, int columns, int channels) {
-    int32_t largest = INT8_MIN;
-    for (const int8_t *end = value + columns * channels; value != end; value += channels)
-        if (*value > largest) largest = *value;
-    return largest;
+/* Of four pairs of bytes from 0 to 255 the larger of each. */
+static uint32_t larger_four(uint32_t a, uint32_t b) {
+    const uint32_t highest = 0x80808080;
+    uint32_t apart = a ^ b, below = (a | highest) - (b & ~highest); /* no byte borrows from the next */
+    uint32_t not_less = ((a & apart) | (below & ~apart)) & highest;
+    return b ^ (apart & ((not_less << 1) - (not_less >> 7)));
 }
 
-static int32_t sum_of(const int8_t *value, int columns, int channels) {
-    int32_t sum = 0;
-    for (const int8_t *end = value + columns * channels; value != end; value += channels) sum += *value;
-    return sum;
+/* The largest value of each channel in a row and before, each 128 more than it is, for all begins at 0. */
+static APART void keep_largest(const int8_t *value, int channels, int columns, uint8_t *kept) {
+    const int8_t *end = value + channels, *last = edgekd_has_words(value, channels) ? value + (channels & ~3) : value;
+    int length = columns * channels;
+    for (; value != last; value += 4, kept += 4) {
+        const int8_t *column = value, *end_of_columns = value + length;
+        uint32_t largest;
+        memcpy(&largest, kept, sizeof largest);
+        do {
+            largest = larger_four(edgekd_word_at(column) ^ 0x80808080, largest);
+            column += channels;
+        } while (column != end_of_columns);
+        memcpy(kept, &largest, sizeof largest);
+    }
+    for (; value != end; value++, kept++)
+        for (int at = 0; at < length; at += channels)
+            if (value[at] + 128 > *kept) *kept = (uint8_t)(value[at] + 128);
 }
 
-/* Of each channel the largest value so far, 128 more than it is, for all begins at 0; or what a deviation takes: the sum
- * of all values, and that of the squares of the rows' sums, in two words, for memory is aligned to words of 32 bits. */
-static APART void extent_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+static APART void maxima_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
     const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
-    const int8_t *values = values_at(source, memory, row);
-    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint8_t *kept = (uint8_t *)memory + layer->place;
     const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
     const int32_t *parameters = layer->parameters;
     int8_t *out = values_at(target, memory, 0) + layer->start;
-    int channels = source->channels, last = row + 1 == source->rows;
-    for (int c = 0; c < channels; c++, values++, parameters += 2) {
-        int32_t found;
-        if (layer->kind == EDGEKD_MAXIMA) {
-            found = largest_of(values, source->columns, channels);
-            if (found < (int32_t)kept[0] - 128) found = (int32_t)kept[0] - 128;
-            *kept++ = (uint32_t)(found + 128);
-        } else {
-            int64_t sum = sum_of(values, source->columns, channels), all = (int32_t)kept[0] + sum;
-            uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
-            *kept++ = (uint32_t)all, *kept++ = (uint32_t)squares, *kept++ = (uint32_t)(squares >> 32);
-            if (!last) continue;
-            squares = (source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings;
-            found = (int32_t)root_of(squares);
-            if (found < (int32_t)layer->least) found = (int32_t)layer->least;
-        }
-        if (last) out[c] = edgekd_rounded(found + parameters[0], parameters[1], &by);
+    keep_largest(values_at(source, memory, row), source->channels, source->columns, kept);
+    if (row + 1 < source->rows) return;
+    for (int c = 0; c < source->channels; c++, parameters += 2)
+        out[c] = edgekd_rounded((kept[c] - 128) * (1 << layer->doublings) + parameters[0], parameters[1], &by);
+}
+
+/* Kept of each channel: the sum of all values and that of the squares of the rows' sums, in two words, for memory is
+ * aligned to words of 32 bits. */
+static APART void deviations_row(const edgekd_network *network, const edgekd_layer *layer, void *memory, int row) {
+    const edgekd_map *source = &network->map[layer->source], *target = &network->map[layer->target];
+    const int8_t *values = values_at(source, memory, row);
+    uint32_t *kept = (uint32_t *)(void *)((uint8_t *)memory + layer->place);
+    uint32_t *sums = (uint32_t *)(void *)((uint8_t *)memory + network->scratch);
+    const edgekd_rounding by = edgekd_rounding_of(layer->exponent, target->zero_point, INT8_MIN, INT8_MAX);
+    const int32_t *parameters = layer->parameters;
+    int8_t *out = values_at(target, memory, 0) + layer->start;
+    int channels = source->channels, left = source->columns;
+    memset(sums, 0, (size_t)channels * sizeof *sums);
+    for (int some; left > 0; left -= some, values += some * channels) {
+        some = left < EDGEKD_MOST_COLUMNS ? left : EDGEKD_MOST_COLUMNS;
+        edgekd_add_values(values, channels, some, sums);
+    }
+    for (int c = 0; c < channels; c++, parameters += 2, kept += 3) {
+        int64_t sum = (int32_t)sums[c] - 128 * source->columns, all = (int32_t)kept[0] + sum;
+        uint64_t squares = ((uint64_t)kept[2] << 32 | kept[1]) + (uint64_t)(sum * sum);
+        uint32_t root;
+        kept[0] = (uint32_t)all, kept[1] = (uint32_t)squares, kept[2] = (uint32_t)(squares >> 32);
+        if (row + 1 < source->rows) continue;
+        root = root_of((source->rows * squares - (uint64_t)(all * all)) << 2 * layer->doublings);
+        if (root < layer->least) root = layer->least;
+        out[c] = edgekd_rounded((int32_t)root + parameters[0], parameters[1], &by);
     }
 }
 
@@ -246,8 +273,10 @@ static APART int follow(const edgekd_network *network, const edgekd_layer *layer
             window_row(network, layer, memory, *done);
         else if (layer->kind == EDGEKD_MEANS)
             means_row(network, layer, memory, *done);
-        else if (layer->kind <= EDGEKD_DEVIATIONS)
-            extent_row(network, layer, memory, *done);
+        else if (layer->kind == EDGEKD_MAXIMA)
+            maxima_row(network, layer, memory, *done);
+        else if (layer->kind == EDGEKD_DEVIATIONS)
+            deviations_row(network, layer, memory, *done);
         else
             pointwise_row(network, layer, memory, *done);
         EDGEKD_LAYER_ENDS(number);

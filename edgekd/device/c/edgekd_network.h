@@ -38,7 +38,7 @@ typedef struct {
     uint8_t top, left; /* padding above, and columns of the source's padding that are used */
     int8_t low, high;
     int8_t exponent;
-    uint8_t doublings; /* of deviations: how often the root is doubled */
+    uint8_t doublings; /* of what is known of all rows: how often it is doubled before a parameter is added */
     /* of a convolution (outputs, kernel rows, kernel columns * inputs), each row filled with zeros to a multiple of 4;
      * depthwise (channels / 4, kernel rows, kernel columns, 4), filled with zeros; of a look-up (1 or channels, 256) */
     const int8_t *weights;

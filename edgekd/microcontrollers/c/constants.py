@@ -122,6 +122,7 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
             f".kind = EDGEKD_MEANS, {ends}, .table = {table}, .bins = {layer.bins}, .start = {layer.start}, "
             f".shared = {shared}, .row_cells = {len(layer.row_cells)}, .column_cells = {len(layer.column_cells)}, "
             f".row_edges = {name}_rows, .column_edges = {name}_columns, .place = {memory.sums[number]}, "
+            f".doublings = {layer.doublings}, "
             f"{_parameters(name, layer.factors)}"
         )
     window = (
@@ -141,10 +142,13 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
 
 
 def _extent(layer: Maxima | Deviations, ends: str, place: int, name: str) -> tuple[list[str], str]:
-    fields = f"{ends}, .start = {layer.start}, .place = {place}, {_parameters(name, layer.factors)}"
+    fields = (
+        f"{ends}, .start = {layer.start}, .place = {place}, .doublings = {layer.doublings}, "
+        f"{_parameters(name, layer.factors)}"
+    )
     kind = "MAXIMA"
     if isinstance(layer, Deviations):
-        kind, fields = "DEVIATIONS", f"{fields}, .doublings = {layer.doublings}, .least = {layer.least}"
+        kind, fields = "DEVIATIONS", f"{fields}, .least = {layer.least}"
     return [array(f"{name}_parameters", _pairs(layer))], f".kind = EDGEKD_{kind}, {fields}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.device.c import LIBRARY, SOURCES
+from edgekd.errors import InputError
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
 from edgekd.microcontrollers.integer.layers import SHARE
@@ -34,7 +35,13 @@ class HostClassifier:
             parts = [folder / MODEL, *(SOURCES / source for source in LIBRARY)]
             flags = (*_LIBRARY_FLAGS, f"-I{folder}", f"-I{SOURCES}")
             toolchain.build(parts, folder / "classifier.so", flags)
-            self.library = ctypes.CDLL(str(folder / "classifier.so"))
+            try:
+                self.library = ctypes.CDLL(str(folder / "classifier.so"))
+            except OSError as failure:
+                raise InputError(
+                    f"What {toolchain.host_compiler()[0]} compiled cannot be loaded here: {failure}. Name a C compiler "
+                    "of this machine in $CC, and in $TMPDIR a folder where programs may lie."
+                ) from None
         size = ctypes.c_size_t.in_dll(self.library, "edgekd_bytes").value
         self.state = np.zeros(size // 8 + 1, np.uint64)  # as aligned as anything in it
         self.library.edgekd_init.argtypes = [ctypes.c_void_p]
@@ -60,10 +67,15 @@ class HostClassifier:
         return scores
 
     def window(self, samples: Samples) -> NDArray[np.int32]:
-        """The scores of one window, on its own."""
+        """The scores of one window, on its own. Raises `InputError` for samples that are none."""
+        window = self.sizes["WINDOW_SAMPLES"]
+        if len(samples) != window:
+            raise InputError(
+                f"The C hears windows of {window:,} samples, not of {len(samples):,}. Export the bundle again."
+            )
         self.start()
         scores = self.push(samples)
-        assert scores is not None, "that was no whole window"
+        assert scores is not None
         return scores
 
 

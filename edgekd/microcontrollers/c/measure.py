@@ -17,7 +17,7 @@ from edgekd.device.c import LIBRARY, SOURCES
 from edgekd.microcontrollers.c.cores import Core
 from edgekd.microcontrollers.c.folder import write
 from edgekd.microcontrollers.c.model import MODEL
-from edgekd.microcontrollers.c.toolchain import CROSS_COMPILER, cross_objects
+from edgekd.microcontrollers.c.toolchain import CROSS_COMPILER, STACK_USE, cross_objects
 
 _NODE = re.compile(r'^node: \{ title: "(?P<name>[^"]+)" label: "[^"]*\\n(?P<bytes>\d+) bytes \(static\)"', re.MULTILINE)
 _EDGE = re.compile(r'^edge: \{ sourcename: "(?P<caller>[^"]+)" targetname: "(?P<called>[^"]+)"', re.MULTILINE)
@@ -33,7 +33,7 @@ def footprint(model: Mapping[str, str], core: Core) -> dict[str, int]:
         folder = Path(name)
         write(folder, model)
         sources = [*(SOURCES / source for source in LIBRARY), folder / MODEL]
-        flags = ("-fcallgraph-info=su", f"-I{folder}", f"-I{SOURCES}")
+        flags = (STACK_USE, f"-I{folder}", f"-I{SOURCES}")
         cross_objects(sources, folder, core, flags)
         sections = {object_.stem: _sections(object_) for object_ in sorted(folder.glob("*.o"))}
         graphs = "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.ci")))

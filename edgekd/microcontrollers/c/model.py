@@ -6,10 +6,10 @@ All else that computes with them is the same for every student (`edgekd/device/c
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from edgekd.errors import InputError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
@@ -23,11 +23,11 @@ from edgekd.quantization.prepare import QuantizedNetwork
 
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
-_NO_NUMBERS = re.compile(r"[()?%#:\\]")  # without these there is no code, nor anything included
 _NUMBER_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "float": 4}
 _BYTES = {**_NUMBER_BYTES, "edgekd_map": 24, "edgekd_layer": 52}
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
+_ALL = "NAMES"  # of EDGEKD_CLASS_NAMES
 _SIZE = re.compile(r"^#define EDGEKD_(\w+) (\d+)$", re.MULTILINE)
 
 
@@ -60,7 +60,7 @@ def model_files(
         + integers.classifier.weight.size,
         "CONSTANT_BYTES": _constant_bytes(model),
     }
-    return {MODEL: model, HEADER: _header(sizes, hop_samples)}
+    return {MODEL: model, HEADER: header_of(sizes, hop_samples)}
 
 
 def sizes_of(header: str) -> dict[str, int]:
@@ -68,16 +68,17 @@ def sizes_of(header: str) -> dict[str, int]:
     return {name: int(value) for name, value in _SIZE.findall(header)}
 
 
-def check_constants(model: Mapping[str, str], place: object) -> None:
-    """Raise `InputError` where files that may come from anybody, of the bundle in `place`, are more than numbers: they
-    are compiled, and what they are compiled with is run."""
-    numbers = model[MODEL].startswith(f'#include "{HEADER}"\n') and not _NO_NUMBERS.search(model[MODEL][1:])
-    sizes = sizes_of(model[HEADER])
-    hop = sizes.pop("HOP_SAMPLES", 0)
-    headers = (_header(sizes, hop), _header(sizes, hop, ("", "")))  # as they were when they were for C alone
-    if not numbers or model[HEADER] not in headers:
-        name = HEADER if numbers else MODEL
-        raise InputError(f"{place}: {name} is not one that this edgekd wrote. Export the bundle again.")
+def header_of(sizes: Mapping[str, int], hop_samples: int, *, for_cpp: bool = True) -> str:
+    """`edgekd_model.h` of a model with these `sizes`, whose windows begin every `hop_samples`; as it was when it was
+    for C alone where it is not `for_cpp`."""
+    defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
+    begin, end = _FOR_CPP if for_cpp else ("", "")
+    return _HEADER.format(sizes=defined, hop=hop_samples, log_mel=log_mel_type(sizes), begin=begin, end=end)
+
+
+def log_mel_type(sizes: Mapping[str, int]) -> str:
+    """The structure of the log-mel's constants."""
+    return "edgekd_fixed_log_mel" if sizes.get("FIXED_POINT") else "edgekd_log_mel"
 
 
 def state_bytes(sizes: Mapping[str, int]) -> int:
@@ -132,13 +133,6 @@ def _constant_bytes(model: str) -> int:
     return sum(_BYTES[kind] * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
 
 
-def _header(sizes: dict[str, int], hop_samples: int, for_cpp: tuple[str, str] = _FOR_CPP) -> str:
-    defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
-    log_mel = "edgekd_fixed_log_mel" if sizes.get("FIXED_POINT") else "edgekd_log_mel"
-    begin, end = for_cpp
-    return _HEADER.format(sizes=defined, hop=hop_samples, log_mel=log_mel, begin=begin, end=end)
-
-
 _HEADER = """\
 /* Sizes of one classifier. */
 #ifndef EDGEKD_MODEL_H
@@ -186,12 +180,13 @@ def _text(name: str) -> str:
 
 
 def _identifiers(classes: Sequence[str]) -> list[str]:
-    """The classes in the letters that C has, in capitals; of those that come out alike, each with its number."""
+    """The classes in the letters that C has, in capitals; of those that come out alike, each with its number. None is
+    `NAMES`, which is what all are called."""
     names = [re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_") for name in classes]
-    found: list[str] = []
+    alike, found = Counter(names), dict.fromkeys([_ALL])
     for number, name in enumerate(names):
-        mine = name if name and names.count(name) == 1 else f"{name}_{number}".lstrip("_")
+        mine = name if name and alike[name] == 1 else f"{name}_{number}".lstrip("_")
         while mine in found:
             mine += "_"
-        found.append(mine)
-    return found
+        found[mine] = None
+    return list(found)[1:]

@@ -92,7 +92,8 @@ class Means:
     Without a `table`, of the values themselves. With one, uint16 `(1 or channels, 256, bins)`, of its `bins` shares of
     each value, in units of 1 / SHARE: row `q + 128`. `row_cells` and `column_cells` are the first and the one past the
     last of each cell; all cells are of one size. The target's order is that of channels, bins, rows, columns.
-    `bias` int32 and `factors` go for each channel.
+    A sum is taken times 2^doublings, so that `bias` is finer than one of its steps; `bias` int32 and `factors` go for
+    each channel.
     """
 
     source: Map
@@ -103,6 +104,7 @@ class Means:
     table: NDArray[np.uint16] | None
     bias: NDArray[np.int32]
     factors: Factors
+    doublings: int = 0
 
     @property
     def bins(self) -> int:
@@ -121,14 +123,15 @@ class Means:
 
 @dataclass(frozen=True)
 class Maxima:
-    """The largest value of each channel over a whole map, into `target` from channel `start` on; `bias` and `factors`
-    as of `Means`."""
+    """The largest value of each channel over a whole map, into `target` from channel `start` on; `bias`, `factors` and
+    `doublings` as of `Means`."""
 
     source: Map
     target: Map
     start: int
     bias: NDArray[np.int32]
     factors: Factors
+    doublings: int = 0
 
     @property
     def outputs(self) -> int:

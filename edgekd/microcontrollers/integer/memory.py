@@ -18,6 +18,7 @@ from edgekd.microcontrollers.integer.layers import (
     IntegerNetwork,
     Layer,
     Map,
+    Maxima,
     MaxPool,
     Summary,
     Window,
@@ -58,7 +59,8 @@ class Ring:
 @dataclass(frozen=True)
 class Memory:
     """All that changes while a window is computed. Places are in bytes: `sums` of each layer that sums over a map,
-    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels."""
+    `progress` of two bytes for each map and four for each layer, `scratch` of the values under the kernels, or what
+    else is forgotten when a row is made."""
 
     rings: tuple[Ring, ...]
     sums: dict[int, int]
@@ -101,7 +103,9 @@ def plan(network: IntegerNetwork) -> Memory:
 
 
 def sums_of(layer: Summary) -> int:
-    """The words in which a layer sums; of a deviation the sum, and the sum of squares in two words."""
+    """The words in which a layer sums: maxima take a byte; a deviation the sum, and the sum of squares in two words."""
+    if isinstance(layer, Maxima):
+        return padded(layer.outputs) // _WORD
     return 3 * layer.outputs if isinstance(layer, Deviations) else layer.outputs
 
 
@@ -111,6 +115,8 @@ def padded(size: int) -> int:
 
 
 def _patches(layer: Layer) -> int:
+    if isinstance(layer, Deviations):
+        return _WORD * layer.source.channels  # the sums of a row
     if not isinstance(layer, Convolution) or layer.depthwise:
         return 0
     outputs, rows, columns, inputs = layer.weight.shape
@@ -125,6 +131,11 @@ def _check(source: Map, readers: Sequence[Window]) -> None:
             raise GateError(
                 f"The student cannot be computed row by row: a kernel of '{layer.target.name}' spans {layer.kernel[0]} "
                 f"frames, {LARGEST_KERNEL} at most. Distil another student: 'edgekd students' lists them."
+            )
+        if max(layer.padding[:2]) > layer.kernel[0] or max(layer.padding[2:]) > layer.kernel[1]:
+            raise GateError(
+                f"The student cannot be computed row by row: the padding of '{layer.target.name}' is larger than its "
+                "kernel. Distil another student: 'edgekd students' lists them."
             )
         if isinstance(layer, MaxPool) and any(layer.padding) and source.zero_point != LOWEST:
             raise GateError(

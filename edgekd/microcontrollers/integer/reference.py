@@ -111,7 +111,7 @@ def _means(layer: Layer, values: Values) -> Values:
         for top, bottom in layer.row_cells
     ]
     # (B, bins, rows, columns, channels)
-    sums = np.array(cells, np.int64).transpose(2, 4, 0, 1, 3) + layer.bias.astype(np.int64)
+    sums = (np.array(cells, np.int64).transpose(2, 4, 0, 1, 3) << layer.doublings) + layer.bias.astype(np.int64)
     steps = scaled(sums, layer.factors).transpose(0, 4, 1, 2, 3) + layer.target.zero_point
     return np.clip(steps, LOWEST, HIGHEST).astype(np.int8).reshape(len(values), 1, 1, -1)
 
@@ -125,7 +125,7 @@ def _told(table: NDArray[np.uint16] | None, values: Values) -> NDArray[np.int64]
 
 def _maxima(layer: Layer, values: Values) -> Values:
     assert isinstance(layer, Maxima)
-    return _vector(layer, values.max(axis=(1, 2)).astype(np.int64))
+    return _vector(layer, values.max(axis=(1, 2)).astype(np.int64) << layer.doublings)
 
 
 def _deviations(layer: Layer, values: Values) -> Values:

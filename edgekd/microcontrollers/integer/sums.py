@@ -49,7 +49,7 @@ from edgekd.microcontrollers.integer.values import (
 from edgekd.quantization.fake_quant import QuantizedLayer
 
 ADDITION_BITS = 21  # of the larger mantissa of a sum of two maps: 512 of them and the zero point stay below 2^31
-ROOT_BITS = 24  # of a deviation, where doublings are needed for that many
+SUM_BITS = 24  # of what a number for a whole map is made of, where it takes doublings to have so many
 _TABLE_MOST = (1 << 15) - 1
 
 
@@ -143,21 +143,18 @@ def lookup(value: Told, target: Map, start: int = 0) -> Lookup:
 
 def summary(value: Statistic, target: Map, start: int) -> Summary:
     """A statistic of a map, rounded to `target`, into it from channel `start` on."""
+    source, places = value.source, value.source.rows * value.source.columns
     if isinstance(value, MeansOf):
         return _means(value, target, start)
-    source = value.source
     if isinstance(value, MaximaOf):
-        bias, by = _shifted(value, source.scale, -source.zero_point, -LOWEST, target)
-        return Maxima(source, target, start, bias, by)
+        bias, by, doublings = _shifted(value, source.scale, -source.zero_point, -LOWEST, target)
+        return Maxima(source, target, start, bias, by, doublings)
     assert isinstance(value, DeviationsOf)
-    places = source.rows * source.columns
     most = places * -LOWEST  # of the sum of all; no root is larger
     if most >= 1 << 31:
         raise no_form(f"the deviation over time of '{source.name}' does not fit into 64 bits")
-    doublings = max(0, ROOT_BITS - most.bit_length())
-    unit = source.scale / places / 2**doublings
-    bias, by = _shifted(value, unit, 0.0, most << doublings, target)
-    least = round(value.least**0.5 / unit)
+    bias, by, doublings = _shifted(value, source.scale / places, 0.0, most, target)
+    least = round(value.least**0.5 / (source.scale / places / 2**doublings))
     if least >= 1 << 31 or not fits(np.abs(bias.astype(np.int64)) + least, by):
         raise no_form(f"the deviation over time of '{source.name}' does not fit into 32 bits")
     return Deviations(source, target, start, bias, by, least, doublings)
@@ -167,7 +164,7 @@ def _means(value: MeansOf, target: Map, start: int) -> Means:
     (top, bottom), (left, right) = value.row_cells[0], value.column_cells[0]
     places = (bottom - top) * (right - left)
     largest = places * (-LOWEST if value.table is None else SHARE)
-    bias, by = _shifted(value, value.unit / places, -places * value.zero, largest, target)
+    bias, by, doublings = _shifted(value, value.unit / places, -places * value.zero, largest, target)
     return Means(
         source=value.source,
         target=target,
@@ -177,20 +174,24 @@ def _means(value: MeansOf, target: Map, start: int) -> Means:
         table=value.table,
         bias=bias,
         factors=by,
+        doublings=doublings,
     )
 
 
 def _shifted(
     value: Statistic, unit: float, more: float, largest: int, target: Map
-) -> tuple[NDArray[np.int32], Factors]:
-    """What is added to each sum of size up to `largest`, of which 1 stands for `unit`, and its factors."""
+) -> tuple[NDArray[np.int32], Factors, int]:
+    """What is added to each sum of size up to `largest`, of which 1 stands for `unit` and to which `more` belongs, and
+    its factors; both go for sums that were doubled so often."""
+    doublings = max(0, SUM_BITS - largest.bit_length())
     factor, offset = (np.broadcast_to(each, value.source.channels) for each in (value.factor, value.offset))
-    by = factors(factor * unit / target.scale)
+    step = factor * unit / 2**doublings
+    by = factors(step / target.scale)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bias = np.rint(np.where(factor == 0, 0, offset / (factor * unit)) + more)
-    if not ((offset[factor == 0] == 0).all() and fits(np.abs(bias) + largest, by)):
+        bias = np.rint(np.where(factor == 0, 0, offset / step) + more * 2**doublings)
+    if not ((offset[factor == 0] == 0).all() and fits(np.abs(bias) + (largest << doublings), by)):
         raise no_form(f"a mean, maximum or deviation of '{value.source.name}' does not fit into 32 bits")
-    return bias.astype(np.int32), by
+    return bias.astype(np.int32), by, doublings
 
 
 def pair(size: Any) -> Pair:

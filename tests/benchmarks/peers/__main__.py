@@ -40,7 +40,8 @@ from torch import Tensor, nn
 
 from edgekd.exporting.deployable import deployable_of
 from edgekd.exporting.export import verification_rows
-from edgekd.microcontrollers.c.toolchain import missing_for_emulation
+from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.toolchain import lacking
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import quantised
 from edgekd.runs.run import Run
@@ -135,9 +136,9 @@ def main() -> None:
         python = environment(environments / "bakenn", BAKENN)
         if isinstance(python, Path):
             python = answer(python, "in_bakenn.py", str(folder))
-        absent = missing_for_emulation()
+        absent = next(iter(lacking(CORES["cortex-m4"]).values()), None)
         if absent or isinstance(python, str):
-            found["bakenn"] = f"{absent} is not installed" if absent else python
+            found["bakenn"] = absent or python
         else:
             found["bakenn"] = beside(network, values[0], python)
         floats = deployable_of(run, "fp32")

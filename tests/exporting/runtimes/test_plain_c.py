@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from edgekd.device import edgekd_runner
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
+from edgekd.exporting.budget import TooLarge, untrained
 from edgekd.exporting.export import export
 from edgekd.exporting.kept_rejection import Rejection
 from edgekd.exporting.manifest import Bundle, Check, read_bundle
@@ -22,10 +24,12 @@ from edgekd.exporting.predict import open_predictor
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
+from edgekd.microcontrollers.c.bounds import check_model
 from edgekd.microcontrollers.c.cores import CORES, core_of
 from edgekd.microcontrollers.c.host import HostClassifier
-from edgekd.microcontrollers.c.model import HEADER, MODEL, check_constants
-from edgekd.microcontrollers.c.packages import place
+from edgekd.microcontrollers.c.measure import footprint
+from edgekd.microcontrollers.c.model import HEADER, MODEL
+from edgekd.microcontrollers.c.packages import by_name, place
 from edgekd.progress import silent
 from edgekd.resources import named_resources
 from edgekd.runs.run import Run
@@ -145,7 +149,7 @@ def test_a_log_mel_that_is_too_far_off_is_refused(
 def test_a_bundle_from_before_the_fixed_point_is_still_read(bundle: Bundle) -> None:
     texts = {name: (bundle.folder / place(name)).read_text() for name in (MODEL, HEADER)}
     texts[HEADER] = texts[HEADER].replace("#define EDGEKD_FIXED_POINT 0\n", "")
-    check_constants(texts, "here")
+    check_model(texts, "here")
     clip = np.round(3_000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
     now = {**texts, HEADER: (bundle.folder / place(HEADER)).read_text()}
     assert np.array_equal(HostClassifier(texts).window(clip), HostClassifier(now).window(clip))
@@ -220,15 +224,63 @@ def test_without_a_compiler_nothing_is_written(tiny_run: Run, tmp_path: Path, mo
 
 
 @needs_emulator
-def test_a_board_with_less_flash_is_refused(tiny_run: Run, tmp_path: Path) -> None:
-    board = like_m4f(tmp_path, "flash_bytes = 262_144", "flash_bytes = 20_000")
-    with pytest.raises(GateError, match=r"takes [\d,]+ bytes of flash; target 'cortex-m4f' allows 20,000 \(c\.flash"):
+def test_a_board_with_less_memory_than_is_measured_is_told_of_the_largest_student_that_fits(
+    bundle: Bundle, tiny_run: Run, tmp_path: Path
+) -> None:
+    measured = bundle.manifest.checks[1].figures
+    assert measured is not None
+    ram = int(measured["ram_bytes"])  # type: ignore[arg-type]
+    board = like_m4f(tmp_path, "memory_bytes = 65_536", f"memory_bytes = {ram - 1}")
+    with pytest.raises(GateError) as refused:
         export(tiny_run, board, tmp_path / "bundle")
+    line = str(refused.value)
+    assert line.startswith(
+        f"The classifier takes {ram:,} bytes of RAM; target 'cortex-m4f' allows {ram - 1:,} (memory_"
+    )
+    found = re.search(
+        r"'(\S+) x(\S+)' fits \(([\d,]+) bytes of flash, ([\d,]+) bytes of RAM\): edgekd distill --config (\S+) "
+        r"--student (\S+) --width (\S+)\.$",
+        line,
+    )
+    assert found is not None, line
+    name, width, flash_of_it, ram_of_it, config, *flags = found.groups()
+    assert (config, flags) == (str(tiny_run.folder / "config.toml"), [name, width])
+    heard = tiny_run.config.frontend, tiny_run.config.data.sample_rate, bundle.manifest.classifier.clip_samples
+    other = untrained((name, float(width)), len(tiny_run.classes), *heard, "int8")
+    files = PlainC().emit({"int8": other}, load_target(board), silent)
+    exactly = footprint(by_name(files), CORES["cortex-m4"])
+    assert abs(int(flash_of_it.replace(",", "")) - exactly["flash_bytes"]) < 64
+    assert int(ram_of_it.replace(",", "")) < ram
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "flash_bytes = 262_144",
+            "flash_bytes = 2_000",
+            r"[\d,]+ bytes of flash; target 'cortex-m4f' allows 2,000 \(c\.f",
+        ),
+        (
+            "memory_bytes = 65_536",
+            "memory_bytes = 4_096",
+            r"[\d,]+ bytes of RAM; target 'cortex-m4f' allows 4,096 \(mem",
+        ),
+    ],
+)
+def test_without_a_cross_compiler_constants_and_state_alone_may_be_too_much(
+    old: str, new: str, message: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.microcontrollers.c.toolchain.CROSS_COMPILER", "no-such-gcc")
+    with pytest.raises(TooLarge, match=f"takes at least {message}"):
+        further_checks(bundle, like_m4f(tmp_path, old, new))
 
 
 def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, tmp_path: Path) -> None:
     board = like_m4f(tmp_path, "activation_bytes = 61_440", "activation_bytes = 12_000")
-    with pytest.raises(GateError, match=r"bytes live, 12,000 allowed .* fits .*edgekd distill --student hltdnn_micro"):
+    with pytest.raises(
+        GateError, match=r"bytes live, 12,000 allowed .* fits .*edgekd distill --config \S+ --student hltd"
+    ):
         export(tiny_run, board, tmp_path / "bundle")
 
 
@@ -236,6 +288,7 @@ def test_a_board_with_less_memory_is_told_of_a_student_that_fits(tiny_run: Run, 
     ("old", "new", "message"),
     [
         ('precisions = ["int8"]', 'precisions = ["int8", "fp32"]', r"C is written of int8 students; write \['int8'\]"),
+        ('architecture = "armv7e-m"', 'architecture = "xtensa"', "a cortex-m4 has 'armv7e-m'"),
         ("batch = 1", 'frontend = "external"', "the log-mel is part of the C; write 'graph'"),
         ('core = "cortex-m4"', 'core = "cortex-m9"', "c.core"),
         ("flash_bytes = 262_144", "flash_bytes = 12", "c.flash_bytes"),

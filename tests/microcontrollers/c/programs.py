@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from edgekd.microcontrollers.c import toolchain
+from edgekd.microcontrollers.c.cores import CORES
 
 needs_host = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="needs a C compiler, which is not installed"
 )
-needs_emulator = pytest.mark.skipif(
-    toolchain.missing_for_emulation() is not None, reason=f"needs {toolchain.missing_for_emulation()}, not installed"
-)
+_LACKING = toolchain.lacking(CORES["cortex-m55"])
+needs_emulator = pytest.mark.skipif(bool(_LACKING), reason="; ".join(_LACKING.values()))

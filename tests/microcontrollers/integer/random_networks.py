@@ -257,9 +257,10 @@ def _product(random: Generator, source: Map, other: Map, name: str) -> Product:
 
 
 def _maxima(random: Generator, source: Map) -> Callable[[Map, int], Maxima]:
-    by = _factors(random, source.channels, 2, 256)
-    bias = random.integers(-128, 129, source.channels).astype(np.int32)
-    return lambda target, start: Maxima(source, target, start, bias, by)
+    doublings = int(random.integers(0, 17))
+    by = _factors(random, source.channels, 2, 256 << doublings)
+    bias = random.integers(-128 << doublings, 129 << doublings, source.channels).astype(np.int32)
+    return lambda target, start: Maxima(source, target, start, bias, by, doublings)
 
 
 def _deviations(random: Generator, source: Map) -> Callable[[Map, int], Deviations]:
@@ -287,6 +288,8 @@ def _means(random: Generator, source: Map, whole: bool = False) -> Callable[[Map
         table = random.integers(0, SHARE + 1, shape).astype(np.uint16)
     places = prod(stop - start for (start, stop), *_ in cells)
     most = 128 if table is None else SHARE
-    bias = random.integers(-most, most, source.channels).astype(np.int32)
-    by = _factors(random, source.channels, places + 1, most)
-    return lambda target, start: Means(source, target, start, tuple(cells[0]), tuple(cells[1]), table, bias, by)
+    doublings = int(random.integers(0, 4))
+    bias = random.integers(-most << doublings, most << doublings, source.channels).astype(np.int32)
+    by = _factors(random, source.channels, places + 1, most << doublings)
+    ends = tuple(cells[0]), tuple(cells[1])
+    return lambda target, start: Means(source, target, start, *ends, table, bias, by, doublings)

@@ -14,7 +14,7 @@ from edgekd.front_end import FrontendConfig
 from edgekd.microcontrollers.integer.fixed_point import factors
 from edgekd.microcontrollers.integer.layers import Classifier, Convolution, IntegerNetwork, Map, MaxPool
 from edgekd.microcontrollers.integer.lower import lower
-from edgekd.microcontrollers.integer.memory import plan
+from edgekd.microcontrollers.integer.memory import plan, sums_of
 from tests.microcontrollers.integer.random_networks import random_network
 
 ENTRY = Map("entry", 20, 6, 4, 1.0, -128)
@@ -53,7 +53,7 @@ def test_places_do_not_overlap() -> None:
         given, _ = random_network(np.random.default_rng(seed))
         memory = plan(given)
         taken = [(ring.place, ring.rows * ring.row_bytes) for ring in memory.rings]
-        taken += [(place, 4 * given.layers[number].outputs) for number, place in memory.sums.items()]  # type: ignore[union-attr]
+        taken += [(place, 4 * sums_of(given.layers[number])) for number, place in memory.sums.items()]  # type: ignore[arg-type]
         taken += [(memory.progress, 2 * len(given.maps) + 4 * len(given.layers)), (memory.scratch, 4)]
         taken.sort()
         assert all(end[0] >= start + size for (start, size), end in pairwise(taken))

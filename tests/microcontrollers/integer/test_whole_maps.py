@@ -77,12 +77,23 @@ def test_a_deviation_that_64_bits_cannot_hold_is_refused() -> None:
         summary(DeviationsOf(source), target, 0)
 
 
+FACTOR, OFFSET = np.array([5.0, -0.3]), np.array([-0.777, 0.123])
+
+
 def test_a_maximum_is_of_the_whole_map() -> None:
-    source, target = Map("map", 5, 4, 2, 0.02, -128), Map("vector", 1, 1, 2, 0.03, -128)
-    values = np.random.default_rng(0).integers(-128, 100, (3, 5, 4, 2), dtype=np.int8)
-    found = through(summary(MaximaOf(source), target, 0), values)[:, 0, 0]
-    exact = (values.max(axis=(1, 2)) + 128.0) * 0.02 / 0.03 - 128
-    assert np.abs(found - exact).max() <= 0.5
+    source, target = Map("map", 5, 4, 2, 0.02, -128), Map("vector", 1, 1, 2, 0.03, 0)
+    values = np.random.default_rng(0).integers(-128, -100, (30, 5, 4, 2), dtype=np.int8)
+    found = through(summary(MaximaOf(source, factor=FACTOR, offset=OFFSET), target, 0), values)[:, 0, 0]
+    exact = ((values.max(axis=(1, 2)) + 128.0) * 0.02 * FACTOR + OFFSET) / 0.03
+    assert np.abs(found - exact).max() <= 0.501
+
+
+def test_a_mean_of_few_values_is_rounded_once() -> None:
+    source, target = Map("map", 2, 1, 2, 0.02, -128), Map("vector", 1, 1, 2, 0.03, 0)
+    values = np.random.default_rng(0).integers(-128, -100, (30, 2, 1, 2), dtype=np.int8)
+    found = through(summary(means_of(source).scaled(FACTOR, OFFSET), target, 0), values)[:, 0, 0]
+    exact = ((values.mean(axis=(1, 2)) + 128.0) * 0.02 * FACTOR + OFFSET) / 0.03
+    assert np.abs(found - exact).max() <= 0.501
 
 
 def test_the_mean_of_a_function_is_that_of_what_it_says() -> None:

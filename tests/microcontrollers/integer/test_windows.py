@@ -32,7 +32,6 @@ class Pooled(nn.Module):
         (nn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=4), Convolution),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.AvgPool2d(2), nn.ReLU(), nn.Conv2d(4, 4, 1)), Convolution),
         (nn.Sequential(nn.AvgPool2d(3, stride=2, padding=1), nn.Conv2d(4, 4, 1)), Convolution),
-        (nn.AvgPool2d(2), Convolution),
         (nn.Sequential(Pooled(), nn.Conv2d(4, 4, 1)), MaxPool),
         (nn.Sequential(nn.Dropout(0.5), nn.MaxPool2d((3, 2), stride=(2, 1), padding=(1, 0))), MaxPool),
         (nn.Identity(), Means),

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.errors import GateError, InputError, UsageError
+from edgekd.errors import InputError, UsageError
 from edgekd.exporting.runtimes.runtime import Checker, Classify
 from edgekd.microcontrollers.c.cores import Core, core_of
 
@@ -57,12 +57,17 @@ class PlainC:
     first_command: str = "make verify"
 
     def check_target(self, target: Target) -> None:
+        from edgekd.exporting.runtimes.plain_c.settings import ARCHITECTURES
+
         if target.precisions != ("int8",):
             raise ValueError(f"precisions = {list(target.precisions)}: C is written of int8 students; write ['int8']")
         if target.frontend != "graph":
             raise ValueError(f"frontend = '{target.frontend}': the log-mel is part of the C; write 'graph'")
         if target.c is None:
             raise ValueError("[c] is missing: runtime 'c' needs the core, as core = 'cortex-m4'")
+        has = ARCHITECTURES[target.c.core]
+        if target.architecture not in has:
+            raise ValueError(f"architecture = '{target.architecture}': a {target.c.core} has '{has[0]}'")
 
     def describe(self, target: Target) -> str:
         return f"{self.title} for {_settings(target).core}"
@@ -123,7 +128,8 @@ class PlainC:
             return torch.from_numpy(answer(waveforms.numpy()))
 
         compiler = toolchain.host_compiler()
-        return Checker(f"C compiled by {compiler} {toolchain.version(compiler)}", classify)
+        name = Path(compiler[0]).name
+        return Checker(f"C compiled by {name} {toolchain.version(compiler[0])}", classify)
 
     def checks(
         self,
@@ -138,12 +144,16 @@ class PlainC:
         from edgekd.microcontrollers.c.model import HEADER, sizes_of
 
         core, settings = _core(target), _settings(target)
+        needed = self.figures(files, target)
+        if core is None:
+            _check_board(needed, None, target)
         if sizes_of(_texts(files)[HEADER]).get("FIXED_POINT"):
             yield _log_mel_check(deployable, waveforms)
         if core is None and settings.core != HOST:
             yield Check(by=settings.core, precision="int8", not_run=NO_EMULATOR)
         if core is not None:
-            yield from _core_checks(_texts(files), core, waveforms[:EMULATED_CLIPS].numpy(), target, progress)
+            clips = waveforms[:EMULATED_CLIPS].numpy()
+            yield from _core_checks(_texts(files), needed, core, clips, target, progress)
 
     def device_files(self, manifest: Manifest, files: Mapping[str, bytes], golden: GoldenExamples) -> dict[str, bytes]:
         from edgekd.microcontrollers.c import folder, host
@@ -167,12 +177,9 @@ class PlainC:
 
     def open(self, folder: Path, _threads: int = 1) -> Classify:
         from edgekd.microcontrollers.c import host
-        from edgekd.microcontrollers.c.model import check_constants
-        from edgekd.microcontrollers.c.packages import model_in
+        from edgekd.microcontrollers.c.bounds import read_model
 
-        texts = model_in(folder)
-        check_constants(texts, folder)
-        return host.classify(_compiled(texts))
+        return host.classify(_compiled(read_model(folder)))
 
     def engine_builder(self) -> None:
         return None
@@ -186,10 +193,9 @@ def require_emulator(target: Target) -> None:
     if core is None:
         why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
         raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
-    missing = toolchain.missing_for_emulation()
-    if missing is not None:
-        packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
-        raise InputError(f"--require-emulator: {missing} is not installed. Next: apt install {packages}.")
+    for why in toolchain.lacking(core).values():
+        step = f"apt install {toolchain.PACKAGES}" if "not installed" in why else "install a newer one"
+        raise InputError(f"--require-emulator: {why}. Next: {step}.")
 
 
 def _settings(target: Target) -> PlainCSettings:
@@ -238,25 +244,31 @@ def _log_mel_check(deployable: Deployable, waveforms: Tensor) -> Check:
 
 
 def _core_checks(
-    model: Mapping[str, str], core: Core, clips: NDArray[np.float32], target: Target, progress: Progress
+    model: Mapping[str, str],
+    needed: Figures,
+    core: Core,
+    clips: NDArray[np.float32],
+    target: Target,
+    progress: Progress,
 ) -> Iterator[Check]:
     """Flash, stack and memory on `core`, and the scores of `clips` under an emulator."""
     from edgekd.exporting.manifest import Check
     from edgekd.microcontrollers.c import folder, host, measure, toolchain
-    from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 
-    missing = toolchain.missing_for_emulation()
-    if missing == toolchain.CROSS_COMPILER:
-        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=f"{missing} is not installed")
+    lacking = toolchain.lacking(core)
+    if toolchain.CROSS_COMPILER in lacking:
+        _check_board(needed, None, target)
+        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
     else:
         progress("core", 0, 2, core=core.name)
         figures = measure.footprint(model, core)
-        ram = state_bytes(sizes_of(model[HEADER])) + figures["stack_bytes"]
-        _check_board(figures["flash_bytes"], ram, target)
+        ram = needed.activation_bytes + figures["stack_bytes"]
+        _check_board(needed, figures, target)
         by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
         yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
-    if missing is not None:
-        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=f"{missing} is not installed")
+    if lacking:
+        why = lacking.get(toolchain.EMULATOR, lacking.get(toolchain.CROSS_COMPILER))
+        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=why)
         return
     progress("core", 1, 2, core=core.name)
     recordings = host.in_16_bits(clips)
@@ -272,15 +284,31 @@ def _core_checks(
     yield Check(by=by, precision="int8", figures={"clips": len(clips), "scores_that_differ": 0})
 
 
-def _check_board(flash: int, ram: int, target: Target) -> None:
-    """Raise `GateError` where the board has less."""
-    allowed = _settings(target).flash_bytes
-    for what, needed, limit, key in (
-        ("flash", flash, allowed, "c.flash_bytes"),
-        ("RAM", ram, target.memory_bytes, "memory_bytes"),
-    ):
-        if limit is not None and needed > limit:
-            raise GateError(
-                f"The classifier takes {needed:,} bytes of {what}; target '{target.name}' allows {limit:,} ({key}). "
-                "Use a smaller student ('edgekd students'), a smaller --width, or another board."
+def _check_board(needed: Figures, measured: Mapping[str, int] | None, target: Target) -> None:
+    """Raise `TooLarge` where the board has less than the constants and an `edgekd_t` take, with the code and the stack
+    that were `measured`, where they were. Of other students these are the same, but for some bytes."""
+    from edgekd.exporting.budget import TooLarge
+
+    code, stack = (
+        (0, 0) if measured is None else (measured["flash_bytes"] - needed.model_bytes, measured["stack_bytes"])
+    )
+    limits = (_settings(target).flash_bytes, target.memory_bytes)
+    keys, at_least = ("c.flash_bytes", "memory_bytes"), "at least " if measured is None else ""
+
+    def takes(figures: Figures) -> tuple[tuple[str, int], ...]:
+        return ("flash", figures.model_bytes + code), ("RAM", figures.activation_bytes + stack)
+
+    def fits(figures: Figures) -> bool:
+        return all(limit is None or have <= limit for (_, have), limit in zip(takes(figures), limits, strict=True))
+
+    def words(figures: Figures) -> str:
+        return at_least + ", ".join(f"{have:,} bytes of {what}" for what, have in takes(figures))
+
+    for (what, have), limit, key in zip(takes(needed), limits, keys, strict=True):
+        if limit is not None and have > limit:
+            raise TooLarge(
+                f"The classifier takes {at_least}{have:,} bytes of {what}; target '{target.name}' allows {limit:,} "
+                f"({key}).",
+                fits,
+                words,
             )

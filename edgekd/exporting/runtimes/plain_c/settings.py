@@ -10,6 +10,15 @@ from edgekd.microcontrollers.c.cores import CORES, SOFT
 from edgekd.section import Section
 
 CoreName = Literal["host", "cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "xtensa-lx7"]
+ARCHITECTURES: dict[CoreName, tuple[str, ...]] = {
+    "host": ("x86_64", "aarch64"),
+    "cortex-m0plus": ("armv6-m",),
+    "cortex-m4": ("armv7e-m",),
+    "cortex-m7": ("armv7e-m",),
+    "cortex-m33": ("armv8-m.main",),
+    "cortex-m55": ("armv8.1-m.main",),
+    "xtensa-lx7": ("xtensa",),
+}
 Current = Annotated[float, Field(gt=0)]
 
 
