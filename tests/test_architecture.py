@@ -104,6 +104,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "unlabelled": {"index", "walk", "layouts", "recording_times", "times_in_names", "grouping", "load"},
         "clip_store": {"index"},
     },
+    "microcontrollers": {"integer": set(), "c": {"integer"}},
     "models": {
         **{name: set() for name in ("outputs", "checkpoints", "download", "histogram")},
         "weights": {"checkpoints"},
@@ -470,6 +471,8 @@ def test_the_wheel_holds_boards_and_recipes(tmp_path: Path) -> None:
         shipped = {f"edgekd/_resources/{kind}/{path.name}" for path in (root / kind).glob("*.toml")}
         assert shipped
         assert shipped <= held
+    sources = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "device" / "c").rglob("*") if path.is_file()}
+    assert {f"edgekd/{name}" for name in sources if "__pycache__" not in name} <= held
     assert {"edgekd/py.typed", *(f"edgekd/{name_of(module)}" for module in MODULES)} <= held
     assert not {name.split("/")[0] for name in held} & {"tests", "targets", "calibration"}
 
