@@ -18,8 +18,8 @@ from edgekd.microcontrollers.c.toolchain import CROSS_COMPILER, EMULATOR, FLAGS,
 
 GOLDEN_HEADER = "golden.h"
 _EMULATOR = ("emulator.c", "emulator.ld")
-EMULATED = ("main_verify.c", "emulator.c", *LIBRARY, MODEL)
-"""What is compiled for the emulator."""
+EMULATED = ("main_verify.c", "emulator.c")
+"""What is compiled for the emulator beside the classifier."""
 LARGEST_GOLDEN = 1 << 20  # bytes of recordings, which lie in flash while they are compared
 
 

@@ -27,7 +27,7 @@ from edgekd.exporting.targets import load_target
 from edgekd.microcontrollers.c.bounds import check_model
 from edgekd.microcontrollers.c.cores import CORES, core_of
 from edgekd.microcontrollers.c.host import HostClassifier
-from edgekd.microcontrollers.c.measure import footprint
+from edgekd.microcontrollers.c.measure import compiled, footprint
 from edgekd.microcontrollers.c.model import HEADER, MODEL
 from edgekd.microcontrollers.c.packages import by_name, place
 from edgekd.progress import silent
@@ -248,7 +248,7 @@ def test_a_board_with_less_memory_than_is_measured_is_told_of_the_largest_studen
     heard = tiny_run.config.frontend, tiny_run.config.data.sample_rate, bundle.manifest.classifier.clip_samples
     other = untrained((name, float(width)), len(tiny_run.classes), *heard, "int8")
     files = PlainC().emit({"int8": other}, load_target(board), silent)
-    exactly = footprint(by_name(files), CORES["cortex-m4"])
+    exactly = footprint(compiled(by_name(files), CORES["cortex-m4"], tmp_path))
     assert abs(int(flash_of_it.replace(",", "")) - exactly["flash_bytes"]) < 64
     assert int(ram_of_it.replace(",", "")) < ram
 

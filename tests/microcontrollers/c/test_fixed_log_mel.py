@@ -100,7 +100,7 @@ def test_every_row_is_that_of_numpy_on_a_core(name: str, tmp_path: Path) -> None
 def test_nothing_in_the_object_code_is_a_float(name: str, tmp_path: Path) -> None:
     (tmp_path / "edgekd_model.h").write_text(WHOLE_MODEL)
     sources = [SOURCES / source for source in LIBRARY]
-    toolchain.cross_objects(sources, tmp_path, core_without(name), (f"-I{tmp_path}", f"-I{SOURCES}"))
+    toolchain.cross_objects(sources, tmp_path, core_without(name), ("-O1", f"-I{tmp_path}", f"-I{SOURCES}"))
     symbols = subprocess.run(
         ["arm-none-eabi-nm", *map(str, tmp_path.glob("*.o"))], capture_output=True, text=True, check=True
     ).stdout
