@@ -32,6 +32,7 @@ from edgekd.microcontrollers.c.cores import CORES, Core, core_of
 from edgekd.microcontrollers.c.front_end import fixed_log_mel_constants, log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
 from edgekd.microcontrollers.integer.log_mel import fixed_log_mel
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 
 FRAMES = 20
 _KISSFFT = ("kiss_fft.c", "kiss_fftr.c")
@@ -237,11 +238,11 @@ def ours(points: int, convention: str, fixed: bool) -> str:
     settings = {"n_fft": points, "window_length": points, "hop_length": points // 2, "n_mels": mels}
     config = FrontendConfig.model_validate({**settings, "convention": convention, "f_max": rate * 0.45}).at(rate)
     entry = Map("entry", 1, mels, 1, 0.5, 0)
-    ones, zeros = np.ones(mels), np.zeros(mels)
+    trained = TrainedLogMel(config, rate, 1.0, np.ones(mels), np.zeros(mels))
     if fixed:
-        constants = fixed_log_mel_constants(fixed_log_mel(config, rate, 1.0, ones, zeros, entry), "front_end")
+        constants = fixed_log_mel_constants(fixed_log_mel(trained, entry), "front_end")
     else:
-        constants = log_mel_constants(config, rate, 1.0, ones, zeros, entry, "front_end")
+        constants = log_mel_constants(trained, entry, "front_end")
     return _OURS % {"constants": constants}
 
 

@@ -14,6 +14,7 @@ HEADERS = (
     "edgekd_kernels_helium.h",
     "edgekd_kernels_thumb.h",
     "edgekd_log_mel.h",
+    "edgekd_log_mel_helium.h",
     "edgekd_network.h",
 )
 

@@ -8,6 +8,27 @@
 
 #define LARGEST_RADIX 16
 
+/* The binary logarithm of a positive normal number, to 1e-7: with x = m 2^e, m between 1/sqrt 2 and sqrt 2, and
+ * s = (m - 1) / (m + 1), it is e + 2 / ln 2 (s + s^3 / 3 + s^5 / 5 + s^7 / 7 + ...). */
+#define LOGARITHM_1 2.88539008f
+#define LOGARITHM_3 0.961796694f
+#define LOGARITHM_5 0.577078016f
+#define LOGARITHM_7 0.412198583f
+
+/* Whether vectors did it: they do where numbers fill them. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "edgekd_log_mel_helium.h"
+#else
+#define load_in_vectors(front_end, samples, ring, start, spectrum) 0
+#define quarters_in_vectors(z, points) 0
+#define radix_4_in_vectors(z, points, length, twiddles) 0
+#define radix_2_in_vectors(z, points, length, twiddles) 0
+#define radix_any_in_vectors(z, points, radix, length, twiddles) 0
+#define powers_in_vectors(front_end, z) 1
+#define roots_in_vectors(z, count) 0
+#define row_in_vectors(front_end, spectrum, filter, row) 0
+#endif
+
 /* Samples of the frame, times the window, where the transform wants them. */
 static void load(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before, int after,
                  float *spectrum) {
@@ -15,6 +36,7 @@ static void load(const edgekd_log_mel *front_end, const int16_t *samples, int ri
     int length = front_end->window_length, last = length - 1 - after;
     if (length < 2 * front_end->points) memset(spectrum, 0, 2 * front_end->points * sizeof *spectrum);
     if (before == 0 && after == 0) {
+        if (load_in_vectors(front_end, samples, ring, start, spectrum)) return;
         const int16_t *from = samples + start, *end = samples + ring;
         for (int n = 0; n < length; n++) {
             spectrum[2 * front_end->order[n >> 1] + (n & 1)] = window[n] * (float)*from++;
@@ -103,16 +125,18 @@ static void radix_any(float *z, int points, int radix, int length, const float *
 
 static void transform(const edgekd_log_mel *front_end, float *z) {
     const float *twiddles = front_end->twiddles;
+    int points = front_end->points;
     for (int stage = 0, length = 1; stage < front_end->stages; stage++) {
         int radix = front_end->radices[stage];
-        if (radix == 4 && length == 1)
-            quarters(z, front_end->points);
-        else if (radix == 4)
-            radix_4(z, front_end->points, length, twiddles);
-        else if (radix == 2)
-            radix_2(z, front_end->points, length, twiddles);
-        else
-            radix_any(z, front_end->points, radix, length, twiddles);
+        if (radix == 4 && length == 1) {
+            if (!quarters_in_vectors(z, points)) quarters(z, points);
+        } else if (radix == 4) {
+            if (!radix_4_in_vectors(z, points, length, twiddles)) radix_4(z, points, length, twiddles);
+        } else if (radix == 2) {
+            if (!radix_2_in_vectors(z, points, length, twiddles)) radix_2(z, points, length, twiddles);
+        } else if (!radix_any_in_vectors(z, points, radix, length, twiddles)) {
+            radix_any(z, points, radix, length, twiddles);
+        }
         twiddles += 2 * (radix - 1) * length + (radix == 4 || radix == 2 ? 0 : 2 * radix);
         length *= radix;
     }
@@ -120,10 +144,10 @@ static void transform(const edgekd_log_mel *front_end, float *z) {
 
 /* Powers of the real samples' spectrum, of bin k in z[2 k], from the transform of its halves. The window is halved. */
 static void powers(const edgekd_log_mel *front_end, float *z) {
-    int points = front_end->points;
-    const float *w = front_end->rotations + 2;
+    int points = front_end->points, k = powers_in_vectors(front_end, z);
+    const float *w = front_end->rotations + 2 * k;
     float first = z[0] + z[1], last = z[0] - z[1];
-    for (int k = 1; k <= points / 2; k++, w += 2) {
+    for (; k <= points / 2; k++, w += 2) {
         float *a = z + 2 * k, *b = z + 2 * (points - k);
         float even_r = a[0] + b[0], even_i = a[1] - b[1], odd_r = a[1] + b[1], odd_i = b[0] - a[0];
         float turned_r = odd_r * w[0] - odd_i * w[1], turned_i = odd_r * w[1] + odd_i * w[0];
@@ -136,8 +160,6 @@ static void powers(const edgekd_log_mel *front_end, float *z) {
     z[2 * points] = 4.0f * (last * last);
 }
 
-/* The binary logarithm of a positive normal number, to 1e-7: with x = m 2^e, m between 1/sqrt 2 and sqrt 2, and
- * s = (m - 1) / (m + 1), it is e + 2 / ln 2 (s + s^3 / 3 + s^5 / 5 + s^7 / 7 + ...). */
 static float binary_logarithm(float x) {
     uint32_t bits;
     int32_t exponent;
@@ -148,19 +170,21 @@ static float binary_logarithm(float x) {
     memcpy(&x, &bits, sizeof x);
     s = (x - 1.0f) / (x + 1.0f);
     square = s * s;
-    return (float)exponent + s * (2.88539008f + square * (0.961796694f + square * (0.577078016f + square * 0.412198583f)));
+    return (float)exponent + s * (LOGARITHM_1 + square * (LOGARITHM_3 + square * (LOGARITHM_5 + square * LOGARITHM_7)));
 }
 
 void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
                         int after, float *spectrum, float *row) {
     const float *filter = front_end->filters;
-    int steps = front_end->mels / front_end->bins_per_step, mel = 0;
+    int step, mel;
     load(front_end, samples, ring, start, before, after, spectrum);
     transform(front_end, spectrum);
     powers(front_end, spectrum);
     if (front_end->of_magnitudes)
-        for (int k = 0; k <= front_end->points; k++) spectrum[2 * k] = sqrtf(spectrum[2 * k]);
-    for (int step = 0; step < steps; step++) {
+        for (int k = roots_in_vectors(spectrum, front_end->points + 1); k <= front_end->points; k++)
+            spectrum[2 * k] = sqrtf(spectrum[2 * k]);
+    mel = row_in_vectors(front_end, spectrum, &filter, row);
+    for (step = mel / front_end->bins_per_step; mel < front_end->mels; step++) {
         float sum = 0.0f;
         for (int each = 0; each < front_end->bins_per_step; each++, mel++) {
             const float *power = spectrum + 2 * front_end->first[mel], *end = filter + front_end->count[mel];

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.microcontrollers.c.definitions import NUMBERS
 from edgekd.microcontrollers.integer.fixed_point import Factors
 from edgekd.microcontrollers.integer.layers import (
     Addition,
@@ -28,14 +29,7 @@ from edgekd.microcontrollers.integer.layers import (
 )
 from edgekd.microcontrollers.integer.memory import SLACK, Memory, padded
 
-_TYPES = {
-    "int8": "int8_t",
-    "uint8": "uint8_t",
-    "int16": "int16_t",
-    "uint16": "uint16_t",
-    "int32": "int32_t",
-    "float32": "float",
-}
+_TYPES = {dtype: kind for kind, dtype in NUMBERS.items()}
 _LINE = 110
 
 
@@ -71,7 +65,7 @@ def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str
 
 def array(name: str, values: NDArray[np.generic]) -> str:
     """A constant array of `values`, flattened; float32 in hexadecimal, so that each bit is kept."""
-    kind = _TYPES[values.dtype.name]
+    kind = _TYPES[values.dtype]
     flat = values.ravel().tolist()
     words = [f"{float(value).hex()}f" for value in flat] if kind == "float" else [str(value) for value in flat]
     return f"static const {kind} {name}[{len(words)}] = {{\n{''.join(_lines(words))}}};\n"
