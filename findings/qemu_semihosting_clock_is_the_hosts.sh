@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # clock() of a program under QEMU's semihosting is the processor time of QEMU itself, not the time of the board.
 #
-# Expected: with -icount an instruction takes a fixed number of nanoseconds of the board's time, every clock of the board
-# follows it, and a run is the same each time; so clock(), by the semihosting call SYS_CLOCK, counts that time too.
+# Expected: with -icount an instruction takes a fixed number of nanoseconds of the board's time, every clock of the
+# board follows it, and a run is the same each time; so clock(), by the semihosting call SYS_CLOCK, counts that too.
 # Seen (QEMU 7.2, mps2-an385, newlib's rdimon): from 1 ns an instruction to 64, SysTick counts 64 times as much for the
 # same loop, and clock() about the same: what QEMU took here. SYS_ELAPSED, whose frequency is 1 GHz, is this machine's
 # clock since QEMU began.
@@ -12,7 +12,8 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-wanted="qemu-system-arm=1:7.2+dfsg-7+deb12u18+b3 gcc-arm-none-eabi=15:12.2.rel1-1 libnewlib-arm-none-eabi=3.3.0-1.3+deb12u1"
+wanted="qemu-system-arm=1:7.2+dfsg-7+deb12u18+b3 gcc-arm-none-eabi=15:12.2.rel1-1"
+wanted="$wanted libnewlib-arm-none-eabi=3.3.0-1.3+deb12u1"
 for package in $wanted; do
     if [ "$(dpkg-query -W -f '${Version}' "${package%%=*}" 2>/dev/null)" != "${package#*=}" ]; then
         apt-get install --quiet --yes --no-install-recommends "$package" >/dev/null
