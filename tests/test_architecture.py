@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,6 +135,13 @@ def room_of(module: Path) -> str:
     return parts[0] if len(parts) > 1 else module.stem
 
 
+@pytest.fixture(scope="module", autouse=True)
+def let_go() -> Iterator[None]:
+    yield
+    tree_of.cache_clear()  # a worker's later tests would pay for so many objects
+
+
+@cache  # each is read by many tests, and changed by none
 def tree_of(module: Path) -> ast.Module:
     return ast.parse(module.read_text(encoding="utf-8"))
 
@@ -197,13 +205,10 @@ def test_nobody_imports_the_joined_runner(module: Path) -> None:
     assert not [name for name in imported(tree_of(module)) if name.startswith("edgekd.device.edgekd_runner")]
 
 
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [
-                each for each in node.body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
-            ]
-    return tree
+def without_docstrings(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node but constants that are a statement."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return (node for node in ast.walk(tree) if not (isinstance(node, ast.Constant) and id(node) in alone))
 
 
 def text_of(node: ast.AST) -> str:
@@ -217,7 +222,7 @@ def text_of(node: ast.AST) -> str:
 
 def started(tree: ast.Module) -> Iterator[str]:
     """The modules that commands in `tree` start: what follows `-m`, in one text or as the next element of a list."""
-    for node in ast.walk(without_docstrings(tree)):
+    for node in without_docstrings(tree):
         words = text_of(node).split()
         if isinstance(node, ast.Tuple | ast.List | ast.Call):
             elements = node.args if isinstance(node, ast.Call) else node.elts
@@ -262,7 +267,7 @@ def unsafe(tree: ast.Module) -> Iterator[str]:
     A Python is `sys.executable`, `{python}` or a name with `python` in it; after it comes one of `ISOLATED`, an
     `edgekd_runner.py`, which isolates itself, or what is not ours: pip and venv. `torchrun -m` starts such ones too.
     """
-    for node in ast.walk(without_docstrings(tree)):
+    for node in without_docstrings(tree):
         if isinstance(node, ast.Tuple | ast.List):
             words = [spelled(element) for element in node.elts]
         elif isinstance(node, ast.JoinedStr | ast.Constant):
