@@ -66,6 +66,24 @@ def test_a_bundle_holds_all_that_its_programs_need(bundle: Bundle) -> None:
     assert bundle.manifest.float_operators.network == ()
 
 
+def test_a_bundle_says_what_it_takes_of_its_core(bundle: Bundle) -> None:
+    measured = [check.figures for check in bundle.manifest.checks if "flash_bytes" in (check.figures or {})]
+    readme = (bundle.folder / "README.md").read_text()
+    if measured:
+        assert measured[0] is not None
+        assert f"| Takes | {measured[0]['flash_bytes']:,} bytes of flash (" in readme
+    else:
+        assert "| Not checked by " in readme
+        assert "| Takes |" not in readme
+
+
+def test_the_library_of_a_machine_without_a_cross_compiler_is_made(tiny_run: Run, tmp_path: Path) -> None:
+    folder = export(tiny_run, "esp32-s3", tmp_path / "bundle").folder
+    subprocess.run(["make", "-C", str(folder), "library"], capture_output=True, check=True)
+    assert (folder / "libedgekd.a").stat().st_size > 10_000
+    assert "| Not checked by xtensa-lx7 |" in (folder / "README.md").read_text()
+
+
 def test_make_verify_agrees_and_notices_another_score(copy: Path) -> None:
     make = ["make", "-C", str(copy), "verify", "CFLAGS=-std=c99 -fsanitize=address,undefined -ffp-contract=off"]
     done = subprocess.run(make, capture_output=True, text=True, check=False)
