@@ -52,7 +52,7 @@ def quantize(
     """`edgekd.quantization.qat.quantize`; the new int8 student of a run that was exported with `--reject` rejects the
     unknown as the one before did."""
     qat.quantize(run, config, progress, resume=resume, trust=trust)
-    processes.from_first(lambda: fit_answering(run, progress=progress))
+    fit_answering(run, progress=progress)
     return run
 
 

@@ -56,3 +56,14 @@ def test_an_int8_student_that_is_made_again_rejects_as_the_one_before(tiny_copy:
     after = kept_fit(tiny_copy, "int8")
     assert after is not None and after.reject.share == 0.1
     assert after.reject.threshold != before["int8"].reject.threshold, "of another student"
+
+
+def test_every_process_has_part_in_fitting_what_rejects(tiny_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sums over all of them: alone in the first, it would wait for others that wait for its end."""
+    monkeypatch.setattr("edgekd.experiments.chain.qat.quantize", lambda *_, **__: None)
+    monkeypatch.setattr("edgekd.processes.is_first", lambda: False)
+    monkeypatch.setattr("edgekd.processes.from_first", lambda _: None)
+    asked: list[Run] = []
+    monkeypatch.setattr("edgekd.experiments.chain.fit_answering", lambda run, **_: asked.append(run))
+    quantize(tiny_copy)
+    assert asked == [tiny_copy]
