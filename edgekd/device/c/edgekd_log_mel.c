@@ -197,26 +197,26 @@ static float binary_logarithm(float x) {
 void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
                         int after, float *spectrum, float *row) {
     const float *filter = front_end->filters;
-    int step, mel;
+    float sum = 0.0f;
+    int mel, step, each = 0;
     transform(front_end, spectrum, load(front_end, samples, ring, start, before, after, spectrum));
     powers(front_end, spectrum);
     if (front_end->of_magnitudes)
         for (int k = roots_in_vectors(spectrum, front_end->points + 1); k <= front_end->points; k++)
             spectrum[2 * k] = sqrtf(spectrum[2 * k]);
     mel = row_in_vectors(front_end, spectrum, &filter, row);
-    for (step = mel / front_end->bins_per_step; mel < front_end->mels; step++) {
-        float sum = 0.0f;
-        for (int each = 0; each < front_end->bins_per_step; each++, mel++) {
-            const float *power = spectrum + 2 * front_end->first[mel], *end = filter + front_end->count[mel];
-            float heard = 0.0f;
-            for (; filter < end; power += 2) heard += *filter++ * *power;
-            if (front_end->of_magnitudes)
-                heard += front_end->least;
-            else if (!(heard > front_end->least))
-                heard = front_end->least;
-            sum += binary_logarithm(heard);
-        }
+    for (step = mel / front_end->bins_per_step; mel < front_end->mels; mel++) {
+        const float *power = spectrum + 2 * front_end->first[mel], *end = filter + front_end->count[mel];
+        float heard = 0.0f;
+        for (; filter < end; power += 2) heard += *filter++ * *power;
+        if (front_end->of_magnitudes)
+            heard += front_end->least;
+        else if (!(heard > front_end->least))
+            heard = front_end->least;
+        sum += binary_logarithm(heard);
+        if (++each < front_end->bins_per_step) continue;
         row[step] = front_end->factor[step] * sum + front_end->offset[step];
+        step++, each = 0, sum = 0.0f;
     }
 }
 #endif
