@@ -7,7 +7,9 @@ takes on average, and energy that time at the current that a datasheet gives: bo
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -66,15 +68,18 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
     lacking = toolchain.lacking(core)
     figures: dict[str, object] = {}
     try:
-        if toolchain.CROSS_COMPILER not in lacking:
-            pieces = measure.footprint(model, core)
-            figures |= {key: pieces[key] for key in ("flash_bytes", "stack_bytes")}
-            figures["ram_bytes"] = found.state_bytes + pieces["stack_bytes"]
-        if not lacking:
-            counted = instructions(model, core, host.in_16_bits(example.numpy())[0])
-            figures |= _of_a_second(counted, core, target.c)
-        else:
-            figures["not_counted"] = next(iter(lacking.values()))
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
+            objects = list[Path]()
+            if toolchain.CROSS_COMPILER not in lacking:
+                objects = measure.compiled(model, core, Path(name))
+                pieces = measure.footprint(objects)
+                figures |= {key: pieces[key] for key in ("flash_bytes", "stack_bytes")}
+                figures["ram_bytes"] = found.state_bytes + pieces["stack_bytes"]
+            if not lacking:
+                counted = instructions(model, objects, core, host.in_16_bits(example.numpy())[0])
+                figures |= _of_a_second(counted, core, target.c)
+            else:
+                figures["not_counted"] = next(iter(lacking.values()))
     except GateError as failure:
         figures["not_counted"] = str(failure)
     return found.model_copy(update=figures)

@@ -1,7 +1,7 @@
 """Instructions of a frame's log-mel in C under the emulator, beside kissfft and CMSIS-DSP built the same way.
 
     python -m tests.benchmarks.log_mel_instructions [--kissfft FOLDER] [--cmsis-dsp FOLDER] [--cores cortex-m4]
-        [--points 512 1024] [--convention yamnet] [--without-fpu] [--optimisation O2]
+        [--points 512 1024] [--convention yamnet] [--without-fpu] [--optimise O2]
 
 The folders hold sources that are not in this project: those of kissfft (Debian's source package `kissfft`), and the
 unpacked source distribution of `cmsisdsp` on PyPI, whose C it is. All are compiled with the same flags, and counted by
@@ -32,6 +32,7 @@ from edgekd.microcontrollers.c.cores import CORES, Core, core_of
 from edgekd.microcontrollers.c.front_end import fixed_log_mel_constants, log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
 from edgekd.microcontrollers.integer.log_mel import fixed_log_mel
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 
 FRAMES = 20
 _KISSFFT = ("kiss_fft.c", "kiss_fftr.c")
@@ -237,11 +238,11 @@ def ours(points: int, convention: str, fixed: bool) -> str:
     settings = {"n_fft": points, "window_length": points, "hop_length": points // 2, "n_mels": mels}
     config = FrontendConfig.model_validate({**settings, "convention": convention, "f_max": rate * 0.45}).at(rate)
     entry = Map("entry", 1, mels, 1, 0.5, 0)
-    ones, zeros = np.ones(mels), np.zeros(mels)
+    trained = TrainedLogMel(config, rate, 1.0, np.ones(mels), np.zeros(mels))
     if fixed:
-        constants = fixed_log_mel_constants(fixed_log_mel(config, rate, 1.0, ones, zeros, entry), "front_end")
+        constants = fixed_log_mel_constants(fixed_log_mel(trained, entry), "front_end")
     else:
-        constants = log_mel_constants(config, rate, 1.0, ones, zeros, entry, "front_end")
+        constants = log_mel_constants(trained, entry, "front_end")
     return _OURS % {"constants": constants}
 
 
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--convention", choices=["panns", "yamnet"], default="panns")
     parser.add_argument("--without-fpu", action="store_true", help="cores as they are without one")
-    parser.add_argument("--optimisation", default="O2")
+    parser.add_argument("--optimise", default="O2")
     options = parser.parse_args()
     kissfft, dsp = options.kissfft, options.cmsis_dsp
     names = [
@@ -269,7 +270,7 @@ def main() -> None:
         here = core_of(core, fpu=False if options.without_fpu else None)
         assert here is not None
         for points in options.points:
-            flags, found = (f"-{options.optimisation}",), []
+            flags, found = (f"-{options.optimise}",), []
             for fixed, source in ((False, "edgekd_log_mel.c"), (True, "edgekd_log_mel_fixed.c")):
                 mine = (*flags, f"-I{SOURCES}")
                 found += counted(ours(points, options.convention, fixed), [SOURCES / source], points, here, mine)

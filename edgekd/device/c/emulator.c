@@ -46,6 +46,9 @@ void edgekd_count_start(void) {
 uint32_t edgekd_count(void) { return wraps * 0x1000000u + (0xFFFFFF - SYSTICK[2]); }
 
 void emulator_reset(void) {
+#ifndef __ARM_FEATURE_UNALIGNED
+    *(volatile uint32_t *)0xE000ED14 |= 1 << 3; /* CCR: words that lie at no whole word fault, as on a Cortex-M0+ */
+#endif
 #ifdef __ARM_FP
     *(volatile uint32_t *)0xE000ED88 |= 0xF << 20; /* CPACR: the FPU, and with it Helium */
     __asm__ volatile("dsb\n isb");

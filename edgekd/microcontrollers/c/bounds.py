@@ -14,11 +14,19 @@ from types import SimpleNamespace
 from edgekd.errors import InputError
 from edgekd.microcontrollers.c.definitions import need, read
 from edgekd.microcontrollers.c.log_mel_bounds import check_log_mel
-from edgekd.microcontrollers.c.model import HEADER, MODEL, header_of, log_mel_type, sizes_of, state_bytes
+from edgekd.microcontrollers.c.model import (
+    HEADER,
+    LOG_MEL,
+    MODEL,
+    NETWORK,
+    header_of,
+    log_mel_type,
+    sizes_of,
+    state_bytes,
+)
 from edgekd.microcontrollers.c.network_bounds import check_network
 from edgekd.microcontrollers.c.packages import model_in
 
-LOG_MEL, NETWORK = "edgekd_model_log_mel", "edgekd_model_network"
 LARGEST_STATE = 1 << 28  # bytes of an edgekd_t: a board has less
 _MOST_SAMPLES = 1 << 30  # of a window, whose frames are counted in 32 bits
 

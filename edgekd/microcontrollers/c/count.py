@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.device.c import LIBRARY, text
+from edgekd.device.c import text
 from edgekd.microcontrollers.c import folder, toolchain
 from edgekd.microcontrollers.c.cores import Core
-from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of
+from edgekd.microcontrollers.c.model import HEADER, sizes_of
 
 COUNTING = "main_count.c"
 
@@ -31,11 +31,13 @@ class Instructions:
         return self.total - self.log_mel
 
 
-def instructions(model: Mapping[str, str], core: Core, recording: NDArray[np.int16]) -> Instructions:
+def instructions(
+    model: Mapping[str, str], objects: Sequence[Path], core: Core, recording: NDArray[np.int16]
+) -> Instructions:
     """What the classifier `model` takes of `core` while it hears `recording (S,)`, a window, from its beginning again.
 
-    Counts are in ticks of `core.emulated.instructions_a_tick` instructions. Raises `GateError` where it cannot be built
-    or run.
+    `objects` are what `measure.compiled` makes of it for that core. Counts are in ticks of
+    `core.emulated.instructions_a_tick` instructions. Raises `GateError` where it cannot be built or run.
     """
     sizes = sizes_of(model[HEADER])
     unused = np.zeros((1, sizes["CLASSES"]), np.int32)
@@ -43,10 +45,9 @@ def instructions(model: Mapping[str, str], core: Core, recording: NDArray[np.int
         place = Path(name)
         files = {**model, **folder.verification(recording[None], unused), COUNTING: text(COUNTING)}
         folder.write(place, files)
-        sources = [place / source for source in (COUNTING, "emulator.c", *LIBRARY, MODEL)]
         program = place / "count.elf"
         wrapped = ("-Wl,--wrap=edgekd_log_mel_row", "-Wl,--wrap=edgekd_fixed_log_mel_row")
-        toolchain.cross_build(sources, program, core, wrapped)
+        toolchain.cross_build([place / COUNTING, place / "emulator.c", *objects], program, core, wrapped)
         said = toolchain.emulate(program, core)
     counted = dict(line.rsplit(maxsplit=1) for line in said.splitlines())
     seconds = int(counted["samples"]) / sizes["SAMPLE_RATE"]

@@ -29,10 +29,13 @@ _HEXADECIMAL = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-]\d+f")
 _FIELD = re.compile(r"\.(\w+) = ([\w.+-]+)")
 _STRUCTURE = re.compile(r"typedef struct \{(.*?)\} (\w+);", re.DOTALL)
 _REMARK = re.compile(r"/\*.*?\*/", re.DOTALL)
-_TYPES = {
+NUMBERS = {
     **{f"{sign}int{bits}_t": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32)},
     "float": np.dtype(np.float32),
 }
+"""The types of C that constants are of."""
+
+_POINTER_BYTES = 4  # on a core of 32 bits
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,22 @@ def structures() -> dict[str, dict[str, Field]]:
                     field = each.strip()
                     found[name][field.lstrip("*")] = Field(kind, field.startswith("*"))
     return found
+
+
+def bytes_of(kind: str) -> int:
+    """What a number or a structure of this type takes on a core of 32 bits, where each field lies at a multiple of its
+    own size, and a structure at one of its largest field's."""
+    if kind in NUMBERS:
+        return NUMBERS[kind].itemsize
+    fields = [_POINTER_BYTES if field.points else bytes_of(field.kind) for field in structures()[kind].values()]
+    end = 0
+    for size in fields:
+        end = _up_to(end, size) + size
+    return _up_to(end, max(fields))
+
+
+def _up_to(place: int, size: int) -> int:
+    return -(-place // size) * size
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +104,7 @@ def read(source: str, names: Mapping[str, str]) -> dict[str, SimpleNamespace]:
         if name in kinds:
             raise ValueError(f"{name} is there twice")
         kinds[name] = kind
-        if kind in _TYPES and found["count"]:
+        if kind in NUMBERS and found["count"]:
             arrays[name] = _array(name, kind, body)
             if found["count"] != f"[{len(arrays[name])}]":
                 raise ValueError(f"{name}{found['count']} has {len(arrays[name])} numbers")
@@ -108,11 +127,11 @@ def _array(name: str, kind: str, body: str) -> Array:
     *words, rest = (word.strip() for word in body.split(","))
     if rest:
         raise ValueError(f"{name} does not end with a comma")
-    return np.array([_number(name, kind, word) for word in words], _TYPES[kind])
+    return np.array([_number(name, kind, word) for word in words], NUMBERS[kind])
 
 
 def _number(name: str, kind: str, word: str) -> int | float:
-    dtype = _TYPES[kind]
+    dtype = NUMBERS[kind]
     if dtype.kind == "f":
         value = float.fromhex(word[:-1]) if _HEXADECIMAL.fullmatch(word) and len(word) < 32 else float("inf")
         if abs(value) > float(np.finfo(np.float32).max):

@@ -14,31 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import MAGNITUDE_OFFSET, POWER_FLOOR, mel_filterbank
 from edgekd.microcontrollers.c.constants import array
 from edgekd.microcontrollers.integer.layers import Map
 from edgekd.microcontrollers.integer.log_mel import FULL_SCALE, FixedLogMel, PowerFilters, heard_bins
+from edgekd.microcontrollers.integer.trained_log_mel import Floats, TrainedLogMel
 from edgekd.microcontrollers.integer.transform import order_of, radices_of
 
-_Floats = NDArray[np.float64]
 
+def log_mel_constants(trained: TrainedLogMel, entry: Map, name: str) -> str:
+    """The definitions that `const edgekd_log_mel NAME` takes, and it: rows of `trained` in steps of the `entry`.
 
-def log_mel_constants(
-    config: FrontendConfig, sample_rate: int, gain: float, scale: _Floats, shift: _Floats, entry: Map, name: str
-) -> str:
-    """The definitions that `const edgekd_log_mel NAME` takes, and it.
-
-    `scale` and `shift` `(F,)` are the normalisation of the mel bins. Raises `GateError` for a transform whose length
-    has a prime factor above 16.
+    Raises `GateError` for a transform whose length has a prime factor above 16.
     """
+    config = trained.config
     points = config.n_fft // 2
     radices = radices_of(points)
-    window = torch.hann_window(config.window_length, dtype=torch.float64).numpy() * gain / FULL_SCALE / 2
-    first, filters = heard_bins(mel_filterbank(config, sample_rate).double().numpy())
-    of_magnitudes = config.convention == "yamnet"
-    unit = math.log(2) if of_magnitudes else 10 * math.log10(2)
-    averaged = config.bins_per_step * config.frames_per_step
+    window = torch.hann_window(config.window_length, dtype=torch.float64).numpy() * trained.gain / FULL_SCALE / 2
+    first, filters = heard_bins(mel_filterbank(config, trained.sample_rate).double().numpy())
     arrays: dict[str, NDArray[np.generic]] = {
         "radices": np.array(radices, np.uint8),
         "order": order_of(radices),
@@ -48,10 +41,10 @@ def log_mel_constants(
         "first": np.array(first, np.uint16),
         "count": np.array([len(each) for each in filters], np.uint16),
         "filters": np.concatenate(filters).astype(np.float32),
-        "factor": (scale * unit / averaged / entry.scale).astype(np.float32),
-        "offset": ((shift / entry.scale + entry.zero_point) / config.frames_per_step).astype(np.float32),
+        "factor": (trained.scale * trained.unit / trained.averaged / entry.scale).astype(np.float32),
+        "offset": ((trained.shift / entry.scale + entry.zero_point) / config.frames_per_step).astype(np.float32),
     }
-    least = np.float32(MAGNITUDE_OFFSET if of_magnitudes else POWER_FLOOR)
+    least = np.float32(MAGNITUDE_OFFSET if trained.of_magnitudes else POWER_FLOOR)
     fields = ", ".join(f".{field} = {name}_{field}" for field in arrays)
     return "\n".join(
         [
@@ -59,7 +52,7 @@ def log_mel_constants(
             f"const edgekd_log_mel {name} = {{\n"
             f"    .points = {points}, .window_length = {config.window_length}, .mels = {config.n_mels}, "
             f".bins_per_step = {config.bins_per_step}, .stages = {len(radices)},\n"
-            f"    .of_magnitudes = {int(of_magnitudes)}, .least = {float(least).hex()}f,\n"
+            f"    .of_magnitudes = {int(trained.of_magnitudes)}, .least = {float(least).hex()}f,\n"
             f"    {fields},\n}};\n",
         ]
     )
@@ -119,6 +112,6 @@ def _twiddles(radices: list[int]) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def _complex(angles: _Floats) -> NDArray[np.float32]:
+def _complex(angles: Floats) -> NDArray[np.float32]:
     """`exp(i angle)`: real and imaginary parts in turn."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).ravel().astype(np.float32)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import graphlib
 import re
 import subprocess
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekd.device.c import LIBRARY, SOURCES
@@ -24,19 +23,21 @@ _EDGE = re.compile(r'^edge: \{ sourcename: "(?P<caller>[^"]+)" targetname: "(?P<
 _SIZE = CROSS_COMPILER.replace("gcc", "size")
 
 
-def footprint(model: Mapping[str, str], core: Core) -> dict[str, int]:
-    """`flash_bytes`, of which `code_bytes`, and `stack_bytes` of the classifier `model` on `core`.
+def compiled(model: Mapping[str, str], core: Core, folder: Path) -> list[Path]:
+    """The objects of the classifier `model` on `core`, beside their call graphs in `folder`, which is empty.
 
     Raises `GateError` where the compiler refuses it.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
-        folder = Path(name)
-        write(folder, model)
-        sources = [*(SOURCES / source for source in LIBRARY), folder / MODEL]
-        flags = (STACK_USE, f"-I{folder}", f"-I{SOURCES}")
-        cross_objects(sources, folder, core, flags)
-        sections = {object_.stem: _sections(object_) for object_ in sorted(folder.glob("*.o"))}
-        graphs = "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.ci")))
+    write(folder, model)
+    sources = [*(SOURCES / source for source in LIBRARY), folder / MODEL]
+    cross_objects(sources, folder, core, (STACK_USE, f"-I{folder}", f"-I{SOURCES}"))
+    return sorted(folder.glob("*.o"))
+
+
+def footprint(objects: Sequence[Path]) -> dict[str, int]:
+    """`flash_bytes`, of which `code_bytes`, and `stack_bytes` of what `compiled` made."""
+    sections = {object_.stem: _sections(object_) for object_ in objects}
+    graphs = "".join(path.with_suffix(".ci").read_text(encoding="utf-8", errors="replace") for path in objects)
     flash = sum(sections.values())
     return {
         "flash_bytes": flash,

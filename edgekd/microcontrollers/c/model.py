@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from edgekd.front_end import FrontendConfig
-from edgekd.log_mel import mel_bin_affine
 from edgekd.microcontrollers.c.constants import network_constants
+from edgekd.microcontrollers.c.definitions import bytes_of
 from edgekd.microcontrollers.c.front_end import fixed_log_mel_constants, log_mel_constants
 from edgekd.microcontrollers.integer.layers import SHARE, Convolution, IntegerNetwork
 from edgekd.microcontrollers.integer.log_mel import fixed_log_mel
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.memory import Memory, padded, plan
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 from edgekd.models.students.student import Student
 from edgekd.quantization.prepare import QuantizedNetwork
 
 MODEL, HEADER = "edgekd_model.c", "edgekd_model.h"
 CLASSES = "edgekd_classes.h"
-_NUMBER_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "float": 4}
-_BYTES = {**_NUMBER_BYTES, "edgekd_map": 24, "edgekd_layer": 52}
+LOG_MEL, NETWORK = "edgekd_model_log_mel", "edgekd_model_network"  # constants
 _ARRAY = re.compile(r"static const (\w+) \w+\[(\d*)\] = \{\n(.*?)\n\};", re.DOTALL)
 _FOR_CPP = ('#ifdef __cplusplus\nextern "C" {\n#endif\n\n', "#ifdef __cplusplus\n}\n#endif\n\n")
 _ALL = "NAMES"  # of EDGEKD_CLASS_NAMES
@@ -42,17 +42,15 @@ def model_files(
     config = student.frontend.config
     integers = lower(network, *config.shape(clip_samples), several=student.task.several)
     memory = plan(integers)
-    scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
-    rate, gain = student.frontend.sample_rate, float(student.gain)
-    name = "edgekd_model_log_mel"
+    trained, entry = TrainedLogMel.of(student), integers.entry
     if fixed_point:
-        front_end = fixed_log_mel_constants(fixed_log_mel(config, rate, gain, scale, shift, integers.entry), name)
+        front_end = fixed_log_mel_constants(fixed_log_mel(trained, entry), LOG_MEL)
     else:
-        front_end = log_mel_constants(config, rate, gain, scale, shift, integers.entry, name)
-    numbers = network_constants(integers, memory, "edgekd_model_network")
+        front_end = log_mel_constants(trained, entry, LOG_MEL)
+    numbers = network_constants(integers, memory, NETWORK)
     model = f'#include "{HEADER}"\n\n{front_end}\n{numbers}'
     sizes = {
-        **_sizes(config, rate, integers, memory, clip_samples),
+        **_sizes(config, trained.sample_rate, integers, memory, clip_samples),
         "FIXED_POINT": int(fixed_point),
         "PARAMETERS": sum(layer.weight.size for layer in integers.layers if isinstance(layer, Convolution))
         + integers.classifier.weight.size,
@@ -73,7 +71,8 @@ def header_of(sizes: Mapping[str, int], hop_samples: int, *, for_cpp: bool = Tru
     for C alone where it is not `for_cpp`."""
     defined = "".join(f"#define EDGEKD_{name} {value}\n" for name, value in sizes.items())
     begin, end = _FOR_CPP if for_cpp else ("", "")
-    return _HEADER.format(sizes=defined, hop=hop_samples, log_mel=log_mel_type(sizes), begin=begin, end=end)
+    names = {"log_mel": LOG_MEL, "type_of_log_mel": log_mel_type(sizes), "network": NETWORK}
+    return _HEADER.format(sizes=defined, hop=hop_samples, begin=begin, end=end, **names)
 
 
 def log_mel_type(sizes: Mapping[str, int]) -> str:
@@ -130,7 +129,7 @@ def _sizes(
 def _constant_bytes(model: str) -> int:
     """What the arrays of `model` take on a core of 32 bits."""
     arrays = _ARRAY.findall(model)
-    return sum(_BYTES[kind] * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
+    return sum(bytes_of(kind) * (int(count) if count else len(body.splitlines())) for kind, count, body in arrays)
 
 
 _HEADER = """\
@@ -149,8 +148,8 @@ _HEADER = """\
 #endif
 #define EDGEKD_WINDOWS ((EDGEKD_WINDOW_SAMPLES + EDGEKD_HOP_SAMPLES - 1) / EDGEKD_HOP_SAMPLES)
 
-{begin}extern const {log_mel} edgekd_model_log_mel;
-extern const edgekd_network edgekd_model_network;
+{begin}extern const {type_of_log_mel} {log_mel};
+extern const edgekd_network {network};
 
 {end}#endif
 """

@@ -27,6 +27,7 @@ from edgekd.errors import GateError
 from edgekd.front_end import FrontendConfig
 from edgekd.log_mel import MAGNITUDE_OFFSET, POWER_FLOOR, mel_filterbank
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.trained_log_mel import Floats, TrainedLogMel
 from edgekd.microcontrollers.integer.transform import order_of, radices_of
 
 FULL_SCALE = 1 << 15  # what stands for 1 in 16-bit samples
@@ -36,7 +37,6 @@ LEVEL_BITS = 16  # a logarithm is a multiple of 2^-16
 LOG_PARTS, ROOT_PARTS = 64, 32  # in which a factor of two is divided in the tables
 _WORD = 29.0  # bits of the largest number that a transform may meet, less what rounding and turns may add
 _OCTAVES = 160  # more than any logarithm has, of either sign
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,20 @@ class FixedLogMel:
     square_roots: NDArray[np.uint16] = field(default_factory=lambda: _table(np.sqrt, ROOT_PARTS, 3, 1 << 15))
 
 
-def fixed_log_mel(
-    config: FrontendConfig, sample_rate: int, gain: float, scale: _Floats, shift: _Floats, entry: Map
-) -> FixedLogMel:
-    """The log-mel of samples times `gain`, normalised by `scale` and `shift` `(F,)`, as values of the network's entry.
+def fixed_log_mel(trained: TrainedLogMel, entry: Map) -> FixedLogMel:
+    """The tables that give the rows of `trained` as values of the network's `entry`.
 
     Raises `GateError` for a transform whose length has a prime factor above 16, and for numbers that 32 bits do not
     hold.
     """
+    config, sample_rate = trained.config, trained.sample_rate
     points = config.n_fft // 2
     radices = radices_of(points)
     lengths = np.cumprod([1, *radices])[:-1].tolist()
-    of_magnitudes = config.convention == "yamnet"
-    unit = math.log(2) if of_magnitudes else 10 * math.log10(2)
     # Twice the spectrum is computed, of samples and a window with these for 1.
-    one = math.log2(2 * WINDOW * FULL_SCALE / gain)
+    one = math.log2(2 * WINDOW * FULL_SCALE / trained.gain)
     filters: PowerFilters | MagnitudeFilters
-    if of_magnitudes:
+    if trained.of_magnitudes:
         origin = -one
         filters = _magnitude_filters(config, sample_rate, one)
         widest = int(filters.count.max())
@@ -126,10 +123,9 @@ def fixed_log_mel(
         widest = int(filters.count.max())
         bits = (62 - math.log2(widest)) / 2 - math.log2(config.n_fft)
     bits = min(bits, _WORD - math.log2(config.n_fft)) - 0.02
-    averaged = config.bins_per_step * config.frames_per_step
-    per_unit = scale * unit / averaged / entry.scale / (1 << LEVEL_BITS)
-    steps = scale * unit * origin / config.frames_per_step / entry.scale
-    offset = steps + (shift / entry.scale + entry.zero_point) / config.frames_per_step
+    per_unit = trained.scale * trained.unit / trained.averaged / entry.scale / (1 << LEVEL_BITS)
+    steps = trained.scale * trained.unit * origin / config.frames_per_step / entry.scale
+    offset = steps + (trained.shift / entry.scale + entry.zero_point) / config.frames_per_step
     fraction_bits = _fraction_bits(per_unit, offset, config)
     if fraction_bits < 1:
         raise GateError(
@@ -154,12 +150,12 @@ def fixed_log_mel(
         factor=np.rint(per_unit * 2.0 ** (fraction_bits + TURN_BITS)).astype(np.int16),
         offset=np.rint(offset * 2.0**fraction_bits).astype(np.int32),
         fraction_bits=fraction_bits,
-        unit=unit,
+        unit=trained.unit,
         origin=origin,
     )
 
 
-def _fraction_bits(per_unit: _Floats, offset: _Floats, config: FrontendConfig) -> int:
+def _fraction_bits(per_unit: Floats, offset: Floats, config: FrontendConfig) -> int:
     """As many as factors of 16 bits have, and sums of 32."""
     largest = max(float(np.abs(per_unit).max()), 2.0**-50)
     sums = _OCTAVES * (1 << LEVEL_BITS) * config.bins_per_step
@@ -203,7 +199,7 @@ def _magnitude_filters(config: FrontendConfig, sample_rate: int, one: float) -> 
     )
 
 
-def heard_bins(filters: _Floats) -> tuple[list[int], list[_Floats]]:
+def heard_bins(filters: Floats) -> tuple[list[int], list[Floats]]:
     """Of each of `filters (n_fft/2+1, mels)` the first bin that it hears, and its weights from there to the last."""
     first, weights = [], []
     for column in filters.T:
@@ -214,12 +210,12 @@ def heard_bins(filters: _Floats) -> tuple[list[int], list[_Floats]]:
     return first, weights
 
 
-def _fraction(values: _Floats) -> NDArray[np.uint16]:
+def _fraction(values: Floats) -> NDArray[np.uint16]:
     """In 2^-16, 1 being a little less."""
     return np.clip(np.rint(values * (1 << 16)), 0, (1 << 16) - 1).astype(np.uint16)
 
 
-def _turns(angles: _Floats) -> NDArray[np.int16]:
+def _turns(angles: Floats) -> NDArray[np.int16]:
     """`exp(i angle)` in 2^-15, `(..., 2)`; 1 itself being a little less."""
     parts = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * (1 << TURN_BITS)
     return np.clip(np.rint(parts), -(1 << TURN_BITS), (1 << TURN_BITS) - 1).astype(np.int16)

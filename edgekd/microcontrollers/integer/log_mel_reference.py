@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.microcontrollers.integer.layers import HIGHEST, LOWEST
 from edgekd.microcontrollers.integer.log_mel import (
     LEVEL_BITS,
     LOG_PARTS,
@@ -25,6 +26,12 @@ def rows(front_end: FixedLogMel, frames: NDArray[np.int16]) -> _Integers:
     steps = front_end.mels // front_end.bins_per_step
     sums = found[:, : steps * front_end.bins_per_step].reshape(len(frames), steps, -1).sum(axis=2)
     return _share(sums, front_end.factor) + front_end.offset
+
+
+def inputs(front_end: FixedLogMel, sums: _Integers) -> NDArray[np.int8]:
+    """Sums of the rows `(..., F)` of a step -> the values that enter the network."""
+    steps = (sums + (1 << (front_end.fraction_bits - 1))) >> front_end.fraction_bits
+    return np.clip(steps, LOWEST, HIGHEST).astype(np.int8)
 
 
 def logarithms(front_end: FixedLogMel, frames: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -22,16 +22,20 @@ Cases = list[tuple[IntegerNetwork, Values]]
 _CHECK = """\
 typedef struct { const edgekd_network *network; const int8_t *const *maps; const int32_t *scores; } test;
 
-static uint32_t memory[%(words)d];
+#define BEHIND 64 /* words that are no network's: the plan of its memory is too small where they change */
+static uint32_t memory[%(words)d + BEHIND];
 
-/* 0, or what differs: 1 + the number of the map, or 1000 for the scores. */
+/* 0, or what differs: 1 + the number of the map, 997 for what lies behind the memory, 998 and 999 for the rows after
+ * which a window is complete, or 1000 for the scores. */
 static int differs(const test *t) {
     const edgekd_network *n = t->network;
     uint16_t before[256];
     const uint16_t *written = (const uint16_t *)(const void *)((uint8_t *)memory + n->progress);
     const uint16_t *done = written + n->maps;
     int32_t scores[64];
+    uint32_t *behind = memory + n->memory_bytes / 4;
     int whole = 0;
+    for (int i = 0; i < BEHIND; i++) behind[i] = 0x5EA1ED00u + (uint32_t)i;
     edgekd_network_start(n, memory);
     for (int r = 0; r < n->map[0].rows; r++) {
         int length = n->map[0].columns * n->map[0].channels;
@@ -55,6 +59,7 @@ static int differs(const test *t) {
     }
     edgekd_network_scores(n, memory, scores);
     for (int k = 0; k < n->classes; k++) if (scores[k] != t->scores[k]) return 1000;
+    for (int i = 0; i < BEHIND; i++) if (behind[i] != 0x5EA1ED00u + (uint32_t)i) return 997;
     return whole ? 0 : 998;
 }
 """

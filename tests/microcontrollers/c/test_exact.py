@@ -1,4 +1,4 @@
-"""The bits of the log-mel, whatever the compiler is told: products are never fused with sums."""
+"""The bits of the log-mel, whatever the compiler is told: products are never fused with sums, nor sums reordered."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from edgekd.microcontrollers.c.constants import array
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.c.front_end import log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
 RATE, FRAMES = 16_000, 32
-AS_A_BUILDER_MAY = ("-std=gnu11", "-O3", "-ffp-contract=fast")
+AS_A_BUILDER_MAY = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-funsafe-math-optimizations")
 _MAIN = """\
 #include <string.h>
 
@@ -45,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("exact")
     config, rng = FrontendConfig(n_fft=768).at(RATE), np.random.default_rng(0)
     ones = np.ones(config.n_mels)
-    constants = log_mel_constants(config, RATE, 1.7, ones, 0 * ones, Map("entry", 1, 64, 1, 1.0, 0), "front_end")
+    constants = log_mel_constants(
+        TrainedLogMel(config, RATE, 1.7, ones, 0 * ones), Map("entry", 1, 64, 1, 1.0, 0), "front_end"
+    )
     levels = np.repeat(2.0 ** rng.uniform(0, 14, FRAMES), 400)
     sound = np.round(levels * rng.uniform(-1, 1, len(levels))).astype(np.int16)
     sound = np.concatenate([sound, np.zeros(config.window_length, np.int16)])
@@ -86,3 +89,9 @@ def test_a_cross_compiler_that_may_fuse_gives_the_same_bits(folder: Path, core: 
 def test_fast_arithmetic_is_refused(folder: Path) -> None:
     with pytest.raises(GateError, match="without -ffast-math"):
         digest(folder, ("-ffast-math",))
+
+
+@needs_host
+def test_floats_with_more_digits_are_refused(folder: Path) -> None:
+    with pytest.raises(GateError, match="compile this file with -msse2 -mfpmath=sse"):
+        digest(folder, ("-U__FLT_EVAL_METHOD__", "-D__FLT_EVAL_METHOD__=2"))

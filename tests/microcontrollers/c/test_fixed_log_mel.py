@@ -100,7 +100,7 @@ def test_every_row_is_that_of_numpy_on_a_core(name: str, tmp_path: Path) -> None
 def test_nothing_in_the_object_code_is_a_float(name: str, tmp_path: Path) -> None:
     (tmp_path / "edgekd_model.h").write_text(WHOLE_MODEL)
     sources = [SOURCES / source for source in LIBRARY]
-    toolchain.cross_objects(sources, tmp_path, core_without(name), (f"-I{tmp_path}", f"-I{SOURCES}"))
+    toolchain.cross_objects(sources, tmp_path, core_without(name), ("-O1", f"-I{tmp_path}", f"-I{SOURCES}"))
     symbols = subprocess.run(
         ["arm-none-eabi-nm", *map(str, tmp_path.glob("*.o"))], capture_output=True, text=True, check=True
     ).stdout
@@ -151,6 +151,32 @@ def test_samples_beyond_the_ends_are_reflected_and_a_ring_begins_anywhere(tmp_pa
         row_of(tables, taken, length, start % length, before, after, working, into)
         frame = around[start + length // 2 :][:length]
         assert np.array_equal(row, rows(front_end, frame[None])[0]), start
+
+
+@needs_host
+def test_weights_whose_sum_wraps_to_nothing_have_a_logarithm(tmp_path: Path) -> None:
+    front_end = made(CONFIGS[0][0].at(16_000), 16_000)
+    sources = write(tmp_path, [])
+    tables = array("logarithms", front_end.logarithms) + array("roots", front_end.square_roots)
+    sources[0].write_text(_WRAPS % tables)
+    toolchain.build([sources[0], tmp_path / "host.c"], tmp_path / "main", SANITIZED)
+    assert toolchain.run(tmp_path / "main") == ""
+
+
+_WRAPS = """\
+#include "edgekd_log_mel_fixed.c"
+%s
+static const uint16_t none[1] = {0}, two[1] = {2}, weights[2] = {65535, 49153}; /* 7 / 4 of 2^31, and 2^29 */
+static const edgekd_fixed_log_mel front_end = {
+    .points = 1, .bins_per_step = 1, .logarithms = logarithms, .roots = roots, .first = none, .count = two,
+    .filters = weights, .least = 1 << 15, .least_exponent = 14,
+};
+int main(void) {
+    int32_t spectrum[4] = {0, 1 << 30, 0, 1 << 30}, row[1] = {0};
+    of_magnitudes(&front_end, 1, spectrum, 0, row);
+    return row[0] != 0;
+}
+"""
 
 
 def constants_of(folder: Path, front_end: FixedLogMel) -> Path:

@@ -17,6 +17,7 @@ from edgekd.log_mel import LogMel
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.front_end import log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 from edgekd.microcontrollers.integer.transform import radices_of
 from tests.microcontrollers.c.programs import needs_host
 
@@ -30,7 +31,7 @@ class InC:
         self.config, self.bins = config, config.n_mels // config.bins_per_step
         entry = Map("entry", 1, self.bins, 1, 1.0, 0)
         ones, zeros = np.ones(self.bins), np.zeros(self.bins)
-        constants = log_mel_constants(config, rate, GAIN, ones, zeros, entry, "front_end")
+        constants = log_mel_constants(TrainedLogMel(config, rate, GAIN, ones, zeros), entry, "front_end")
         (folder / "front_end.c").write_text(f'#include "edgekd_log_mel.h"\n{constants}')
         (folder / "edgekd_model.h").write_text('#include "edgekd_log_mel.h"\n')
         flags = ("-shared", "-fPIC", "-Werror", f"-I{SOURCES}", f"-I{folder}")

@@ -16,6 +16,7 @@ from edgekd.log_mel import MAGNITUDE_OFFSET, POWER_FLOOR, mel_filterbank
 from edgekd.microcontrollers.integer.layers import Map
 from edgekd.microcontrollers.integer.log_mel import FixedLogMel, fixed_log_mel
 from edgekd.microcontrollers.integer.log_mel_reference import logarithms, rows
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 
 GAIN = 1.7
 SCALE, STEP = 0.05, 0.03  # of a norm for each mel bin, and of the network's entry
@@ -32,7 +33,8 @@ CONFIGS = [
 
 def made(config: FrontendConfig, rate: int, gain: float = GAIN) -> FixedLogMel:
     bins = config.n_mels // config.bins_per_step
-    return fixed_log_mel(config, rate, gain, np.full(bins, SCALE), np.ones(bins), Map("entry", 1, bins, 1, STEP, 3))
+    trained = TrainedLogMel(config, rate, gain, np.full(bins, SCALE), np.ones(bins))
+    return fixed_log_mel(trained, Map("entry", 1, bins, 1, STEP, 3))
 
 
 def frames(length: int, noises: int = 24) -> NDArray[np.int16]:
@@ -104,7 +106,7 @@ def replace_steps(config: FrontendConfig) -> FrontendConfig:
 def test_a_normalisation_beyond_32_bits_is_refused() -> None:
     config, ones = FrontendConfig().at(16_000), np.ones(64)
     with pytest.raises(GateError, match="log-mel at 16000 Hz has no form in fixed point"):
-        fixed_log_mel(config, 16_000, GAIN, 1e9 * ones, ones, Map("entry", 1, 64, 1, STEP, 0))
+        fixed_log_mel(TrainedLogMel(config, 16_000, GAIN, 1e9 * ones, ones), Map("entry", 1, 64, 1, STEP, 0))
 
 
 def test_a_length_with_a_large_prime_factor_is_refused() -> None:

@@ -256,28 +256,29 @@ def _core_checks(
     from edgekd.microcontrollers.c import folder, host, measure, toolchain
 
     lacking = toolchain.lacking(core)
-    if toolchain.CROSS_COMPILER in lacking:
-        _check_board(needed, None, target)
-        yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
-    else:
-        progress("core", 0, 2, core=core.name)
-        figures = measure.footprint(model, core)
-        ram = needed.activation_bytes + figures["stack_bytes"]
-        _check_board(needed, figures, target)
-        by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
-        yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
-    if lacking:
-        why = lacking.get(toolchain.EMULATOR, lacking.get(toolchain.CROSS_COMPILER))
-        yield Check(by=toolchain.EMULATOR, precision="int8", not_run=why)
-        return
-    progress("core", 1, 2, core=core.name)
-    recordings = host.in_16_bits(clips)
-    scores = host.scores(_compiled(model), recordings)
     with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
-        place = Path(name)
-        folder.write(place, {**model, **folder.verification(recordings, scores)})
+        place, objects = Path(name), list[Path]()
+        if toolchain.CROSS_COMPILER in lacking:
+            _check_board(needed, None, target)
+            yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
+        else:
+            progress("core", 0, 2, core=core.name)
+            objects = measure.compiled(model, core, place)
+            figures = measure.footprint(objects)
+            ram = needed.activation_bytes + figures["stack_bytes"]
+            _check_board(needed, figures, target)
+            by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
+            yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
+        if lacking:
+            why = lacking.get(toolchain.EMULATOR, lacking.get(toolchain.CROSS_COMPILER))
+            yield Check(by=toolchain.EMULATOR, precision="int8", not_run=why)
+            return
+        progress("core", 1, 2, core=core.name)
+        recordings = host.in_16_bits(clips)
+        scores = host.scores(_compiled(model), recordings)
+        folder.write(place, folder.verification(recordings, scores))
         program = place / "verify.elf"
-        toolchain.cross_build([place / source for source in folder.EMULATED], program, core)
+        toolchain.cross_build([*(place / source for source in folder.EMULATED), *objects], program, core)
         toolchain.emulate(program, core)
     progress("core", 2, 2, core=core.name)
     by = f"{toolchain.EMULATOR} {toolchain.version(toolchain.EMULATOR)}, {core.emulated.machine}"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from edgekd.errors import GateError
 from edgekd.exporting.deployable import Deployable
-from edgekd.log_mel import LogMel, mel_bin_affine
-from edgekd.microcontrollers.integer.layers import HIGHEST, LOWEST, Map
+from edgekd.log_mel import LogMel
+from edgekd.microcontrollers.c.host import in_16_bits
 from edgekd.microcontrollers.integer.log_mel import FixedLogMel, fixed_log_mel
-from edgekd.microcontrollers.integer.log_mel_reference import logarithms, rows
+from edgekd.microcontrollers.integer.log_mel_reference import inputs, logarithms, rows
 from edgekd.microcontrollers.integer.lower import lower
 from edgekd.microcontrollers.integer.reference import quantised
-from edgekd.models.students.student import Student
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 
 FRAMES = 4_096  # over all clips; more tell no more
 NEAR_DB, MOST_NEAR_DB = 60.0, 0.25  # below the loudest band of a frame, and the largest error there
@@ -59,7 +59,7 @@ def log_mel_error(deployable: Deployable, waveforms: torch.Tensor) -> LogMelErro
     assert network is not None
     config, samples = student.frontend.config, waveforms.shape[1]
     entry = lower(network, *config.shape(samples), several=student.task.several).entry
-    front_end = fixed_front_end(student, entry)
+    front_end = fixed_log_mel(TrainedLogMel.of(student), entry)
     steps, group = entry.rows, config.frames_per_step
     each = min(steps, max(1, math.ceil(FRAMES / group / len(waveforms))))
     clips = waveforms[: math.ceil(FRAMES / group / each)]
@@ -68,16 +68,16 @@ def log_mel_error(deployable: Deployable, waveforms: torch.Tensor) -> LogMelErro
     with torch.no_grad():
         whole = LogMel(config.whole(), student.frontend.sample_rate)
         expected = torch.cat([whole(clip[None] * student.gain.cpu()) for clip in clips])[:, 0, wanted].numpy()
-        inputs = torch.cat([student.log_mel(clip[None]) for clip in clips])
+        in_float = torch.cat([student.log_mel(clip[None]) for clip in clips])
     differ, errors, below = [], [], []
     decibels = 20 / math.log(10) if config.convention == "yamnet" else 1.0
-    heard = np.rint(clips.numpy() * 32768).astype(np.int16)
-    for clip, float_levels, float_inputs in zip(heard, expected, quantised(inputs.numpy(), entry), strict=True):
+    heard = in_16_bits(clips.numpy())
+    for clip, float_levels, float_inputs in zip(heard, expected, quantised(in_float.numpy(), entry), strict=True):
         frames = _frames(clip, front_end, config.hop_length, config.convention != "yamnet")[wanted]
         levels = decibels * float_levels.astype(np.float64)
         errors.append(np.abs(decibels * logarithms(front_end, frames) - levels))
         below.append(levels.max(axis=1, keepdims=True) - levels)
-        found = _inputs(front_end, rows(front_end, frames).reshape(each, group, -1).sum(axis=1))
+        found = inputs(front_end, rows(front_end, frames).reshape(each, group, -1).sum(axis=1))
         differ.append(found != float_inputs[chosen, :, 0])
     error, far = np.concatenate(errors), np.concatenate(below)
     return LogMelError(
@@ -88,19 +88,7 @@ def log_mel_error(deployable: Deployable, waveforms: torch.Tensor) -> LogMelErro
     )
 
 
-def fixed_front_end(student: Student, entry: Map) -> FixedLogMel:
-    """The log-mel of a student, as values of the network's `entry`. Raises what `fixed_log_mel` does."""
-    scale, shift = (each.double().numpy() for each in mel_bin_affine(student.norm))
-    frontend = student.frontend
-    return fixed_log_mel(frontend.config, frontend.sample_rate, float(student.gain), scale, shift, entry)
-
-
 def _frames(clip: NDArray[np.int16], front_end: FixedLogMel, hop: int, centred: bool) -> NDArray[np.int16]:
     """Every frame of a clip, `(T, window)`."""
     length = len(front_end.window)
     return sliding_window_view(np.pad(clip, length // 2, mode="reflect") if centred else clip, length)[::hop]
-
-
-def _inputs(front_end: FixedLogMel, sums: NDArray[np.int64]) -> NDArray[np.int64]:
-    steps = (sums + (1 << (front_end.fraction_bits - 1))) >> front_end.fraction_bits
-    return np.clip(steps, LOWEST, HIGHEST)
