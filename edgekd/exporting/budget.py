@@ -19,6 +19,8 @@ from edgekd.exporting.cost import activation_bytes, graph_cost, split_at_log_mel
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.targets import Precision, Target
 from edgekd.models.build import sized
+from edgekd.models.students.names import cut_of
+from edgekd.own_code import is_own
 from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Sized = tuple[str, float]  # a student's name and width
 WIDTHS = (1.0, 0.75, 0.5, 0.25)  # at which students that come in sizes are tried
+CUT_WIDTHS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # at which a student cut from a teacher is, where it is narrower
 UNITS = {"model_bytes": "bytes of model", "parameters": "parameters", "macs": "MACs", "activation_bytes": "bytes live"}
 
 
@@ -116,11 +119,14 @@ def nearest(
     settings: Path | None,
     otherwise: str,
 ) -> str:
-    """The largest of `others` that fits, with the command that trains it, or what the smallest takes and what to do."""
+    """The largest of `others` that fits, with the command that trains it, or what the smallest takes and what to do.
+
+    A cut of the teacher goes before students that start from nothing: it knows more than a larger one of these.
+    """
     by_size = sorted(others, key=lambda other: others[other].macs)
     fitting = [other for other in by_size if fits(others[other])]
     if fitting:
-        name, width = fitting[-1]
+        name, width = ([other for other in fitting if cut_of(other[0])] or fitting)[-1]
         flags = name if width == 1 and settings is None else f"{name} --width {width:g}"
         given = "" if settings is None else f"--config {shlex.quote(str(settings))} "
         return f"'{sized(name, width)}' fits ({words(others[name, width])}): edgekd distill {given}--student {flags}."
@@ -146,11 +152,15 @@ def other_students(
     widths: Sequence[float] = WIDTHS,
     progress: Progress = silent,
 ) -> dict[Sized, Figures]:
-    """What every student but `student` would need on `target`, untrained, in these `widths` where it comes in sizes."""
+    """What every student but `student` would need on `target`, untrained, in these `widths` where it comes in sizes; of
+    a student cut from a teacher, what it would need with fewer channels, too."""
     from edgekd.models.students.table import STUDENTS
 
     runtime = RUNTIMES[target.runtime]
     tried = [(name, width) for name, spec in STUDENTS.items() for width in (widths if spec.sized else (1.0,))]
+    cut = cut_of(student[0])
+    if cut is not None and not is_own(cut.teacher):
+        tried += [(student[0], width) for width in CUT_WIDTHS if width < student[1]]
     figures = {}
     for done, other in enumerate(tried):
         progress("other students", done, len(tried))

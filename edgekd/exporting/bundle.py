@@ -207,9 +207,11 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         **_heard_otherwise(classifier),
         **_heard_from(manifest.detection),
         **_unknown(manifest.detection.reject),
+        **({} if manifest.memory_on_the_core is None else {"Takes": manifest.memory_on_the_core}),
         "Export check": f"{manifest.parity.clips} clips, "
         f"{'same answers' if several else 'same top class'} on {manifest.parity.agreement:.1%}, "
         f"largest difference in probability {manifest.parity.largest_difference:.2g}",
+        **_compared_too(manifest),
         "Exported by": f"edgekd {__version__} from run {manifest.provenance.run}",
     }
     return _README.format(
@@ -221,6 +223,19 @@ def _readme(manifest: Manifest, runtime: Runtime) -> str:
         ),
         facts="\n".join(f"| {name} | {markdown_text(value)} |" for name, value in facts.items()),
     )
+
+
+def _compared_too(manifest: Manifest) -> dict[str, str]:
+    """The emulated core, or why there was none."""
+    facts = {}
+    for check in manifest.checks:
+        if "scores_that_differ" in (check.figures or {}):
+            assert check.figures is not None
+            same = f"{check.figures['clips']} clips, scores that differ: {check.figures['scores_that_differ']}"
+            facts["Emulated core"] = f"{same} ({check.by})"
+        elif check.not_run is not None and manifest.target.c is not None:
+            facts[f"Not checked by {check.by}"] = check.not_run
+    return facts
 
 
 def _heard_otherwise(classifier: Classifier) -> dict[str, str]:

@@ -210,6 +210,21 @@ class Manifest(Section):
     files: dict[FilePath, Sha256] = Field(description="every other file, by its place in the folder")
     sha256: Sha256
 
+    @property
+    def memory_on_the_core(self) -> str | None:
+        """What the classifier takes of a microcontroller, in words; None where no compiler of its core was at hand."""
+        for check in self.checks:
+            found = check.figures or {}
+            if {"flash_bytes", "code_bytes", "ram_bytes", "stack_bytes"} <= found.keys():
+                flash, code, ram, stack = (
+                    int(found[name]) for name in ("flash_bytes", "code_bytes", "ram_bytes", "stack_bytes")
+                )
+                return (
+                    f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM (an edgekd_t of {ram - stack:,}, "
+                    f"{stack:,} of stack)"
+                )
+        return None
+
     @model_validator(mode="after")
     def _detection_is_of_the_classes(self) -> Self:
         named = (*self.detection.open, *self.detection.close, *filter(None, [self.detection.background]))

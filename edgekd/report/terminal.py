@@ -219,6 +219,9 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     opset = f"opset {target.opset}, " if bundle.model.suffix == ".onnx" else ""
     line(f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; {opset}{manifest.precision}{others}")
+    takes = manifest.memory_on_the_core
+    if takes is not None:
+        line(f"  compiled for its core: {takes}")
     if manifest.precision != "int8":
         line(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":
@@ -257,7 +260,10 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
             line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
         elif check.layers:
             line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
-    line("  on the device: " + RUNTIMES[target.runtime].first_command)
+    where = "here, in the bundle" if RUNTIMES[target.runtime].hears_16_bits else "on the device"
+    line(f"  {where}: {RUNTIMES[target.runtime].first_command}")
+    if RUNTIMES[target.runtime].hears_16_bits:
+        line("  into your firmware: README.md of the bundle")
 
 
 def print_engines(engines: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ def _sure_of_nothing(subject: Subject) -> Iterator[str]:
             for probe in sure
         ]
         listed = " and ".join(filter(None, (", ".join(told[:-1]), told[-1])))
-        advice = "" if subject.unknown.rejects else "; it rejects nothing (edgekd export --reject energy)"
+        how = "" if subject.microcontroller is not None else " (edgekd export --reject energy)"  # C has no form of it
+        advice = "" if subject.unknown.rejects else f"; it rejects nothing{how}"
         yield f"{subject.name} answers what is none of its classes with 99% confidence: {listed}{advice}."
 
 

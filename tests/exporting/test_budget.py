@@ -18,6 +18,7 @@ from edgekd.exporting.deployable import Deployable
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.onnxruntime import OnnxRuntime
 from edgekd.exporting.targets import Budget, Target, load_target
+from edgekd.models.build import cut_front_end
 
 if TYPE_CHECKING:
     from tests.exporting.conftest import Exported
@@ -81,6 +82,14 @@ def test_each_budget_refuses_with_the_figure_and_the_largest_student_that_fits(e
     assert "\n" not in line
 
 
+def test_a_cut_with_fewer_channels_goes_before_larger_students_from_nothing() -> None:
+    cut, limits = ("yamnet-cut5", 1.0), limited(parameters=SMALL.parameters)
+    others = {("yamnet-cut5", 0.9): replace(SMALL, macs=2), ("yamnet-cut5", 0.8): replace(SMALL, macs=1)}
+    needed = replace(SMALL, parameters=SMALL.parameters + 1)
+    with pytest.raises(GateError, match=r"edgekd distill --student yamnet-cut5 --width 0\.9\.$"):
+        check_budget(needed, cut, limits, lambda: {**others, ("large", 1.0): SMALL})
+
+
 def test_the_command_starts_from_the_settings_of_the_run(tmp_path: Path) -> None:
     others, settings = {("small", 1.0): SMALL}, tmp_path / "a run" / "config.toml"
     needed = replace(SMALL, parameters=SMALL.parameters + 1)
@@ -136,6 +145,10 @@ def test_other_widths_of_the_same_student_are_tried_and_progress_is_counted(monk
     expected = [("hltdnn", 1.0), *((name, width) for name in ("hltdnn_ds", "hltdnn_micro") for width in WIDTHS)]
     assert list(found) == weighed.sizes == expected
     assert steps == [("other students", done, 9) for done in range(10)]
+    weighed.sizes.clear()
+    yamnet = cut_front_end("yamnet-cut2").at(16_000)
+    other_students(("yamnet-cut2", 0.65), 5, yamnet, 16_000, 16_000, target, widths=())
+    assert weighed.sizes == [("hltdnn", 1.0), *(("yamnet-cut2", width) for width in (0.6, 0.5, 0.4, 0.3))]
     weighed.sizes.clear()
     other_students(("hltdnn_ds", WIDTHS[0]), 5, frontend, 4000, 4000, target)
     assert weighed.sizes == [size for size in expected if size != ("hltdnn_ds", WIDTHS[0])]

@@ -97,11 +97,14 @@ _GOLDEN = """\
 
 
 def makefile(core: Core | None) -> str:
-    """`make verify` and `make stream` on this machine; for a `core`, `make library` and `make emulate` too."""
+    """`make verify`, `make stream` and `make library` on this machine; for a `core`, the library and `make emulate` by
+    its compiler."""
     sources = " ".join(map(place, (*LIBRARY, MODEL)))
     headers = " ".join(map(place, (*HEADERS, HEADER)))
     parts = [_MAKEFILE.format(flags=" ".join(FLAGS), sources=sources, headers=headers)]
-    if core is not None:
+    if core is None:
+        parts.append(_LIBRARY)
+    else:
         parts.append(
             _CROSS.format(
                 name=core.name,
@@ -137,6 +140,16 @@ clean:
 \trm -f verify-host stream verify.elf libedgekd.a *.o
 
 .PHONY: verify clean
+"""
+_LIBRARY = """
+# make library: libedgekd.a by CC and AR, those of another processor too.
+library: libedgekd.a
+
+libedgekd.a: $(SOURCES) $(HEADERS)
+\t$(CC) $(CFLAGS) -Isrc -c $(SOURCES)
+\t$(AR) rcs $@ $(notdir $(SOURCES:.c=.o))
+
+.PHONY: library
 """
 _CROSS = """
 # make library: libedgekd.a for a {name}. make emulate: as verify, for that core under QEMU.

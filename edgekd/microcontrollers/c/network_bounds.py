@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.errors import GateError
 from edgekd.microcontrollers.c.constants import beyond_weights
@@ -226,6 +226,6 @@ _MADE: dict[str, Callable[[SimpleNamespace, list[Map], Map, Map, str], Layer] | 
 """What makes the layer of each kind that is no window on rows."""
 
 
-def _shape(*sizes: int) -> Any:
+def _shape(*sizes: int) -> NDArray[np.int8]:
     """A weight of these sizes, which takes no memory."""
     return np.broadcast_to(np.int8(0), sizes)

@@ -26,7 +26,7 @@ from edgekd.exporting.runtimes.plain_c import PlainC
 from edgekd.exporting.targets import load_target
 from edgekd.microcontrollers.c.bounds import check_model
 from edgekd.microcontrollers.c.cores import CORES, core_of
-from edgekd.microcontrollers.c.host import HostClassifier
+from edgekd.microcontrollers.c.host import HostClassifier, classify
 from edgekd.microcontrollers.c.measure import compiled, footprint
 from edgekd.microcontrollers.c.model import HEADER, MODEL
 from edgekd.microcontrollers.c.packages import by_name, place
@@ -66,8 +66,26 @@ def test_a_bundle_holds_all_that_its_programs_need(bundle: Bundle) -> None:
     assert bundle.manifest.float_operators.network == ()
 
 
+def test_a_bundle_says_what_it_takes_of_its_core(bundle: Bundle) -> None:
+    measured = [check.figures for check in bundle.manifest.checks if "flash_bytes" in (check.figures or {})]
+    readme = (bundle.folder / "README.md").read_text()
+    if measured:
+        assert measured[0] is not None
+        assert f"| Takes | {measured[0]['flash_bytes']:,} bytes of flash (" in readme
+    else:
+        assert "| Not checked by " in readme
+        assert "| Takes |" not in readme
+
+
+def test_the_library_of_a_machine_without_a_cross_compiler_is_made(tiny_run: Run, tmp_path: Path) -> None:
+    folder = export(tiny_run, "esp32-s3", tmp_path / "bundle").folder
+    subprocess.run(["make", "-C", str(folder), "library"], capture_output=True, check=True)
+    assert (folder / "libedgekd.a").stat().st_size > 10_000
+    assert "| Not checked by xtensa-lx7 |" in (folder / "README.md").read_text()
+
+
 def test_make_verify_agrees_and_notices_another_score(copy: Path) -> None:
-    make = ["make", "-C", str(copy), "verify", "CFLAGS=-std=c99 -O1 -g -fsanitize=address,undefined -ffp-contract=off"]
+    make = ["make", "-C", str(copy), "verify", "CFLAGS=-std=c99 -fsanitize=address,undefined -ffp-contract=off"]
     done = subprocess.run(make, capture_output=True, text=True, check=False)
     assert "this board agrees" in done.stdout, done.stdout + done.stderr
     golden = copy / "examples" / "Verify" / "golden.h"
@@ -151,8 +169,8 @@ def test_a_bundle_from_before_the_fixed_point_is_still_read(bundle: Bundle) -> N
     texts[HEADER] = texts[HEADER].replace("#define EDGEKD_FIXED_POINT 0\n", "")
     check_model(texts, "here")
     clip = np.round(3_000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
-    now = {**texts, HEADER: (bundle.folder / place(HEADER)).read_text()}
-    assert np.array_equal(HostClassifier(texts).window(clip), HostClassifier(now).window(clip))
+    now = RUNTIMES["c"].open(bundle.folder)(np.float32(clip[None]) / 32_768)
+    assert np.array_equal(classify(HostClassifier(texts))(np.float32(clip[None]) / 32_768), now)
 
 
 @needs_emulator
