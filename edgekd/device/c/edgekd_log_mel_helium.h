@@ -398,7 +398,7 @@ static const float *heard_by_four(const edgekd_log_mel *front_end, int mel, cons
         "vadd.i32 q4, q4, q0\n"
         "vshl.i32 q4, q4, #2\n"
         "vadd.i32 q4, q4, %[filter]\n"
-        "vmov %[carried], q4[3]\n"
+        "vmov.32 %[carried], q4[3]\n"
         "add %[filter], %[carried], %[last], lsl #2\n"
         "mov %[carried], #0\n"
         "wls lr, %[most], 2f\n"
