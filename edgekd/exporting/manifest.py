@@ -220,8 +220,8 @@ class Manifest(Section):
                     int(found[name]) for name in ("flash_bytes", "code_bytes", "ram_bytes", "stack_bytes")
                 )
                 return (
-                    f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM (an edgekd_t of {ram - stack:,}, "
-                    f"{stack:,} of stack)"
+                    f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM "
+                    f"(an edgekd_t of {ram - stack:,}, {stack:,} of stack)"
                 )
         return None
 

@@ -34,7 +34,7 @@ from edgekd.task import THRESHOLD
 if TYPE_CHECKING:
     from edgekd.data.index import Dropped
     from edgekd.experiments.comparison import Comparison, Spread
-    from edgekd.exporting.manifest import Bundle
+    from edgekd.exporting.manifest import Bundle, Check
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import AnyDifference
@@ -204,6 +204,14 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
     return f"{points_lost(loss.drop)} points{lost}, {decibels(loss.sqnr_db)} dB"
 
 
+def _print_layers(check: Check) -> None:
+    fallen = [name for name, kind in check.layers.items() if kind != "int8"]
+    if fallen:
+        line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
+    elif check.layers:
+        line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
+
+
 def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     """What a bundle that was just written holds, and what it was checked with.
 
@@ -255,11 +263,7 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     if manifest.unwritten is not None:
         line(f"  written by PyTorch's exporter, as edgekd's own does not know this: {manifest.unwritten}")
     for check in manifest.checks:
-        fallen = [name for name, kind in check.layers.items() if kind != "int8"]
-        if fallen:
-            line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
-        elif check.layers:
-            line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
+        _print_layers(check)
     where = "here, in the bundle" if RUNTIMES[target.runtime].hears_16_bits else "on the device"
     line(f"  {where}: {RUNTIMES[target.runtime].first_command}")
     if RUNTIMES[target.runtime].hears_16_bits:

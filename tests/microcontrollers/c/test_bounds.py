@@ -187,7 +187,7 @@ def test_a_vector_of_the_last_weights_is_among_them() -> None:
 
 
 def test_a_count_of_bins_that_is_none_is_refused() -> None:
-    with pytest.raises(InputError, match=".count_bits is more than a count has"):
+    with pytest.raises(InputError, match=r"\.count_bits is more than a count has"):
         check_model(changed(files_of(PANNS, fixed_point=True), r".count_bits = (\d+)", "99"), "bundle")
 
 
