@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,6 +105,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "unlabelled": {"index", "walk", "layouts", "recording_times", "times_in_names", "grouping", "load"},
         "clip_store": {"index"},
     },
+    "microcontrollers": {"integer": set(), "c": {"integer"}},
     "models": {
         **{name: set() for name in ("outputs", "checkpoints", "download", "histogram")},
         "weights": {"checkpoints"},
@@ -133,6 +135,13 @@ def room_of(module: Path) -> str:
     return parts[0] if len(parts) > 1 else module.stem
 
 
+@pytest.fixture(scope="module", autouse=True)
+def let_go() -> Iterator[None]:
+    yield
+    tree_of.cache_clear()  # a worker's later tests would pay for so many objects
+
+
+@cache  # each is read by many tests, and changed by none
 def tree_of(module: Path) -> ast.Module:
     return ast.parse(module.read_text(encoding="utf-8"))
 
@@ -196,13 +205,10 @@ def test_nobody_imports_the_joined_runner(module: Path) -> None:
     assert not [name for name in imported(tree_of(module)) if name.startswith("edgekd.device.edgekd_runner")]
 
 
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [
-                each for each in node.body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
-            ]
-    return tree
+def without_docstrings(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node but constants that are a statement."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return (node for node in ast.walk(tree) if not (isinstance(node, ast.Constant) and id(node) in alone))
 
 
 def text_of(node: ast.AST) -> str:
@@ -216,7 +222,7 @@ def text_of(node: ast.AST) -> str:
 
 def started(tree: ast.Module) -> Iterator[str]:
     """The modules that commands in `tree` start: what follows `-m`, in one text or as the next element of a list."""
-    for node in ast.walk(without_docstrings(tree)):
+    for node in without_docstrings(tree):
         words = text_of(node).split()
         if isinstance(node, ast.Tuple | ast.List | ast.Call):
             elements = node.args if isinstance(node, ast.Call) else node.elts
@@ -261,7 +267,7 @@ def unsafe(tree: ast.Module) -> Iterator[str]:
     A Python is `sys.executable`, `{python}` or a name with `python` in it; after it comes one of `ISOLATED`, an
     `edgekd_runner.py`, which isolates itself, or what is not ours: pip and venv. `torchrun -m` starts such ones too.
     """
-    for node in ast.walk(without_docstrings(tree)):
+    for node in without_docstrings(tree):
         if isinstance(node, ast.Tuple | ast.List):
             words = [spelled(element) for element in node.elts]
         elif isinstance(node, ast.JoinedStr | ast.Constant):
@@ -470,6 +476,8 @@ def test_the_wheel_holds_boards_and_recipes(tmp_path: Path) -> None:
         shipped = {f"edgekd/_resources/{kind}/{path.name}" for path in (root / kind).glob("*.toml")}
         assert shipped
         assert shipped <= held
+    sources = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "device" / "c").rglob("*") if path.is_file()}
+    assert {f"edgekd/{name}" for name in sources if "__pycache__" not in name} <= held
     assert {"edgekd/py.typed", *(f"edgekd/{name_of(module)}" for module in MODULES)} <= held
     assert not {name.split("/")[0] for name in held} & {"tests", "targets", "calibration"}
 

@@ -219,10 +219,8 @@ class Manifest(Section):
                 flash, code, ram, stack = (
                     int(found[name]) for name in ("flash_bytes", "code_bytes", "ram_bytes", "stack_bytes")
                 )
-                return (
-                    f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM (an edgekd_t of {ram - stack:,}, "
-                    f"{stack:,} of stack)"
-                )
+                of_ram = f"an edgekd_t of {ram - stack:,}, {stack:,} of stack"
+                return f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM ({of_ram})"
         return None
 
     @model_validator(mode="after")

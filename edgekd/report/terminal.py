@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgekd.data.index import Dropped
     from edgekd.experiments.comparison import Comparison, Spread
     from edgekd.exporting.manifest import Bundle
+    from edgekd.exporting.runtimes.runtime import Runtime
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import AnyDifference
@@ -219,9 +220,7 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     opset = f"opset {target.opset}, " if bundle.model.suffix == ".onnx" else ""
     line(f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; {opset}{manifest.precision}{others}")
-    takes = manifest.memory_on_the_core
-    if takes is not None:
-        line(f"  compiled for its core: {takes}")
+    _print_memory(manifest.memory_on_the_core)
     if manifest.precision != "int8":
         line(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":
@@ -260,10 +259,20 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
             line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
         elif check.layers:
             line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
-    where = "here, in the bundle" if RUNTIMES[target.runtime].hears_16_bits else "on the device"
-    line(f"  {where}: {RUNTIMES[target.runtime].first_command}")
-    if RUNTIMES[target.runtime].hears_16_bits:
+    _print_next_step(RUNTIMES[target.runtime])
+
+
+def _print_memory(takes: str | None) -> None:
+    if takes is not None:
+        line(f"  compiled for its core: {takes}")
+
+
+def _print_next_step(runtime: Runtime) -> None:
+    if runtime.hears_16_bits:  # a part of firmware: nothing is typed on the device
+        line(f"  here, in the bundle: {runtime.first_command}")
         line("  into your firmware: README.md of the bundle")
+    else:
+        line(f"  on the device: {runtime.first_command}")
 
 
 def print_engines(engines: dict[str, Any]) -> None:

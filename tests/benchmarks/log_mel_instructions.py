@@ -1,7 +1,7 @@
 """Instructions of a frame's log-mel in C under the emulator, beside kissfft and CMSIS-DSP built the same way.
 
     python -m tests.benchmarks.log_mel_instructions [--kissfft FOLDER] [--cmsis-dsp FOLDER] [--cores cortex-m4]
-        [--points 512 1024] [--convention yamnet] [--without-fpu] [--optimisation O2]
+        [--points 512 1024] [--convention yamnet] [--without-fpu] [--optimise O2]
 
 The folders hold sources that are not in this project: those of kissfft (Debian's source package `kissfft`), and the
 unpacked source distribution of `cmsisdsp` on PyPI, whose C it is. All are compiled with the same flags, and counted by
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--convention", choices=["panns", "yamnet"], default="panns")
     parser.add_argument("--without-fpu", action="store_true", help="cores as they are without one")
-    parser.add_argument("--optimisation", default="O2")
+    parser.add_argument("--optimise", default="O2")
     options = parser.parse_args()
     kissfft, dsp = options.kissfft, options.cmsis_dsp
     names = [
@@ -270,7 +270,7 @@ def main() -> None:
         here = core_of(core, fpu=False if options.without_fpu else None)
         assert here is not None
         for points in options.points:
-            flags, found = (f"-{options.optimisation}",), []
+            flags, found = (f"-{options.optimise}",), []
             for fixed, source in ((False, "edgekd_log_mel.c"), (True, "edgekd_log_mel_fixed.c")):
                 mine = (*flags, f"-I{SOURCES}")
                 found += counted(ours(points, options.convention, fixed), [SOURCES / source], points, here, mine)

@@ -3,11 +3,11 @@
 #include <string.h>
 
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
-#define HELIUM 1
+#define EDGEKD_HELIUM 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-#define DSP 1
+#define EDGEKD_DSP 1
 #elif EDGEKD_SMALL_CORE && defined(__GNUC__)
-#define THUMB 1
+#define EDGEKD_THUMB 1
 #endif
 
 #define PIXELS 4 /* whose products are taken at once where there are special instructions */
@@ -95,7 +95,7 @@ static void convolve_depthwise(const edgekd_layer *layer, const int8_t *const *r
     }
 }
 
-#if !HELIUM
+#if !EDGEKD_HELIUM
 static void max_pool(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                      int8_t *out) {
     for (int x = 0, at = 0; x < columns; x++, at += layer->stride_columns * channels) {
@@ -150,18 +150,18 @@ static void add_told(const edgekd_layer *layer, const int8_t *value, int channel
 }
 #endif
 
-#if HELIUM
+#if EDGEKD_HELIUM
 #include "edgekd_kernels_helium.h"
-#elif DSP
+#elif EDGEKD_DSP
 #include "edgekd_kernels_dsp.h"
-#elif THUMB
+#elif EDGEKD_THUMB
 #include "edgekd_kernels_thumb.h"
 #endif
 
 void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int channels, int columns, int outputs,
                      int32_t zero_point, void *scratch, int8_t *out) {
     edgekd_rounding by;
-#if HELIUM || DSP || THUMB
+#if EDGEKD_HELIUM || EDGEKD_DSP || EDGEKD_THUMB
     if (has_quick_convolution(layer, columns, outputs)) {
         convolve_quickly(layer, rows, channels, columns, outputs, zero_point, scratch, out);
         return;
@@ -174,7 +174,7 @@ void edgekd_convolve(const edgekd_layer *layer, const int8_t *const *rows, int c
 void edgekd_convolve_depthwise(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,
                                int32_t zero_point, int8_t *out) {
     edgekd_rounding by;
-#if HELIUM || DSP || THUMB
+#if EDGEKD_HELIUM || EDGEKD_DSP || EDGEKD_THUMB
     if (has_quick_depthwise(layer, channels)) {
         depthwise_quickly(layer, rows, columns, channels, zero_point, out);
         return;

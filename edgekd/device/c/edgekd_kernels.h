@@ -7,6 +7,10 @@
 
 #include "edgekd_network.h"
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "edgekd is for cores whose words have their lowest byte first"
+#endif
+
 #define EDGEKD_WORDS(count) (((count) + 3) & ~3)
 
 #if defined(__GNUC__)

@@ -15,11 +15,11 @@
 #define LOGARITHM_5 0.577078016f
 #define LOGARITHM_7 0.412198583f
 
-/* Whether vectors did it: they do where numbers fill them. */
+/* Whether vectors did it: they do where numbers fill them. Or how many stages, bins and filters they did. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #include "edgekd_log_mel_helium.h"
 #else
-#define load_in_vectors(front_end, samples, ring, start, spectrum) 0
+#define load_in_vectors(front_end, samples, ring, start, spectrum) (-1)
 #define quarters_in_vectors(z, points) 0
 #define radix_4_in_vectors(z, points, length, twiddles) 0
 #define radix_2_in_vectors(z, points, length, twiddles) 0
@@ -29,20 +29,21 @@
 #define row_in_vectors(front_end, spectrum, filter, row) 0
 #endif
 
-/* Samples of the frame, times the window, where the transform wants them. */
-static void load(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before, int after,
-                 float *spectrum) {
+/* Samples of the frame, times the window, where the transform wants them. Returns how many stages are done with it. */
+static int load(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before, int after,
+                float *spectrum) {
     const float *window = front_end->window;
     int length = front_end->window_length, last = length - 1 - after;
     if (length < 2 * front_end->points) memset(spectrum, 0, 2 * front_end->points * sizeof *spectrum);
     if (before == 0 && after == 0) {
-        if (load_in_vectors(front_end, samples, ring, start, spectrum)) return;
+        int stages = load_in_vectors(front_end, samples, ring, start, spectrum);
         const int16_t *from = samples + start, *end = samples + ring;
+        if (stages >= 0) return stages;
         for (int n = 0; n < length; n++) {
             spectrum[2 * front_end->order[n >> 1] + (n & 1)] = window[n] * (float)*from++;
             if (from == end) from = samples;
         }
-        return;
+        return 0;
     }
     for (int n = 0; n < length; n++) {
         int place = n < before ? 2 * before - n : n > last ? 2 * last - n : n;
@@ -51,6 +52,7 @@ static void load(const edgekd_log_mel *front_end, const int16_t *samples, int ri
         if (place < 0) place += ring;
         spectrum[2 * front_end->order[n >> 1] + (n & 1)] = window[n] * (float)samples[place];
     }
+    return 0;
 }
 
 /* The first stage, whose twiddle factors are 1. */
@@ -123,10 +125,11 @@ static void radix_any(float *z, int points, int radix, int length, const float *
     }
 }
 
-static void transform(const edgekd_log_mel *front_end, float *z) {
-    const float *twiddles = front_end->twiddles;
+/* What is left of a transform of which so many stages are done: 0, or the first one, of radix 4. */
+static void transform(const edgekd_log_mel *front_end, float *z, int done) {
+    const float *twiddles = front_end->twiddles + (done ? 6 : 0);
     int points = front_end->points;
-    for (int stage = 0, length = 1; stage < front_end->stages; stage++) {
+    for (int stage = done, length = done ? 4 : 1; stage < front_end->stages; stage++) {
         int radix = front_end->radices[stage];
         if (radix == 4 && length == 1) {
             if (!quarters_in_vectors(z, points)) quarters(z, points);
@@ -177,8 +180,7 @@ void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples,
                         int after, float *spectrum, float *row) {
     const float *filter = front_end->filters;
     int step, mel;
-    load(front_end, samples, ring, start, before, after, spectrum);
-    transform(front_end, spectrum);
+    transform(front_end, spectrum, load(front_end, samples, ring, start, before, after, spectrum));
     powers(front_end, spectrum);
     if (front_end->of_magnitudes)
         for (int k = roots_in_vectors(spectrum, front_end->points + 1); k <= front_end->points; k++)

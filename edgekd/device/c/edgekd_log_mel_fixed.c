@@ -370,6 +370,7 @@ static void of_magnitudes(const edgekd_fixed_log_mel *front_end, int mels, int32
         uint32_t heard = 0;
         for (const uint16_t *end = filter + front_end->count[mel]; filter < end;) heard += portion(*from++, *filter++);
         heard = (less < 32 ? heard >> less : 0) + least;
+        if (!heard) heard = 1; /* weights that add up to more than 1 have it wrap: 0 has no logarithm */
         row[step] += logarithm(front_end->logarithms, heard) + (less + exponent) * 65536;
         if (++each == front_end->bins_per_step) each = 0, step++;
     }

@@ -11,6 +11,7 @@
 #define EDGEKD_LOG_MEL_HELIUM_H
 
 #include <arm_mve.h>
+#include <stddef.h>
 
 static const uint16_t in_pairs[] = {0, 0, 2, 2};    /* bytes: one of 16 bits for both parts of a complex number */
 static const uint32_t parts[] = {0, 1, 0, 1};       /* the lowest bits of their places */
@@ -39,9 +40,114 @@ static void load_run(const edgekd_log_mel *front_end, const int16_t *samples, in
         : "lr", "q0", "q1", "q2", "q6", "q7", "memory");
 }
 
+/* Where a first stage of radix 4 finds its numbers: in each quarter of a frame. */
+typedef struct {
+    const int16_t *samples[4];
+    const float *window[4];
+    const uint16_t *order;
+    float *spectrum;
+    uint32_t pairs[4], parts[4]; /* bytes: of one place for both parts of a number, and of the parts */
+} quarters_at_work;
+
+/* The code below has these places in numbers. */
+typedef char quarters_are_in_order[offsetof(quarters_at_work, pairs) == 40 ? 1 : -1];
+
+/* The first stage of so many pairs of blocks, from samples. */
+static void load_quarters(quarters_at_work *quarters, int count) {
+    register quarters_at_work *work __asm__("r12") = quarters;
+    register int pairs __asm__("r0") = count;
+    __asm__ volatile(
+        "wls lr, r0, 2f\n"
+        "ldrd r0, r1, [r12]\n"
+        "ldrd r2, r3, [r12, #8]\n"
+        "ldrd r4, r5, [r12, #16]\n"
+        "ldrd r6, r8, [r12, #24]\n"
+        "ldrd r9, r10, [r12, #32]\n"
+        "vldrw.u32 q6, [r12, #40]\n"
+        "vldrw.u32 q7, [r12, #56]\n"
+        "1:\n"
+        "vldrh.s32 q0, [r0], #8\n"
+        "vldrh.s32 q1, [r1], #8\n"
+        "vcvt.f32.s32 q0, q0\n"
+        "vldrw.u32 q4, [r4], #16\n"
+        "vcvt.f32.s32 q1, q1\n"
+        "vldrh.s32 q2, [r2], #8\n"
+        "vmul.f32 q0, q0, q4\n"
+        "vldrw.u32 q4, [r5], #16\n"
+        "vcvt.f32.s32 q2, q2\n"
+        "vldrh.s32 q3, [r3], #8\n"
+        "vmul.f32 q1, q1, q4\n"
+        "vldrw.u32 q4, [r6], #16\n"
+        "vcvt.f32.s32 q3, q3\n"
+        "vldrw.u32 q5, [r8], #16\n"
+        "vmul.f32 q2, q2, q4\n"
+        "vmul.f32 q3, q3, q5\n"
+        "vadd.f32 q4, q0, q2\n"
+        "vsub.f32 q0, q0, q2\n"
+        "vadd.f32 q2, q1, q3\n"
+        "vsub.f32 q1, q1, q3\n"
+        "vadd.f32 q3, q4, q2\n"
+        "vsub.f32 q4, q4, q2\n"
+        "vcadd.f32 q2, q0, q1, #270\n"
+        "vcadd.f32 q5, q0, q1, #90\n"
+        "vldrh.u32 q0, [r9, q6]\n"
+        "add r9, #4\n"
+        "vsli.32 q7, q0, #3\n"
+        "vadd.i32 q0, q7, r10\n"
+        "vstrw.32 q3, [q0]\n"
+        "vstrw.32 q2, [q0, #8]\n"
+        "vstrw.32 q4, [q0, #16]\n"
+        "vstrw.32 q5, [q0, #24]\n"
+        "le lr, 1b\n"
+        "strd r0, r1, [r12]\n"
+        "strd r2, r3, [r12, #8]\n"
+        "strd r4, r5, [r12, #16]\n"
+        "strd r6, r8, [r12, #24]\n"
+        "str r9, [r12, #32]\n"
+        "2:\n"
+        : "+r"(work), "+r"(pairs)
+        :
+        : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7",
+          "memory");
+}
+
+/* A frame that fills the transform, with its first stage. One quarter at most goes on at the other end of the ring. */
+static void load_all_quarters(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start,
+                              float *spectrum) {
+    quarters_at_work work = {.pairs = {0, 0, 2, 2}, .parts = {0, 4, 0, 4}};
+    int length = front_end->points / 2, left = length / 4, back = ring - start;
+    work.order = front_end->order, work.spectrum = spectrum;
+    for (int i = 0; i < 4; i++) {
+        work.samples[i] = samples + start + i * length - (i * length < back ? 0 : ring);
+        work.window[i] = front_end->window + i * length;
+    }
+    if (back < 4 * length) {
+        const int16_t **split = &work.samples[back / length];
+        int16_t across[4];
+        int before = back % length;
+        load_quarters(&work, before / 4);
+        left -= before / 4, before %= 4;
+        if (before) {
+            const int16_t *from = *split;
+            for (int i = 0; i < 4; i++) across[i] = i < before ? from[i] : samples[i - before];
+            *split = across;
+            load_quarters(&work, 1);
+            *split = samples + 4 - before, left--;
+        } else if (back % length) {
+            *split = samples;
+        }
+    }
+    load_quarters(&work, left);
+}
+
+/* Returns how many stages are done with it. */
 static int load_in_vectors(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start,
                            float *spectrum) {
     int length = front_end->window_length, n = ring - start;
+    if (length == 2 * front_end->points && length % 16 == 0 && front_end->radices[0] == 4) {
+        load_all_quarters(front_end, samples, ring, start, spectrum);
+        return 1;
+    }
     if (n > length) n = length;
     load_run(front_end, samples + start, 0, n, spectrum);
     if (n < length && n & 1) { /* the other part of a pair */
@@ -49,7 +155,7 @@ static int load_in_vectors(const edgekd_log_mel *front_end, const int16_t *sampl
         samples++, n++;
     }
     load_run(front_end, samples, n, length - n, spectrum);
-    return 1;
+    return 0;
 }
 
 static int quarters_in_vectors(float *z, int points) {

@@ -10,7 +10,7 @@ extern "C" {
 
 void edgekd_report(const char *text);
 
-/* A counter of the board: under the emulator, of SysTick. */
+/* A counter of instructions, under the emulator alone: a board needs none. */
 void edgekd_count_start(void);
 uint32_t edgekd_count(void);
 

@@ -1,6 +1,6 @@
-/* How many instructions does a hop of sound take, and how many of them the log-mel? Linked with
- * -Wl,--wrap of the function that computes it; for the emulator, whose counter counts instructions. Windows are as far along as they are
- * in an endless stream: they have heard a whole one before anything is counted. */
+/* How many instructions does a hop of sound take, and how many of them the log-mel? Linked with -Wl,--wrap of the function
+ * that computes it; for the emulator, whose counter counts instructions. Windows are as far along as they are in an
+ * endless stream: they have heard a whole one before anything is counted. */
 #include "edgekd.h"
 #include "edgekd_report.h"
 #include "golden.h"

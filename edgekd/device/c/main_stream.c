@@ -3,8 +3,7 @@
  *     arecord -f S16_LE -r RATE -t raw | ./stream
  *
  * A line a window: the second at which it ends, its class, the score, and `heard` where that reaches the class's
- * threshold. On a board the loop is the same, and the samples
- * come from the microphone's buffer (README.md). */
+ * threshold. On a board the loop is the same, and the samples come from the microphone's buffer (README.md). */
 #include <stdio.h>
 
 #include "edgekd.h"

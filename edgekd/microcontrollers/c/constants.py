@@ -31,6 +31,8 @@ from edgekd.microcontrollers.integer.memory import SLACK, Memory, padded
 
 _TYPES = {dtype: kind for kind, dtype in NUMBERS.items()}
 _LINE = 110
+VECTOR = 16
+"""Values that a kernel may read at once: of the last output's weights, zeros behind them among these."""
 
 
 def network_constants(network: IntegerNetwork, memory: Memory, name: str) -> str:
@@ -127,7 +129,7 @@ def _layer(layer: Layer, maps: list[Map], memory: Memory, number: int, name: str
     if not isinstance(layer, Convolution):
         return [], f".kind = EDGEKD_MAX_POOL, {window}"
     kind = "DEPTHWISE" if layer.depthwise else "CONVOLUTION"
-    weights = _by_fours(layer.weight) if layer.depthwise else _in_words(layer.weight)
+    weights = _by_fours(layer.weight) if layer.depthwise else _in_vectors(layer.weight)
     arrays = [array(f"{name}_weights", weights), array(f"{name}_parameters", _pairs(layer))]
     return arrays, (
         f".kind = EDGEKD_{kind}, {window}, .low = {layer.low}, .high = {layer.high}, "
@@ -173,6 +175,17 @@ def _by_fours(weight: NDArray[np.int8]) -> NDArray[np.int8]:
     """`(channels, kernel rows, kernel columns, 1)` as `(channels / 4, kernel rows, kernel columns, 4)`."""
     filled = np.pad(weight, ((0, padded(len(weight)) - len(weight)), (0, 0), (0, 0), (0, 0)))
     return filled.reshape(-1, 4, *weight.shape[1:3]).transpose(0, 2, 3, 1)
+
+
+def beyond_weights(values: int) -> int:
+    """How many zeros follow the weights of a convolution whose outputs have so many each, filled to words."""
+    return -values % VECTOR
+
+
+def _in_vectors(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """As `_in_words`, and behind them what may be read with the last output's."""
+    filled = _in_words(weight)
+    return np.pad(filled.ravel(), (0, beyond_weights(filled[0].size)))
 
 
 def _in_words(weight: NDArray[np.int8]) -> NDArray[np.int8]:

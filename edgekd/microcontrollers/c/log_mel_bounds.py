@@ -45,6 +45,7 @@ def check_log_mel(log_mel: SimpleNamespace, sizes: Mapping[str, int]) -> None:
     if fixed:
         lengths["logarithms"] = LOG_PARTS + 1
         need(log_mel.bits <= _MOST_BITS and 0 < log_mel.fraction_bits <= _MOST_BITS, "a row has too many bits")
+        need(log_mel.count_bits <= 16, ".count_bits is more than a count has")
     if fixed and log_mel.of_magnitudes:
         lengths["roots"] = 3 * ROOT_PARTS + 1
         need(1 << 15 <= log_mel.least < 1 << 16, ".least is no number of 16 bits")

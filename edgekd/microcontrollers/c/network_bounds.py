@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.errors import GateError
+from edgekd.microcontrollers.c.constants import beyond_weights
 from edgekd.microcontrollers.c.definitions import enumerated, has_length, need
 from edgekd.microcontrollers.integer.fixed_point import LARGEST_EXPONENT, Factors
 from edgekd.microcontrollers.integer.layers import (
@@ -31,6 +32,7 @@ from edgekd.microcontrollers.integer.layers import (
 )
 from edgekd.microcontrollers.integer.memory import LARGEST_KERNEL, SLACK, padded, plan, sums_of
 
+_NO_WEIGHT = -128  # no layer has it: sums of two products of others have 16 bits
 _MOST_STEPS = 20_000_000  # of the plan: a network of 30 layers and 1,000 frames takes 1,000,000
 _NO_FACTORS = Factors(np.zeros(0, np.int32), 0)
 _NONE = np.zeros(0, np.int32)
@@ -132,7 +134,11 @@ def _window(layer: SimpleNamespace, maps: list[SimpleNamespace], source: Map, ta
         need(source.channels == target.channels, f"{name} makes other channels than it has")
         has_length(layer.weights, padded(target.channels) * kernel[0] * kernel[1], f"{name}: weights")
     else:
-        has_length(layer.weights, target.channels * kernel[0] * padded(kernel[1] * source.channels), f"{name}: weights")
+        each = kernel[0] * padded(kernel[1] * source.channels)
+        least = target.channels * each
+        filled = least + beyond_weights(each)  # older bundles have no zeros behind their weights
+        has_length(layer.weights, least if np.size(layer.weights) == least else filled, f"{name}: weights")
+    need(layer.weights.min() > _NO_WEIGHT, f"{name} has a weight of {_NO_WEIGHT}")
     has_length(layer.parameters, 2 * target.channels, f"{name}: parameters")
     weight = _shape(target.channels, *kernel, 1 if depthwise else source.channels)
     return Convolution(
@@ -220,6 +226,6 @@ _MADE: dict[str, Callable[[SimpleNamespace, list[Map], Map, Map, str], Layer] | 
 """What makes the layer of each kind that is no window on rows."""
 
 
-def _shape(*sizes: int) -> Any:
+def _shape(*sizes: int) -> NDArray[np.int8]:
     """A weight of these sizes, which takes no memory."""
     return np.broadcast_to(np.int8(0), sizes)

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.microcontrollers.integer.layers import Map
 from edgekd.microcontrollers.integer.sums import no_form
-from edgekd.microcontrollers.integer.values import Added, Multiplied, Sum, Told, Value, told
+from edgekd.microcontrollers.integer.values import Added, FunctionOf, Multiplied, Sum, Value, function_of
 from edgekd.microcontrollers.integer.walk import Walk, name_of
 from edgekd.models.blocks import Scaled
 
@@ -33,10 +33,10 @@ FUNCTIONS = (
 def function(walk: Walk, node: fx.Node, module: nn.Module | None) -> Value:
     """A function of one map."""
     value = walk.before(node)
-    if len(node.all_input_nodes) > 1 or not isinstance(value, Map | Told):
+    if len(node.all_input_nodes) > 1 or not isinstance(value, Map | FunctionOf):
         raise no_form(f"'{node.name}' is a function of what is not rounded to int8, or of more than one map")
     call = partial(_called, node) if module is None else copy.deepcopy(module).double()
-    return _of_values(told(value), call, node.name)
+    return _of_values(function_of(value), call, node.name)
 
 
 def _called(node: fx.Node, values: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def _called(node: fx.Node, values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _of_values(value: Told, call: Callable[[Tensor], Tensor], name: str) -> Told:
+def _of_values(value: FunctionOf, call: Callable[[Tensor], Tensor], name: str) -> FunctionOf:
     values = call(torch.from_numpy(value.values.copy())).numpy()
     if values.shape != value.values.shape or not np.isfinite(values).all():
         raise no_form(f"'{name}' is no function of single values, or has none for some of them")
@@ -81,13 +81,13 @@ def multiply(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
     if len(node.all_input_nodes) == 1:
         return function(walk, node, None)
     first, second = (walk.values[each] for each in _two(node))
-    if not (isinstance(first, Map | Told) and isinstance(second, Map | Told)):
+    if not (isinstance(first, Map | FunctionOf) and isinstance(second, Map | FunctionOf)):
         raise no_form(f"'{node.name}' multiplies what is not rounded to int8")
-    terms = [told(first), told(second)]
+    terms = [function_of(first), function_of(second)]
     terms.sort(key=lambda term: -term.source.rows * term.source.columns)
     one, other = terms[0].source, terms[1].source
     if one == other:
-        return Told(one, terms[0].values * terms[1].values)
+        return FunctionOf(one, terms[0].values * terms[1].values)
     if other.channels != one.channels or other.shape[:2] not in ((1, 1), one.shape[:2]):
         raise no_form(f"'{node.name}' multiplies maps of shapes {one.shape} and {other.shape}")
     return Multiplied((terms[0], terms[1]))

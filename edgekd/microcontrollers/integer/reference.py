@@ -105,9 +105,9 @@ def _max_pool(layer: Layer, values: Values) -> Values:
 def _means(layer: Layer, values: Values) -> Values:
     """`(B, 1, 1, outputs)`."""
     assert isinstance(layer, Means)
-    told = _told(layer.table, values)  # (B, rows, columns, channels, bins)
+    responses = _responses(layer.table, values)  # (B, rows, columns, channels, bins)
     cells = [
-        [told[:, top:bottom, left:right].sum(axis=(1, 2)) for left, right in layer.column_cells]
+        [responses[:, top:bottom, left:right].sum(axis=(1, 2)) for left, right in layer.column_cells]
         for top, bottom in layer.row_cells
     ]
     # (B, bins, rows, columns, channels)
@@ -116,7 +116,8 @@ def _means(layer: Layer, values: Values) -> Values:
     return np.clip(steps, LOWEST, HIGHEST).astype(np.int8).reshape(len(values), 1, 1, -1)
 
 
-def _told(table: NDArray[np.uint16] | None, values: Values) -> NDArray[np.int64]:
+def _responses(table: NDArray[np.uint16] | None, values: Values) -> NDArray[np.int64]:
+    """What a table says of each of `values (..., channels)`, or they themselves: `(..., channels, bins)`."""
     if table is None:
         return values.astype(np.int64)[..., None]
     channels = np.arange(values.shape[-1]) if len(table) > 1 else 0

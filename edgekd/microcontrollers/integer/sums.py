@@ -37,6 +37,7 @@ from edgekd.microcontrollers.integer.layers import (
 from edgekd.microcontrollers.integer.values import (
     Added,
     DeviationsOf,
+    FunctionOf,
     MaximaOf,
     MeansOf,
     Multiplied,
@@ -44,7 +45,6 @@ from edgekd.microcontrollers.integer.values import (
     Pair,
     Statistic,
     Sum,
-    Told,
 )
 from edgekd.quantization.fake_quant import QuantizedLayer
 
@@ -127,7 +127,7 @@ def product(value: Multiplied, target: Map) -> Product:
     return Product(*sources, target, np.stack([first, second]), by, low, high)
 
 
-def _whole_steps(term: Told) -> tuple[NDArray[np.int16], float]:
+def _whole_steps(term: FunctionOf) -> tuple[NDArray[np.int16], float]:
     """A function of a map as multiples of a number."""
     if len(term.values) > 1:
         raise no_form(f"a function of '{term.source.name}' that differs by channel is multiplied")
@@ -135,7 +135,7 @@ def _whole_steps(term: Told) -> tuple[NDArray[np.int16], float]:
     return np.rint(term.values[0] / unit).astype(np.int16), unit
 
 
-def lookup(value: Told, target: Map, start: int = 0) -> Lookup:
+def lookup(value: FunctionOf, target: Map, start: int = 0) -> Lookup:
     """A function of a map, rounded to `target`, into it from channel `start` on."""
     steps = np.rint(value.values / target.scale) + target.zero_point
     return Lookup(value.source, target, start, np.clip(steps, LOWEST, HIGHEST).astype(np.int8))

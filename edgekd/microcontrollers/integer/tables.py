@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.microcontrollers.integer.layers import LOGIT_BITS, SHARE, Map
-from edgekd.microcontrollers.integer.values import told
+from edgekd.microcontrollers.integer.values import function_of
 from edgekd.models.histogram import FLOOR, HistogramLayer
 
 EXP_BITS = 30
@@ -57,7 +57,7 @@ def _shares_of(parts: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np
 
 def histogram_table(layer: HistogramLayer, source: Map) -> NDArray[np.uint16]:
     """What `layer` says of each value of `source`: uint16 `(C, 256, bins)`, in units of 1 / SHARE."""
-    values = told(source).values[:, :, None]
+    values = function_of(source).values[:, :, None]
     centres, widths = (each.detach().double().cpu().numpy()[:, None, :] for each in (layer.mu, layer.gamma))
     responses = np.exp(-((widths * (values - centres)) ** 2))
     return np.rint(SHARE * (responses / (responses.sum(axis=2, keepdims=True) + FLOOR))).astype(np.uint16)

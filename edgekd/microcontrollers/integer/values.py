@@ -54,7 +54,7 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Told:
+class FunctionOf:
     """What a function makes of each value of a map: `values (1 or channels, 256)`, of -128 first."""
 
     source: Map
@@ -65,7 +65,7 @@ class Told:
 class Multiplied:
     """The product of functions of two maps, the second of the first's shape or of one row and column."""
 
-    terms: tuple[Told, Told]
+    terms: tuple[FunctionOf, FunctionOf]
     relu: bool = False
     above: float | None = None
 
@@ -120,7 +120,7 @@ class DeviationsOf(Statistic):
 class Joined:
     """Values side by side, channel after channel, on the same rows and columns."""
 
-    parts: tuple[Statistic | Told, ...]
+    parts: tuple[Statistic | FunctionOf, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class RowMeans:
 
 
 @dataclass(frozen=True)
-class Moved:
+class Centred:
     """How far the mean of each row lies from that of all."""
 
     source: Map
@@ -152,19 +152,19 @@ class Variances:
     least: float = 0.0
 
 
-Value = (
-    Map | Entry | Sum | Added | Told | Multiplied | Statistic | Joined | RowMeans | Moved | Squares | Variances | None
-)
+_OfRows = RowMeans | Centred | Squares | Variances
+Value = Map | Entry | Sum | Added | FunctionOf | Multiplied | Statistic | Joined | _OfRows | None
 
 
-def told(value: Map | Told) -> Told:
+def function_of(value: Map | FunctionOf) -> FunctionOf:
     """A map as a function of itself."""
-    if isinstance(value, Told):
+    if isinstance(value, FunctionOf):
         return value
-    return Told(value, value.scale * (np.arange(LOWEST, LOWEST + STEPS) - value.zero_point).astype(np.float64)[None])
+    steps = (np.arange(LOWEST, LOWEST + STEPS) - value.zero_point).astype(np.float64)
+    return FunctionOf(value, value.scale * steps[None])
 
 
-def means_of(value: Map | Told) -> MeansOf:
+def means_of(value: Map | FunctionOf) -> MeansOf:
     """The means of a map, or of a function of it, over all of it."""
     source = value if isinstance(value, Map) else value.source
     cells = ((0, source.rows),), ((0, source.columns),)

@@ -25,11 +25,11 @@ from edgekd.microcontrollers.integer.sums import (
 from edgekd.microcontrollers.integer.values import (
     Added,
     Entry,
+    FunctionOf,
     Joined,
     Multiplied,
     Statistic,
     Sum,
-    Told,
     Value,
 )
 from edgekd.models.tracing import logits_of, module_of
@@ -130,7 +130,7 @@ def rounded_to(walk: Walk, value: Value, name: str, scale: float, zero_point: in
         return walk.add(addition(value, target(*value.terms[0].shape)))
     if isinstance(value, Multiplied):
         return walk.add(product(value, target(*value.terms[0].source.shape)))
-    if isinstance(value, Statistic | Told):
+    if isinstance(value, Statistic | FunctionOf):
         value = Joined((value,))
     return _joined(walk, value, target) if isinstance(value, Joined) else None
 

@@ -18,21 +18,21 @@ from edgekd.microcontrollers.integer.pointwise import function, multiply
 from edgekd.microcontrollers.integer.sums import no_form
 from edgekd.microcontrollers.integer.tables import histogram_table
 from edgekd.microcontrollers.integer.values import (
+    Centred,
     DeviationsOf,
+    FunctionOf,
     Joined,
     MaximaOf,
     MeansOf,
-    Moved,
     Numbers,
     RowMeans,
     Squares,
     Statistic,
     Sum,
-    Told,
     Value,
     Variances,
+    function_of,
     means_of,
-    told,
 )
 from edgekd.microcontrollers.integer.walk import Walk, argument, name_of, rounded_to
 from edgekd.models.histogram import HistogramLayer, grid_windows
@@ -55,7 +55,7 @@ def mean(walk: Walk, node: fx.Node, module: nn.Module | None) -> Value:
     dims = _reduced(node, module)
     if isinstance(value, Map) and dims == [3] and not argument(node, 2, "keepdim", otherwise=False):
         return RowMeans(value)
-    if dims != _WHOLE or not isinstance(value, Map | Told):
+    if dims != _WHOLE or not isinstance(value, Map | FunctionOf):
         raise no_form(f"'{node.name}' is a mean of what is not rounded to int8, or not over frames and mel bins")
     return means_of(value)
 
@@ -95,14 +95,14 @@ def subtract(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
     """A map's row means less their mean; or a map less a number."""
     terms = [walk.values[each] for each in node.all_input_nodes]
     if len(terms) == 2 and isinstance(terms[0], RowMeans) and terms[1] == means_of(terms[0].source):
-        return Moved(terms[0].source)
+        return Centred(terms[0].source)
     return function(walk, node, None)
 
 
 def times(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
     """Such a difference times itself; or a product of maps."""
     value = walk.before(node)
-    if isinstance(value, Moved) and node.args == (node.all_input_nodes[0],) * 2:
+    if isinstance(value, Centred) and node.args == (node.all_input_nodes[0],) * 2:
         return Squares(value.source)
     return multiply(walk, node, None)
 
@@ -124,7 +124,7 @@ def root(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
 def unsqueeze(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
     """Of a vector, which is a map of one row and column anyway."""
     value = walk.before(node)
-    source = value.source if isinstance(value, Told) else value
+    source = value.source if isinstance(value, FunctionOf) else value
     if not isinstance(value, Statistic | Joined) and not (isinstance(source, Map) and source.shape[:2] == (1, 1)):
         raise no_form(f"'{node.name}' calls {node.target} of what is no vector")
     return value
@@ -152,29 +152,26 @@ def norm(walk: Walk, node: fx.Node, module: nn.Module) -> Value:
     offset = shift - average * factor
     found, start = [], 0
     for part in parts:
-        channels = _channels_of(part)
-        if channels is None:
+        scalable = _scalable(part)
+        if scalable is None:
             raise no_form(f"'{node.target}' is a batch norm of something else than a map or means over one")
-        of = slice(start, start + channels)
-        found.append(_normalised(part, factor[of], offset[of]))
-        start += channels
+        of = slice(start, start + scalable.source.channels)
+        found.append(_normalised(scalable, factor[of], offset[of]))
+        start = of.stop
     return Joined(tuple(found)) if isinstance(value, Joined) else found[0]
 
 
-def _channels_of(value: Value) -> int | None:
-    """Of a value that can be scaled channel by channel."""
+def _scalable(value: Value) -> Statistic | FunctionOf | None:
+    """What can be scaled channel by channel."""
     if isinstance(value, Statistic):
-        return value.outputs if value.outputs == value.source.channels else None
-    if isinstance(value, Map | Told):
-        return told(value).source.channels
-    return None
+        return value if value.outputs == value.source.channels else None
+    return function_of(value) if isinstance(value, Map | FunctionOf) else None
 
 
-def _normalised(value: Any, factor: Numbers, offset: Numbers) -> Statistic | Told:
+def _normalised(value: Statistic | FunctionOf, factor: Numbers, offset: Numbers) -> Statistic | FunctionOf:
     if isinstance(value, Statistic):
         return value.scaled(factor, offset)
-    given = told(value)
-    return replace(given, values=given.values * factor[:, None] + offset[:, None])
+    return replace(value, values=value.values * factor[:, None] + offset[:, None])
 
 
 def _statistics(batch_norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, ...]:
@@ -197,12 +194,12 @@ def join(walk: Walk, node: fx.Node, _module: nn.Module | None) -> Value:
     given = argument(node, 0, "tensors")
     if argument(node, 1, "dim", 0) not in (1, -1, -3) or list(given) != list(node.all_input_nodes):
         raise no_form(f"'{node.name}' joins something else than channels")
-    joined = [told(part) if isinstance(part, Map) else part for part in flat]
-    places = {part.source.shape[:2] if isinstance(part, Told) else (1, 1) for part in joined if _joins(part)}
+    joined = [function_of(part) if isinstance(part, Map) else part for part in flat]
+    places = {part.source.shape[:2] if isinstance(part, FunctionOf) else (1, 1) for part in joined if _joins(part)}
     if len(places) != 1 or not all(map(_joins, joined)):
         raise no_form(f"'{node.name}' joins something else than maps of one size, or means over maps")
-    return Joined(tuple(part for part in joined if isinstance(part, Statistic | Told)))
+    return Joined(tuple(part for part in joined if isinstance(part, Statistic | FunctionOf)))
 
 
 def _joins(value: object) -> bool:
-    return isinstance(value, Statistic | Told)
+    return isinstance(value, Statistic | FunctionOf)

@@ -16,7 +16,7 @@ from edgekd.microcontrollers.c.definitions import read
 from edgekd.microcontrollers.c.model import HEADER, MODEL, model_files
 from edgekd.microcontrollers.c.network_bounds import check_network
 from edgekd.microcontrollers.integer.layers import IntegerNetwork
-from edgekd.microcontrollers.integer.memory import plan
+from edgekd.microcontrollers.integer.memory import padded, plan
 from tests.microcontrollers.integer.random_networks import random_network
 
 PANNS = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
@@ -119,13 +119,15 @@ DEPTHWISE, MEANS, LAST = r"\{.kind = EDGEKD_DEPTHWISE[^}]*", r"\{.kind = EDGEKD_
         (r".left = (1)", "0", "layer 0 has more padding than its map"),
         (r"\.channels = 24, .left = 1, .right = (1)", "0", "has too few columns of padding"),
         (r".parts = (1)", "2", "map 0 is written in 1 parts, not 2"),
-        (r".channels = (4)", "5", "layer 0: weights has 48 numbers where 60 are read"),
+        (r".channels = (4)", "5", "layer 0: weights has 52 numbers where 64 are read"),
         (r".beyond = (\w+)", "0", "map 0 has no row of padding"),
         (r".place = 0\}.*?.place = (\d+)", "4294967292", "reaches beyond the memory"),
         (r".place = 0\}.*?.place = (\d+)", "4", "map 1 lies where something else does"),
         (r".place = (0)\}", "2", "map 0 begins at no whole word"),
+        (r"_0_weights\[\d+\] = \{\n    (-?\d+)", "-128", "layer 0 has a weight of -128"),
+        (r"_1_weights\[\d+\] = \{\n    (-?\d+)", "-128", "layer 1 has a weight of -128"),
         (r".kernel_rows = (3)", "17", "layer 0 has a kernel of 17 rows"),
-        (r".kernel_rows = (3)", "4", "layer 0: weights has 48 numbers where 64 are read"),
+        (r".kernel_rows = (3)", "4", "layer 0: weights has 52 numbers where 64 are read"),
         (r".stride_rows = (2)", "0", "layer 0 has a kernel or a stride of 0"),
         (r".stride_columns = (2)", "1", "layer 0: columns are 16, which 32 do not give"),
         (r".top = (1)", "200", "layer 0: rows are 12, which 24 do not give"),
@@ -163,6 +165,30 @@ def test_a_single_number_that_would_lead_astray_is_refused(
     with pytest.raises(InputError, match=f"^bundle: {MODEL} is not one that this edgekd wrote: .*{wrong}") as refused:
         check_model(changed(model, pattern, to), "bundle")
     assert "\n" not in str(refused.value)
+
+
+def test_weights_with_nothing_behind_them_are_those_of_an_older_bundle(model: dict[str, str]) -> None:
+    older, count = re.subn(
+        r"_0_weights\[52\] = \{\n(.*?)(?:0,\s+){3}0,\n\};", r"_0_weights[48] = {\n\1\n};", model[MODEL], flags=re.DOTALL
+    )
+    assert count == 1
+    check_model({**model, MODEL: older}, "bundle")
+
+
+def test_a_vector_of_the_last_weights_is_among_them() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(20):
+        network, _ = random_network(random)
+        for layer in read(network_constants(network, plan(network), "n"), {"n": "edgekd_network"})["n"].layer or []:
+            if layer.kind == 0:
+                source, target = (network.maps[number].shape[2] for number in (layer.source, layer.target))
+                each = layer.kernel_rows * padded(layer.kernel_columns * source)
+                assert len(layer.weights) == (target - 1) * each + -(-each // 16) * 16
+
+
+def test_a_count_of_bins_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match=r"\.count_bits is more than a count has"):
+        check_model(changed(files_of(PANNS, fixed_point=True), r".count_bits = (\d+)", "99"), "bundle")
 
 
 @pytest.mark.parametrize("line", ["#include <stdlib.h>", "int here;"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekd.device.c import text
+from edgekd.device.c import SOURCES, text
+from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.constants import array
-from edgekd.microcontrollers.c.definitions import read, structures
+from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.c.definitions import bytes_of, read, structures
+from tests.microcontrollers.c.programs import needs_emulator
 
 MAPS = "static const edgekd_map maps[] = {\n    {.rows = 3, .zero_point = -128, .beyond = row},\n};\n"
 LAYERS = "static const edgekd_layer layers[] = {\n    {.kind = EDGEKD_MEANS, .table = 0},\n};\n"
@@ -76,6 +80,15 @@ def test_anything_else_is_refused(old: str, new: str, wrong: str) -> None:
     assert TEXT.count(old) >= 1
     with pytest.raises(ValueError, match=wrong):
         read(TEXT.replace(old, new), ASKED)
+
+
+@needs_emulator
+def test_structures_take_what_the_compiler_of_a_core_says(tmp_path: Path) -> None:
+    sizes = "".join(
+        f"typedef char size_of_{kind}[sizeof({kind}) == {bytes_of(kind)} ? 1 : -1];\n" for kind in structures()
+    )
+    (tmp_path / "sizes.c").write_text(f'#include "edgekd_log_mel.h"\n#include "edgekd_network.h"\n{sizes}')
+    toolchain.cross_objects([tmp_path / "sizes.c"], tmp_path, CORES["cortex-m4"], [f"-I{SOURCES}"])
 
 
 @pytest.mark.parametrize("number", ["1.5f", "0x1.8p+200f", "nan", "-INFINITY", "1e3", "0x1.8p+2"])

@@ -1,4 +1,4 @@
-"""The bits of the log-mel, whatever the compiler is told: products are never fused with sums."""
+"""The bits of the log-mel, whatever the compiler is told: products are never fused with sums, nor sums reordered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
 RATE, FRAMES = 16_000, 32
-AS_A_BUILDER_MAY = ("-std=gnu11", "-O3", "-ffp-contract=fast")
+AS_A_BUILDER_MAY = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-funsafe-math-optimizations")
 _MAIN = """\
 #include <string.h>
 
@@ -89,3 +89,9 @@ def test_a_cross_compiler_that_may_fuse_gives_the_same_bits(folder: Path, core: 
 def test_fast_arithmetic_is_refused(folder: Path) -> None:
     with pytest.raises(GateError, match="without -ffast-math"):
         digest(folder, ("-ffast-math",))
+
+
+@needs_host
+def test_floats_with_more_digits_are_refused(folder: Path) -> None:
+    with pytest.raises(GateError, match="compile this file with -msse2 -mfpmath=sse"):
+        digest(folder, ("-U__FLT_EVAL_METHOD__", "-D__FLT_EVAL_METHOD__=2"))

@@ -153,6 +153,32 @@ def test_samples_beyond_the_ends_are_reflected_and_a_ring_begins_anywhere(tmp_pa
         assert np.array_equal(row, rows(front_end, frame[None])[0]), start
 
 
+@needs_host
+def test_weights_whose_sum_wraps_to_nothing_have_a_logarithm(tmp_path: Path) -> None:
+    front_end = made(CONFIGS[0][0].at(16_000), 16_000)
+    sources = write(tmp_path, [])
+    tables = array("logarithms", front_end.logarithms) + array("roots", front_end.square_roots)
+    sources[0].write_text(_WRAPS % tables)
+    toolchain.build([sources[0], tmp_path / "host.c"], tmp_path / "main", SANITIZED)
+    assert toolchain.run(tmp_path / "main") == ""
+
+
+_WRAPS = """\
+#include "edgekd_log_mel_fixed.c"
+%s
+static const uint16_t none[1] = {0}, two[1] = {2}, weights[2] = {65535, 49153}; /* 7 / 4 of 2^31, and 2^29 */
+static const edgekd_fixed_log_mel front_end = {
+    .points = 1, .bins_per_step = 1, .logarithms = logarithms, .roots = roots, .first = none, .count = two,
+    .filters = weights, .least = 1 << 15, .least_exponent = 14,
+};
+int main(void) {
+    int32_t spectrum[4] = {0, 1 << 30, 0, 1 << 30}, row[1] = {0};
+    of_magnitudes(&front_end, 1, spectrum, 0, row);
+    return row[0] != 0;
+}
+"""
+
+
 def constants_of(folder: Path, front_end: FixedLogMel) -> Path:
     written = folder / "front_end.c"
     written.write_text(f'#include "edgekd_log_mel.h"\n{fixed_log_mel_constants(front_end, "front_end")}')

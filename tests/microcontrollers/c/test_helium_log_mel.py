@@ -30,7 +30,7 @@ FRONT_ENDS = {
     "70": (FrontendConfig(n_mels=16, n_fft=70, hop_length=20, f_max=1_000), 2_000),  # no vector is ever full
     "16": (FrontendConfig(n_mels=8, n_fft=16, hop_length=16, f_max=1_000), 2_000),
 }
-LONGEST = 4096
+LONGEST = 2048
 _MAIN = """\
 #include <string.h>
 
@@ -40,10 +40,10 @@ static float spectrum[LONGEST + 2], row[64];
 static void tell(const edgekd_log_mel *front_end, int sound_number, const int16_t *heard) {
     uint32_t mixed = 2166136261u, bits;
     int length = front_end->window_length, rows = front_end->mels / front_end->bins_per_step;
-    for (int frame = 0; frame < 5; frame++) {
-        int start = frame * 37 % length, beyond = length / 3;
-        edgekd_log_mel_row(front_end, heard, length, start, frame == 3 ? beyond : 0, frame == 4 ? beyond : 0, spectrum,
-                           row);
+    const int starts[] = {0, 37 % length, 74 % length, length - 8, length / 2, 5, 5}, beyond = length / 3;
+    for (int frame = 0; frame < 7; frame++) {
+        edgekd_log_mel_row(front_end, heard, length, starts[frame], frame == 5 ? beyond : 0, frame == 6 ? beyond : 0,
+                           spectrum, row);
         for (int i = 0; i < rows; i++) {
             memcpy(&bits, &row[i], sizeof bits);
             mixed = (mixed ^ bits) * 16777619u;

@@ -12,7 +12,11 @@ import pytest
 from edgekd.device.c import SOURCES
 from edgekd.microcontrollers.c import toolchain
 from edgekd.microcontrollers.c.cores import CORES
+from edgekd.microcontrollers.integer.layers import SHARE
+from edgekd.microcontrollers.integer.memory import LARGEST_KERNEL
 from edgekd.microcontrollers.integer.tables import REST, SIXTYFOURTHS, WHOLE
+from edgekd.microcontrollers.integer.transform import LARGEST_RADIX
+from tests.benchmarks.layers import alone
 from tests.microcontrollers.c.bare import Cases, programs, write
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
@@ -45,6 +49,16 @@ def test_random_layers_are_those_of_numpy_on_an_emulated_core(name: str, tmp_pat
         on_core(tmp_path, cases, name)
 
 
+SCRATCH = ("stem-16", "stem-20", "pointwise-8", "conv-4")
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", QUICK)
+def test_kernels_write_into_the_scratch_that_is_planned_and_no_further(name: str, tmp_path: Path) -> None:
+    layers = map(alone, SCRATCH)  # nothing else of these networks asks for more
+    on_core(tmp_path, [(each.network, each.values) for each in layers], name)
+
+
 @pytest.mark.slow
 @needs_host
 @pytest.mark.parametrize("flags", [(), SANITIZED], ids=["plain", "sanitized"])
@@ -59,6 +73,15 @@ def test_10_000_random_layers_are_those_of_numpy_on_this_machine(flags: Sequence
 def test_10_000_random_layers_are_those_of_numpy_on_an_emulated_core(name: str, tmp_path: Path) -> None:
     for cases in programs(100, MANY):
         on_core(tmp_path, cases, name)
+
+
+def test_numbers_that_c_and_the_plan_both_have_are_the_same() -> None:
+    texts = {path.name: path.read_text() for path in SOURCES.glob("*.[ch]")}
+    found: dict[str, set[int]] = {}
+    for text in texts.values():
+        for name, number in re.findall(r"#define (?:EDGEKD_)?(LARGEST_KERNEL|LARGEST_RADIX|ONE) (\d+)\b", text):
+            found.setdefault(name, set()).add(int(number))
+    assert found == {"LARGEST_KERNEL": {LARGEST_KERNEL}, "LARGEST_RADIX": {LARGEST_RADIX}, "ONE": {SHARE}}
 
 
 @pytest.mark.parametrize(("name", "table"), [("WHOLE", WHOLE), ("PARTS", SIXTYFOURTHS), ("REST", REST)])

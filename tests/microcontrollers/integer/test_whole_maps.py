@@ -12,7 +12,7 @@ from edgekd.microcontrollers.integer.fixed_point import factors
 from edgekd.microcontrollers.integer.layers import Classifier, Deviations, IntegerNetwork, Layer, Lookup, Map, Maxima
 from edgekd.microcontrollers.integer.reference import every_map
 from edgekd.microcontrollers.integer.sums import summary
-from edgekd.microcontrollers.integer.values import DeviationsOf, MaximaOf, Told, means_of, told
+from edgekd.microcontrollers.integer.values import DeviationsOf, FunctionOf, MaximaOf, function_of, means_of
 from edgekd.models.students.cut import STILL, pooled
 from tests.microcontrollers.integer.small_networks import Network, steps_apart
 
@@ -99,8 +99,8 @@ def test_a_mean_of_few_values_is_rounded_once() -> None:
 def test_the_mean_of_a_function_is_that_of_what_it_says() -> None:
     source, target = Map("map", 9, 4, 2, 0.05, 0), Map("vector", 1, 1, 2, 0.01, 0)
     values = np.random.default_rng(0).integers(-128, 128, (3, 9, 4, 2), dtype=np.int8)
-    function = told(source).values
-    wave = Told(source, np.sin(function))
+    function = function_of(source).values
+    wave = FunctionOf(source, np.sin(function))
     found = through(summary(means_of(wave), target, 0), values)[:, 0, 0]
     exact = np.sin(0.05 * values.astype(np.float64)).mean(axis=(1, 2)) / 0.01
     assert np.abs(found - exact).max() < 0.51
