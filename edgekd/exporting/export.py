@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgekd import own_code
 from edgekd.data.index import Split
-from edgekd.errors import GateError, InputError
+from edgekd.errors import GateError, InputError, UsageError
 from edgekd.escaping import legible
 from edgekd.exporting.budget import Figures, Sized, TooLarge, check_budget, nearest, other_students
 from edgekd.exporting.bundle import Findings, refuse_existing, write_bundle
@@ -28,6 +28,7 @@ from edgekd.exporting.manifest import Bundle, Check, Classifier, Parity, Provena
 from edgekd.exporting.rejection import fit_answering, fits, keep_rejection, rejecting
 from edgekd.exporting.runtimes import RUNTIMES
 from edgekd.exporting.runtimes.plain_c import require_emulator as check_emulator
+from edgekd.exporting.runtimes.runtime import Runtime
 from edgekd.exporting.steps import SECONDS, stepped
 from edgekd.exporting.targets import Precision, Target, load_target
 from edgekd.exporting.verify import MIN_CLIPS, Probabilities, Remembered, graph_classifier, reference, verify
@@ -80,6 +81,17 @@ def bundle_folder(run: Run, target: Target) -> Path:
     return run.folder / f"bundle-{target.name}"
 
 
+def _rejection(run: Run, runtime: Runtime, reject: Rejection | Literal["off"] | None) -> Rejection | None:
+    """By what the unknown is told. Raises `UsageError` where the runtime cannot."""
+    rejection = None if reject == "off" else reject or kept_rejection(run)
+    if rejection is not None and not runtime.tells_unknown:
+        raise UsageError(
+            f"{runtime.title} does not say how familiar a clip is, by which {run.folder} is to tell the unknown: pass "
+            "--reject off."
+        )
+    return rejection
+
+
 def _export(
     run: Run,
     target: Target,
@@ -90,11 +102,11 @@ def _export(
 ) -> Bundle:
     runtime = RUNTIMES[target.runtime]
     refuse_existing(out, overwrite)
+    rejection = _rejection(run, runtime, reject)
     models = runtime.models(target)
     deployables = {precision: deployable_of(run, precision) for precision in models}
     data = run.open_data(progress)
     rows = verification_rows(data.split)
-    rejection = None if reject == "off" else reject or kept_rejection(run)
     found = {} if rejection is None else fits(deployables, rejection, data, runtime.flavour, progress)
     deployables = rejecting(deployables, found) if found else deployables
     main = deployables[target.precision]

@@ -219,8 +219,10 @@ class Manifest(Section):
                 flash, code, ram, stack = (
                     int(found[name]) for name in ("flash_bytes", "code_bytes", "ram_bytes", "stack_bytes")
                 )
-                of_ram = f"an edgekd_t of {ram - stack:,}, {stack:,} of stack"
-                return f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM ({of_ram})"
+                return (
+                    f"{flash:,} bytes of flash ({code:,} of them code), {ram:,} of RAM "
+                    f"(an edgekd_t of {ram - stack:,}, {stack:,} of stack)"
+                )
         return None
 
     @model_validator(mode="after")

@@ -102,6 +102,8 @@ class Target(Section):
         if precision is not None and precision not in self.precisions:
             runs = ", ".join(self.precisions)
             raise UsageError(f"Target '{self.name}' runs {runs}, not {precision}. Leave --precision out, or name one.")
+        if batch == "dynamic" and RUNTIMES[self.runtime].hears_16_bits:
+            raise UsageError(f"Target '{self.name}' hears one clip after another. Leave --batch out.")
         changes = {"precisions": precision and (precision,), "frontend": frontend, "batch": batch}
         given = {name: value for name, value in changes.items() if value is not None}
         return parse(Target, self.model_dump() | given, f"target '{self.name}'") if given else self

@@ -7,12 +7,14 @@ takes on average, and energy that time at the current that a datasheet gives: bo
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from edgekd.device.c import HEADERS, LIBRARY, SOURCES
 from edgekd.errors import GateError
 from edgekd.exporting.manifest import Bundle
 from edgekd.exporting.runtimes.plain_c import NO_EMULATOR, PlainC
@@ -23,6 +25,11 @@ from edgekd.microcontrollers.c.cores import CORES, Core, core_of
 from edgekd.microcontrollers.c.count import Instructions, instructions
 from edgekd.microcontrollers.c.model import HEADER, sizes_of, state_bytes
 from edgekd.report.results import Microcontroller
+
+OTHER_C = (
+    "its sources are not those of this edgekd, with which its constants were compiled and measured: they may take "
+    "another time and other memory on the board. Next: export the run again, and profile that."
+)
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,19 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
     """What a reader should know of these figures: what was counted, what assumed, and what others measured."""
     settings = bundle.manifest.target.c
     assert settings is not None
+    other = [] if _is_of_this_version(bundle) else [f"{name}: {OTHER_C}"]
     if found.instructions is None:
-        return [f"{name}: no instructions were counted on {found.core}: {(found.not_counted or '').rstrip('.')}."]
+        return [
+            *other,
+            f"{name}: no instructions were counted on {found.core}: {(found.not_counted or '').rstrip('.')}.",
+        ]
     core = CORES[found.core]
     low, high = core.cycles
     notes = [
+        *other,
         f"{name}: instructions of a second of sound were counted by {found.emulator}, with GCC "
         f"{toolchain.version(toolchain.CROSS_COMPILER)} at -O2, windows overlapping as in the bundle. A count of "
-        "instructions is none of cycles."
+        "instructions is none of cycles.",
     ]
     if found.milliseconds is not None and settings.clock_hz is not None:
         notes.append(
@@ -133,6 +145,13 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
             f"{found.core}: {published}."
         )
     return notes
+
+
+def _is_of_this_version(bundle: Bundle) -> bool:
+    """Whether the sources in `bundle` are those that its constants are compiled with here."""
+    shipped = {Path(path).name: digest for path, digest in bundle.manifest.files.items()}
+    ours = ((name, hashlib.sha256((SOURCES / name).read_bytes()).hexdigest()) for name in (*LIBRARY, *HEADERS))
+    return all(shipped.get(name) == digest for name, digest in ours)
 
 
 def _current(power: Power | None) -> str:

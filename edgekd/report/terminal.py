@@ -34,8 +34,7 @@ from edgekd.task import THRESHOLD
 if TYPE_CHECKING:
     from edgekd.data.index import Dropped
     from edgekd.experiments.comparison import Comparison, Spread
-    from edgekd.exporting.manifest import Bundle
-    from edgekd.exporting.runtimes.runtime import Runtime
+    from edgekd.exporting.manifest import Bundle, Check
     from edgekd.quantization.sensitivity import Loss, Mixed, Sensitivity
     from edgekd.runs.run import Run
     from edgekd.scoring.differences import AnyDifference
@@ -205,6 +204,14 @@ def _loss(loss: Loss, lost: str = " lost") -> str:
     return f"{points_lost(loss.drop)} points{lost}, {decibels(loss.sqnr_db)} dB"
 
 
+def _print_layers(check: Check) -> None:
+    fallen = [name for name, kind in check.layers.items() if kind != "int8"]
+    if fallen:
+        line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
+    elif check.layers:
+        line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
+
+
 def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     """What a bundle that was just written holds, and what it was checked with.
 
@@ -220,7 +227,9 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     others = "".join(f", also {precision}" for precision in manifest.alternatives)
     opset = f"opset {target.opset}, " if bundle.model.suffix == ".onnx" else ""
     line(f"  {bundle.model.name} {size(model)}, bundle {size(bundle.size_bytes)}; {opset}{manifest.precision}{others}")
-    _print_memory(manifest.memory_on_the_core)
+    takes = manifest.memory_on_the_core
+    if takes is not None:
+        line(f"  compiled for its core: {takes}")
     if manifest.precision != "int8":
         line(f"  {manifest.precision}: the float student")
     if manifest.classifier.input == "log_mel":
@@ -254,25 +263,11 @@ def print_bundle(bundle: Bundle, why_rejects: str | None = None) -> None:
     if manifest.unwritten is not None:
         line(f"  written by PyTorch's exporter, as edgekd's own does not know this: {manifest.unwritten}")
     for check in manifest.checks:
-        fallen = [name for name, kind in check.layers.items() if kind != "int8"]
-        if fallen:
-            line(f"  not in int8, says {check.by}: {', '.join(fallen)}")
-        elif check.layers:
-            line(f"  in int8, says {check.by}: all {len(check.layers)} layers that are to be")
-    _print_next_step(RUNTIMES[target.runtime])
-
-
-def _print_memory(takes: str | None) -> None:
-    if takes is not None:
-        line(f"  compiled for its core: {takes}")
-
-
-def _print_next_step(runtime: Runtime) -> None:
-    if runtime.hears_16_bits:  # a part of firmware: nothing is typed on the device
-        line(f"  here, in the bundle: {runtime.first_command}")
+        _print_layers(check)
+    where = "here, in the bundle" if RUNTIMES[target.runtime].hears_16_bits else "on the device"
+    line(f"  {where}: {RUNTIMES[target.runtime].first_command}")
+    if RUNTIMES[target.runtime].hears_16_bits:
         line("  into your firmware: README.md of the bundle")
-    else:
-        line(f"  on the device: {runtime.first_command}")
 
 
 def print_engines(engines: dict[str, Any]) -> None:

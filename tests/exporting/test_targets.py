@@ -193,6 +193,11 @@ def test_fp16_beside_a_log_mel_that_cannot_be_pinned_is_refused(tmp_path: Path) 
         load_target(own_board(tmp_path, 'frontend = "external"', 'frontend = "graph"', like="jetson-nano"))
 
 
+def test_c_hears_one_clip_after_another() -> None:
+    with pytest.raises(UsageError, match=r"Target 'host-c' hears one clip after another\. Leave --batch out\."):
+        load_target("host-c").adapted(batch="dynamic")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.toml: no such configuration file"):
         load_target(str(tmp_path / "none.toml"))

@@ -39,6 +39,7 @@ QUICK = [
 ]
 DISTILL = ["distill", *QUICK, "--out", "run"]
 EXPORT = ["export", "run", "--target", "cpu", "--out", "bundle", "--quiet"]
+EXPORT_C = ["export", "run", "--target", "host-c", "--out", "bundle", "--quiet"]
 COMPARE = ["compare", *QUICK, "--methods", "labels,kd", "--seeds", "1", "--quantize", "--out", "grid"]
 AHEAD = r"cache/teacher-\w+/embeddings\.f16(\.crc)?"  # of a teacher that students may learn from who need them
 PREPARE = ["data", "prepare", *DATA[:6], "--quiet"]
@@ -91,6 +92,9 @@ SCENARIOS: dict[str, Scenario] = {
     "export --overwrite": Scenario(
         [*EXPORT, "--overwrite", "--precision", "fp32"], (DISTILL, EXPORT), keeps=_old_or_new_bundle
     ),
+    "export of C": Scenario(EXPORT_C, (DISTILL,)),
+    "export of C --overwrite": Scenario([*EXPORT_C, "--overwrite"], (DISTILL, EXPORT), keeps=_old_or_new_bundle),
+    "profile of C": Scenario(["profile", "bundle", "--quick", "--out", "profile", "--quiet"], (DISTILL, EXPORT_C)),
     "profile": Scenario(["profile", "run", "--quick", "--quiet"], (DISTILL,), keeps=_old_or_new_run),
     "prepare": Scenario(PREPARE),
     "compare": Scenario(COMPARE, (PREPARE,), spare=AHEAD),

@@ -101,6 +101,14 @@ def test_what_is_not_emulated_says_so(bundle: Bundle, monkeypatch: pytest.Monkey
     assert notes == ["mine: no instructions were counted on cortex-m4: no-such-gcc is not installed."]
 
 
+def test_a_reader_is_told_where_what_was_measured_is_not_what_the_bundle_has(bundle: Bundle) -> None:
+    changed = bundle.manifest.model_copy(update={"files": bundle.manifest.files | {"src/edgekd_network.c": "0" * 64}})
+    pico = for_board(bundle, "esp32-s3")
+    notes = board_notes("mine", on_board(pico), replace(bundle, manifest=changed))
+    assert notes[0].startswith("mine: its sources are not those of this edgekd, with which its constants were compiled")
+    assert notes[1:] == board_notes("mine", on_board(pico), bundle)
+
+
 @needs_emulator
 def test_a_board_that_may_be_late_is_told_of_and_one_without_a_current_has_no_energy(bundle: Bundle) -> None:
     pico = for_board(bundle, "rp2040")

@@ -8,6 +8,13 @@
 
 #define LARGEST_RADIX 16
 
+/* Functions that would cost the loops of others registers. */
+#if defined(__GNUC__)
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 /* The binary logarithm of a positive normal number, to 1e-7: with x = m 2^e, m between 1/sqrt 2 and sqrt 2, and
  * s = (m - 1) / (m + 1), it is e + 2 / ln 2 (s + s^3 / 3 + s^5 / 5 + s^7 / 7 + ...). */
 #define LOGARITHM_1 2.88539008f
@@ -99,9 +106,10 @@ static void radix_2(float *z, int points, int length, const float *twiddles) {
     }
 }
 
-static void radix_any(float *z, int points, int radix, int length, const float *roots) {
+/* An odd one. Two numbers as far from the first as from the last meet roots that differ in sign alone. */
+static APART void radix_any(float *z, int points, int radix, int length, const float *roots) {
     float taken[2 * LARGEST_RADIX];
-    int step = 2 * length;
+    int step = 2 * length, half = radix / 2;
     for (float *block = z; block < z + 2 * points; block += radix * step) {
         const float *w = roots + 2 * radix;
         for (float *a = block; a < block + step; a += 2, w += 2 * (radix - 1)) {
@@ -111,15 +119,25 @@ static void radix_any(float *z, int points, int radix, int length, const float *
                 taken[2 * q] = from[0] * by[0] - from[1] * by[1];
                 taken[2 * q + 1] = from[0] * by[1] + from[1] * by[0];
             }
-            for (int k = 0; k < radix; k++) {
-                float re = taken[0], im = taken[1];
-                for (int q = 1, root = k; q < radix; q++) {
-                    re += taken[2 * q] * roots[2 * root] - taken[2 * q + 1] * roots[2 * root + 1];
-                    im += taken[2 * q] * roots[2 * root + 1] + taken[2 * q + 1] * roots[2 * root];
+            for (int q = 1; q <= half; q++) {
+                float *one = taken + 2 * q, *other = taken + 2 * (radix - q);
+                float sum_r = one[0] + other[0], sum_i = one[1] + other[1];
+                other[0] = one[0] - other[0], other[1] = one[1] - other[1];
+                one[0] = sum_r, one[1] = sum_i;
+                a[0] += sum_r, a[1] += sum_i;
+            }
+            for (int k = 1; k <= half; k++) {
+                float sum_r = taken[0], sum_i = taken[1], turned_r = 0.0f, turned_i = 0.0f;
+                const float *one = taken + 2, *other = taken + 2 * (radix - 1);
+                for (int q = 1, root = k; q <= half; q++, one += 2, other -= 2) {
+                    float cosine = roots[2 * root], sine = roots[2 * root + 1];
+                    sum_r += one[0] * cosine, sum_i += one[1] * cosine;
+                    turned_r += other[0] * sine, turned_i += other[1] * sine;
                     root += k;
                     if (root >= radix) root -= radix;
                 }
-                a[k * step] = re, a[k * step + 1] = im;
+                a[k * step] = sum_r - turned_i, a[k * step + 1] = sum_i + turned_r;
+                a[(radix - k) * step] = sum_r + turned_i, a[(radix - k) * step + 1] = sum_i - turned_r;
             }
         }
     }
@@ -179,26 +197,26 @@ static float binary_logarithm(float x) {
 void edgekd_log_mel_row(const edgekd_log_mel *front_end, const int16_t *samples, int ring, int start, int before,
                         int after, float *spectrum, float *row) {
     const float *filter = front_end->filters;
-    int step, mel;
+    float sum = 0.0f;
+    int mel, step, each = 0;
     transform(front_end, spectrum, load(front_end, samples, ring, start, before, after, spectrum));
     powers(front_end, spectrum);
     if (front_end->of_magnitudes)
         for (int k = roots_in_vectors(spectrum, front_end->points + 1); k <= front_end->points; k++)
             spectrum[2 * k] = sqrtf(spectrum[2 * k]);
     mel = row_in_vectors(front_end, spectrum, &filter, row);
-    for (step = mel / front_end->bins_per_step; mel < front_end->mels; step++) {
-        float sum = 0.0f;
-        for (int each = 0; each < front_end->bins_per_step; each++, mel++) {
-            const float *power = spectrum + 2 * front_end->first[mel], *end = filter + front_end->count[mel];
-            float heard = 0.0f;
-            for (; filter < end; power += 2) heard += *filter++ * *power;
-            if (front_end->of_magnitudes)
-                heard += front_end->least;
-            else if (!(heard > front_end->least))
-                heard = front_end->least;
-            sum += binary_logarithm(heard);
-        }
+    for (step = mel / front_end->bins_per_step; mel < front_end->mels; mel++) {
+        const float *power = spectrum + 2 * front_end->first[mel], *end = filter + front_end->count[mel];
+        float heard = 0.0f;
+        for (; filter < end; power += 2) heard += *filter++ * *power;
+        if (front_end->of_magnitudes)
+            heard += front_end->least;
+        else if (!(heard > front_end->least))
+            heard = front_end->least;
+        sum += binary_logarithm(heard);
+        if (++each < front_end->bins_per_step) continue;
         row[step] = front_end->factor[step] * sum + front_end->offset[step];
+        step++, each = 0, sum = 0.0f;
     }
 }
 #endif

@@ -267,27 +267,38 @@ static int radix_2_in_vectors(float *z, int points, int length, const float *twi
     return 1;
 }
 
-static int radix_any_in_vectors(float *z, int points, int radix, int length, const float *roots) {
+static APART int radix_any_in_vectors(float *z, int points, int radix, int length, const float *roots) {
     const uint32_t apart = 8 * (uint32_t)(radix - 1);
-    const uint32_t of_roots[] = {0, 4, 0, 4}, of_twiddles[] = {0, 4, apart, apart + 4};
-    const uint32x4_t twice = vld1q_u32(of_roots), next = vld1q_u32(of_twiddles);
+    const uint32_t of_twiddles[] = {0, 4, apart, apart + 4};
+    const uint32x4_t next = vld1q_u32(of_twiddles);
     float32x4_t taken[LARGEST_RADIX];
-    int step = 2 * length;
+    int step = 2 * length, half = radix / 2;
     if (length & 1) return 0;
     for (float *block = z; block < z + 2 * points; block += radix * step) {
         const float *w = roots + 2 * radix;
         for (float *a = block; a < block + step; a += 4, w += 4 * (radix - 1)) {
-            taken[0] = vld1q_f32(a);
-            for (int q = 1; q < radix; q++)
-                taken[q] = turned(vld1q_f32(a + q * step), vldrwq_gather_offset_f32(w + 2 * (q - 1), next));
-            for (int k = 0; k < radix; k++) {
-                float32x4_t sum = taken[0];
-                for (int q = 1, root = k; q < radix; q++) {
-                    sum = vaddq_f32(sum, turned(taken[q], vldrwq_gather_offset_f32(roots + 2 * root, twice)));
+            float32x4_t all = vld1q_f32(a);
+            taken[0] = all;
+            for (int q = 1; q <= half; q++) {
+                const float *by = w - 2;
+                float32x4_t one = turned(vld1q_f32(a + q * step), vldrwq_gather_offset_f32(by + 2 * q, next));
+                float32x4_t other = turned(vld1q_f32(a + (radix - q) * step),
+                                           vldrwq_gather_offset_f32(by + 2 * (radix - q), next));
+                taken[q] = vaddq_f32(one, other), taken[radix - q] = vsubq_f32(one, other);
+                all = vaddq_f32(all, taken[q]);
+            }
+            vst1q_f32(a, all);
+            for (int k = 1; k <= half; k++) {
+                float32x4_t sum = taken[0], turns = vdupq_n_f32(0.0f);
+                const float32x4_t *one = taken + 1, *other = taken + radix - 1;
+                for (int q = 1, root = k; q <= half; q++) {
+                    sum = vaddq_f32(sum, vmulq_n_f32(*one++, roots[2 * root]));
+                    turns = vaddq_f32(turns, vmulq_n_f32(*other--, roots[2 * root + 1]));
                     root += k;
                     if (root >= radix) root -= radix;
                 }
-                vst1q_f32(a + k * step, sum);
+                vst1q_f32(a + k * step, vcaddq_rot90_f32(sum, turns));
+                vst1q_f32(a + (radix - k) * step, vcaddq_rot270_f32(sum, turns));
             }
         }
     }
@@ -387,7 +398,7 @@ static const float *heard_by_four(const edgekd_log_mel *front_end, int mel, cons
         "vadd.i32 q4, q4, q0\n"
         "vshl.i32 q4, q4, #2\n"
         "vadd.i32 q4, q4, %[filter]\n"
-        "vmov %[carried], q4[3]\n"
+        "vmov.32 %[carried], q4[3]\n"
         "add %[filter], %[carried], %[last], lsl #2\n"
         "mov %[carried], #0\n"
         "wls lr, %[most], 2f\n"

@@ -38,6 +38,7 @@ class OnnxRuntime:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
+    tells_unknown: bool = True
     settings: str | None = None
     in_steps: bool = True
     first_command: str = "python3 edgekd_runner.py verify"

@@ -71,6 +71,8 @@ class Runtime(Protocol):
     """Below this much memory it does not start."""
     hears_16_bits: bool
     """Whether it takes samples of 16 bits: then clips are rounded to them before anything is compared."""
+    tells_unknown: bool
+    """Whether what it runs can say how familiar a clip is (`--reject`)."""
     settings: str | None
     """The table of a target's TOML that is this runtime's own."""
     in_steps: bool

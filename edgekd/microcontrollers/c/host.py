@@ -35,6 +35,7 @@ class HostClassifier:
             parts = [folder / MODEL, *(SOURCES / source for source in LIBRARY)]
             flags = (*_LIBRARY_FLAGS, f"-I{folder}", f"-I{SOURCES}")
             toolchain.build(parts, folder / "classifier.so", flags)
+            toolchain.check_loads(folder / "classifier.so")
             try:
                 self.library = ctypes.CDLL(str(folder / "classifier.so"))
             except OSError as failure:

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +106,20 @@ def build(sources: Sequence[Path], program: Path, flags: Sequence[str] = ()) -> 
         )
 
 
+def check_loads(library: Path) -> None:
+    """Raise `InputError` for a library that ends the process that loads it, as one with a sanitizer does. That takes
+    options in `$CC`: without any nothing is tried."""
+    compiler = host_compiler()
+    if len(compiler) == 1:
+        return
+    tried = _started([sys.executable, "-I", "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(library)])
+    if tried.returncode:
+        told = (tried.stderr.strip().splitlines() or [f"it ended with {tried.returncode}"])[-1]
+        raise InputError(
+            f"What {shlex.join(compiler)} compiles cannot be loaded here: {told} Take options out of $CC, or unset it."
+        )
+
+
 def cross_build(sources: Sequence[Path], program: Path, core: Core, flags: Sequence[str] = ()) -> None:
     """A program for a core under the emulator; beside the sources lies `emulator.ld`. Raises as `build` does."""
     target = ["-mthumb", *core.flags, *linked_for(core, str(sources[0].parent / "emulator.ld"))]
@@ -153,7 +168,8 @@ def _compile(command: list[str], folder: Path | None = None) -> None:
         )
     if not _compiles_anything(command):
         raise InputError(f"{command[0]} compiles nothing, not even an empty program: {told}. {_NAME_ANOTHER}")
-    raise GateError(f"{command[0]} does not compile the exported C: {told}.")
+    another = "" if command[0] == CROSS_COMPILER else " Another C compiler of this machine may: name it in $CC."
+    raise GateError(f"{command[0]} does not compile the exported C: {told}.{another}")
 
 
 def _compiles_anything(command: list[str]) -> bool:
@@ -175,7 +191,7 @@ def _started(command: list[str], folder: Path | None = None) -> subprocess.Compl
             check=False,
             cwd=folder,
             timeout=_SECONDS,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", "TMPDIR": tempfile.gettempdir()},  # one that can be written
         )
     except subprocess.TimeoutExpired:
         raise GateError(f"{Path(command[0]).name} did not end within {_SECONDS} seconds.") from None
@@ -186,7 +202,7 @@ def _started(command: list[str], folder: Path | None = None) -> subprocess.Compl
 def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     """The first error of what a compiler said."""
     lines = done.stderr.splitlines()
-    errors = [line for line in lines if "error" in line] or lines
+    errors = [line for line in lines if "error" in line.lower()] or lines  # as says "Error"
     return errors[0].strip() if errors else f"it ended with {done.returncode} and said nothing"
 
 

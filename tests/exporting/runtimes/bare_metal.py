@@ -53,6 +53,7 @@ class BareMetal:
     architectures = ("armv7e-m", "armv8.1-m.main")
     least_memory_bytes = 1 << 14
     hears_16_bits = False
+    tells_unknown = False
     settings = None
     in_steps = False
     first_command = "make flash"

@@ -16,6 +16,7 @@ from edgekd.microcontrollers.c.constants import array
 from edgekd.microcontrollers.c.cores import CORES
 from edgekd.microcontrollers.c.front_end import log_mel_constants
 from edgekd.microcontrollers.integer.layers import Map
+from edgekd.microcontrollers.integer.trained_log_mel import TrainedLogMel
 from tests.microcontrollers.c.programs import needs_emulator, needs_host
 
 FRONT_ENDS = {
@@ -79,7 +80,7 @@ def digests(folder: Path, core: str | None, flags: tuple[str, ...] = ()) -> list
         bins = here.n_mels // here.bins_per_step
         normal = np.random.default_rng(number).uniform(0.5, 2, (2, bins))
         entry = Map("entry", 1, bins, 1, 0.7, 3)
-        parts.append(log_mel_constants(here, rate, 1.7, *normal, entry, f"front_end_{number}"))
+        parts.append(log_mel_constants(TrainedLogMel(here, rate, 1.7, *normal), entry, f"front_end_{number}"))
     names = ", ".join(f"&front_end_{number}" for number in range(len(FRONT_ENDS)))
     parts.append(f"static const edgekd_log_mel *const front_ends[] = {{{names}}};\n")
     (folder / "main.c").write_text("".join(parts) + _MAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,35 @@ def test_a_compiler_that_compiles_nothing_is_bad_input(
 def test_what_a_good_compiler_refuses_is_the_sources_fault(source: Path) -> None:
     source.write_text("int main(void) { return wrong; }\n")
     with pytest.raises(GateError, match=r"does not compile the exported C: .*right\.c:1:.*wrong"):
+        toolchain.build([source], source.with_suffix(""))
+
+
+def test_what_the_assembler_calls_an_error_is_told_and_another_compiler_asked_for(
+    monkeypatch: pytest.MonkeyPatch, source: Path
+) -> None:
+    says = (
+        'case "$*" in *empty.c*) ;; *) echo "a.s: Assembler messages:\na.s:7: Error: selected FPU" >&2; exit 1;; esac'
+    )
+    monkeypatch.setenv("CC", str(program(source.parent, "my-cc", says)))
+    with pytest.raises(GateError, match=r"C: a\.s:7: Error: selected FPU\. Another C compiler .* name it in \$CC\.$"):
+        toolchain.build([source], source.with_suffix(""))
+
+
+@needs_host
+def test_a_library_that_ends_who_loads_it_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends = "#include <stdlib.h>\n__attribute__((constructor)) static void ends(void) { exit(1); }\n"
+    (tmp_path / "ends.c").write_text(ends)
+    monkeypatch.setenv("CC", f"{toolchain.host_compiler()[0]} -DRIGHT")
+    toolchain.build([tmp_path / "ends.c"], tmp_path / "ends.so", ["-shared", "-fPIC"])
+    with pytest.raises(InputError, match=r"-DRIGHT compiles cannot be loaded here: it ended with 1.*out of \$CC"):
+        toolchain.check_loads(tmp_path / "ends.so")
+
+
+def test_compilers_write_where_python_does(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
+    says = 'echo "error: in $TMPDIR" >&2; exit 1'
+    monkeypatch.setenv("CC", str(program(source.parent, "my-cc", says)))
+    monkeypatch.setenv("TMPDIR", "/proc")
+    with pytest.raises(InputError, match=f"in {tempfile.gettempdir()}"):
         toolchain.build([source], source.with_suffix(""))
 
 

@@ -52,6 +52,7 @@ class PlainC:
     )
     least_memory_bytes: int = 1 << 12
     hears_16_bits: bool = True
+    tells_unknown: bool = False
     settings: str | None = "c"
     in_steps: bool = False
     first_command: str = "make verify"
@@ -85,10 +86,6 @@ class PlainC:
         from edgekd.microcontrollers.c.packages import placed
 
         deployable = deployables["int8"]
-        if deployable.reject is not None:
-            raise UsageError(
-                "C does not say how familiar a clip is, by which this run tells the unknown: pass --reject off."
-            )
         student, network, samples = deployable.student, deployable.network, deployable.clip_samples
         assert network is not None
         hop = whole_frames(samples // 2, student.frontend.config)

@@ -47,9 +47,9 @@ class LogMelError:
         ):
             if not error <= most:
                 raise GateError(
-                    f"The log-mel in fixed point at {sample_rate} Hz is {error:.3f} dB off {what} of the verification "
-                    f"clips (at most {most:g} dB). Distil with a shorter frontend.window_ms or more frontend.n_mels, "
-                    "or name a board with an FPU."
+                    f"The log-mel in fixed point at {sample_rate} Hz is up to {error:.3f} dB off {what} of the "
+                    f"verification clips (at most {most:g} dB). Distil with a shorter frontend.window_ms or more "
+                    "frontend.n_mels, or name a board with an FPU."
                 )
 
 

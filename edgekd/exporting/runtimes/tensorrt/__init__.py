@@ -41,6 +41,7 @@ class TensorRT:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
+    tells_unknown: bool = True
     settings: str | None = "tensorrt"
     in_steps: bool = False
     first_command: str = f"sh {BUILD_SCRIPT}"

@@ -39,6 +39,7 @@ class TensorRTForRTX:
     architectures: tuple[str, ...] = onnx_bundle.ARCHITECTURES
     least_memory_bytes: int = 1 << 20
     hears_16_bits: bool = False
+    tells_unknown: bool = True
     settings: str | None = "tensorrt_rtx"
     in_steps: bool = False
     first_command: str = f"python3 {onnx_bundle.RUNNER} choose"
