@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
                 figures["ram_bytes"] = found.state_bytes + pieces["stack_bytes"]
             if not lacking:
                 counted = instructions(model, objects, core, host.in_16_bits(example.numpy())[0])
-                figures |= _of_a_second(counted, core, target.c)
+                figures |= _of_a_stream(counted, core, target.c, bundle.manifest.classifier.sample_rate)
             else:
                 figures["not_counted"] = next(iter(lacking.values()))
     except GateError as failure:
@@ -92,13 +93,15 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
     return found.model_copy(update=figures)
 
 
-def _of_a_second(counted: Instructions, core: Core, settings: PlainCSettings) -> dict[str, object]:
-    """Counts and estimates of a second of sound."""
+def _of_a_stream(counted: Instructions, core: Core, settings: PlainCSettings, sample_rate: int) -> dict[str, object]:
+    """Counts and estimates of a second of sound, and the count of the longest push."""
     figures: dict[str, object] = {
         "emulator": f"{toolchain.EMULATOR} {toolchain.version(toolchain.EMULATOR)}, {core.emulated.machine}",
         "instructions": counted.total,
         "log_mel_instructions": counted.log_mel,
         "network_instructions": counted.network,
+        "longest_push_instructions": counted.longest_push,
+        "push_seconds": counted.push_samples / sample_rate,
     }
     if settings.clock_hz is None:
         return figures
@@ -134,6 +137,7 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
             f"({core.manual}) at {settings.clock_hz / 1e6:g} MHz, and no wait for flash or memory."
             f"{_current(settings.power)}{_late(found.milliseconds)}"
         )
+        notes += _longest_push(name, found, core, settings.clock_hz)
     published = "; ".join(
         f"{each.milliseconds:g} ms{'' if each.millijoules is None else f' and {each.millijoules:g} mJ'} an inference "
         f"({each.board}; {each.where})"
@@ -152,6 +156,21 @@ def _is_of_this_version(bundle: Bundle) -> bool:
     shipped = {Path(path).name: digest for path, digest in bundle.manifest.files.items()}
     ours = ((name, hashlib.sha256((SOURCES / name).read_bytes()).hexdigest()) for name in (*LIBRARY, *HEADERS))
     return all(shipped.get(name) == digest for name, digest in ours)
+
+
+def _longest_push(name: str, found: Microcontroller, core: Core, clock_hz: int) -> list[str]:
+    """How much sound arrives while the longest push lasts: what buffers before it must hold."""
+    if found.longest_push_instructions is None or found.push_seconds is None:
+        return []
+    hop = 1e3 * found.push_seconds
+    least, most = (1e3 * found.longest_push_instructions * cycles / clock_hz for cycles in core.cycles)
+    buffers = "no more than one buffer of that length has to wait"
+    if most > hop:
+        buffers = f"let the microphone's buffers hold {ceil(most / hop) + 1} of that length"
+    return [
+        f"{name}: the longest push of {hop:.4g} ms of sound takes {found.longest_push_instructions:,} instructions, "
+        f"{least:.3g} to {most:.3g} ms by the same estimate: {buffers}."
+    ]
 
 
 def _current(power: Power | None) -> str:

@@ -72,7 +72,7 @@ def row(subject: Subject) -> dict[str, Value]:
 
 _ON_BOARD = (
     *("constant_bytes", "flash_bytes", "state_bytes", "ram_bytes", "stack_bytes"),
-    *("instructions", "log_mel_instructions", "network_instructions"),
+    *("instructions", "log_mel_instructions", "network_instructions", "longest_push_instructions"),
 )
 
 
@@ -188,6 +188,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("board_instructions", "instructions a second of sound", count, "low"),
         Figure("board_log_mel_instructions", "of them log-mel", count),
         Figure("board_network_instructions", "of them network", count),
+        Figure("board_longest_push_instructions", "instructions of the longest push of a frame's hop", count),
         Figure("board_milliseconds_least", "ms a second of sound, estimated: at least", number),
         Figure("board_milliseconds_most", "at most", number),
         Figure("board_millijoules_least", "mJ a second of sound, estimated: at least", number),

@@ -139,6 +139,8 @@ class Microcontroller(Section):
     instructions: Count | None = None
     log_mel_instructions: Count | None = None
     network_instructions: Count | None = Field(None, description="all but the log-mel's")
+    longest_push_instructions: Count | None = Field(None, description="of the longest push of `push_seconds` of sound")
+    push_seconds: Positive | None = Field(None, description="a frame's hop")
     not_counted: str | None = Field(None, description="why there are no instructions")
     milliseconds: Span | None = Field(None, description="estimated: at least, at most")
     millijoules: Span | None = Field(None, description="estimated: at least, at most")

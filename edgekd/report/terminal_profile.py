@@ -55,6 +55,7 @@ BOARD = {
     "instr.": "board_instructions",
     "log-mel": "board_log_mel_instructions",
     "network": "board_network_instructions",
+    "longest push": "board_longest_push_instructions",
 }
 
 

@@ -57,6 +57,7 @@ def test_a_reader_is_told_that_it_is_an_estimate(found: Profile, capsys: pytest.
     for words in ("an estimate, not a measurement", "1 to 2 cycles an instruction", "10.8 mA and 3 V", "MLPerf Tiny"):
         assert words in notes
     assert "keep up" not in notes
+    assert re.search(r"the longest push of \S+ ms of sound takes \S+ instructions, \S+ to \S+ ms by the same", notes)
     here, there = found.verdict[:2]
     assert here.startswith("audiomoth, compiled for this machine, answers in ")
     assert re.fullmatch(
@@ -118,6 +119,10 @@ def test_a_board_that_may_be_late_is_told_of_and_one_without_a_current_has_no_en
     slow = found.model_copy(update={"milliseconds": (800.0, 1600.0)})
     notes = " ".join(board_notes("mine", slow, pico))
     assert "No energy: the target's TOML has no [c.power]. It may not keep up with the sound." in notes
+    late = found.model_copy(update={"push_seconds": 0.016, "longest_push_instructions": 4_000_000})  # at 133 MHz
+    assert "30.1 to 60.2 ms by the same estimate: let the microphone's buffers hold 5 of that length." in " ".join(
+        board_notes("mine", late, pico)
+    )
 
 
 def test_a_bundle_that_is_no_c_has_no_microcontroller(tiny_bundle: Path) -> None:

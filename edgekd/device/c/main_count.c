@@ -1,4 +1,5 @@
-/* How many instructions does a hop of sound take, and how many of them the log-mel? Linked with -Wl,--wrap of the function
+/* How many instructions does a hop of sound take, how many of them the log-mel, and how many the longest push of a
+ * frame's hop? Linked with -Wl,--wrap of the function
  * that computes it; for the emulator, whose counter counts instructions. Windows are as far along as they are in an
  * endless stream: they have heard a whole one before anything is counted. */
 #include "edgekd.h"
@@ -6,7 +7,7 @@
 #include "golden.h"
 
 static edgekd_t classifier;
-static uint32_t log_mel, rows;
+static uint32_t log_mel, rows, longest;
 
 #if EDGEKD_FIXED_POINT
 #define REAL __real_edgekd_fixed_log_mel_row
@@ -47,13 +48,17 @@ int main(void) {
     while (left) {
         uint32_t count = left < EDGEKD_FRAME_HOP ? left : EDGEKD_FRAME_HOP;
         if (at + count > EDGEKD_WINDOW_SAMPLES) at = 0;
+        uint32_t start = edgekd_count(), taken;
         edgekd_push(&classifier, golden_pcm[0] + at, count);
+        taken = edgekd_count() - start;
+        if (taken > longest) longest = taken;
         at += count;
         left -= count;
     }
     total = edgekd_count() - total;
     say("total ", total);
     say("log-mel ", log_mel);
+    say("longest ", longest);
     say("frames ", rows);
     say("samples ", EDGEKD_HOP_SAMPLES);
     return 0;

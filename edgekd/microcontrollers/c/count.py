@@ -20,10 +20,13 @@ COUNTING = "main_count.c"
 
 @dataclass(frozen=True)
 class Instructions:
-    """Of a second of a stream, in which windows overlap as the bundle's do: all, and those of the log-mel."""
+    """Of a second of a stream, in which windows overlap as the bundle's do: all, and those of the log-mel; and of the
+    longest push, where each brings `push_samples` samples, a frame's hop."""
 
     total: int
     log_mel: int
+    longest_push: int
+    push_samples: int
 
     @property
     def network(self) -> int:
@@ -51,5 +54,10 @@ def instructions(
         said = toolchain.emulate(program, core)
     counted = dict(line.rsplit(maxsplit=1) for line in said.splitlines())
     seconds = int(counted["samples"]) / sizes["SAMPLE_RATE"]
-    each = core.emulated.instructions_a_tick / seconds
-    return Instructions(total=round(int(counted["total"]) * each), log_mel=round(int(counted["log-mel"]) * each))
+    each = core.emulated.instructions_a_tick
+    return Instructions(
+        total=round(int(counted["total"]) * each / seconds),
+        log_mel=round(int(counted["log-mel"]) * each / seconds),
+        longest_push=round(int(counted["longest"]) * each),
+        push_samples=sizes["FRAME_HOP"],
+    )

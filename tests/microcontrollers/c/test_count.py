@@ -55,6 +55,12 @@ def test_windows_that_overlap_share_the_log_mel_and_not_the_network(
     assert twice.log_mel / apart.log_mel == pytest.approx(1, abs=0.2)  # but for frames at the ends of a window
 
 
+def test_the_longest_push_makes_more_rows_than_others(apart: Instructions) -> None:
+    pushes = RATE / apart.push_samples
+    assert apart.push_samples == 128
+    assert 1.5 * apart.total / pushes < apart.longest_push < apart.total / 3
+
+
 def test_a_core_without_an_fpu_takes_more_for_the_log_mel_and_far_more_in_float(
     apart: Instructions, pcm: NDArray[np.int16], tmp_path: Path
 ) -> None:
