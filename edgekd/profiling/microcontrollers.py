@@ -114,7 +114,8 @@ def _of_a_stream(counted: Instructions, core: Core, settings: PlainCSettings, sa
 
 
 def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
-    """What a reader should know of these figures: what was counted, what assumed, and what others measured."""
+    """What a reader should know of these figures: what was counted, what assumed, and what others measured. What is so
+    of every bundle for a core does not name this one: it is told once."""
     settings = bundle.manifest.target.c
     assert settings is not None
     other = [] if _is_of_this_version(bundle) else [f"{name}: {OTHER_C}"]
@@ -127,7 +128,7 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
     low, high = core.cycles
     notes = [
         *other,
-        f"{name}: instructions of a second of sound were counted by {found.emulator}, with GCC "
+        f"Instructions of a second of sound on a {found.core} were counted by {found.emulator}, with GCC "
         f"{toolchain.version(toolchain.CROSS_COMPILER)} at -O2, windows overlapping as in the bundle. A count of "
         "instructions is none of cycles.",
     ]
@@ -145,8 +146,8 @@ def board_notes(name: str, found: Microcontroller, bundle: Bundle) -> list[str]:
     )
     if published:
         notes.append(
-            f"{name}: for comparison, MLPerf Tiny's keyword spotting, another network and of 1 s, measured on a "
-            f"{found.core}: {published}."
+            f"For comparison, MLPerf Tiny's keyword spotting, another network and of 1 s, measured on a {found.core}: "
+            f"{published}."
         )
     return notes
 
