@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from edgekd.config import FrontendConfig
 from edgekd.device import edgekd_runner
 from edgekd.device.c import HEADERS, LIBRARY
 from edgekd.errors import GateError, InputError, UsageError
@@ -28,7 +29,7 @@ from edgekd.microcontrollers.c.bounds import check_model
 from edgekd.microcontrollers.c.cores import CORES, core_of
 from edgekd.microcontrollers.c.host import HostClassifier, classify
 from edgekd.microcontrollers.c.measure import compiled, footprint
-from edgekd.microcontrollers.c.model import HEADER, MODEL
+from edgekd.microcontrollers.c.model import HEADER, MODEL, sizes_of, state_bytes
 from edgekd.microcontrollers.c.packages import by_name, place
 from edgekd.progress import silent
 from edgekd.resources import named_resources
@@ -152,6 +153,21 @@ def test_a_board_without_the_fpu_of_its_core_has_no_float_either(tmp_path: Path)
     core = core_of(target.c.core, target.c.fpu)
     assert core is not None
     assert "-mfloat-abi=soft" in core.flags
+
+
+def test_windows_that_do_not_overlap_take_the_memory_of_one(tmp_path: Path) -> None:
+    frontend = FrontendConfig(n_fft=256, hop_length=128, n_mels=32, f_max=1_900)
+    student = untrained(("hltdnn_micro", 0.5), 3, frontend, 4_000, 4_000, "int8")
+
+    def sizes(seconds: str) -> dict[str, int]:
+        board = load_target(like_m4f(tmp_path, "flash_bytes", f"{seconds}flash_bytes"))
+        return sizes_of(by_name(PlainC().emit({"int8": student}, board, silent))[HEADER])
+
+    half, whole, thrice = (sizes(asked) for asked in ("", "hop_seconds = 1.0\n", "hop_seconds = 3.1\n"))
+    assert [found["HOP_SAMPLES"] for found in (half, whole, thrice)] == [16 * 128, 31 * 128, 97 * 128]
+    assert half == {**whole, "HOP_SAMPLES": half["HOP_SAMPLES"]}
+    of_a_window = 4 * (3 + half["MEMORY_WORDS"])
+    assert state_bytes(half) == state_bytes(thrice) + of_a_window
 
 
 def test_a_log_mel_that_is_too_far_off_is_refused(

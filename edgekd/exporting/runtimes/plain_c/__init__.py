@@ -88,9 +88,12 @@ class PlainC:
         deployable = deployables["int8"]
         student, network, samples = deployable.student, deployable.network, deployable.clip_samples
         assert network is not None
-        hop = whole_frames(samples // 2, student.frontend.config)
-        fixed_point = _settings(target).fixed_point
-        return _encoded(placed(model_files(student, network, samples, hop, fixed_point)))
+        settings = _settings(target)
+        asked = (
+            samples // 2 if settings.hop_seconds is None else round(settings.hop_seconds * student.frontend.sample_rate)
+        )
+        hop = whole_frames(asked, student.frontend.config)
+        return _encoded(placed(model_files(student, network, samples, hop, settings.fixed_point)))
 
     def check(
         self, _files: Mapping[str, bytes], deployables: Mapping[Precision, Deployable], target: Target

@@ -45,6 +45,12 @@ class PlainCSettings(Section):
         description="without one the log-mel is in fixed point; not given: as most of that core have it",
     )
     flash_bytes: int | None = Field(None, ge=1 << 10, description="for code and constants; more is refused")
+    hop_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="from the beginning of a window to that of the next; not given: half a window",
+    )
     clock_hz: int | None = Field(None, ge=1_000_000, description="of the core, for estimates of time")
     power: Power | None = Field(None, description="for estimates of energy")
 

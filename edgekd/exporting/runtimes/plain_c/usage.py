@@ -92,9 +92,9 @@ int main(void) {{
 ```
 
 A half of the buffer lasts as long as the classifier may take for a frame: where `report_late` is called, make it
-longer, in multiples of `EDGEKD_FRAME_HOP`. The microphone's rate has to be {rate} Hz: nothing is resampled. Windows
-overlap by half; `EDGEKD_HOP_SAMPLES` of `src/edgekd_model.h` says so, and is yours to change. `make stream` makes a
-program for this machine that does the same:
+longer, in multiples of `EDGEKD_FRAME_HOP`. The microphone's rate has to be {rate} Hz: nothing is resampled. A window
+begins every `EDGEKD_HOP_SAMPLES` (`src/edgekd_model.h`), which is yours to change. `make stream` makes a program for
+this machine that does the same:
 
     arecord -f S16_LE -r {rate} -t raw | ./stream
 """
