@@ -7,6 +7,7 @@ SOURCES = Path(__file__).parent
 LIBRARY = ("edgekd.c", "edgekd_kernels.c", "edgekd_log_mel.c", "edgekd_log_mel_fixed.c", "edgekd_network.c")
 HEADERS = (
     "edgekd.h",
+    "edgekd_core.h",
     "edgekd_exact.h",
     "edgekd_exp.h",
     "edgekd_kernels.h",

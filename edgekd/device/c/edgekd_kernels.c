@@ -150,6 +150,25 @@ static void add_told(const edgekd_layer *layer, const int8_t *value, int channel
 }
 #endif
 
+#if EDGEKD_DSP || EDGEKD_THUMB
+#include <stddef.h>
+
+/* Of loops that are written out; r0 has what they were given, and r7 they save and restore. */
+#define ALL_REGISTERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+
+/* Whether sums are rounded as edgekd_rounded does where the exponent is 1 and all 256 values are allowed. */
+static int rounds_quickly(const edgekd_layer *layer) {
+    return layer->exponent == 1 && layer->low == INT8_MIN && layer->high == INT8_MAX;
+}
+
+static int32_t offset_of(int32_t zero_point) { return 2 * zero_point + 1; }
+
+static int has_quick_depthwise(const edgekd_layer *layer, int channels) {
+    return rounds_quickly(layer) && channels % 4 == 0 && layer->kernel_rows == 3 && layer->kernel_columns == 3;
+}
+
+#endif
+
 #if EDGEKD_HELIUM
 #include "edgekd_kernels_helium.h"
 #elif EDGEKD_DSP

@@ -5,26 +5,10 @@
 
 #include <string.h>
 
+#include "edgekd_core.h"
 #include "edgekd_network.h"
 
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "edgekd is for cores whose words have their lowest byte first"
-#endif
-
 #define EDGEKD_WORDS(count) (((count) + 3) & ~3)
-
-#if defined(__GNUC__)
-#define APART __attribute__((noinline)) /* inlined, loops would run out of registers */
-#else
-#define APART
-#endif
-
-/* Cores as the Cortex-M0+ read no words but at multiples of 4, and have no product of 64 bits. */
-#if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB == 1
-#define EDGEKD_SMALL_CORE 1
-#else
-#define EDGEKD_SMALL_CORE 0
-#endif
 
 /* Whether four values can be read as a word there, and after so many others. */
 static inline int edgekd_has_words(const int8_t *values, int apart) {

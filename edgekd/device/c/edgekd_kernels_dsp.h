@@ -6,20 +6,10 @@
 #ifndef EDGEKD_KERNELS_DSP_H
 #define EDGEKD_KERNELS_DSP_H
 
-#include <stddef.h>
-
-#define ALL_REGISTERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
 #define SAVE "str r7, [r0]\n"
 #define RESTORE "ldr r7, [r0]\n"
 
-/* A sum, brought to the scale of the result and kept within 8 bits, as edgekd_rounded does where the exponent is 1 and
- * all 256 values are allowed. */
-static int rounds_quickly(const edgekd_layer *layer) {
-    return layer->exponent == 1 && layer->low == INT8_MIN && layer->high == INT8_MAX;
-}
-
-static int32_t offset_of(int32_t zero_point) { return 2 * zero_point + 1; }
-
+/* A sum, brought to the scale of the result and kept within 8 bits, of a layer that rounds_quickly. */
 #define ROUND(sum, mantissa, offset)                            \
     "smmla " sum ", " sum ", " mantissa ", " offset "\n"       \
     "ssat " sum ", #8, " sum ", asr #1\n"
@@ -419,10 +409,6 @@ static APART void convolve_nine_places(four_channels *given) {
         : "r"(at), OF_NINE(begins), OF_NINE(mantissas), OF_NINE(pairs), OF_NINE(last), OF_NINE(offset), OF_NINE(rows),
           OF_NINE(out), OF_NINE(weights), OF_NINE(first), OF_NINE(all)
         : ALL_REGISTERS);
-}
-
-static int has_quick_depthwise(const edgekd_layer *layer, int channels) {
-    return rounds_quickly(layer) && channels % 4 == 0 && layer->kernel_rows == 3 && layer->kernel_columns == 3;
 }
 
 static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,

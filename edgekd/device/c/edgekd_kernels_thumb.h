@@ -6,15 +6,12 @@
 #ifndef EDGEKD_KERNELS_THUMB_H
 #define EDGEKD_KERNELS_THUMB_H
 
-#include <stddef.h>
-
-#define ALL_REGISTERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
 #define SAVE ".syntax unified\n str r7, [r0]\n"
 #define RESTORE "ldr r7, [r0]\n"
 
-/* A sum in r0, brought to the scale of the result and kept within 8 bits, to r1: as edgekd_rounded does where the exponent
- * is 1 and all 256 values are allowed. The upper word of its product with the mantissa, whose halves are in r5 (the upper
- * one) and r6, is put together from products of halves. r7: what was given. */
+/* A sum in r0, brought to the scale of the result and kept within 8 bits, to r1, of a layer that rounds_quickly. The upper
+ * word of its product with the mantissa, whose halves are in r5 (the upper one) and r6, is put together from products of
+ * halves. r7: what was given. */
 #define ROUND                \
     "uxth r1, r0\n"         \
     "asrs r0, r0, #16\n"    \
@@ -42,12 +39,6 @@
     "movs r1, #127\n"       \
     "eors r1, r0\n"         \
     "9:\n"
-
-static int rounds_quickly(const edgekd_layer *layer) {
-    return layer->exponent == 1 && layer->low == INT8_MIN && layer->high == INT8_MAX;
-}
-
-static int32_t offset_of(int32_t zero_point) { return 2 * zero_point + 1; }
 
 typedef struct {
     uint32_t saved;
@@ -234,10 +225,6 @@ static APART void convolve_nine_places(one_pixel *given) {
         : "r"(at), OF_ONE(weights), OF_ONE(rows), OF_ONE(parameters), OF_ONE(end), OF_ONE(channels), OF_ONE(offset),
           OF_ONE(out)
         : ALL_REGISTERS);
-}
-
-static int has_quick_depthwise(const edgekd_layer *layer, int channels) {
-    return rounds_quickly(layer) && channels % 4 == 0 && layer->kernel_rows == 3 && layer->kernel_columns == 3;
 }
 
 static void depthwise_quickly(const edgekd_layer *layer, const int8_t *const *rows, int columns, int channels,

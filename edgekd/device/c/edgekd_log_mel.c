@@ -1,5 +1,6 @@
 #include "edgekd_exact.h"
 
+#include "edgekd_core.h"
 #include "edgekd_model.h"
 
 #if !EDGEKD_FIXED_POINT
@@ -7,13 +8,6 @@
 #include <string.h>
 
 #define LARGEST_RADIX 16
-
-/* Functions that would cost the loops of others registers. */
-#if defined(__GNUC__)
-#define APART __attribute__((noinline))
-#else
-#define APART
-#endif
 
 /* The binary logarithm of a positive normal number, to 1e-7: with x = m 2^e, m between 1/sqrt 2 and sqrt 2, and
  * s = (m - 1) / (m + 1), it is e + 2 / ln 2 (s + s^3 / 3 + s^5 / 5 + s^7 / 7 + ...). */
@@ -53,11 +47,8 @@ static int load(const edgekd_log_mel *front_end, const int16_t *samples, int rin
         return 0;
     }
     for (int n = 0; n < length; n++) {
-        int place = n < before ? 2 * before - n : n > last ? 2 * last - n : n;
-        place += start; /* one sample beyond the frame's other end may be meant */
-        if (place >= ring) place -= ring;
-        if (place < 0) place += ring;
-        spectrum[2 * front_end->order[n >> 1] + (n & 1)] = window[n] * (float)samples[place];
+        int16_t sample = samples[edgekd_place(n, before, last, start, ring)];
+        spectrum[2 * front_end->order[n >> 1] + (n & 1)] = window[n] * (float)sample;
     }
     return 0;
 }

@@ -31,6 +31,15 @@ typedef struct {
     const float *factor, *offset;  /* (mels / bins_per_step,): a row is factor * log2(mel) + offset */
 } edgekd_log_mel;
 
+/* Where in the ring sample `n` of a frame lies; beyond `before` and `last`, between which there is sound, it is
+ * reflected. */
+static inline int edgekd_place(int n, int before, int last, int start, int ring) {
+    int place = n < before ? 2 * before - n : n > last ? 2 * last - n : n;
+    place += start; /* one sample beyond the frame's other end may be meant */
+    if (place >= ring) place -= ring;
+    return place < 0 ? place + ring : place;
+}
+
 /* The row (mels / bins_per_step,) of a frame. `samples` is a ring of `ring` samples, the frame begins at `start`;
  * `before` samples of the frame lie before the sound and `after` behind it: they are the sound reflected. `spectrum`:
  * 2 M + 2 numbers to work in. */

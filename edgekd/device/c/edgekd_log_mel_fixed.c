@@ -1,3 +1,4 @@
+#include "edgekd_core.h"
 #include "edgekd_model.h"
 
 #if EDGEKD_FIXED_POINT
@@ -6,17 +7,11 @@
 #define LARGEST_RADIX 16
 
 /* Cores that have no product of 64 bits take two of 32 in its place: the same number. */
-#if defined(__thumb__) && !defined(__thumb2__)
-#define EDGEKD_NARROW 1
-#ifdef __GNUC__
+#ifndef EDGEKD_NARROW
+#define EDGEKD_NARROW EDGEKD_SMALL_CORE
+#endif
+#if EDGEKD_SMALL_CORE && defined(__GNUC__)
 #define THUMB_1 1
-#endif
-#endif
-
-#ifdef __GNUC__
-#define ALONE __attribute__((noinline)) /* with registers of its own: the loops need them all */
-#else
-#define ALONE
 #endif
 
 static int length_of(uint32_t x) {
@@ -82,7 +77,7 @@ static inline uint32_t weigh(int16_t sample, uint16_t window, int32_t *to) {
 }
 
 /* Samples `n` to `end` of the frame, that lie in a row from `from` on. */
-ALONE static uint32_t weigh_all(const edgekd_fixed_log_mel *front_end, const int16_t *from, int n, int end,
+APART static uint32_t weigh_all(const edgekd_fixed_log_mel *front_end, const int16_t *from, int n, int end,
                                 int32_t *z) {
     const uint16_t *window = front_end->window + n, *order = front_end->order + n / 2, *last = window + (end - n);
     uint32_t bits = 0;
@@ -107,11 +102,8 @@ static int load(const edgekd_fixed_log_mel *front_end, const int16_t *samples, i
         return length_of(bits | weigh_all(front_end, samples, run, length, z));
     }
     for (int n = 0; n < length; n++) {
-        int place = n < before ? 2 * before - n : n > last ? 2 * last - n : n;
-        place += start; /* one sample beyond the frame's other end may be meant */
-        if (place >= ring) place -= ring;
-        if (place < 0) place += ring;
-        bits |= weigh(samples[place], front_end->window[n], z + 2 * front_end->order[n >> 1] + (n & 1));
+        int16_t sample = samples[edgekd_place(n, before, last, start, ring)];
+        bits |= weigh(sample, front_end->window[n], z + 2 * front_end->order[n >> 1] + (n & 1));
     }
     return length_of(bits);
 }
@@ -147,7 +139,7 @@ __attribute__((naked, noinline)) static void quarters(int32_t *z, int points, in
             "mov r9, r5\nmov r10, r6\nmov r11, r7\npop {r4-r7, pc}");
 }
 #else
-ALONE static void quarters(int32_t *z, int points, int length) {
+APART static void quarters(int32_t *z, int points, int length) {
     int32_t *end = z + 2 * points;
     int step = 2 * length;
     for (; z < end; z += 3 * step)
@@ -300,7 +292,7 @@ static inline uint32_t portion(uint32_t value, uint32_t by) {
 
 /* Logarithms of what the filters hear of powers: between two edges one rises, by weights that grow by 1 a bin, and the
  * one before it falls. */
-ALONE static void of_powers(const edgekd_fixed_log_mel *front_end, int mels, const int32_t *spectrum, int exponent,
+APART static void of_powers(const edgekd_fixed_log_mel *front_end, int mels, const int32_t *spectrum, int exponent,
                             int32_t *row) {
     const uint32_t *power = (const uint32_t *)spectrum + 2 * front_end->first[0];
     int edge_bits = front_end->count_bits - 32, each = 0, before = 0;
