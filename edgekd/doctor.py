@@ -108,8 +108,9 @@ def _c_compilers() -> dict[str, str]:
         facts = {C_COMPILER: str(failure)}
     lacking = toolchain.lacking(CORES["cortex-m55"])
     for program in (toolchain.CROSS_COMPILER, toolchain.EMULATOR):
-        why, advice = lacking.get(program), f"checks C for a Cortex-M at export: apt install {toolchain.PACKAGES}"
-        facts[program] = toolchain.version(program) if why is None else f"{why}; {advice}"
+        lack = lacking.get(program)
+        told = None if lack is None else f"{lack.why}; checks C for a Cortex-M at export: {lack.step}"
+        facts[program] = told or toolchain.version(program)
     return facts
 
 

@@ -87,7 +87,7 @@ def on_microcontroller(bundle: Bundle, example: torch.Tensor) -> Microcontroller
                 counted = instructions(model, objects, core, host.in_16_bits(example.numpy())[0])
                 figures |= _of_a_stream(counted, core, target.c, bundle.manifest.classifier.sample_rate)
             else:
-                figures["not_counted"] = next(iter(lacking.values()))
+                figures["not_counted"] = next(iter(lacking.values())).why
     except GateError as failure:
         figures["not_counted"] = str(failure)
     return found.model_copy(update=figures)

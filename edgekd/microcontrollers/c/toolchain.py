@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.errors import GateError, InputError, shown
@@ -68,30 +69,44 @@ def _version(program: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def lacking(core: Core) -> dict[str, str]:
-    """Of the programs that a check on `core` takes, those that cannot be used: why, by program."""
+@dataclass(frozen=True)
+class Lack:
+    """Why a program cannot be used, and what to do about it."""
+
+    why: str
+    step: str = "install a newer one"
+
+
+def lacking(core: Core) -> dict[str, Lack]:
+    """Of the programs that a check on `core` takes, those that cannot be used, by name."""
     found = {CROSS_COMPILER: _no_compiler(core), EMULATOR: _no_emulator()}
-    return {program: why for program, why in found.items() if why is not None}
+    return {program: lack for program, lack in found.items() if lack is not None}
 
 
-def _no_compiler(core: Core) -> str | None:
+def _not_installed(words: str) -> Lack:
+    return Lack(words, f"apt install {PACKAGES}")
+
+
+def _no_compiler(core: Core) -> Lack | None:
     if shutil.which(CROSS_COMPILER) is None:
-        return f"{CROSS_COMPILER} is not installed"
+        return _not_installed(f"{CROSS_COMPILER} is not installed")
     target = [*FLAGS, "-mthumb", *core.flags, STACK_USE]
     tried = _started([CROSS_COMPILER, *target, "-E", "-x", "c", os.devnull, "-o", os.devnull])
     if tried.returncode:
-        return f"{CROSS_COMPILER} {version(CROSS_COMPILER)} does not compile for {core.name} ({_complaint(tried)})"
+        return Lack(
+            f"{CROSS_COMPILER} {version(CROSS_COMPILER)} does not compile for {core.name} ({_complaint(tried)})"
+        )
     specs = _started([CROSS_COMPILER, f"-print-file-name={_NEWLIB}"]).stdout.strip()
-    return None if Path(specs).is_absolute() else f"newlib is not installed for {CROSS_COMPILER}"
+    return None if Path(specs).is_absolute() else _not_installed(f"newlib is not installed for {CROSS_COMPILER}")
 
 
-def _no_emulator() -> str | None:
+def _no_emulator() -> Lack | None:
     if shutil.which(EMULATOR) is None:
-        return f"{EMULATOR} is not installed"
+        return _not_installed(f"{EMULATOR} is not installed")
     have = _version(EMULATOR)
     if have and have < LEAST_EMULATOR:
         least = ".".join(map(str, LEAST_EMULATOR))
-        return f"{EMULATOR} {version(EMULATOR)} is too old, {least} is the oldest that will do"
+        return Lack(f"{EMULATOR} {version(EMULATOR)} is too old, {least} is the oldest that will do")
     return None
 
 

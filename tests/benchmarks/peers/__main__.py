@@ -136,7 +136,7 @@ def main() -> None:
         python = environment(environments / "bakenn", BAKENN)
         if isinstance(python, Path):
             python = answer(python, "in_bakenn.py", str(folder))
-        absent = next(iter(lacking(CORES["cortex-m4"]).values()), None)
+        absent = next((lack.why for lack in lacking(CORES["cortex-m4"]).values()), None)
         if absent or isinstance(python, str):
             found["bakenn"] = absent or python
         else:

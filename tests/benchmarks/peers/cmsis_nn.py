@@ -26,6 +26,7 @@ from edgekd.microcontrollers.c.cores import CORES, Core
 from edgekd.microcontrollers.integer.layers import Map
 from tests.benchmarks import layers
 from tests.benchmarks.layers import NAMES, Alone, alone
+from tests.benchmarks.peers.on_cores import COMPARED
 
 _IN_FLOAT = re.compile(r"_(f16|f32|flt)\.c$")
 _MAIN = """\
@@ -50,16 +51,6 @@ int main(void) {
     begun = edgekd_count();
     if (%(function)s(&context, &how, &by, &entry, values, &filter, weight, &biases, bias, &target, made)) return 3;
     ended = edgekd_count();
-    for (int i = 0; i < %(values)d; i++) {
-        int apart = made[i] < expected[i] ? expected[i] - made[i] : made[i] - expected[i];
-        differ += apart != 0;
-        if (apart > largest) largest = apart;
-    }
-    edgekd_report_number((long)(ended - begun)), edgekd_report(" ");
-    edgekd_report_number(differ), edgekd_report(" ");
-    edgekd_report_number(largest), edgekd_report("\\n");
-    return 0;
-}
 """
 
 
@@ -98,7 +89,7 @@ def instructions(layer: Alone, folder: Path, core: Core, flags: Sequence[str] = 
         for source in SOURCES.iterdir():
             if source.suffix in (".c", ".h", ".ld"):
                 (place / source.name).write_bytes(source.read_bytes())
-        (place / "main.c").write_text(_MAIN % told)
+        (place / "main.c").write_text((_MAIN + COMPARED) % told)
         theirs = [path for path in folder.glob("Source/*Functions/*.c") if not _IN_FLOAT.search(path.name)]
         headers = [f"-I{path}" for path in (folder / "Include", folder.parent / "cmsis_core/Include") if path.exists()]
         kept = ["-w", *headers, "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]

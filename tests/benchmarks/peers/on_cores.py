@@ -25,6 +25,19 @@ FORMS = {
     "cortex-m4": ("portable", "m4", "cmsis-nn"),
     "cortex-m55": ("portable",),
 }
+COMPARED = """\
+    for (int i = 0; i < (int)sizeof made; i++) {
+        int apart = made[i] < expected[i] ? expected[i] - made[i] : made[i] - expected[i];
+        differ += apart != 0;
+        if (apart > largest) largest = apart;
+    }
+    edgekd_report_number((long)(ended - begun)), edgekd_report(" ");
+    edgekd_report_number(differ), edgekd_report(" ");
+    edgekd_report_number(largest), edgekd_report("\\n");
+    return 0;
+}
+"""
+"""The end of a `main` in C: how long it took, how many of the outputs `made` are not those `expected`, by how much."""
 _MAIN = """\
 #include "bknn_net.h"
 #include "edgekd_report.h"
@@ -39,16 +52,6 @@ int main(void) {
     begun = edgekd_count();
     bknn_net_infer(arena, values, made);
     ended = edgekd_count();
-    for (int i = 0; i < (int)sizeof made; i++) {
-        int apart = made[i] < expected[i] ? expected[i] - made[i] : made[i] - expected[i];
-        differ += apart != 0;
-        if (apart > largest) largest = apart;
-    }
-    edgekd_report_number((long)(ended - begun)), edgekd_report(" ");
-    edgekd_report_number(differ), edgekd_report(" ");
-    edgekd_report_number(largest), edgekd_report("\\n");
-    return 0;
-}
 """
 
 
@@ -98,7 +101,7 @@ def _of_bakenn(
             if source.suffix in (".c", ".h", ".ld"):
                 (folder / source.name).write_bytes(source.read_bytes())
         constants = "\n".join([array("values", values), array("expected", expected)])
-        (folder / "main.c").write_text(_MAIN % {"constants": constants})
+        (folder / "main.c").write_text((_MAIN + COMPARED) % {"constants": constants})
         sources = [folder / "main.c", folder / "emulator.c", *(theirs / source for source in form["sources"])]
         headers = [f"-I{theirs / header}" for header in form["headers"]]
         apart = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]

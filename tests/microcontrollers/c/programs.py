@@ -13,4 +13,4 @@ needs_host = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="needs a C compiler, which is not installed"
 )
 _LACKING = toolchain.lacking(CORES["cortex-m55"])
-needs_emulator = pytest.mark.skipif(bool(_LACKING), reason="; ".join(_LACKING.values()))
+needs_emulator = pytest.mark.skipif(bool(_LACKING), reason="; ".join(lack.why for lack in _LACKING.values()))

@@ -109,7 +109,7 @@ def run(*command: str | Path, at: Path, sound: bool = False) -> str:
 @pytest.mark.parametrize(
     ("run", "name"),
     [
-        ("/work/runs/esc-micro", "edgekd-esc-micro"),
+        ("/data/runs/esc-micro", "edgekd-esc-micro"),
         ("Häfen & Schiffe/", "edgekd-H-fen-Schiffe"),
         ("runs/§$%", "edgekd"),
         ("x" * 80, "edgekd-" + "x" * 56),

@@ -115,7 +115,9 @@ def test_programs_that_are_too_old_are_named_with_their_versions(
     program(tmp_path, toolchain.CROSS_COMPILER, f"{unknown}\necho arm-none-eabi-gcc 9.2.1 20191025")
     program(tmp_path, toolchain.EMULATOR, "echo QEMU emulator version 6.2.0 '(Debian 1:6.2)'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
-    assert toolchain.lacking(M55) == {
+    lacking = toolchain.lacking(M55)
+    assert {lack.step for lack in lacking.values()} == {"install a newer one"}
+    assert {name: lack.why for name, lack in lacking.items()} == {
         "arm-none-eabi-gcc": "arm-none-eabi-gcc 9.2.1 does not compile for cortex-m55 (gcc: error: unrecognized -mcpu "
         "target: cortex-m55)",
         "qemu-system-arm": "qemu-system-arm 6.2.0 is too old, 7.0 is the oldest that will do",
@@ -125,4 +127,4 @@ def test_programs_that_are_too_old_are_named_with_their_versions(
 def test_a_compiler_without_its_library_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program(tmp_path, toolchain.CROSS_COMPILER, "echo nano.specs")  # what GCC answers where there is no such file
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
-    assert toolchain.lacking(M55)["arm-none-eabi-gcc"] == "newlib is not installed for arm-none-eabi-gcc"
+    assert toolchain.lacking(M55)["arm-none-eabi-gcc"].why == "newlib is not installed for arm-none-eabi-gcc"

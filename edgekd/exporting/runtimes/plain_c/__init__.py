@@ -193,9 +193,8 @@ def require_emulator(target: Target) -> None:
     if core is None:
         why = "runs no C" if target.c is None else f"is {target.c.core}, which is not emulated"
         raise UsageError(f"--require-emulator: target '{target.name}' {why}. Leave it out, or name another target.")
-    for why in toolchain.lacking(core).values():
-        step = f"apt install {toolchain.PACKAGES}" if "not installed" in why else "install a newer one"
-        raise InputError(f"--require-emulator: {why}. Next: {step}.")
+    for lack in toolchain.lacking(core).values():
+        raise InputError(f"--require-emulator: {lack.why}. Next: {lack.step}.")
 
 
 def _settings(target: Target) -> PlainCSettings:
@@ -260,7 +259,7 @@ def _core_checks(
         place, objects = Path(name), list[Path]()
         if toolchain.CROSS_COMPILER in lacking:
             _check_board(needed, None, target)
-            yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER])
+            yield Check(by=toolchain.CROSS_COMPILER, precision="int8", not_run=lacking[toolchain.CROSS_COMPILER].why)
         else:
             progress("core", 0, 2, core=core.name)
             objects = measure.compiled(model, core, place)
@@ -270,8 +269,8 @@ def _core_checks(
             by = f"{toolchain.CROSS_COMPILER} {toolchain.version(toolchain.CROSS_COMPILER)} for {core.name}"
             yield Check(by=by, precision="int8", figures={**figures, "ram_bytes": ram})
         if lacking:
-            why = lacking.get(toolchain.EMULATOR, lacking.get(toolchain.CROSS_COMPILER))
-            yield Check(by=toolchain.EMULATOR, precision="int8", not_run=why)
+            *_, lack = lacking.values()  # of the emulator, if that is among them
+            yield Check(by=toolchain.EMULATOR, precision="int8", not_run=lack.why)
             return
         progress("core", 1, 2, core=core.name)
         recordings = host.in_16_bits(clips)
