@@ -3,10 +3,10 @@
 #
 # Expected: FPSCR.FZ, which is 0 after reset, decides for both, since vectors and scalars share the registers, so a loop
 # gives the same bits with intrinsics and without.
-# Seen (QEMU 7.2, mps3-an547, gcc-arm-none-eabi 12.2; FPSCR 0x00040000, FZ 0): the product of 1e-30 and 1e-10 is 0x000116c2, a
-# subnormal, by VMUL.F32 of single registers, and 0x00000000 by VMUL.F32 of vectors. A subnormal that comes in is taken
-# for zero, too: 1e-40 times 1e10 is 0. QEMU computes vectors with the architecture's standard FPSCR value (flush to
-# zero, default NaN, to nearest) and not with the register. On the emulator alone; no board was at hand.
+# Seen (QEMU 7.2, mps3-an547, gcc-arm-none-eabi 12.2; FPSCR 0x00040000, so FZ is 0): the product of 1e-30 and 1e-10 is
+# 0x000116c2, a subnormal, by VMUL.F32 of single registers, and 0x00000000 by VMUL.F32 of vectors. A subnormal that comes
+# in is taken for zero, too: 1e-40 times 1e10 is 0. QEMU computes vectors with the architecture's standard FPSCR value
+# (flush to zero, default NaN, to nearest) and not with the register. On the emulator alone; no board was at hand.
 # Matters: "the same arithmetic" in vectors and in scalars is not the same below 1.2e-38. Floor levels before logarithms
 # and ratios of quiet sound well above that.
 set -euo pipefail
